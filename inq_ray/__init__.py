@@ -1,0 +1,46 @@
+"""Incremental Network Quantization on Ray: trained networks become powers of two.
+
+What is handed out here is the library for one's own training loop; it needs torch, and neither Ray nor torchvision:
+
+    SGD                  torch.optim.SGD that leaves frozen weights alone
+    INQScheduler         freezes and quantizes the next portion of the weights, alike on every rank
+    param_groups         a model's parameters as groups for SGD: what is quantized, to how many bits, and what is not
+    reset_lr_scheduler   starts a learning-rate schedule again, once a stage
+    float_state          from codes back to the exact weights
+
+The names are imported when they are first used (PEP 562), so that `import inq_ray` costs nothing and starts nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inq_ray.core.sgd import SGD
+    from inq_ray.export.float_state import float_state
+    from inq_ray.models.selection import param_groups
+    from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+
+__version__ = "0.1.0"
+
+__all__ = ["SGD", "INQScheduler", "__version__", "float_state", "param_groups", "reset_lr_scheduler"]
+
+_MODULE_OF = {
+    "INQScheduler": "inq_ray.scheduler",
+    "SGD": "inq_ray.core.sgd",
+    "float_state": "inq_ray.export.float_state",
+    "param_groups": "inq_ray.models.selection",
+    "reset_lr_scheduler": "inq_ray.scheduler",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module of a public name on its first use, and keep the name."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
