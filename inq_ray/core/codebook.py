@@ -1,0 +1,221 @@
+"""The levels that a weight may take, {0, ±2^n_2, …, ±2^n_1}, and rounding to them by bit patterns."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MIN_BITS = 2
+MAX_BITS = 8
+
+
+class _FloatFormat(NamedTuple):
+    """Where sign, exponent and mantissa of a floating-point type stand in its bits."""
+
+    bits_dtype: torch.dtype
+    num_mantissa_bits: int
+    num_exponent_bits: int
+
+    @property
+    def exponent_bias(self) -> int:
+        return (1 << (self.num_exponent_bits - 1)) - 1
+
+    @property
+    def magnitude_mask(self) -> int:
+        return (1 << (self.num_mantissa_bits + self.num_exponent_bits)) - 1
+
+    @property
+    def infinity(self) -> int:
+        """Bit pattern of +infinity; larger magnitudes are NaN."""
+        return ((1 << self.num_exponent_bits) - 1) << self.num_mantissa_bits
+
+    @property
+    def smallest_normal(self) -> int:
+        """Bit pattern of the smallest positive normal number."""
+        return 1 << self.num_mantissa_bits
+
+
+_FORMATS = {
+    torch.float32: _FloatFormat(torch.int32, num_mantissa_bits=23, num_exponent_bits=8),
+    torch.float64: _FloatFormat(torch.int64, num_mantissa_bits=52, num_exponent_bits=11),
+    torch.bfloat16: _FloatFormat(torch.int16, num_mantissa_bits=7, num_exponent_bits=8),
+}
+
+
+def float_format(dtype: torch.dtype) -> _FloatFormat:
+    """Layout of ``dtype``.
+
+    Raises:
+        ValueError: ``dtype`` is not float32, float64 or bfloat16.
+    """
+    if dtype not in _FORMATS:
+        raise ValueError(f"weights of {dtype} cannot be quantized: convert them to float32, float64 or bfloat16")
+    return _FORMATS[dtype]
+
+
+def check_num_bits(num_bits: int) -> None:
+    """Raises ValueError unless ``num_bits`` is a whole number from 2 to 8."""
+    if isinstance(num_bits, bool) or not isinstance(num_bits, int) or not MIN_BITS <= num_bits <= MAX_BITS:
+        raise ValueError(f"weight bits must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
+
+
+def magnitudes(weight: Tensor) -> Tensor:
+    """Order-preserving non-negative integers of ``|weight|``: its bit pattern without the sign.
+
+    Args:
+        weight: float [*].
+
+    Returns:
+        int16, int32 or int64 [*], as wide as the weight; larger means larger in magnitude.
+    """
+    layout = float_format(weight.dtype)
+    return weight.detach().view(layout.bits_dtype) & layout.magnitude_mask
+
+
+def max_magnitude(weight: Tensor) -> float:
+    """max|W|, with 0 for a tensor without elements.
+
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    if weight.numel() == 0:
+        return 0.0
+    layout = float_format(weight.dtype)
+    largest = magnitudes(weight).max()
+    if int(largest) >= layout.infinity:
+        raise ValueError("has weights that are NaN or infinite")
+    return float(largest.view(weight.dtype))
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The levels of one weight tensor (Zhou et al., ICLR 2017, arXiv 1702.03044, section 2.1).
+
+    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels. The code of a level is a uint8
+    below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
+
+    Subnormal magnitudes count as 0 (as with ``torch.set_flush_denormal``), so that every level is a normal number.
+
+    Attributes:
+        num_bits: width b of a weight, 2 to 8; one of the bits stands for zero.
+        n_1: largest exponent; None for a tensor of zeros only, whose single level is 0.
+    """
+
+    num_bits: int
+    n_1: int | None
+
+    def __post_init__(self) -> None:
+        check_num_bits(self.num_bits)
+
+    @classmethod
+    def for_max(cls, max_abs: float, num_bits: int) -> "Codebook":
+        """Codebook whose n_1 = floor(log2(4 s / 3)) follows from s = ``max_abs`` (section 2.1), exactly.
+
+        With s = m 2^e and m in [1/2, 1), 4 s / 3 reaches 2^e just where m >= 3/4.
+        """
+        if max_abs < torch.finfo(torch.float32).tiny:
+            return cls(num_bits=num_bits, n_1=None)
+        mantissa, exponent = math.frexp(max_abs)
+        return cls(num_bits=num_bits, n_1=exponent if mantissa >= 0.75 else exponent - 1)
+
+    @classmethod
+    def for_weight(cls, weight: Tensor, num_bits: int) -> "Codebook":
+        """Codebook of ``weight`` (float [*]).
+
+        Raises:
+            ValueError: a weight is NaN or infinite, or its dtype cannot be quantized.
+        """
+        return cls.for_max(max_magnitude(weight), num_bits)
+
+    @property
+    def num_exponents(self) -> int:
+        """Number of powers of two, 2^(num_bits-2)."""
+        return 1 << (self.num_bits - 2)
+
+    @property
+    def n_2(self) -> int | None:
+        """Smallest exponent, n_1 + 1 - 2^(num_bits-1)/2; None where n_1 is."""
+        return None if self.n_1 is None else self.n_1 + 1 - self.num_exponents
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels, 0 included."""
+        return 1 if self.n_1 is None else 2 * self.num_exponents + 1
+
+    def levels(self) -> list[float]:
+        """The levels, rising."""
+        if self.n_1 is None or self.n_2 is None:
+            return [0.0]
+        powers = [math.ldexp(1.0, k) for k in range(self.n_2, self.n_1 + 1)]
+        return [*(-power for power in reversed(powers)), 0.0, *powers]
+
+    def encode(self, weight: Tensor) -> Tensor:
+        """Codes of the levels to which ``weight`` is rounded by equation 4.
+
+        |w| in [1.5 2^(k-1), 1.5 2^k) becomes 2^k, |w| < 2^(n_2-1) becomes 0, and what lies above 1.5 2^n_1 saturates at
+        2^n_1. All these cuts are decided by sign, exponent and the first bit of the mantissa, so one table look-up does it.
+
+        Args:
+            weight: float32, float64 or bfloat16 [*], finite.
+
+        Returns:
+            uint8 [*].
+        """
+        layout = float_format(weight.dtype)
+        table = _encoding_table(self, weight.dtype).to(weight.device)
+        flat = weight.detach().reshape(-1).view(layout.bits_dtype)
+        # An arithmetic shift leaves the sign's copies above the index: masked off.
+        index = (flat >> (layout.num_mantissa_bits - 1)).bitwise_and_(len(table) - 1)
+        if index.dtype == torch.int16:
+            index = index.int()
+        return table.index_select(0, index).view(weight.shape)
+
+    def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Weights of ``codes``.
+
+        Args:
+            codes: uint8 [*], from :meth:`encode` of a codebook equal to this one.
+            dtype: of the result.
+
+        Returns:
+            ``dtype`` [*]; zeros are +0.0.
+        """
+        table = _decoding_table(self).to(codes.device, dtype)
+        return table.index_select(0, codes.reshape(-1).int()).view(codes.shape)
+
+    def quantize(self, weight: Tensor) -> Tensor:
+        """``weight`` rounded to the levels; float [*] in, the same out."""
+        return self.decode(self.encode(weight), weight.dtype)
+
+
+@cache
+def _encoding_table(codebook: Codebook, dtype: torch.dtype) -> Tensor:
+    """uint8 [2^(exponent bits + 2)]: code by sign, exponent and first mantissa bit of a weight."""
+    layout = float_format(dtype)
+    half = torch.arange(1 << (layout.num_exponent_bits + 2))
+    negative = half >> (layout.num_exponent_bits + 1)
+    biased = (half >> 1) & ((1 << layout.num_exponent_bits) - 1)
+    if codebook.n_1 is None or codebook.n_2 is None:
+        return torch.zeros(len(half), dtype=torch.uint8)
+    exponent = biased - layout.exponent_bias  # floor(log2|w|)
+    rounded = exponent + (half & 1)  # 1.5 2^k and above go up
+    index = (rounded - codebook.n_2 + 1).clamp(1, codebook.num_exponents)
+    code = (negative << (codebook.num_bits - 1)) | index
+    is_zero = (exponent < codebook.n_2 - 1) | (biased == 0)
+    return code.masked_fill(is_zero, 0).to(torch.uint8)
+
+
+@cache
+def _decoding_table(codebook: Codebook) -> Tensor:
+    """float64 [256]: level by code; NaN where no level has that code, so that a wrong code cannot pass for a weight."""
+    table = torch.full((256,), math.nan, dtype=torch.float64)
+    table[0] = 0.0
+    if codebook.n_1 is not None and codebook.n_2 is not None:
+        for index in range(codebook.num_exponents):
+            level = math.ldexp(1.0, codebook.n_2 + index)
+            table[index + 1] = level
+            table[(1 << (codebook.num_bits - 1)) | (index + 1)] = -level
+    return table

@@ -1,0 +1,97 @@
+"""Weight partition: which live weights freeze next (Zhou et al., ICLR 2017, section 2.2)."""
+
+import hashlib
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import magnitudes
+
+Strategy = Literal["pruning", "random"]
+STRATEGIES: tuple[Strategy, ...] = ("pruning", "random")
+
+
+def check_strategy(strategy: str) -> None:
+    """Raises ValueError unless ``strategy`` is one of STRATEGIES."""
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+
+
+def choose(weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str) -> Tensor:
+    """Chooses ``count`` of the live weights.
+
+    "pruning" takes those of largest magnitude, "random" any with equal chance. Equal magnitudes go by their place in the
+    tensor, so the choice is the same on every device and in every memory format.
+
+    Args:
+        weight: float [*].
+        frozen: bool [*].
+        count: how many to choose, at most the number of live weights.
+        strategy: "pruning" or "random".
+        seed: with ``stage`` and ``name`` all that the random choice depends on.
+        stage: number of the stage, from 0.
+        name: the parameter's name.
+
+    Returns:
+        bool [*], True = chosen.
+    """
+    if strategy == "pruning":
+        keys = magnitudes(weight.contiguous())
+    else:
+        keys = _random_keys(weight.shape, seed=seed, stage=stage, name=name).to(weight.device)
+    return largest(keys, frozen, count)
+
+
+def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
+    """Marks the ``count`` live elements of largest key; of equal keys those that come first.
+
+    Args:
+        keys: non-negative int [*], below the type's maximum.
+        frozen: bool [*].
+        count: at most the number of live elements.
+
+    Returns:
+        bool [*].
+    """
+    live = ~frozen
+    num_live = int(torch.count_nonzero(live))
+    assert 0 <= count <= num_live, f"{count=} {num_live=}"
+    if count == num_live:
+        return live
+    if count == 0:
+        return torch.zeros_like(frozen)
+    # Frozen elements get key 0, below every live one. (Bool operands would take torch's slow type promotion.)
+    ranked = (keys + 1).mul_(live.view(torch.uint8).to(keys.dtype)).reshape(-1)
+    threshold = _kth_largest(ranked, count)
+    chosen = ranked > threshold
+    num_ties = count - int(torch.count_nonzero(chosen))
+    ties = (ranked == threshold).nonzero().view(-1)[:num_ties]
+    chosen[ties] = True
+    return chosen.view(frozen.shape)
+
+
+def _kth_largest(values: Tensor, k: int) -> int:
+    """The k-th largest (k from 1) of a flat tensor of non-negative integers, exactly.
+
+    A histogram over the 16 leading bits finds the bin that holds it, so that only that bin's values are searched: about
+    five times as fast as ``torch.kthvalue``, and as fast where most values are equal.
+    """
+    shift = max(0, torch.iinfo(values.dtype).bits - 17)
+    bins = values >> shift
+    counts = torch.bincount(bins)
+    at_least = counts.flip(0).cumsum(0).flip(0)  # number of values in this bin or above
+    bin_ = int(torch.count_nonzero(at_least >= k)) - 1
+    candidates = values[bins == bin_]
+    smallest, largest_ = torch.aminmax(candidates)
+    if smallest == largest_:
+        return int(smallest)
+    num_above = int(at_least[bin_]) - len(candidates)
+    return int(candidates.kthvalue(len(candidates) - (k - num_above) + 1).values)
+
+
+def _random_keys(shape: torch.Size, *, seed: int, stage: int, name: str) -> Tensor:
+    """int32 ``shape`` of uniform keys; drawn on the CPU, whose generator gives the same numbers on every machine."""
+    digest = hashlib.blake2b(f"{seed}/{stage}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
+    return torch.randint(2**31 - 1, shape, generator=generator, dtype=torch.int32)

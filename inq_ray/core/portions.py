@@ -1,0 +1,34 @@
+"""Accumulated portions: how much of each tensor is frozen after each stage."""
+
+from collections.abc import Sequence
+
+
+def check_portions(portions: Sequence[float], *, complete: bool = False) -> tuple[float, ...]:
+    """The portions as a tuple of floats, checked.
+
+    Args:
+        portions: accumulated fractions of each tensor's weights, in (0, 1], rising.
+        complete: whether they have to end at 1.0.
+
+    Raises:
+        ValueError: empty, not rising, outside (0, 1], or not ending at 1.0 though ``complete``.
+    """
+    checked = tuple(float(portion) for portion in portions)
+    if not checked:
+        raise ValueError("portions must name at least one stage, got none: for example 0.5 0.75 0.875 1.0")
+    if not all(0.0 < portion <= 1.0 for portion in checked):
+        raise ValueError(f"portions must be accumulated fractions in (0, 1], got {_text(checked)}")
+    if any(after <= before for before, after in zip(checked, checked[1:], strict=False)):
+        raise ValueError(f"portions are accumulated, so each must be larger than the one before, got {_text(checked)}")
+    if complete and checked[-1] != 1.0:
+        raise ValueError(f"portions must end at 1.0, so that every weight is frozen, got {_text(checked)}")
+    return checked
+
+
+def num_frozen(portion: float, num_weights: int) -> int:
+    """Weights of a tensor that are frozen at ``portion``: round(portion · N), halves to even."""
+    return round(portion * num_weights)
+
+
+def _text(portions: Sequence[float]) -> str:
+    return " ".join(f"{portion:g}" for portion in portions)

@@ -1,0 +1,85 @@
+"""One stage on one tensor: deciding which weights freeze at which levels, and applying that decision.
+
+Deciding and applying are apart, because with several workers rank 0 decides and all apply.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook, float_format
+from inq_ray.core.partition import Strategy, choose
+from inq_ray.core.portions import num_frozen
+from inq_ray.core.state import TensorState
+
+
+@dataclass(frozen=True)
+class StageUpdate:
+    """What one stage does to one tensor.
+
+    Attributes:
+        codebook: levels of the tensor from now on.
+        newly_frozen: bool, the weight's shape; none of them was frozen before.
+        codes: uint8, the weight's shape; codes of the newly frozen weights, 0 elsewhere.
+    """
+
+    codebook: Codebook
+    newly_frozen: Tensor
+    codes: Tensor
+
+
+def decide(
+    weight: Tensor, state: TensorState, portion: float, *, name: str, strategy: Strategy, seed: int, stage: int
+) -> StageUpdate:
+    """Decides a stage for one tensor; changes nothing.
+
+    The codebook is fixed at the first stage in which the tensor has a non-zero weight. Exactly round(portion · N) weights
+    are frozen afterwards, or as many as before where that was more.
+
+    Args:
+        weight: float [*].
+        state: the tensor's state before the stage.
+        portion: accumulated fraction in (0, 1].
+        name: the parameter's name, for errors and for the random choice.
+        strategy: "pruning" or "random".
+        seed: of the random choice.
+        stage: number of the stage, from 0.
+
+    Raises:
+        ValueError: the weights contain NaN or infinity, or their dtype cannot be quantized; names the tensor.
+    """
+    weight = weight.detach().contiguous()
+    try:
+        current = Codebook.for_weight(weight, state.codebook.num_bits)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
+    codebook = current if state.codebook.n_1 is None else state.codebook
+    count = max(0, num_frozen(portion, weight.numel()) - state.num_frozen)
+    newly = choose(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
+    codes = codebook.encode(weight).mul_(newly.view(torch.uint8))
+    return StageUpdate(codebook=codebook, newly_frozen=newly, codes=codes)
+
+
+def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
+    """Freezes what ``update`` names: ``weight`` and ``state`` change in place, frozen weights keep their bits.
+
+    Args:
+        weight: float [*], any memory format.
+        state: the tensor's state before the stage.
+        update: from :func:`decide`, on this rank or another.
+    """
+    assert not bool(torch.any(state.frozen & update.newly_frozen)), "a frozen weight would be frozen again"
+    state.codebook = update.codebook
+    state.frozen |= update.newly_frozen
+    state.codes += update.codes
+    restore(weight, state)
+
+
+def restore(weight: Tensor, state: TensorState) -> None:
+    """Writes the levels of all frozen weights into ``weight`` (float [*]) in place; live weights keep their bits."""
+    bits = weight.detach().view(float_format(weight.dtype).bits_dtype)
+    levels = state.codebook.decode(state.codes, weight.dtype).view(bits.dtype)
+    # A live weight's code is 0, hence its level all zero bits: bits · live + level selects, and is three times as fast
+    # as torch.where with a condition without a pattern.
+    bits.mul_((~state.frozen).view(torch.uint8).to(bits.dtype)).add_(levels)

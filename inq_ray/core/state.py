@@ -1,0 +1,37 @@
+"""What INQ remembers of one weight tensor: its codebook, which weights are frozen, and their codes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook
+
+
+@dataclass
+class TensorState:
+    """INQ state of one weight tensor; a run keeps one by parameter name.
+
+    Attributes:
+        codebook: levels of this tensor, fixed at the first stage in which it has a non-zero weight.
+        frozen: bool, the weight's shape, contiguous; True = frozen.
+        codes: uint8, the weight's shape, contiguous; 0 where the weight is live.
+    """
+
+    codebook: Codebook
+    frozen: Tensor
+    codes: Tensor
+
+    @classmethod
+    def live(cls, weight: Tensor, num_bits: int) -> "TensorState":
+        """State of a tensor of which nothing is frozen yet."""
+        return cls(
+            codebook=Codebook(num_bits=num_bits, n_1=None),
+            frozen=torch.zeros(weight.shape, dtype=torch.bool, device=weight.device),
+            codes=torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device),
+        )
+
+    @property
+    def num_frozen(self) -> int:
+        """Number of frozen weights."""
+        return int(torch.count_nonzero(self.frozen))
