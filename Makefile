@@ -1,0 +1,67 @@
+# Every target makes the environment .venv by itself where there is none, or where its inputs changed.
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# Python writes bytecode (every process of Ray imports torch), and Ray tells nobody that it is used.
+unexport PYTHONDONTWRITEBYTECODE
+export RAY_USAGE_STATS_ENABLED := 0
+
+FINISHED := .venv/.finished
+PY := .venv/bin/python
+
+# An environment holds absolute paths: one that was made elsewhere counts as missing.
+ifneq ($(file <$(FINISHED)),$(CURDIR))
+.PHONY: $(FINISHED)
+endif
+
+$(FINISHED): pyproject.toml constraints.txt .ci/setup
+	@PYTHON='$(PYTHON)' .ci/setup
+
+.PHONY: help setup demo test test-gpu lint format bench constraints clean
+
+help: ## show this list
+	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(FINISHED) ## make the environment .venv (the other targets do it by themselves)
+
+demo: $(FINISHED) ## quantize a small network for handwritten digits on two Ray workers, in under a minute
+	@$(PY) jobs/quantize_imagenet.py $(ARGS)
+
+test: $(FINISHED) ## run the tests: first those without Ray, then those on a local Ray cluster
+	@failed=''
+	echo '== Tests without Ray'
+	$(PY) -m pytest -m 'not ray and not gpu' $(ARGS) || failed="$$failed without-Ray"
+	echo "== Tests on a local Ray cluster (after $$SECONDS s)"
+	$(PY) -m pytest -m 'ray and not gpu' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
+	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi
+	echo "== All tests passed in $$SECONDS s"
+
+test-gpu: $(FINISHED) ## run the tests that need a GPU
+	@$(PY) -m pytest -m gpu $(ARGS)
+
+lint: $(FINISHED) ## check style and types
+	@.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(FINISHED) ## put the code into the form that lint asks for
+	@.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: $(FINISHED) ## run every benchmark in benchmarks/
+	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done
+
+constraints: $(FINISHED) ## write constraints.txt anew after pyproject.toml changed (ARGS=--upgrade: with newest versions)
+	@printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
+		--no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
+
+clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)
+	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find inq_ray jobs tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,134 @@
+"""What tests share: where things are, one Ray cluster for the session, the environment of jobs in subprocesses.
+
+The whole session runs with settings for Ray that come from here and not from the user's shell, see `_session_settings`.
+They are in place before any test module is imported, because Ray reads some of them when it is imported.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPO = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, so that a failure is a change of the code; `--hypothesis-profile=search` looks further.
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile("ci")
+
+# One thread for each process: ranks share the cores with others, and sums come out in one order.
+_THREADS = {"OMP_NUM_THREADS": "1"}
+
+# Where a shell says which cluster to use: never a test's business.
+_FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH", "RAY_RUNTIME_ENV_HOOK")
+
+
+def _session_settings(cache: str) -> dict[str, str]:
+    """Environment variables of the test session, inherited by the cluster, its workers, and jobs in subprocesses.
+
+    Ray 2.60 with RAY_AUTH_MODE unset: a `ray.init()` that starts a cluster turns token authentication on, and writes
+    ~/.ray/auth_token where there is no token yet. With mode and token both given nothing is written, and drivers,
+    workers and the job API of one session understand each other, while no other session does.
+    """
+    return {
+        "INQ_RAY_CACHE": cache,
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray will do by default; else it warns
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    cache = tempfile.TemporaryDirectory(prefix="inq_cache_", ignore_cleanup_errors=True)
+    config.add_cleanup(cache.cleanup)
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    for name in _FOREIGN_CLUSTER:
+        patch.delenv(name, raising=False)
+    for name, value in {**_THREADS, **_session_settings(cache.name)}.items():
+        patch.setenv(name, value)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA GPU, and torch finds none here")
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; the test is skipped where it is missing."""
+    folder = REPO.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout: CIFAR-10, ImageNet samples and trained weights are not here")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayCluster:
+    """A running cluster: `address` for RAY_ADDRESS and ray.init, `dashboard` for RAY_API_SERVER_ADDRESS (the job API)."""
+
+    address: str
+    dashboard: str
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One local Ray cluster for the session, and this process connected to it as a driver.
+
+    It claims 4 CPUs, so that 4 workers of one CPU each can be placed on any machine. From its start to the end of the
+    session HOME is an empty folder. Its traffic stays on the loopback interface. The dashboard is on because Ray Train
+    asks it for the state of actors: without it, every fit logs an error every second.
+    """
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    with _short_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        home = Path(folder, "home")
+        home.mkdir()
+        patch.setenv("HOME", str(home))
+        context = ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=256 * 1024**2,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.2",  # Ray would replace 127.0.0.1 by the machine's outside address
+            _temp_dir=folder,
+        )
+        try:
+            address, dashboard = context.address_info["gcs_address"], f"http://{context.address_info['webui_url']}"
+            yield RayCluster(address=address, dashboard=dashboard)
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture
+def job_env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment for a job in `subprocess.run(..., env=job_env)`: an empty HOME, a cluster of its own.
+
+    To send the job to the session's cluster instead of starting one, add RAY_ADDRESS=ray_cluster.address, or for
+    `ray job submit` RAY_API_SERVER_ADDRESS=ray_cluster.dashboard; the token is the same.
+    """
+    home = tmp_path / "home"
+    home.mkdir()
+    with _short_folder() as folder:
+        env = {name: value for name, value in os.environ.items() if name not in _THREADS}
+        yield {**env, "HOME": str(home), "RAY_TMPDIR": folder, "PYTHONUNBUFFERED": "1"}
+
+
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A private folder for Ray: paths of its sockets end at 107 characters, too few for pytest's tmp_path."""
+    return tempfile.TemporaryDirectory(prefix="inq_", dir="/tmp", ignore_cleanup_errors=True)
