@@ -1,0 +1,97 @@
+"""What keeps replicas equal: tensors from rank 0, and counts of all ranks.
+
+Tensors go over the wire as bytes. So any dtype works on any backend, NaN payloads and signs of zero included. Works
+with gloo and nccl; a no-op without a process group or with one rank.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from inq_ray.distributed.agreement import check_equal
+from inq_ray.distributed.wire import rank, wire_device, world_size
+
+__all__ = ["DEFAULT_BUCKET_BYTES", "broadcast_tensors", "rank", "sum_counts", "world_size"]
+
+DEFAULT_BUCKET_BYTES = 25_000_000
+
+
+def broadcast_tensors(tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFAULT_BUCKET_BYTES) -> None:
+    """Overwrites every tensor, in place, with the bits that rank 0 holds.
+
+    Args:
+        tensors: by name; the same names, shapes and dtypes on every rank, in any order and any memory format.
+        bucket_bytes: tensors travel together in flat buckets of at most so many bytes, which is also the extra memory
+            needed (more only where one row of a tensor, its slice along axis 0, is larger).
+
+    Raises:
+        ReplicaMismatchError: on every rank, where names, shapes or dtypes are not the same on all ranks.
+    """
+    if world_size() == 1:
+        return
+    layout = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items()}
+    check_equal(layout, stage=None, what="names, shapes or dtypes")  # else ranks would wait for each other for ever
+    with torch.no_grad():
+        for bucket in _buckets(tensors, bucket_bytes):
+            _broadcast_bucket(bucket)
+
+
+def sum_counts(counts: Tensor) -> Tensor:
+    """Returns the sum of `counts` over all ranks, on every rank, in a new tensor; int64 counts add up exactly.
+
+    Args:
+        counts: any shape, the same on every rank; left as it is.
+    """
+    total = counts.detach().clone()
+    if world_size() == 1:
+        return total
+    on_wire = total.to(wire_device(total.device))
+    dist.all_reduce(on_wire)
+    return on_wire.to(total.device)
+
+
+def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[Tensor]]:
+    """Yields lists of views that together cover every element once; within a list one dtype and one device.
+
+    Which pieces share a bucket follows from names, shapes and dtypes alone, so that all ranks cut the same way.
+    """
+    by_kind: dict[tuple[str, str], list[Tensor]] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        by_kind.setdefault((str(tensor.dtype), tensor.device.type), []).append(tensor)
+    for _, group in sorted(by_kind.items()):
+        bucket: list[Tensor] = []
+        num_bytes = 0
+        for piece in (piece for tensor in group for piece in _pieces(tensor, bucket_bytes)):
+            if bucket and num_bytes + piece.nbytes > bucket_bytes:
+                yield bucket
+                bucket, num_bytes = [], 0
+            bucket.append(piece)
+            num_bytes += piece.nbytes
+        if bucket:
+            yield bucket
+
+
+def _pieces(tensor: Tensor, bucket_bytes: int) -> Iterator[Tensor]:
+    """Cuts along axis 0, the axis that can be cut in any memory format without a copy."""
+    if tensor.numel() == 0:
+        return
+    if tensor.nbytes <= bucket_bytes or tensor.ndim == 0:
+        yield tensor
+        return
+    row_bytes = tensor.nbytes // tensor.shape[0]
+    yield from torch.split(tensor, max(1, bucket_bytes // row_bytes))
+
+
+def _broadcast_bucket(bucket: list[Tensor]) -> None:
+    # Logical order (reshape), so that a channels_last rank and a contiguous one understand each other.
+    flat = torch.cat([piece.reshape(-1) for piece in bucket])
+    on_wire = flat.to(wire_device(flat.device))
+    dist.broadcast(on_wire.view(torch.uint8), src=0)
+    if rank() == 0:
+        return
+    received = torch.split(on_wire.to(flat.device), [piece.numel() for piece in bucket])
+    for piece, values in zip(bucket, received, strict=True):
+        piece.copy_(values.view(piece.shape))
