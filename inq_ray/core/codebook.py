@@ -58,7 +58,7 @@ def float_format(dtype: torch.dtype) -> _FloatFormat:
 
 def check_num_bits(num_bits: int) -> None:
     """Raises ValueError unless ``num_bits`` is a whole number from 2 to 8."""
-    if isinstance(num_bits, bool) or not isinstance(num_bits, int) or not MIN_BITS <= num_bits <= MAX_BITS:
+    if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
         raise ValueError(f"weight bits must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
 
 

@@ -18,7 +18,9 @@ def check_strategy(strategy: str) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
 
 
-def choose(weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str) -> Tensor:
+def choose(
+    weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str
+) -> Tensor:
     """Chooses ``count`` of the live weights.
 
     "pruning" takes those of largest magnitude, "random" any with equal chance. Equal magnitudes go by their place in the

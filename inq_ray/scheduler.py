@@ -1,0 +1,233 @@
+"""INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
+
+from inq_ray.core.codebook import Codebook
+from inq_ray.core.partition import Strategy, check_strategy
+from inq_ray.core.portions import check_portions
+from inq_ray.core.sgd import SGD
+from inq_ray.core.stage import StageUpdate, apply, decide, restore
+from inq_ray.core.state import TensorState
+from inq_ray.distributed.digest import check_replicas, state_tensors
+from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.distributed.share import share_stage
+
+
+class INQScheduler:
+    """Steps through the stages of Incremental Network Quantization (Zhou et al., ICLR 2017, algorithm 1).
+
+    Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones, and
+    freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: rank 0's
+    weights are the weights, rank 0 decides, all ranks apply, and must then hold the same bits.
+
+    Args:
+        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups` do.
+        iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
+        strategy: "pruning" freezes the largest weights first, "random" any.
+        seed: of the random strategy.
+
+    Attributes:
+        portions: the accumulated portions.
+        stage: number of stages done.
+        state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.PLACE``.
+
+    Raises:
+        ValueError: the portions or the strategy are not allowed, the optimizer is another, or nothing is to be quantized.
+    """
+
+    def __init__(
+        self, optimizer: SGD, iterative_steps: Sequence[float], strategy: Strategy = "pruning", seed: int = 0
+    ) -> None:
+        if not isinstance(optimizer, SGD):
+            raise ValueError(
+                f"optimizer must be an inq_ray.SGD, which leaves frozen weights alone, got {type(optimizer)}"
+            )
+        check_strategy(strategy)
+        self.optimizer = optimizer
+        self.portions = check_portions(iterative_steps)
+        self.strategy: Strategy = strategy
+        self.seed = seed
+        self.stage = 0
+        self.state: dict[str, TensorState] = {}
+        self._add_new_parameters()
+        if not self.state:
+            raise ValueError(
+                "no parameter group has weight_bits, so nothing would be quantized: make the groups by inq_ray.param_groups"
+            )
+
+    def step(self) -> None:
+        """Does the next stage's partition and quantization on every rank.
+
+        Raises:
+            ValueError: all stages are done.
+            StageError: on every rank, where weights are NaN or infinite; names the tensor.
+            ReplicaMismatchError: on every rank, where the ranks' weights had drifted apart since the first stage, or
+                differ after this one; names tensor and ranks.
+        """
+        if self.stage == len(self.portions):
+            raise ValueError(f"all {self.stage} stages of iterative_steps are done: there is nothing left to freeze")
+        self._add_new_parameters()
+        number = self.stage + 1
+        self._take_weights_of_rank_0(number)
+        updates, error = self._decide() if rank() == 0 else (None, None)
+        updates = share_stage(updates, self.state, error, stage=number)
+        for name, param in self.quantized().items():
+            apply(param, self.state[name], updates[name])
+            self.optimizer.freeze(param, self.state[name].frozen)
+        self.stage = number
+        self.check(f"weights, masks or codes after stage {number}")
+
+    def check(self, what: str) -> None:
+        """Stops every rank where weights, masks or codes are not the same bits on all of them.
+
+        Raises:
+            ReplicaMismatchError: names tensor and ranks.
+        """
+        if world_size() > 1:
+            tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
+            check_replicas(tensors, stage=self.stage, what=what)
+
+    def quantized(self) -> dict[str, Tensor]:
+        """The parameters that are quantized, by name."""
+        return {name: param for name, param in _named_params(self.optimizer) if name in self.state}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as numbers, strings and tensors (frozen: bool, codes: uint8), by parameter name."""
+        return {
+            "stage": self.stage,
+            "portions": list(self.portions),
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "tensors": {
+                name: {
+                    "num_bits": state.codebook.num_bits,
+                    "n_1": state.codebook.n_1,
+                    "frozen": state.frozen.clone(),
+                    "codes": state.codes.clone(),
+                }
+                for name, state in self.state.items()
+            },
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
+
+        Raises:
+            ValueError: it belongs to other parameters; names them. Nothing was changed then.
+        """
+        params = self.quantized()
+        tensors = state_dict["tensors"]
+        if tensors.keys() != params.keys():
+            different = sorted(tensors.keys() ^ params.keys())
+            raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")
+        for name, param in params.items():
+            if tensors[name]["frozen"].shape != param.shape:
+                given = tuple(tensors[name]["frozen"].shape)
+                raise ValueError(f"the state of {name} has shape {given}, the parameter {tuple(param.shape)}")
+        self.portions = check_portions(state_dict["portions"])
+        self.strategy, self.seed, self.stage = state_dict["strategy"], state_dict["seed"], state_dict["stage"]
+        for name, param in params.items():
+            saved = tensors[name]
+            self.state[name] = TensorState(
+                codebook=Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"]),
+                frozen=saved["frozen"].to(param.device, torch.bool, copy=True),
+                codes=saved["codes"].to(param.device, torch.uint8, copy=True),
+            )
+            restore(param, self.state[name])
+            self.optimizer.freeze(param, self.state[name].frozen)
+
+    def _add_new_parameters(self) -> None:
+        for group, name, param in _grouped_params(self.optimizer):
+            if group["weight_bits"] is not None and name not in self.state:
+                self.state[name] = TensorState.live(param, group["weight_bits"])
+
+    def _take_weights_of_rank_0(self, number: int) -> None:
+        if world_size() == 1:
+            return
+        params = dict(_named_params(self.optimizer))
+        if self.stage > 0:
+            check_replicas(params, stage=number, what=f"weights at the start of stage {number}")
+        broadcast_tensors(params)
+
+    def _decide(self) -> tuple[dict[str, StageUpdate] | None, str | None]:
+        """Rank 0's decision, or why there is none: an error has to reach the ranks that wait for it."""
+        try:
+            return {
+                name: decide(
+                    param,
+                    self.state[name],
+                    self.portions[self.stage],
+                    name=name,
+                    strategy=self.strategy,
+                    seed=self.seed,
+                    stage=self.stage,
+                )
+                for name, param in self.quantized().items()
+            }, None
+        except ValueError as error:
+            return None, str(error)
+
+
+def reset_lr_scheduler(scheduler: LRScheduler) -> None:
+    """Starts a torch learning-rate schedule again from its first epoch, as the re-training of each stage does.
+
+    Args:
+        scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too.
+
+    Raises:
+        ValueError: ReduceLROnPlateau, which does not keep the learning rate it began with, on groups without "initial_lr".
+    """
+    groups = scheduler.optimizer.param_groups
+    if any("initial_lr" not in group for group in groups):
+        raise ValueError(
+            f"{type(scheduler).__name__} does not keep the learning rate it began with: set group['initial_lr'] in each of "
+            "optimizer.param_groups"
+        )
+    for group in groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(group["initial_lr"])
+        else:
+            group["lr"] = group["initial_lr"]
+    _restart(scheduler)
+
+
+def _restart(scheduler: Any) -> None:
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler._reset()
+        scheduler.last_epoch = 0
+    elif isinstance(scheduler, ChainedScheduler):
+        for part in scheduler._schedulers:
+            _restart(part)
+    elif isinstance(scheduler, SequentialLR):
+        # As its constructor does: only the first part makes its first step.
+        for part in scheduler._schedulers:
+            _rewind(part)
+        scheduler.last_epoch = 0
+        scheduler._schedulers[0]._initial_step()
+    else:
+        _rewind(scheduler)
+        scheduler._initial_step()
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+def _rewind(scheduler: Any) -> None:
+    for part in getattr(scheduler, "_schedulers", ()):
+        _rewind(part)
+    scheduler.last_epoch = -1
+
+
+def _grouped_params(optimizer: SGD) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    for index, group in enumerate(optimizer.param_groups):
+        names = group.get("param_names") or [f"{index}.{place}" for place in range(len(group["params"]))]
+        for name, param in zip(names, group["params"], strict=True):
+            yield group, name, param
+
+
+def _named_params(optimizer: SGD) -> Iterator[tuple[str, Tensor]]:
+    for _, name, param in _grouped_params(optimizer):
+        yield name, param
