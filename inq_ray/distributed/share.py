@@ -8,8 +8,8 @@ On the wire, one message (`encode` and `decode` are its two ends):
                    1 bit for each weight that was live before: does it freeze now? Left out where all or none do
                    num_bits bits for each newly frozen weight: its code
 
-Where a stage freezes half of what was live, as the paper's portions .5, .75, .875 do, that is (num_bits + 2) / 8 bytes a
-newly frozen weight; num_bits / 8 at the last stage, which freezes all that is left.
+Where a stage freezes half of what was live, as the paper's portions .5, .75, .875 do, that is (num_bits + 2) / 8 bytes
+a newly frozen weight; num_bits / 8 at the last stage, which freezes all that is left.
 """
 
 import json
@@ -87,7 +87,7 @@ def share_stage(
     progress = {name: f"{list(s.frozen.shape)} {s.num_frozen} {s.codebook.num_bits}" for name, s in states.items()}
     check_equal(progress, stage=stage, what="numbers of frozen weights before the stage")
     received = broadcast_bytes(encode(updates, states, error, stage=stage) if rank() == 0 else None)
-    # Rank 0 takes what it has decided itself, and it too raises: all ranks take the same branch.
+    # Rank 0 reads its own message, and raises its own error: all ranks take the same path.
     return decode(received, states)
 
 
