@@ -1,0 +1,1 @@
+"""From frozen weights to files, and back: exact weights from codes, two files written whole, and their proof."""

@@ -1,0 +1,55 @@
+"""From codes back to the exact weights."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook
+from inq_ray.core.state import TensorState
+
+
+def float_state(states: Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Returns each quantized weight tensor, 0 or +-2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
+
+    Args:
+        states: by parameter name, with every weight frozen.
+        dtype: of the result; a floating dtype that holds all levels exactly.
+
+    Returns:
+        By parameter name, of the codes' shape and device; bit for bit what the network holds after the last stage.
+
+    Raises:
+        ValueError: a weight is still live, or `dtype` cannot hold a level; names the tensor.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, state in states.items():
+        num_live = state.frozen.numel() - state.num_frozen
+        if num_live:
+            raise ValueError(
+                f"{num_live} of {state.frozen.numel()} weights of {name!r} are still live: step the scheduler to the "
+                "portion 1.0 first"
+            )
+        check_exact(name, state.codebook, state.codes, dtype)
+        weights[name] = state.codebook.decode(state.codes, dtype)
+    return weights
+
+
+def check_exact(name: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> None:
+    """Checks that every level that a tensor uses is exact in `dtype`.
+
+    Raises:
+        ValueError: one is not; names the tensor.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"weights need a floating dtype such as torch.float32, got {dtype=}")
+    used = used_codes(codes)
+    levels = codebook.decode(used, torch.float64)
+    inexact = levels[codebook.decode(used, dtype).double() != levels]
+    if inexact.numel():
+        raise ValueError(f"{dtype} cannot hold {float(inexact[0])!r}, a weight of {name!r}: take a wider dtype")
+
+
+def used_codes(codes: Tensor) -> Tensor:
+    """Returns the codes that occur in uint8 [*], each once, rising; uint8 [m]."""
+    return torch.bincount(codes.reshape(-1), minlength=256).nonzero().reshape(-1).to(torch.uint8)
