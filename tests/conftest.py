@@ -16,7 +16,7 @@ from hypothesis import settings
 
 REPO = Path(__file__).resolve().parent.parent
 
-# The same examples in every run, so that a failure is a change of the code; `--hypothesis-profile=search` looks further.
+# The same examples in every run, so that a failure comes from a change; `--hypothesis-profile=search` looks further.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("ci")
@@ -25,7 +25,7 @@ settings.load_profile("ci")
 _THREADS = {"OMP_NUM_THREADS": "1"}
 
 # Where a shell says which cluster to use: never a test's business.
-_FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH", "RAY_RUNTIME_ENV_HOOK")
+_FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
 
 
 def _session_settings(cache: str) -> dict[str, str]:
@@ -75,13 +75,13 @@ def shared_data() -> Path:
     """The folder of real data beside the checkout; the test is skipped where it is missing."""
     folder = REPO.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no ../shared/data beside the checkout: CIFAR-10, ImageNet samples and trained weights are not here")
+        pytest.skip("no ../shared/data beside the checkout: real images and trained weights are missing")
     return folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """A running cluster: `address` for RAY_ADDRESS and ray.init, `dashboard` for RAY_API_SERVER_ADDRESS (the job API)."""
+    """A running cluster: `address` for ray.init and RAY_ADDRESS, `dashboard` for RAY_API_SERVER_ADDRESS."""
 
     address: str
     dashboard: str
