@@ -1,0 +1,173 @@
+"""What the documents say is so: their links lead somewhere, their snippets run, their commands exist.
+
+The conventions stand in CONTRIBUTING.md, "Documents". A block can be left out only by an HTML comment before it that
+gives the reason, and is then reported as skipped.
+"""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from tests.conftest import REPO
+from tests.documents import Block, Document, commands
+
+_SHELL = ("bash", "sh", "shell", "console")
+_TEXT = ("", "text", "json", "toml", "yaml", "csv", "diff", "make")
+
+# Commands of other people's tools: that they exist is not ours to test.
+_FOREIGN = {"cd", "git", "export", "python -m pytest", "ray start", "ray stop", "ray status", "ray job"}
+
+
+def _documents() -> list[Document]:
+    below = [path for folder in ("docs", "inq_ray", "benchmarks", "tests") for path in (REPO / folder).rglob("*.md")]
+    paths = [*REPO.glob("*.md"), *below]
+    return [Document.read(path) for path in sorted(paths)]
+
+
+DOCUMENTS = _documents()
+BLOCKS = [(document, block) for document in DOCUMENTS for block in document.blocks()]
+
+
+def _place(document: Document, block: Block) -> str:
+    return f"{document.path.relative_to(REPO)}:{block.line}"
+
+
+def _imports_ray(block: Block) -> bool:
+    for node in ast.walk(ast.parse(block.text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name.partition(".")[0] == "ray" or name.startswith("inq_ray.cluster") for name in names):
+            return True
+    return False
+
+
+PYTHON = [(document, block) for document, block in BLOCKS if block.language == "python"]
+SNIPPETS = [
+    pytest.param(block, id=_place(document, block), marks=[pytest.mark.ray] if _imports_ray(block) else [])
+    for document, block in PYTHON
+]
+COMMANDS = [
+    pytest.param(block, words, id=f"{_place(document, block)} {' '.join(words)[:60]}")
+    for document, block in BLOCKS
+    if block.language in _SHELL
+    for words in commands(block)
+]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+def test_the_documents_are_read(name: str) -> None:
+    assert REPO / name in [document.path for document in DOCUMENTS]
+
+
+def test_the_readme_has_snippets_and_commands_to_test() -> None:
+    languages = {block.language for document, block in BLOCKS if document.path == REPO / "README.md"}
+    assert "python" in languages
+    assert languages & {*_SHELL}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.path.relative_to(REPO)))
+def test_links_and_paths_lead_somewhere(document: Document) -> None:
+    assert document.stray_fences() == []
+    missing = []
+    for link in document.links():
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = unquote(link).partition("#")
+        path = document.path.parent / target if target else document.path
+        if not path.exists() or (anchor and anchor not in Document.read(path).anchors()):
+            missing.append(link)
+    missing += [path for path in sorted(document.paths()) if not (REPO / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("document", "block"), BLOCKS, ids=[_place(*found) for found in BLOCKS])
+def test_every_block_says_what_it_is(document: Document, block: Block) -> None:
+    assert block.language in ("python", *_SHELL, *_TEXT), (
+        f"{block.language} is no language that tests/test_docs.py knows"
+    )
+
+
+@pytest.mark.parametrize("block", SNIPPETS)
+def test_snippet_runs(block: Block, job_env: dict[str, str], tmp_path: Path) -> None:
+    _skip_if_left_out(block)
+    script = tmp_path / "snippet.py"
+    script.write_text(block.text)
+    _run([sys.executable, str(script)], cwd=tmp_path, env={**job_env, "PYTHONPATH": str(REPO)})
+
+
+@pytest.mark.parametrize(("block", "words"), COMMANDS)
+def test_command_exists(block: Block, words: list[str], job_env: dict[str, str]) -> None:
+    _skip_if_left_out(block)
+    if words[:3] == ["ray", "job", "submit"] and "--" in words:
+        words = words[words.index("--") + 1 :]
+    name = Path(words[0]).name
+    if name == "make":
+        targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+        assert set(targets) <= _make_targets(), f"the Makefile has no {set(targets) - _make_targets()}"
+    elif name in ("python", "python3") and words[1].startswith("jobs/"):
+        if "../shared/data" in " ".join(words) and not (REPO.parent / "shared" / "data").is_dir():
+            pytest.skip("no ../shared/data beside the checkout")
+        _run([sys.executable, *words[1:], "--dry-run"], cwd=REPO, env=job_env)
+    elif words[0].startswith((".ci/", "./.ci/")):
+        assert (REPO / words[0]).stat().st_mode & 0o111
+    else:
+        known = {" ".join([name, *words[1:count]]) for count in (1, 2, 3)} & _FOREIGN
+        assert known, "tests/test_docs.py does not know this command"
+
+
+def test_flags_that_are_described_exist(job_env: dict[str, str]) -> None:
+    flags = Document.read(REPO / "README.md").flags()
+    if flags:
+        text = _run([sys.executable, "jobs/quantize_imagenet.py", "--help"], cwd=REPO, env=job_env)
+        known = set(re.findall(r"--[a-z][a-z0-9-]*", text))
+        assert flags <= known
+
+
+def test_nothing_names_a_place_that_only_one_machine_has() -> None:
+    if shutil.which("git") is None or not (REPO / ".git").exists():
+        pytest.skip("not a git checkout: which files are the project's is not known")
+    listing = _run(["git", "ls-files", "-z", "--cached"], cwd=REPO, env=None)
+    # Put together here, so that this file does not hold what it looks for.
+    places = [r"(?<![\w./-])/" + r"work(?!\w)", r"(?<![\w./-])/(?:root|home)" + r"/\w"]
+    hosts = [
+        r"pypi\." + "org",
+        r"pythonhosted\." + "org",
+        r"download\.pytorch\." + "org",
+        "index-" + "url",
+        "find-" + "links",
+    ]
+    forbidden = re.compile("|".join(places + hosts))
+    found = []
+    for name in listing.split("\0")[:-1]:
+        path = REPO / name
+        if path.is_file() and b"\0" not in (data := path.read_bytes()):
+            lines = data.decode().splitlines()
+            found += [
+                f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if forbidden.search(line)
+            ]
+    assert found == []
+
+
+def _skip_if_left_out(block: Block) -> None:
+    if block.not_run:
+        pytest.skip(f"the document says: {block.not_run}")
+
+
+@cache
+def _make_targets() -> frozenset[str]:
+    return frozenset(re.findall(r"^([a-z][a-z-]*):", (REPO / "Makefile").read_text(), re.MULTILINE))
+
+
+def _run(command: list[str], *, cwd: Path, env: dict[str, str] | None) -> str:
+    result = subprocess.run(command, check=False, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, (
+        f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+    )
+    return result.stdout
