@@ -1,0 +1,1 @@
+"""Ray: where workers run, what they run, and what the driver hears of them."""

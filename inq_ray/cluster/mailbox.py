@@ -1,0 +1,72 @@
+"""Events from rank 0 to the driver, wherever the two run."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from inq_ray.training.reporter import Event, Reporter
+
+_POLL_SECONDS = 0.3
+_ANSWER_SECONDS = 30.0
+
+
+class Mailbox:
+    """Keeps events until they are taken; runs as a Ray actor without resources of its own."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        """Adds an event."""
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        """Hands out the events that came since the last call."""
+        events, self._events = self._events, []
+        return events
+
+
+class MailboxReporter:
+    """The reporter of rank 0: sends and does not wait."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def report(self, event: Event) -> None:
+        """Sends an event."""
+        self._mailbox.put.remote(event)
+
+
+@contextlib.contextmanager
+def deliver(to: Reporter) -> Iterator[Any]:
+    """Makes a mailbox, and hands its events to a reporter until the block ends, the last ones too.
+
+    Yields:
+        The handle of the mailbox actor.
+    """
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    stop = threading.Event()
+    thread = threading.Thread(target=_forward, args=(mailbox, to, stop), name="inq_ray-mailbox", daemon=True)
+    thread.start()
+    try:
+        yield mailbox
+    finally:
+        stop.set()
+        thread.join(_ANSWER_SECONDS)
+
+
+def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
+    try:
+        while not stop.wait(_POLL_SECONDS):
+            _take(mailbox, to)
+        _take(mailbox, to)
+    except (ray.exceptions.RayError, TimeoutError):
+        return  # the cluster is gone: whoever waits for the run learns why
+
+
+def _take(mailbox: Any, to: Reporter) -> None:
+    for event in ray.get(mailbox.take.remote(), timeout=_ANSWER_SECONDS):
+        to.report(event)

@@ -1,0 +1,110 @@
+"""A configuration -> a Ray Train run."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from inq_ray.cluster.connection import connected
+from inq_ray.cluster.mailbox import deliver
+from inq_ray.cluster.worker import work
+from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluate import Accuracy
+from inq_ray.training.reporter import Event, Reporter
+from inq_ray.training.run_folder import RunFolder
+
+# Bound of every collective operation: a rank that is gone is noticed after this.
+_COLLECTIVE_SECONDS = 1800
+
+
+class RunFailedError(RuntimeError):
+    """A run that started did not end well; one line with rank and reason."""
+
+
+def quantize(config: RunConfig, reporter: Reporter, *, verbose: bool = False) -> dict[str, Any]:
+    """Runs a configuration on a Ray cluster.
+
+    Args:
+        config: checked by :func:`inq_ray.training.build.check`, with a name.
+        reporter: takes the events of rank 0, in this process.
+        verbose: whether Ray's own log is shown.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        ValueError: the name is taken, or the workers do not fit into the cluster; nothing was started or written.
+        RunFailedError: a worker failed.
+    """
+    RunFolder.planned(config).check_free(config.output.overwrite)
+    with connected(config.cluster, verbose=verbose):
+        folder = RunFolder.create(config)
+        _fit(config, reporter, storage=folder.ray, is_evaluation=False)
+    if not folder.summary.is_file():
+        raise RunFailedError(
+            f"this machine sees no {folder.summary} of the workers: --storage-path must be a folder of all nodes"
+        )
+    summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+    return summary
+
+
+def evaluate(config: RunConfig, *, verbose: bool = False) -> Accuracy:
+    """Accuracy of a network as it is, measured on a Ray cluster; nothing is kept.
+
+    Raises:
+        ValueError: the workers do not fit into the cluster.
+        RunFailedError: a worker failed.
+    """
+    keeper = _Keeper()
+    storage = Path(config.output.storage_path).expanduser().absolute()
+    parent = storage if storage.is_dir() else None
+    with (
+        connected(config.cluster, verbose=verbose),
+        tempfile.TemporaryDirectory(prefix=".evaluate-", dir=parent, ignore_cleanup_errors=True) as folder,
+    ):
+        _fit(config, keeper, storage=Path(folder), is_evaluation=True)
+    if keeper.accuracy is None:
+        raise RunFailedError("the workers ended without a result")
+    return keeper.accuracy
+
+
+class _Keeper:
+    def __init__(self) -> None:
+        self.accuracy: Accuracy | None = None
+
+    def report(self, event: Event) -> None:
+        if isinstance(event, Accuracy):
+            self.accuracy = event
+
+
+def _fit(config: RunConfig, reporter: Reporter, *, storage: Path, is_evaluation: bool) -> None:
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    cluster = config.cluster
+    with deliver(reporter) as mailbox:
+        resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {})
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={"config": config.to_json(), "mailbox": mailbox, "evaluate": is_evaluation},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=cluster.num_workers, use_gpu=cluster.use_gpu, resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(name="train", storage_path=str(storage)),
+            torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RunFailedError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong first, in one line: the ranks' own errors, not those of ranks that waited for them."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "_base_exc", None) or failure.__cause__ or failure
+        return f"rank {rank}: {type(cause).__name__}: {cause}".splitlines()[0]
+    return str(error).splitlines()[0]

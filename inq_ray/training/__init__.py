@@ -1,0 +1,1 @@
+"""One run from start to end, told by whom it reports to, not by whom it was launched."""

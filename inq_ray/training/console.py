@@ -1,0 +1,172 @@
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
+
+import datetime as dt
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from inq_ray import __version__
+from inq_ray.training.config import RunConfig
+from inq_ray.training.plan import Plan
+from inq_ray.training.reporter import Event, Progress, Row, Started
+
+_PLAIN_WIDTH = 120
+
+
+class Console:
+    """Shows events: lines of epochs stay, the line of progress is live; without a terminal only the former."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self._rich = RichConsole(highlight=False, soft_wrap=False)
+        if not self._rich.is_terminal:
+            self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
+        self._live: Live | None = None
+        self._float_top1: float | None = None
+
+    def report(self, event: Event) -> None:
+        """Shows an event."""
+        if isinstance(event, Started):
+            self.say(_started(event))
+        elif isinstance(event, Row):
+            self.say(self._row(event))
+        elif isinstance(event, Progress):
+            self._show_progress(event)
+
+    def start(self) -> None:
+        """Says what begins; Ray takes a while before the first event."""
+        self.say(_headline(self.config))
+        self.say("starting Ray and the workers")
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self._rich.print(Text(line))
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show_plan(self, plan: Plan) -> None:
+        """Prints what would be done."""
+        config = self.config
+        self.say(_headline(config))
+        self.say(
+            f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
+        )
+        self.say(
+            f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({plan.num_tensors} tensors) become powers of two"
+        )
+        table = Table("stage", "portion", "weights frozen", "epochs", "steps")
+        for phase in plan.phases:
+            name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
+            table.add_row(name, f"{phase.portion:g}", f"{phase.num_frozen:,}", str(phase.epochs), f"{phase.steps:,}")
+        self._rich.print(table)
+        if plan.seconds is None:
+            self.say("time not estimated: this machine has no GPU to time a step on")
+        else:
+            text = _duration(plan.seconds)
+            self.say(f"about {text} of training, from one step timed on this machine; start and validation come on top")
+        self.say("dry run: nothing was started or written")
+
+    def show_summary(self, summary: dict[str, Any], folder: str) -> None:
+        """Prints the table of stages, where the result is, and what to do next."""
+        self.close()
+        float_top1 = summary["float_top1"]
+        if summary["stages"]:
+            self._rich.print(_stage_table(summary, float_top1))
+            proof = summary["verification"]
+            share = 100 * proof["num_zero"] / max(1, proof["num_weights"])
+            self.say(
+                f"verified  {proof['num_weights']:,} weights in {proof['num_tensors']} tensors are 0 or ±2^k and equal "
+                f"their codes, bit for bit ({share:.1f} % zeros)"
+            )
+        else:
+            self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
+        self.say(f"digest    {summary['digest']}")
+        self.say(f"result    {folder}")
+        self.say(f"next      {self._next_command(summary, folder)}")
+
+    def _next_command(self, summary: dict[str, Any], folder: str) -> str:
+        config, job = self.config, "python jobs/quantize_imagenet.py"
+        weights = f"--weights {folder}/model.safetensors"
+        data = f"--data {config.data.data} --arch {config.network.arch}"
+        if not summary["stages"]:
+            return f"{job} {data} {weights}"
+        if config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
+            return f"{job} --weight-bits 3"
+        return f"{job} {data} {weights} --evaluate"
+
+    def _row(self, row: Row) -> str:
+        if row.stage == 0:
+            self._float_top1 = row.top1
+        where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"
+        parts = [f"{where}  portion {row.portion:<6g}"]
+        if row.epoch == 0:
+            parts.append("as given     " if row.stage == 0 else "quantized    ")
+        else:
+            parts.append(f"epoch {row.epoch:<7d}")
+        parts.append(f"top-1 {row.top1:6.2f}")
+        if row.train_loss is not None and row.images_per_second is not None:
+            parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
+        return "  ".join(parts)
+
+    def _show_progress(self, event: Progress) -> None:
+        if not self._rich.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=self._rich, refresh_per_second=4, transient=True)
+            self._live.start()
+        where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
+        left = _duration(event.remaining_seconds)
+        self._live.update(
+            Text(
+                f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  "
+                f"step {event.step}/{event.steps}  loss {event.loss:.4f}  "
+                f"{event.images_per_second:,.0f} images/s  {left} left"
+            )
+        )
+
+
+def _headline(config: RunConfig) -> str:
+    what = "plain training" if config.plain else f"{config.quantization.weight_bits} bits"
+    workers = f"{config.cluster.num_workers} {'GPU' if config.cluster.use_gpu else 'CPU'} worker(s)"
+    batch = f"global batch {config.training.batch_size}"
+    return f"inq_ray {__version__}: {config.network.arch} on {config.data.data}, {what}, {workers}, {batch}"
+
+
+def _started(event: Started) -> str:
+    return (
+        f"{event.num_quantized:,} of {event.num_parameters:,} parameters become powers of two; "
+        f"{event.num_train:,} training and {event.num_validation:,} validation images; "
+        f"{event.world_size} worker(s) on {event.device}, {event.precision}"
+    )
+
+
+def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
+    table = Table("stage", "portion", "top-1 quantized", "top-1 re-trained", "against float")
+    if float_top1 is not None:
+        table.add_row("float", "0", "", f"{float_top1:.2f}", "")
+    for stage in summary["stages"]:
+        change = "" if float_top1 is None else f"{stage['top1'] - float_top1:+.2f}"
+        table.add_row(
+            str(stage["stage"]),
+            f"{stage['portion']:g}",
+            f"{stage['top1_quantized']:.2f}",
+            f"{stage['top1']:.2f}",
+            change,
+        )
+    table.title = f"{summary['arch']} at {summary['weight_bits']} bits, top-1 in % on the {summary['measured_on']}"
+    return table
+
+
+def _measured_on(config: RunConfig) -> str:
+    return "held out of the training images" if config.data.holdout else "the test set"
+
+
+def _duration(seconds: float) -> str:
+    return str(dt.timedelta(seconds=round(seconds)))

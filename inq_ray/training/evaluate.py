@@ -1,0 +1,67 @@
+"""Loss and accuracy over a whole set, each sample counted once at any number of ranks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from inq_ray.data.loader import Batch
+from inq_ray.distributed.replica import sum_counts
+from inq_ray.training.model_input import ModelInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Sums over a set.
+
+    Attributes:
+        num_samples: how many images.
+        num_top1: of them, those whose label has the largest logit.
+        num_top5: those whose label is among the five largest.
+        loss: mean cross-entropy.
+    """
+
+    num_samples: int
+    num_top1: int
+    num_top5: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100 * self.num_top1 / self.num_samples
+
+    @property
+    def top5(self) -> float:
+        """Percent."""
+        return 100 * self.num_top5 / self.num_samples
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput) -> Accuracy:
+    """Evaluates in float32; all ranks call it with their own batches and get the figures of all together.
+
+    Args:
+        model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.
+        batches: this rank's share of the set; the composition of the batches does not depend on the number of ranks.
+        to_input: from uint8 images to what the network takes.
+    """
+    model.eval()
+    counts = torch.zeros(3, dtype=torch.int64, device=to_input.device)
+    loss = torch.zeros(1, dtype=torch.float64, device=to_input.device)
+    with torch.inference_mode():
+        for batch in batches:
+            labels = batch.labels.to(to_input.device, non_blocking=True)
+            logits = model(to_input(batch.images)).float()
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+            counts += _counts(logits, labels)
+    num_samples, num_top1, num_top5 = sum_counts(counts).tolist()
+    return Accuracy(
+        num_samples=num_samples, num_top1=num_top1, num_top5=num_top5, loss=sum_counts(loss).item() / num_samples
+    )
+
+
+def _counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 [3]: samples, hits of the largest logit, hits of the five largest."""
+    hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack([labels.new_tensor(len(labels)), hits[:, 0].sum(), hits.sum()])

@@ -1,0 +1,114 @@
+"""What a run will do, before it does it: stages, steps, and how long they may take."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.loader import steps_per_epoch
+from inq_ray.models.selection import param_groups
+from inq_ray.training.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPhase:
+    """A phase: 0 is the training of the float network, the others are stages.
+
+    Attributes:
+        stage: 0, or the stage from 1.
+        portion: accumulated fraction that is frozen in it.
+        num_frozen: weights that are frozen in it, of all tensors.
+        epochs: of training in it.
+        steps: optimizer steps in it.
+    """
+
+    stage: int
+    portion: float
+    num_frozen: int
+    epochs: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be."""
+
+    phases: tuple[PlannedPhase, ...]
+    num_parameters: int
+    num_quantized: int
+    num_tensors: int
+    num_train: int
+    num_validation: int
+    seconds_per_step: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of training; validation and starting come on top."""
+        if self.seconds_per_step is None:
+            return None
+        return self.seconds_per_step * sum(phase.steps for phase in self.phases)
+
+
+def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
+    """The plan of a configuration that :func:`inq_ray.training.build.check` has passed.
+
+    Args:
+        config: the configuration.
+        info: facts about its data.
+        model: its network, on the CPU.
+    """
+    training = config.training
+    num_train = info.num_train - config.data.holdout
+    steps = steps_per_epoch(num_train, training.batch_size)
+    bits = None if config.plain else config.quantization.weight_bits
+    groups = param_groups(model, bits, skip=config.quantization.skip)
+    quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
+    float_epochs = training.epochs if config.plain else training.float_epochs
+    phases = []
+    if float_epochs:
+        phases.append(PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=float_epochs, steps=float_epochs * steps))
+    for stage, portion in enumerate(() if config.plain else config.quantization.iterative_steps, start=1):
+        phases.append(
+            PlannedPhase(
+                stage=stage,
+                portion=portion,
+                num_frozen=sum(round(portion * count) for count in quantized),
+                epochs=training.epochs,
+                steps=training.epochs * steps,
+            )
+        )
+    return Plan(
+        phases=tuple(phases),
+        num_parameters=sum(param.numel() for param in model.parameters()),
+        num_quantized=sum(quantized),
+        num_tensors=len(quantized),
+        num_train=num_train,
+        num_validation=config.data.holdout or info.num_test,
+        seconds_per_step=_seconds_per_step(config, info, model),
+    )
+
+
+def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> float | None:
+    """Times one worker's share of a step, with one worker's threads; the second of two counts."""
+    if config.cluster.use_gpu and not torch.cuda.is_available():
+        return None  # the GPUs are on other machines
+    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
+    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
+    share = -(-config.training.batch_size // config.cluster.num_workers // config.training.accumulate)
+    images = torch.rand(share, info.channels, info.height, info.width, device=device)
+    images = images.contiguous(memory_format=memory_format)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(config.cluster.cpus_per_worker)
+    seconds = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        model(images).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    torch.set_num_threads(num_threads)
+    model.zero_grad(set_to_none=True)
+    return seconds * config.training.accumulate

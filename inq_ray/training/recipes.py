@@ -1,0 +1,62 @@
+"""Named recipes: configurations to start from. Flags override what they say."""
+
+import difflib
+
+from inq_ray.training.config import NetworkConfig, QuantizationConfig, RunConfig, TrainingConfig
+
+# Accumulated portions of the paper (Zhou et al., ICLR 2017, tables 1 and 3 and section 3) by network and bits.
+_HALVES = (0.5, 0.75, 0.875, 1.0)
+PAPER_PORTIONS: dict[tuple[str, int], tuple[float, ...]] = {
+    ("alexnet", 5): (0.3, 0.6, 0.8, 1.0),
+    ("vgg16", 5): _HALVES,
+    ("googlenet", 5): (0.2, 0.4, 0.6, 0.8, 1.0),
+    ("resnet18", 5): _HALVES,
+    ("resnet50", 5): _HALVES,
+    ("resnet18", 4): (0.3, 0.5, 0.8, 0.9, 0.95, 1.0),
+    ("resnet18", 3): (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    ("resnet18", 2): (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 1.0),
+}
+
+# The re-training of INQ-pytorch's ImageNet example: 4 epochs a stage, learning rate x 0.1 after 2.
+_IMAGENET = TrainingConfig()
+_CIFAR = TrainingConfig(epochs=4, batch_size=128, lr=0.01, weight_decay=1e-4, lr_schedule="cosine")
+_DIGITS = TrainingConfig(
+    epochs=3,
+    float_epochs=12,
+    batch_size=64,
+    lr=0.02,
+    float_lr=0.1,
+    weight_decay=5e-4,
+    lr_schedule="cosine",
+)
+
+
+def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
+    """The paper's portions for a network, or those of its ResNet-18 at these bits (its 5-bit ones above 5)."""
+    return PAPER_PORTIONS.get((arch, weight_bits)) or PAPER_PORTIONS["resnet18", min(weight_bits, 5)]
+
+
+def recipe(name: str) -> RunConfig:
+    """The recipe called ``name``.
+
+    Raises:
+        ValueError: there is none; names the nearest.
+    """
+    known = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, *_OWN]}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
+        raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")
+    return default_recipe(*known[name])
+
+
+_OWN = [*(("cifar_resnet20", bits) for bits in (5, 4, 3, 2)), ("digits_cnn", 5)]
+
+
+def default_recipe(arch: str, weight_bits: int) -> RunConfig:
+    """What a run of ``arch`` at ``weight_bits`` does if it is not told otherwise."""
+    training = _DIGITS if arch == "digits_cnn" else _CIFAR if arch.startswith("cifar_") else _IMAGENET
+    return RunConfig(
+        network=NetworkConfig(arch=arch),
+        quantization=QuantizationConfig(weight_bits=weight_bits, iterative_steps=portions(arch, weight_bits)),
+        training=training,
+    )

@@ -1,0 +1,87 @@
+"""What a run tells while it goes on, and to whom."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from inq_ray.training.evaluate import Accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The first thing that a run tells: its size."""
+
+    arch: str
+    num_parameters: int
+    num_quantized: int
+    num_train: int
+    num_validation: int
+    world_size: int
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the run is; about once a second.
+
+    Attributes:
+        stage: 0 while the network is still float, else from 1.
+        num_stages: 0 for plain training.
+        portion: accumulated fraction that is frozen.
+        epoch: from 1, within the stage.
+        epochs: of the stage.
+        step: global batches done in this epoch.
+        steps: global batches of an epoch.
+        loss: mean of this epoch's batches on rank 0 so far.
+        images_per_second: of all workers together, in this epoch.
+        remaining_seconds: to the end of the run, at this speed.
+    """
+
+    stage: int
+    num_stages: int
+    portion: float
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    remaining_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of metrics: an epoch, or (epoch 0) the network right after quantizing or before any training.
+
+    Accuracies are in percent, losses are means over the samples, both over all ranks.
+    """
+
+    stage: int
+    portion: float
+    epoch: int
+    top1: float
+    top5: float
+    loss: float
+    validation_seconds: float
+    lr: float | None = None
+    train_loss: float | None = None
+    train_top1: float | None = None
+    train_seconds: float | None = None
+    images_per_second: float | None = None
+
+
+Event = Started | Progress | Row | Accuracy
+
+
+class Reporter(Protocol):
+    """Takes what rank 0 tells. It returns at once: training does not wait for whoever reads."""
+
+    def report(self, event: Event) -> None:
+        """Takes an event."""
+
+
+class SilentReporter:
+    """Keeps nothing; the reporter of ranks other than 0."""
+
+    def report(self, event: Event) -> None:
+        """Forgets the event."""

@@ -1,0 +1,318 @@
+"""One run from start to end: float training where asked for, the stages, the result and its proof."""
+
+import dataclasses
+import functools
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from inq_ray import __version__
+from inq_ray.core.sgd import SGD
+from inq_ray.data.loader import eval_loader, steps_per_epoch
+from inq_ray.distributed.digest import check_replicas, state_tensors
+from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.export.files import write_result
+from inq_ray.export.verify import verify
+from inq_ray.models.selection import param_groups
+from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+from inq_ray.training.build import Task, build_task
+from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluate import Accuracy, evaluate
+from inq_ray.training.loop import EpochResult, Trainer, wrap
+from inq_ray.training.lr_schedule import lr_factor
+from inq_ray.training.reporter import Progress, Reporter, Row, Started
+from inq_ray.training.run_folder import RunFolder
+
+# Progress is told at most this often.
+_PROGRESS_SECONDS = 0.5
+
+
+def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: RunFolder) -> dict[str, Any]:
+    """Trains and quantizes; every rank calls it, rank 0 reports and writes.
+
+    Args:
+        config: checked by :func:`inq_ray.training.build.check`.
+        device: of this rank.
+        reporter: takes rank 0's events.
+        folder: of the run, made before.
+
+    Returns:
+        The summary, the same on every rank but for times.
+
+    Raises:
+        ValueError: data or weights are not there on this machine.
+        ReplicaMismatchError: the ranks no longer hold the same bits.
+        DivergedError: the loss is no longer finite.
+        VerificationError: the written files are not what they should be.
+    """
+    set_deterministic()
+    return Run(config, device, reporter, folder).execute()
+
+
+def evaluate_only(config: RunConfig, *, device: torch.device) -> Accuracy:
+    """Accuracy of the network as it is; every rank calls it."""
+    set_deterministic()
+    task = build_task(config, device)
+    broadcast_tensors(task.model.state_dict())
+    return _validate(task)
+
+
+def set_deterministic() -> None:
+    """The same numbers in, the same bits out, on one kind of machine."""
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+class Run:
+    """State of a run on one rank: the network, where it is, and the rows so far."""
+
+    def __init__(self, config: RunConfig, device: torch.device, reporter: Reporter, folder: RunFolder) -> None:
+        self.config = config
+        self.reporter = reporter
+        self.folder = folder
+        self.task = build_task(config, device)
+        self.rows: list[Row] = []
+        self.began = time.perf_counter()
+        self.epochs_done = 0
+        self._last_progress = 0.0
+        training = config.training
+        num_stages = 0 if config.plain else len(config.quantization.iterative_steps)
+        self.num_stages = num_stages
+        self.num_epochs = training.float_epochs + training.epochs * max(1, num_stages)
+        precision = training.precision
+        if precision == "auto":
+            precision = "bf16" if device.type == "cuda" else "float32"
+        self.precision = precision
+
+    def execute(self) -> dict[str, Any]:
+        """The whole run; returns the summary."""
+        config = self.config
+        # The first thing that ranks agree on: from here on rank 0's network is everybody's.
+        broadcast_tensors(self.task.model.state_dict())
+        groups = param_groups(
+            self.task.model, None if config.plain else config.quantization.weight_bits, skip=config.quantization.skip
+        )
+        self._report_start(groups)
+        if config.network.weights is not None:
+            self._validate(stage=0, portion=0.0)
+        float_epochs = config.training.epochs if config.plain else config.training.float_epochs
+        if float_epochs:
+            self._train_float(float_epochs)
+        scheduler = None if config.plain else self._run_stages(groups)
+        return self._finish(scheduler)
+
+    def _train_float(self, epochs: int) -> None:
+        training = self.config.training
+        lr = training.lr if self.config.plain else training.float_lr
+        optimizer = SGD(self.task.model.parameters(), lr=lr, **self._sgd_options())
+        trainer = self._trainer(optimizer, self._lr_scheduler(optimizer, epochs))
+        self._train(trainer, epochs, stage=0, portion=0.0)
+
+    def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
+        config = self.config
+        optimizer = SGD(groups, lr=config.training.lr, **self._sgd_options())
+        portions = config.quantization.iterative_steps
+        inq = INQScheduler(optimizer, portions, config.quantization.strategy, config.training.seed)
+        lr_scheduler = self._lr_scheduler(optimizer, config.training.epochs)
+        for stage, portion in enumerate(portions, start=1):
+            broadcast_tensors(dict(self.task.model.named_buffers()))
+            inq.step()
+            reset_lr_scheduler(lr_scheduler)
+            self._validate(stage=stage, portion=portion)
+            self._stop_gradients_of_frozen(inq)
+            self._train(self._trainer(optimizer, lr_scheduler), config.training.epochs, stage=stage, portion=portion)
+            self._check_replicas(inq)
+        return inq
+
+    def _train(self, trainer: Trainer, epochs: int, *, stage: int, portion: float) -> None:
+        for epoch in range(1, epochs + 1):
+            lr = trainer.optimizer.param_groups[0]["lr"]
+            on_step = functools.partial(self._report_progress, stage, portion, epoch, epochs, trainer.num_steps)
+            result = trainer.train_epoch(self.epochs_done, on_step)
+            self.epochs_done += 1
+            self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
+
+    def _trainer(self, optimizer: SGD, lr_scheduler: LambdaLR) -> Trainer:
+        device = self.task.to_input.device
+        dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return Trainer(
+            task=self.task,
+            training=self.config.training,
+            model=wrap(self.task.model, device),
+            optimizer=optimizer,
+            scheduler=lr_scheduler,
+            scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
+            autocast_dtype=dtype,
+        )
+
+    def _lr_scheduler(self, optimizer: SGD, epochs: int) -> LambdaLR:
+        steps = steps_per_epoch(len(self.task.train_indices), self.config.training.batch_size)
+        factor: Callable[[int], float] = functools.partial(
+            lr_factor, steps_per_epoch=steps, epochs=epochs, training=self.config.training
+        )
+        return LambdaLR(optimizer, factor)
+
+    def _sgd_options(self) -> dict[str, Any]:
+        training = self.config.training
+        return {
+            "momentum": training.momentum,
+            "nesterov": training.nesterov,
+            "weight_decay": training.weight_decay,
+            "fused": True,
+        }
+
+    def _stop_gradients_of_frozen(self, inq: INQScheduler) -> None:
+        """A tensor without live weights needs no gradient: none is computed, none travels."""
+        for name, param in inq.quantized().items():
+            param.requires_grad_(not bool(inq.state[name].frozen.all()))
+
+    def _validate(
+        self,
+        *,
+        stage: int,
+        portion: float,
+        epoch: int = 0,
+        lr: float | None = None,
+        result: EpochResult | None = None,
+    ) -> Row:
+        """Measures accuracy and tells it; rank 0's BatchNorm statistics are everybody's from here on."""
+        broadcast_tensors(dict(self.task.model.named_buffers()))
+        began = time.perf_counter()
+        accuracy = _validate(self.task)
+        row = Row(
+            stage=stage,
+            portion=portion,
+            epoch=epoch,
+            top1=accuracy.top1,
+            top5=accuracy.top5,
+            loss=accuracy.loss,
+            validation_seconds=time.perf_counter() - began,
+            lr=lr,
+            train_loss=result.loss if result else None,
+            train_top1=result.top1 if result else None,
+            train_seconds=result.seconds if result else None,
+            images_per_second=result.images_per_second if result else None,
+        )
+        self.rows.append(row)
+        if rank() == 0:
+            self.folder.append(row)
+            self.reporter.report(row)
+        return row
+
+    def _check_replicas(self, inq: INQScheduler | None) -> str:
+        """Every rank's weights, buffers, masks and codes must be the same bits; returns their digest."""
+        tensors = dict(self.task.model.state_dict())
+        if inq is not None:
+            tensors |= state_tensors(inq.state)
+        return check_replicas(tensors, stage=inq.stage if inq else None, what="weights, buffers, masks or codes")
+
+    def _finish(self, inq: INQScheduler | None) -> dict[str, Any]:
+        """Writes the result, reads it back, and proves it; summary.json comes last."""
+        digest = self._check_replicas(inq)
+        summary = {**summarize(self.config, self.rows), "digest": digest, "world_size": world_size()}
+        if rank() != 0:
+            return summary
+        state = self.task.model.state_dict()
+        write_result(self.folder.result, state, inq.state if inq else {})
+        verification = verify(self.folder.result, inq.state if inq else {})
+        summary |= {
+            "verification": dataclasses.asdict(verification),
+            "seconds": time.perf_counter() - self.began,
+            "versions": {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "config": dataclasses.asdict(self.config),
+        }
+        self.folder.write_summary(summary)
+        return summary
+
+    def _report_start(self, groups: list[dict[str, Any]]) -> None:
+        if rank() != 0:
+            return
+        params: list[tuple[nn.Parameter, bool]] = [
+            (param, group["weight_bits"] is not None) for group in groups for _, param in group["params"]
+        ]
+        self.reporter.report(
+            Started(
+                arch=self.config.network.arch,
+                num_parameters=sum(param.numel() for param, _ in params),
+                num_quantized=sum(param.numel() for param, is_quantized in params if is_quantized),
+                num_train=len(self.task.train_indices),
+                num_validation=len(self.task.validation_indices),
+                world_size=world_size(),
+                device=str(self.task.to_input.device),
+                precision=self.precision,
+            )
+        )
+
+    def _report_progress(
+        self, stage: int, portion: float, epoch: int, epochs: int, steps: int, step: int, loss: float, seconds: float
+    ) -> None:
+        now = time.perf_counter()
+        if now - self._last_progress < _PROGRESS_SECONDS:
+            return
+        self._last_progress = now
+        epochs_left = self.num_epochs - self.epochs_done - step / steps
+        validation_seconds = max((row.validation_seconds for row in self.rows), default=0.0)
+        self.reporter.report(
+            Progress(
+                stage=stage,
+                num_stages=self.num_stages,
+                portion=portion,
+                epoch=epoch,
+                epochs=epochs,
+                step=step,
+                steps=steps,
+                loss=loss,
+                images_per_second=step * self.config.training.batch_size / seconds,
+                remaining_seconds=epochs_left * (seconds * steps / step + validation_seconds),
+            )
+        )
+
+
+def summarize(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
+    """Figures of a run: float accuracy, each stage right after quantizing and after re-training, the final ones.
+
+    Args:
+        config: of the run.
+        rows: its metrics, in order; top-1 and top-5 in percent.
+    """
+    float_rows = [row for row in rows if row.stage == 0]
+    stages = []
+    for stage in sorted({row.stage for row in rows} - {0}):
+        of_stage = [row for row in rows if row.stage == stage]
+        stages.append(
+            {
+                "stage": stage,
+                "portion": of_stage[0].portion,
+                "top1_quantized": of_stage[0].top1,
+                "top1": of_stage[-1].top1,
+                "top5": of_stage[-1].top5,
+            }
+        )
+    return {
+        "name": config.output.name,
+        "arch": config.network.arch,
+        "data": config.data.data,
+        "measured_on": "held-out training images" if config.data.holdout else "test set",
+        "weight_bits": None if config.plain else config.quantization.weight_bits,
+        "float_top1": float_rows[-1].top1 if float_rows else None,
+        "float_top5": float_rows[-1].top5 if float_rows else None,
+        "stages": stages,
+        "top1": rows[-1].top1,
+        "top5": rows[-1].top5,
+    }
+
+
+def _validate(task: Task) -> Accuracy:
+    batches = eval_loader(
+        task.validation,
+        task.validation_indices,
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=task.to_input.device.type == "cuda",
+    )
+    return evaluate(task.model, batches, task.to_input)

@@ -1,0 +1,76 @@
+"""Quantize a trained network to powers of two on Ray workers.
+
+    python jobs/quantize_imagenet.py                          handwritten digits, nothing else needed
+    python jobs/quantize_imagenet.py --data DIR --arch NAME --weights FILE --weight-bits 5
+    ray job submit --working-dir . -- python jobs/quantize_imagenet.py
+
+Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start as asked.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
+from inq_ray.training.build import check
+from inq_ray.training.command_line import Command, parse
+from inq_ray.training.config import RunConfig
+from inq_ray.training.console import Console
+from inq_ray.training.plan import plan
+from inq_ray.training.run_folder import RunFolder, default_name
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the job; returns its exit status."""
+    try:
+        command = parse(arguments)
+        return execute(dataclasses.replace(command, run=at_home(command.run)))
+    except (ValueError, ConnectionError) as error:
+        print(f"quantize_imagenet: {error}", file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"quantize_imagenet: failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("quantize_imagenet: interrupted", file=sys.stderr)
+        return 130
+
+
+def execute(command: Command) -> int:
+    """Checks, then does what is asked for."""
+    config = command.run
+    console = Console(config)
+    if command.evaluate:
+        check(dataclasses.replace(config, plain=True))
+        accuracy = evaluate(config, verbose=command.verbose)
+        print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+        return 0
+    source, model = check(config)
+    RunFolder.planned(config).check_free(config.output.overwrite)
+    if command.dry_run:
+        console.show_plan(plan(config, source.info, model))
+        return 0
+    try:
+        console.start()
+        summary = quantize(config, console, verbose=command.verbose)
+    finally:
+        console.close()
+    console.show_summary(summary, str(RunFolder.planned(config).path))
+    return 0
+
+
+def at_home(config: RunConfig) -> RunConfig:
+    """The configuration with absolute paths, since workers have working directories of their own, and with a name."""
+    data, weights = config.data.data, config.network.weights
+    return config.replace(
+        data={"data": data if data == "digits" or "://" in data else str(Path(data).expanduser().absolute())},
+        network={"weights": None if weights is None else str(Path(weights).expanduser().absolute())},
+        output={
+            "storage_path": str(Path(config.output.storage_path).expanduser().absolute()),
+            "name": config.output.name or default_name(config),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
