@@ -14,7 +14,7 @@ import torch
 from inq_ray.data.decode import Layout
 from inq_ray.data.image_set import ImageSet, SourceInfo, Split
 from inq_ray.data.node_cache import shared_file
-from inq_ray.data.parquet_files import Shard, check_labels, find_files, read_shard
+from inq_ray.data.parquet_files import Shard, check_labels, find_files, read_shard, readable
 from inq_ray.data.parquet_pixels import decode_shard, peek_layouts, read_labels
 from inq_ray.data.transforms import Augmentation
 
@@ -46,14 +46,15 @@ class ParquetSource:
     """
 
     def __init__(self, path: Path) -> None:
-        files = find_files(path)
+        with readable(path):
+            files = find_files(path)
         self._shards: dict[Split, list[Shard]] = {
             "test": _test_shards(path, files),
-            "train": [read_shard(file) for file in files.get("train", [])],
+            "train": _read_shards(files.get("train", [])),
         }
         shards = [shard for split in self._shards.values() for shard in split]
         class_names = _class_names(shards)
-        self._layout = layout = _common_layout(path, [split[0] for split in self._shards.values() if split])
+        self._layout = layout = _common_layout(path, [s[0] for s in self._shards.values() if s])
         for split in self._shards:
             _check_size(path, split, self._num(split), layout)
         self.info = SourceInfo(
@@ -99,9 +100,17 @@ class ParquetSource:
         return sum(shard.num_rows for shard in self._shards[split])
 
 
+def _read_shards(files: list[Path]) -> list[Shard]:
+    """Read the footers of a split's files; those without rows play no part."""
+    shards = [shard for shard in map(read_shard, files) if shard.num_rows]
+    if files and not shards:
+        raise ValueError(f"{files[0]} has no rows, nor has any other file of its split")
+    return shards
+
+
 def _test_shards(path: Path, files: dict[str, list[Path]]) -> list[Shard]:
     """Return the files to test on: those of test, or of validation where test is missing or has no labels."""
-    candidates = [[read_shard(file) for file in files[split]] for split in ("test", "validation") if split in files]
+    candidates = [_read_shards(files[split]) for split in ("test", "validation") if split in files]
     if not candidates:
         raise ValueError(f"{path} has no test split: no test-*.parquet or validation-*.parquet there")
     labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
@@ -127,8 +136,6 @@ def _class_names(shards: Sequence[Shard]) -> tuple[str, ...]:
 def _common_layout(path: Path, shards: list[Shard]) -> Layout:
     """Return the layout of these files' first images: one size, in colour if any is."""
     layouts = [layout for shard in shards for layout in peek_layouts(shard, _NUM_PEEKED)]
-    if not layouts:
-        raise ValueError(f"{path} has no images: {shards[0].path.name} has no rows")
     sizes = sorted({(layout.width, layout.height) for layout in layouts})
     if len(sizes) > 1:
         some = ", ".join(f"{width}x{height}" for width, height in sizes[:3])

@@ -1,0 +1,128 @@
+"""A rank's batches: whole global batches at any world size, from any step, each sample counted once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from inq_ray.data import Augmentation, Batch, ImageSet, epoch_order, eval_loader, steps_per_epoch, train_loader
+
+AUGMENTATION = Augmentation(padding=1, flip=True)
+
+
+def image_set(num: int) -> ImageSet:
+    """Images whose labels are their numbers."""
+    images = torch.randint(0, 256, (num, 1, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(num))
+    return ImageSet(images, torch.arange(num))
+
+
+def train(images: ImageSet, indices: Tensor, **options: Any) -> list[Batch]:
+    defaults = {"batch_size": 4, "rank": 0, "world_size": 1, "seed": 0, "augmentation": AUGMENTATION, "epoch": 0}
+    return list(train_loader(images, indices, **{**defaults, **options}))
+
+
+def joined(ranks: Sequence[list[Batch]]) -> list[Batch]:
+    """Put the ranks' parts of each global batch together again."""
+    return [
+        Batch(torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]), parts[0].step)
+        for parts in zip(*ranks, strict=True)
+    ]
+
+
+def assert_same(first: Sequence[Batch], second: Sequence[Batch]) -> None:
+    assert [batch.step for batch in first] == [batch.step for batch in second]
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.images, other.images)
+
+
+@settings(max_examples=40)
+@given(num=st.integers(8, 40), batch_size=st.integers(4, 8), world_size=st.integers(1, 4), epoch=st.integers(0, 99))
+def test_all_world_sizes_train_on_the_same_batches(num: int, batch_size: int, world_size: int, epoch: int) -> None:
+    images, options = image_set(num), {"batch_size": batch_size, "epoch": epoch}
+    alone = train(images, torch.arange(num), **options)
+    ranks = [
+        train(images, torch.arange(num), rank=rank, world_size=world_size, **options) for rank in range(world_size)
+    ]
+    assert_same(joined(ranks), alone)
+    labels = torch.cat([batch.labels for batch in alone])
+    assert torch.equal(labels, epoch_order(num, 0, epoch)[: num // batch_size * batch_size])
+
+
+@settings(max_examples=40)
+@given(num=st.integers(8, 40), world_size=st.integers(1, 3), data=st.data())
+def test_starting_late_is_the_rest_of_the_epoch(num: int, world_size: int, data: st.DataObject) -> None:
+    images, options = image_set(num), {"rank": world_size - 1, "world_size": world_size, "epoch": 5}
+    whole = train(images, torch.arange(num), **options)
+    start = data.draw(st.integers(0, len(whole)))
+    assert_same(train(images, torch.arange(num), start_step=start, **options), whole[start:])
+
+
+def test_a_subset_keeps_its_samples_augmentation() -> None:
+    """What happens to a sample depends on its number in the set and not on who else trains."""
+    images = image_set(20)
+    some = {int(b.labels): b.images for b in train(images, torch.arange(10, 20), batch_size=1)}
+    every = {int(b.labels): b.images for b in train(images, torch.arange(20), batch_size=1)}
+    assert sorted(some) == list(range(10, 20))
+    assert all(torch.equal(some[label], every[label]) for label in some)
+
+
+@given(num=st.integers(0, 40), batch_size=st.integers(1, 12), world_size=st.integers(1, 5))
+def test_evaluation_counts_every_sample_once_in_fixed_batches(num: int, batch_size: int, world_size: int) -> None:
+    images = image_set(num + 3)
+    indices = torch.arange(3, num + 3)
+    batches: dict[int, Tensor] = {}
+    for rank in range(world_size):
+        for batch in eval_loader(images, indices, rank=rank, world_size=world_size, batch_size=batch_size):
+            assert batch.step % world_size == rank
+            assert torch.equal(batch.images, images.images[batch.labels])
+            batches[batch.step] = batch.labels
+    expected = [indices[start : start + batch_size] for start in range(0, num, batch_size)]
+    assert [batches[step].tolist() for step in sorted(batches)] == [part.tolist() for part in expected]
+
+
+def test_lengths() -> None:
+    images = image_set(10)
+    assert steps_per_epoch(10, 4) == 2
+    options: dict[str, Any] = {"batch_size": 4, "seed": 0, "augmentation": AUGMENTATION, "epoch": 0}
+    loader = train_loader(images, torch.arange(10), rank=0, world_size=1, start_step=1, **options)
+    assert len(loader) == 1
+    assert len(eval_loader(images, torch.arange(10), rank=1, world_size=2, batch_size=4)) == 1
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    """Else a resumed run, with another number of loaders made, sees other dropout."""
+    before = torch.get_rng_state()
+    train(image_set(8), torch.arange(8))
+    list(eval_loader(image_set(8), torch.arange(8), rank=0, world_size=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_may_be_written_to() -> None:
+    images = image_set(8)
+    before = images.images.clone()
+    for batch in train(images, torch.arange(8), augmentation=Augmentation()):
+        batch.images.zero_()
+        batch.labels.zero_()
+    assert torch.equal(images.images, before)
+    assert images.labels.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 9])
+def test_global_batches_larger_than_the_data(batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size} .*number of training samples, 8"):
+        train(image_set(8), torch.arange(8), batch_size=batch_size)
+
+
+def test_more_ranks_than_samples_in_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"batch_size=4 .*some of 5 ranks nothing"):
+        train(image_set(8), torch.arange(8), world_size=5)
+
+
+def test_evaluation_batches_are_positive() -> None:
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        eval_loader(image_set(8), torch.arange(8), rank=0, world_size=1, batch_size=0)
