@@ -1,46 +1,56 @@
-"""Joining the cluster that there is, or starting one on this machine; and whether the workers fit in it."""
+"""Joining a cluster, or starting one on this machine; and whether the workers fit in it."""
 
 import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import ray
 import torch
 
 from inq_ray.training.config import ClusterConfig
 
-# Ray's own messages are off unless asked for; ours say what a user has to know.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_DEDUP_LOGS": "0"}
+# What Ray is told where the user has told it nothing.
+_DEFAULTS = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the job is
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 @contextlib.contextmanager
 def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
-    """Connects to the cluster of RAY_ADDRESS or of this machine, else starts one here for the time of the block.
+    """Connects to the cluster that RAY_ADDRESS names, else starts one on this machine for the time of the block.
+
+    `ray job submit` sets RAY_ADDRESS. A cluster that merely happens to run here is left alone: it may be another's. A
+    process that is connected already stays so.
 
     Raises:
         ValueError: the workers do not fit; before a cluster is started where it can be known.
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
-    for name, value in _QUIET.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "120")
-    options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
-    if not verbose:
-        logging.getLogger("ray").setLevel(logging.ERROR)
-    already = ray.is_initialized()
-    if not already and not _join(options):
-        check_fits(
-            cluster, {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}, "this machine"
-        )
-        ray.init(address="local", include_dashboard=True, **options)
+    joined_before = ray.is_initialized()
+    if not joined_before:
+        _start_or_join(cluster, verbose)
     try:
         check_fits(cluster, ray.cluster_resources(), "the cluster")  # type: ignore[no-untyped-call]
         yield
     finally:
-        if not already:
+        if not joined_before:
             ray.shutdown()
+
+
+def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        check_fits(cluster, here, "this machine")
+    if not verbose:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
 
 
 def check_fits(cluster: ClusterConfig, resources: dict[str, float], whose: str) -> None:
@@ -65,17 +75,3 @@ def check_fits(cluster: ClusterConfig, resources: dict[str, float], whose: str) 
             f"--num-workers {cluster.num_workers} and --cpus-per-worker {cluster.cpus_per_worker} need {wanted} CPUs, "
             f"{whose} has {num_cpus}: take fewer workers"
         )
-
-
-def _join(options: dict[str, Any]) -> bool:
-    """Connects to a running cluster; False where there is none and none is named."""
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    if address == "local":
-        return False
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError:
-        if address != "auto":
-            raise
-        return False
-    return True

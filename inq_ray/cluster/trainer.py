@@ -1,7 +1,6 @@
 """A configuration -> a Ray Train run."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,6 @@ class _Keeper:
 
 
 def _fit(config: RunConfig, reporter: Reporter, *, storage: Path, is_evaluation: bool) -> None:
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     cluster = config.cluster
     with deliver(reporter) as mailbox:
         resources = {"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {})

@@ -91,6 +91,7 @@ def _write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(_plain(tensors), beside, metadata)
+        beside.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
         _sync(beside)
         beside.replace(path)
     finally:
@@ -108,6 +109,12 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain[name] = copy.clone() if storage in seen else copy
         seen.add(storage)
     return plain
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
 
 
 def _sync(path: Path) -> None:

@@ -58,9 +58,8 @@ class Console:
         self.say(
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
         )
-        self.say(
-            f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({plan.num_tensors} tensors) become powers of two"
-        )
+        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters"
+        self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
         table = Table("stage", "portion", "weights frozen", "epochs", "steps")
         for phase in plan.phases:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
