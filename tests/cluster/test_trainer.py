@@ -1,0 +1,91 @@
+"""Real runs on a real cluster: from a configuration to files, and what is said where that fails."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
+from inq_ray.export.files import read_codes, read_model
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe
+from inq_ray.training.reporter import Event, Row, Started
+from inq_ray.training.run_folder import RunFolder
+from tests.conftest import RayCluster
+
+pytestmark = pytest.mark.ray
+
+
+class _Events:
+    def __init__(self) -> None:
+        self.all: list[Event] = []
+
+    def report(self, event: Event) -> None:
+        self.all.append(event)
+
+
+def _config(folder: Path, name: str, **training: object) -> RunConfig:
+    """Two stages of one epoch at 4 bits after four float epochs: seconds."""
+    config = default_recipe("digits_cnn", 4).replace(
+        quantization={"iterative_steps": (0.5, 1.0)},
+        training={"epochs": 1, "float_epochs": 4, **training},
+        output={"storage_path": str(folder), "name": name},
+    )
+    assert config.cluster.num_workers == 2
+    return config
+
+
+def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    summaries = []
+    for name in ("first", "second"):
+        events = _Events()
+        summaries.append(quantize(_config(tmp_path, name), events))
+        started, *others = events.all
+        assert isinstance(started, Started)
+        assert started.world_size == 2
+        rows = [event for event in others if isinstance(event, Row)]
+        assert [(row.stage, row.epoch) for row in rows] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (2, 0), (2, 1)]
+        written = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in written] == [dataclasses.asdict(row) for row in rows]
+    first, second = summaries
+    assert first["digest"] == second["digest"]
+    assert first["verification"]["model_sha256"] == second["verification"]["model_sha256"]
+    assert first["verification"]["num_weights"] == 25744
+    assert first["top1"] > 90
+
+
+def test_three_workers_share_a_batch_that_three_does_not_divide(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    config = _config(tmp_path, "three").replace(cluster={"num_workers": 3})
+    summary = quantize(config, _Events())
+    assert summary["world_size"] == 3
+    model, codes = read_model(tmp_path / "three" / "model.safetensors"), read_codes(tmp_path / "three/codes.safetensors")
+    for name, (codebook, tensor_codes) in codes.items():
+        assert codebook.decode(tensor_codes).equal(model[name])
+
+
+def test_evaluating_the_result_gives_the_accuracy_of_the_run(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    config = _config(tmp_path, "run", seed=3)
+    summary = quantize(config, _Events())
+    before = sorted(tmp_path.rglob("*"))
+    weights = str(tmp_path / "run" / "model.safetensors")
+    accuracy = evaluate(config.replace(network={"weights": weights}))
+    assert (accuracy.top1, accuracy.top5) == (summary["top1"], summary["top5"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failing_worker_is_one_line_with_rank_and_reason(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    with pytest.raises(RunFailedError, match=r"^rank \d: DivergedError: epoch 1: the training loss is (nan|inf)") as raised:
+        quantize(_config(tmp_path, "diverges", float_lr=1e30), _Events())
+    assert "\n" not in str(raised.value)
+    assert not RunFolder(tmp_path / "diverges").summary.exists()
+
+
+def test_more_workers_than_the_cluster_has_is_refused_and_nothing_written(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="--num-workers 99 .* need 99 CPUs, the cluster has 4"):
+        quantize(_config(tmp_path, "many", batch_size=500).replace(cluster={"num_workers": 99}), _Events())
+    with pytest.raises(ValueError, match="--use-gpu: the cluster has no GPU"):
+        quantize(_config(tmp_path, "gpu").replace(cluster={"use_gpu": True}), _Events())
+    assert list(tmp_path.iterdir()) == []
