@@ -6,6 +6,7 @@ They are in place before any test module is imported, because Ray reads some of 
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ settings.load_profile("ci")
 
 # One thread for each process: ranks share the cores with others, and sums come out in one order.
 _THREADS = {"OMP_NUM_THREADS": "1"}
+
+# `python` and `ray` in a command, also in one submitted to the cluster, are those of this environment.
+_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 # Where a shell says which cluster to use: never a test's business.
 _FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
@@ -100,6 +104,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         home = Path(folder, "home")
         home.mkdir()
         patch.setenv("HOME", str(home))
+        patch.setenv("PATH", _PATH)
         context = ray.init(
             address="local",
             num_cpus=4,
@@ -110,6 +115,8 @@ def ray_cluster() -> Iterator[RayCluster]:
         )
         try:
             address, dashboard = context.address_info["gcs_address"], f"http://{context.address_info['webui_url']}"
+            # As `ray start` does. Without it a submitted job joins any cluster of the machine, if there are several.
+            Path(folder, "ray_current_cluster").write_text(address)
             yield RayCluster(address=address, dashboard=dashboard)
         finally:
             ray.shutdown()
@@ -126,7 +133,7 @@ def job_env(tmp_path: Path) -> Iterator[dict[str, str]]:
     home.mkdir()
     with _short_folder() as folder:
         env = {name: value for name, value in os.environ.items() if name not in _THREADS}
-        yield {**env, "HOME": str(home), "RAY_TMPDIR": folder, "PYTHONUNBUFFERED": "1"}
+        yield {**env, "HOME": str(home), "PATH": _PATH, "RAY_TMPDIR": folder, "PYTHONUNBUFFERED": "1"}
 
 
 def _short_folder() -> tempfile.TemporaryDirectory[str]:
