@@ -1,6 +1,7 @@
 """INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,12 +22,13 @@ from inq_ray.distributed.share import share_stage
 class INQScheduler:
     """Steps through the stages of Incremental Network Quantization (Zhou et al., ICLR 2017, algorithm 1).
 
-    Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones, and
-    freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: rank 0's
-    weights are the weights, rank 0 decides, all ranks apply, and must then hold the same bits.
+    Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones,
+    and freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: at
+    the first stage all take rank 0's weights; at each, rank 0 decides, all ranks apply, and must then hold the same
+    bits.
 
     Args:
-        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups` do.
+        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`.
         iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
         strategy: "pruning" freezes the largest weights first, "random" any.
         seed: of the random strategy.
@@ -37,7 +39,8 @@ class INQScheduler:
         state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.PLACE``.
 
     Raises:
-        ValueError: the portions or the strategy are not allowed, the optimizer is another, or nothing is to be quantized.
+        ValueError: the portions or the strategy are not allowed, the optimizer is another, two parameters have one
+            name, or nothing is to be quantized.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class INQScheduler:
         self._add_new_parameters()
         if not self.state:
             raise ValueError(
-                "no parameter group has weight_bits, so nothing would be quantized: make the groups by inq_ray.param_groups"
+                "no parameter group has weight_bits, so nothing would be quantized: make them by inq_ray.param_groups"
             )
 
     def step(self) -> None:
@@ -118,30 +121,38 @@ class INQScheduler:
         """Goes on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
 
         Raises:
-            ValueError: it belongs to other parameters; names them. Nothing was changed then.
+            ValueError: it is no state of this scheduler, or belongs to other parameters; names them. Nothing was
+                changed then.
         """
+        missing = sorted({"stage", "portions", "strategy", "seed", "tensors"} - state_dict.keys())
+        if missing:
+            raise ValueError(f"this is not the state of an INQScheduler: it lacks {', '.join(missing)}")
+        self._add_new_parameters()
         params = self.quantized()
         tensors = state_dict["tensors"]
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
             raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")
+        portions, stage = check_portions(state_dict["portions"]), state_dict["stage"]
+        check_strategy(state_dict["strategy"])
+        if not 0 <= stage <= len(portions):
+            raise ValueError(f"the state is of stage {stage}, of {len(portions)} stages")
+        states = {
+            name: _loaded(name, param, tensors[name], self.state[name].codebook.num_bits)
+            for name, param in params.items()
+        }
+        self.portions, self.stage = portions, stage
+        self.strategy, self.seed = state_dict["strategy"], state_dict["seed"]
+        self.state = states
         for name, param in params.items():
-            if tensors[name]["frozen"].shape != param.shape:
-                given = tuple(tensors[name]["frozen"].shape)
-                raise ValueError(f"the state of {name} has shape {given}, the parameter {tuple(param.shape)}")
-        self.portions = check_portions(state_dict["portions"])
-        self.strategy, self.seed, self.stage = state_dict["strategy"], state_dict["seed"], state_dict["stage"]
-        for name, param in params.items():
-            saved = tensors[name]
-            self.state[name] = TensorState(
-                codebook=Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"]),
-                frozen=saved["frozen"].to(param.device, torch.bool, copy=True),
-                codes=saved["codes"].to(param.device, torch.uint8, copy=True),
-            )
-            restore(param, self.state[name])
-            self.optimizer.freeze(param, self.state[name].frozen)
+            restore(param, states[name])
+            self.optimizer.freeze(param, states[name].frozen)
 
     def _add_new_parameters(self) -> None:
+        counts = Counter(name for name, _ in _named_params(self.optimizer))
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"the optimizer has several parameters of the name {', '.join(twice[:5])}")
         for group, name, param in _grouped_params(self.optimizer):
             if group["weight_bits"] is not None and name not in self.state:
                 self.state[name] = TensorState.live(param, group["weight_bits"])
@@ -150,9 +161,10 @@ class INQScheduler:
         if world_size() == 1:
             return
         params = dict(_named_params(self.optimizer))
-        if self.stage > 0:
+        if self.stage == 0:
+            broadcast_tensors(params)
+        else:
             check_replicas(params, stage=number, what=f"weights at the start of stage {number}")
-        broadcast_tensors(params)
 
     def _decide(self) -> tuple[dict[str, StageUpdate] | None, str | None]:
         """Rank 0's decision, or why there is none: an error has to reach the ranks that wait for it."""
@@ -174,51 +186,76 @@ class INQScheduler:
 
 
 def reset_lr_scheduler(scheduler: LRScheduler) -> None:
-    """Starts a torch learning-rate schedule again from its first epoch, as the re-training of each stage does.
+    """Starts a torch learning-rate schedule again, as the re-training of each stage does.
+
+    Afterwards learning rates and schedule are as if the scheduler had just been made.
 
     Args:
         scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too.
 
     Raises:
-        ValueError: ReduceLROnPlateau, which does not keep the learning rate it began with, on groups without "initial_lr".
+        ValueError: ReduceLROnPlateau, which does not keep the learning rate it began with, on groups without
+            "initial_lr".
     """
-    groups = scheduler.optimizer.param_groups
-    if any("initial_lr" not in group for group in groups):
+    if any("initial_lr" not in group for group in scheduler.optimizer.param_groups):
         raise ValueError(
-            f"{type(scheduler).__name__} does not keep the learning rate it began with: set group['initial_lr'] in each of "
-            "optimizer.param_groups"
+            f"{type(scheduler).__name__} does not keep the learning rate it began with: "
+            "set group['initial_lr'] in each of optimizer.param_groups"
         )
-    for group in groups:
+    _set_initial_lr(scheduler)
+    _construct(scheduler)
+
+
+def _set_initial_lr(scheduler: LRScheduler) -> None:
+    for group in scheduler.optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(group["initial_lr"])
         else:
             group["lr"] = group["initial_lr"]
-    _restart(scheduler)
 
 
-def _restart(scheduler: Any) -> None:
+def _construct(scheduler: Any) -> None:
+    """Does again what the constructor does, of which torch offers nothing in public."""
     if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler._reset()
+        scheduler._reset()  # noqa: SLF001
         scheduler.last_epoch = 0
-    elif isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
-            _restart(part)
+        rates = [group["lr"] for group in scheduler.optimizer.param_groups]
+        scheduler._last_lr = [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]  # noqa: SLF001
+        return
+    parts: list[Any] = getattr(scheduler, "_schedulers", [])
+    for part in parts:
+        _construct(part)
+    if isinstance(scheduler, ChainedScheduler):
+        scheduler._last_lr = parts[-1].get_last_lr()  # noqa: SLF001
     elif isinstance(scheduler, SequentialLR):
-        # As its constructor does: only the first part makes its first step.
-        for part in scheduler._schedulers:
-            _rewind(part)
+        # Of the parts' first steps only that of the first counts.
         scheduler.last_epoch = 0
-        scheduler._schedulers[0]._initial_step()
+        _set_initial_lr(scheduler)
+        scheduler.recursive_undo()
+        parts[0]._initial_step()  # noqa: SLF001
+        scheduler._last_lr = parts[0].get_last_lr()  # noqa: SLF001
     else:
-        _rewind(scheduler)
-        scheduler._initial_step()
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+        scheduler.last_epoch = -1
+        scheduler._initial_step()  # noqa: SLF001
 
 
-def _rewind(scheduler: Any) -> None:
-    for part in getattr(scheduler, "_schedulers", ()):
-        _rewind(part)
-    scheduler.last_epoch = -1
+def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -> TensorState:
+    """The saved state of one parameter, checked, on its device."""
+    codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])
+    if codebook.num_bits != num_bits:
+        raise ValueError(f"the state of {name} is at {codebook.num_bits} bits, its group's weight_bits is {num_bits}")
+    frozen, codes = saved["frozen"], saved["codes"]
+    for tensor in (frozen, codes):
+        if tensor.shape != param.shape:
+            raise ValueError(f"the state of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}")
+    state = TensorState(
+        codebook=codebook,
+        frozen=frozen.to(param.device, torch.bool, copy=True, memory_format=torch.contiguous_format),
+        codes=codes.to(param.device, torch.uint8, copy=True, memory_format=torch.contiguous_format),
+    )
+    if bool(codebook.decode(state.codes).isnan().any()) or bool((state.codes != 0).logical_and_(~state.frozen).any()):
+        raise ValueError(f"the state of {name} has codes that its codebook does not, or codes of live weights")
+    return state
 
 
 def _grouped_params(optimizer: SGD) -> Iterator[tuple[dict[str, Any], str, Tensor]]:

@@ -11,6 +11,10 @@ from torch import Tensor
 MIN_BITS = 2
 MAX_BITS = 8
 
+# Levels are normal numbers of float32, whatever the dtype of the weights: so codes mean the same weights everywhere.
+MIN_EXPONENT = -126
+MAX_EXPONENT = 127
+
 
 class _FloatFormat(NamedTuple):
     """Where sign, exponent and mantissa of a floating-point type stand in its bits."""
@@ -26,16 +30,6 @@ class _FloatFormat(NamedTuple):
     @property
     def magnitude_mask(self) -> int:
         return (1 << (self.num_mantissa_bits + self.num_exponent_bits)) - 1
-
-    @property
-    def infinity(self) -> int:
-        """Bit pattern of +infinity; larger magnitudes are NaN."""
-        return ((1 << self.num_exponent_bits) - 1) << self.num_mantissa_bits
-
-    @property
-    def smallest_normal(self) -> int:
-        """Bit pattern of the smallest positive normal number."""
-        return 1 << self.num_mantissa_bits
 
 
 _FORMATS = {
@@ -79,25 +73,27 @@ def max_magnitude(weight: Tensor) -> float:
     """max|W|, with 0 for a tensor without elements.
 
     Raises:
-        ValueError: a weight is NaN or infinite.
+        ValueError: a weight is NaN or infinite, or the dtype cannot be quantized.
     """
     if weight.numel() == 0:
         return 0.0
-    layout = float_format(weight.dtype)
-    largest = magnitudes(weight).max()
-    if int(largest) >= layout.infinity:
-        raise ValueError("has weights that are NaN or infinite")
-    return float(largest.view(weight.dtype))
+    float_format(weight.dtype)
+    smallest, largest = torch.aminmax(weight.detach())  # of which both are NaN where any weight is
+    max_abs = max(-float(smallest), float(largest))
+    if not math.isfinite(max_abs):
+        raise ValueError("weights are NaN or infinite")
+    return max_abs
 
 
 @dataclass(frozen=True)
 class Codebook:
     """The levels of one weight tensor (Zhou et al., ICLR 2017, arXiv 1702.03044, section 2.1).
 
-    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels. The code of a level is a uint8
-    below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
+    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels. The code of a level is a
+    uint8 below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
 
-    Subnormal magnitudes count as 0 (as with ``torch.set_flush_denormal``), so that every level is a normal number.
+    Magnitudes below 2^-126, subnormal in float32, count as 0 in every dtype, and n_1 is at most 127: so what weights
+    are rounded to is exact in float32, float64 and bfloat16, and is not flushed to 0 where subnormal numbers are.
 
     Attributes:
         num_bits: width b of a weight, 2 to 8; one of the bits stands for zero.
@@ -109,24 +105,34 @@ class Codebook:
 
     def __post_init__(self) -> None:
         check_num_bits(self.num_bits)
+        if self.n_1 is not None and not (type(self.n_1) is int and MIN_EXPONENT <= self.n_1 <= MAX_EXPONENT):
+            raise ValueError(
+                f"n_1 must be None or a whole number from {MIN_EXPONENT} to {MAX_EXPONENT}, got {self.n_1!r}"
+            )
 
     @classmethod
     def for_max(cls, max_abs: float, num_bits: int) -> "Codebook":
         """Codebook whose n_1 = floor(log2(4 s / 3)) follows from s = ``max_abs`` (section 2.1), exactly.
 
         With s = m 2^e and m in [1/2, 1), 4 s / 3 reaches 2^e just where m >= 3/4.
+
+        Raises:
+            ValueError: ``max_abs`` is beyond the range of float32.
         """
-        if max_abs < torch.finfo(torch.float32).tiny:
+        if max_abs > torch.finfo(torch.float32).max:
+            raise ValueError(f"weights of magnitude {max_abs:g} are beyond the range of float32")
+        if max_abs < 2.0**MIN_EXPONENT:
             return cls(num_bits=num_bits, n_1=None)
         mantissa, exponent = math.frexp(max_abs)
-        return cls(num_bits=num_bits, n_1=exponent if mantissa >= 0.75 else exponent - 1)
+        n_1 = exponent if mantissa >= 0.75 else exponent - 1
+        return cls(num_bits=num_bits, n_1=min(n_1, MAX_EXPONENT))
 
     @classmethod
     def for_weight(cls, weight: Tensor, num_bits: int) -> "Codebook":
         """Codebook of ``weight`` (float [*]).
 
         Raises:
-            ValueError: a weight is NaN or infinite, or its dtype cannot be quantized.
+            ValueError: a weight is NaN, infinite or beyond the range of float32, or its dtype cannot be quantized.
         """
         return cls.for_max(max_magnitude(weight), num_bits)
 
@@ -156,7 +162,7 @@ class Codebook:
         """Codes of the levels to which ``weight`` is rounded by equation 4.
 
         |w| in [1.5 2^(k-1), 1.5 2^k) becomes 2^k, |w| < 2^(n_2-1) becomes 0, and what lies above 1.5 2^n_1 saturates at
-        2^n_1. All these cuts are decided by sign, exponent and the first bit of the mantissa, so one table look-up does it.
+        2^n_1. Sign, exponent and the first bit of the mantissa decide all these cuts, so one table look-up does it.
 
         Args:
             weight: float32, float64 or bfloat16 [*], finite.
@@ -195,23 +201,22 @@ class Codebook:
 def _encoding_table(codebook: Codebook, dtype: torch.dtype) -> Tensor:
     """uint8 [2^(exponent bits + 2)]: code by sign, exponent and first mantissa bit of a weight."""
     layout = float_format(dtype)
-    half = torch.arange(1 << (layout.num_exponent_bits + 2))
+    half = torch.arange(1 << (layout.num_exponent_bits + 2), device="cpu")
     negative = half >> (layout.num_exponent_bits + 1)
     biased = (half >> 1) & ((1 << layout.num_exponent_bits) - 1)
     if codebook.n_1 is None or codebook.n_2 is None:
-        return torch.zeros(len(half), dtype=torch.uint8)
+        return torch.zeros_like(half, dtype=torch.uint8)
     exponent = biased - layout.exponent_bias  # floor(log2|w|)
     rounded = exponent + (half & 1)  # 1.5 2^k and above go up
     index = (rounded - codebook.n_2 + 1).clamp(1, codebook.num_exponents)
     code = (negative << (codebook.num_bits - 1)) | index
-    is_zero = (exponent < codebook.n_2 - 1) | (biased == 0)
-    return code.masked_fill(is_zero, 0).to(torch.uint8)
+    return code.masked_fill(exponent < max(codebook.n_2 - 1, MIN_EXPONENT), 0).to(torch.uint8)
 
 
 @cache
 def _decoding_table(codebook: Codebook) -> Tensor:
     """float64 [256]: level by code; NaN where no level has that code, so that a wrong code cannot pass for a weight."""
-    table = torch.full((256,), math.nan, dtype=torch.float64)
+    table = torch.full((256,), math.nan, dtype=torch.float64, device="cpu")
     table[0] = 0.0
     if codebook.n_1 is not None and codebook.n_2 is not None:
         for index in range(codebook.num_exponents):

@@ -23,8 +23,8 @@ def choose(
 ) -> Tensor:
     """Chooses ``count`` of the live weights.
 
-    "pruning" takes those of largest magnitude, "random" any with equal chance. Equal magnitudes go by their place in the
-    tensor, so the choice is the same on every device and in every memory format.
+    "pruning" takes those of largest magnitude, "random" any with equal chance. Equal magnitudes go by their place in
+    the tensor, so the choice is the same on every device and in every memory format.
 
     Args:
         weight: float [*].
@@ -49,7 +49,7 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
     """Marks the ``count`` live elements of largest key; of equal keys those that come first.
 
     Args:
-        keys: non-negative int [*], below the type's maximum.
+        keys: non-negative int [*].
         frozen: bool [*].
         count: at most the number of live elements.
 
@@ -63,37 +63,32 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
         return live
     if count == 0:
         return torch.zeros_like(frozen)
-    # Frozen elements get key 0, below every live one. (Bool operands would take torch's slow type promotion.)
-    ranked = (keys + 1).mul_(live.view(torch.uint8).to(keys.dtype)).reshape(-1)
+    # Frozen elements get key 0: no live one is below them. (As a bool, live would multiply ten times as slowly.)
+    ranked = (keys if num_live == keys.numel() else keys * live.view(torch.uint8)).reshape(-1)
     threshold = _kth_largest(ranked, count)
     chosen = ranked > threshold
     num_ties = count - int(torch.count_nonzero(chosen))
-    ties = (ranked == threshold).nonzero().view(-1)[:num_ties]
-    chosen[ties] = True
+    tied = (ranked == threshold).logical_and_(live.reshape(-1))
+    chosen[tied.nonzero().view(-1)[:num_ties]] = True
     return chosen.view(frozen.shape)
 
 
 def _kth_largest(values: Tensor, k: int) -> int:
-    """The k-th largest (k from 1) of a flat tensor of non-negative integers, exactly.
+    """The k-th largest (k from 1) of a flat integer tensor.
 
-    A histogram over the 16 leading bits finds the bin that holds it, so that only that bin's values are searched: about
-    five times as fast as ``torch.kthvalue``, and as fast where most values are equal.
+    NumPy's partition takes a tenth of the time of torch.kthvalue on the CPU; a GPU sorts in no time, and
+    deterministically, as torch.kthvalue does not claim to be.
     """
-    shift = max(0, torch.iinfo(values.dtype).bits - 17)
-    bins = values >> shift
-    counts = torch.bincount(bins)
-    at_least = counts.flip(0).cumsum(0).flip(0)  # number of values in this bin or above
-    bin_ = int(torch.count_nonzero(at_least >= k)) - 1
-    candidates = values[bins == bin_]
-    smallest, largest_ = torch.aminmax(candidates)
-    if smallest == largest_:
-        return int(smallest)
-    num_above = int(at_least[bin_]) - len(candidates)
-    return int(candidates.kthvalue(len(candidates) - (k - num_above) + 1).values)
+    if values.device.type != "cpu":
+        return int(values.sort(descending=True).values[k - 1])
+    array = values.clone().numpy()
+    place = len(array) - k
+    array.partition(place)
+    return int(array[place])
 
 
 def _random_keys(shape: torch.Size, *, seed: int, stage: int, name: str) -> Tensor:
     """int32 ``shape`` of uniform keys; drawn on the CPU, whose generator gives the same numbers on every machine."""
     digest = hashlib.blake2b(f"{seed}/{stage}/{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-    return torch.randint(2**31 - 1, shape, generator=generator, dtype=torch.int32)
+    return torch.randint(2**31 - 1, shape, generator=generator, dtype=torch.int32, device="cpu")

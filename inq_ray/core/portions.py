@@ -1,6 +1,7 @@
 """Accumulated portions: how much of each tensor is frozen after each stage."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def check_portions(portions: Sequence[float], *, complete: bool = False) -> tuple[float, ...]:
@@ -18,7 +19,7 @@ def check_portions(portions: Sequence[float], *, complete: bool = False) -> tupl
         raise ValueError("portions must name at least one stage, got none: for example 0.5 0.75 0.875 1.0")
     if not all(0.0 < portion <= 1.0 for portion in checked):
         raise ValueError(f"portions must be accumulated fractions in (0, 1], got {_text(checked)}")
-    if any(after <= before for before, after in zip(checked, checked[1:], strict=False)):
+    if any(after <= before for before, after in pairwise(checked)):
         raise ValueError(f"portions are accumulated, so each must be larger than the one before, got {_text(checked)}")
     if complete and checked[-1] != 1.0:
         raise ValueError(f"portions must end at 1.0, so that every weight is frozen, got {_text(checked)}")

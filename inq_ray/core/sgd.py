@@ -11,15 +11,15 @@ from torch.optim.sgd import sgd
 from inq_ray.core.codebook import check_num_bits, float_format
 
 # Elements of a block of the fused CPU step: large enough that calls do not count, small enough to stay in the cache.
-_BLOCK = 1 << 17
+_BLOCK = 1 << 18
 
 
 class SGD(torch.optim.SGD):
     r"""torch.optim.SGD that updates live weights only (Zhou et al., ICLR 2017, equation 8).
 
     With T = 1 on live and 0 on frozen weights, every step is torch's own with the gradient T · (g + λ W) in place of
-    g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum. With
-    nothing frozen the two are equal bit for bit. ``param.grad`` is read, never changed.
+    g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum.
+    With nothing frozen the two are equal bit for bit. ``param.grad`` is read, never changed.
 
     Args:
         params: parameters or groups, best those of :func:`inq_ray.param_groups`. A group's ``weight_bits`` says at how
@@ -53,8 +53,9 @@ class SGD(torch.optim.SGD):
         fused: bool | None = None,
     ) -> None:
         self._default_weight_bits = weight_bits
-        # Live masks by parameter, with the parameter's strides; a parameter of which nothing is frozen has none.
-        self._live: dict[Tensor, Tensor] = {}
+        # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
+        # of which nothing is frozen is not in it.
+        self._live: dict[Tensor, Tensor | None] = {}
         super().__init__(
             params,
             lr=lr,
@@ -88,20 +89,31 @@ class SGD(torch.optim.SGD):
             frozen: bool, its shape; True = frozen. Replaces what was frozen before.
 
         Raises:
-            ValueError: the shape or dtype of ``frozen`` is another, or ``param`` is not in this optimizer.
+            ValueError: the shape or dtype of ``frozen`` is another, or ``param`` is not in this optimizer or of a dtype
+                that cannot be quantized.
         """
+        float_format(param.dtype)
         if frozen.shape != param.shape or frozen.dtype != torch.bool:
             raise ValueError(f"frozen must be bool {tuple(param.shape)}, got {frozen.dtype} {tuple(frozen.shape)}")
         if not any(param is known for group in self.param_groups for known in group["params"]):
             raise ValueError(f"a parameter of shape {tuple(param.shape)} is not one of this optimizer's")
         self._live.pop(param, None)
-        if bool(frozen.any()):
-            self._live[param] = torch.empty_like(param, dtype=torch.bool).copy_(~frozen)
+        if bool(frozen.all()):
+            self._live[param] = None
+        elif bool(frozen.any()):
+            self._live[param] = torch.empty_like(param, dtype=torch.uint8).copy_(~frozen)
+        if param in self._live:
             self._drop_momentum(param)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads hyperparameters and momentum; what is frozen stays as it is (INQScheduler keeps that state)."""
+        """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
+
+        Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen.
+        """
+        weight_bits = [group["weight_bits"] for group in self.param_groups]
         super().load_state_dict(state_dict)
+        for group, bits in zip(self.param_groups, weight_bits, strict=True):
+            group.setdefault("weight_bits", bits)
         for param in self._live:
             self._drop_momentum(param)
 
@@ -125,7 +137,7 @@ class SGD(torch.optim.SGD):
         for group in self.param_groups:
             with_grad = [param for param in group["params"] if param.grad is not None]
             self._step_all_live(group, [param for param in with_grad if param not in self._live])
-            self._step_partly_frozen(group, [param for param in with_grad if param in self._live])
+            self._step_partly_frozen(group, [param for param in with_grad if self._live.get(param) is not None])
         return loss
 
     def _step_all_live(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -141,7 +153,7 @@ class SGD(torch.optim.SGD):
             if group["fused"] and self._step_in_blocks(group, param):
                 continue
             gradient = torch.empty_like(param)
-            _live_gradient(_grad(param), param, self._live[param], group, out=gradient)
+            _live_gradient(_grad(param), param, self._live_mask(param), group, out=gradient)
             others.append(param)
             gradients.append(gradient)
         self._torch_step(group, others, gradients, 0.0, False)
@@ -177,7 +189,7 @@ class SGD(torch.optim.SGD):
         Returns:
             False, and nothing was done, where the tensors are not on the CPU or not laid out alike.
         """
-        grad, live = _grad(param), self._live[param]
+        grad, live = _grad(param), self._live_mask(param)
         has_momentum = group["momentum"] != 0
         buffer = self.state[param].get("momentum_buffer") if has_momentum else None
         is_first_step = has_momentum and buffer is None
@@ -209,8 +221,17 @@ class SGD(torch.optim.SGD):
 
     def _drop_momentum(self, param: Tensor) -> None:
         buffer = self.state[param].get("momentum_buffer") if param in self.state else None
-        if buffer is not None:
-            buffer.masked_fill_(~self._live[param], 0)
+        if buffer is None:
+            return
+        if self._live[param] is None:
+            buffer.zero_()
+        else:
+            _keep_live(buffer, self._live_mask(param))
+
+    def _live_mask(self, param: Tensor) -> Tensor:
+        live = self._live[param]
+        assert live is not None, "all of it is frozen"
+        return live
 
 
 def _grad(param: Tensor) -> Tensor:
@@ -219,7 +240,7 @@ def _grad(param: Tensor) -> Tensor:
 
 
 def _live_gradient(grad: Tensor, param: Tensor, live: Tensor, group: dict[str, Any], *, out: Tensor) -> None:
-    """T · (±g + λ W) into ``out``; all float [*] but ``live``, which is bool [*]. NaN in g of a frozen weight is no NaN."""
+    """T · (±g + λ W) into ``out``; all float [*] but ``live``, which is uint8 [*]."""
     weight_decay = float(group["weight_decay"])
     if group["maximize"]:
         torch.neg(grad, out=out)
@@ -229,12 +250,15 @@ def _live_gradient(grad: Tensor, param: Tensor, live: Tensor, group: dict[str, A
         torch.add(grad, param, alpha=weight_decay, out=out)
     else:
         out.copy_(grad)
-    if out.device.type == "cpu":
-        # As integers, bits · 1 or bits · 0; NumPy multiplies by bools ten times as fast as torch masks by them.
-        bits = out.view(float_format(out.dtype).bits_dtype).numpy()
-        bits *= live.numpy()
-    else:
-        out.masked_fill_(~live, 0)
+    _keep_live(out, live)
+
+
+def _keep_live(values: Tensor, live: Tensor) -> None:
+    """Sets ``values`` (float [*]) to +0.0 where ``live`` (uint8 [*]) is 0, in place, NaN too.
+
+    Their bits are multiplied as integers, five times as fast as masked_fill_ by a mask without a pattern.
+    """
+    values.view(float_format(values.dtype).bits_dtype).mul_(live)
 
 
 def _same_dense_layout(tensors: list[Tensor]) -> bool:

@@ -34,8 +34,8 @@ def decide(
 ) -> StageUpdate:
     """Decides a stage for one tensor; changes nothing.
 
-    The codebook is fixed at the first stage in which the tensor has a non-zero weight. Exactly round(portion · N) weights
-    are frozen afterwards, or as many as before where that was more.
+    The codebook is fixed at the first stage in which the tensor has a non-zero weight. Exactly round(portion · N)
+    weights are frozen afterwards, or as many as before where that was more.
 
     Args:
         weight: float [*].
@@ -47,13 +47,14 @@ def decide(
         stage: number of the stage, from 0.
 
     Raises:
-        ValueError: the weights contain NaN or infinity, or their dtype cannot be quantized; names the tensor.
+        ValueError: weights are NaN, infinite or beyond the range of float32, or their dtype cannot be quantized; names
+            the tensor.
     """
     weight = weight.detach().contiguous()
     try:
         current = Codebook.for_weight(weight, state.codebook.num_bits)
     except ValueError as error:
-        raise ValueError(f"{name} {error}") from None
+        raise ValueError(f"{name}: {error}") from None
     codebook = current if state.codebook.n_1 is None else state.codebook
     count = max(0, num_frozen(portion, weight.numel()) - state.num_frozen)
     newly = choose(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
@@ -82,4 +83,4 @@ def restore(weight: Tensor, state: TensorState) -> None:
     levels = state.codebook.decode(state.codes, weight.dtype).view(bits.dtype)
     # A live weight's code is 0, hence its level all zero bits: bits · live + level selects, and is three times as fast
     # as torch.where with a condition without a pattern.
-    bits.mul_((~state.frozen).view(torch.uint8).to(bits.dtype)).add_(levels)
+    bits.mul_((~state.frozen).view(torch.uint8)).add_(levels)
