@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import tyro
@@ -46,55 +47,100 @@ def parse(arguments: Sequence[str]) -> Command:
         ValueError: a flag or its value is not allowed; one line.
         SystemExit: after printing the help that was asked for.
     """
-    arguments = [_ALIASES.get(argument, argument) for argument in arguments]
+    arguments = [_long_name(argument) for argument in arguments]
     defaults = Command(run=_defaults(arguments))
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            command = tyro.cli(tyro.conf.OmitArgPrefixes[Command], args=arguments, default=defaults)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_one_line(errors.getvalue())) from None
+    with _plain_output() as output:
+        try:
+            command = _parse(arguments, defaults)
+        except SystemExit as stop:
+            if stop.code:
+                raise ValueError(_one_line(output.getvalue())) from None
+            command = None
+    if command is None:
+        return _parse(arguments, defaults)  # prints the help, with the terminal's width and colours, and exits
     if command.evaluate and command.dry_run:
         raise ValueError("--evaluate and --dry-run exclude each other")
     return command
 
 
+def _parse(arguments: list[str], defaults: Command) -> Command:
+    return tyro.cli(tyro.conf.OmitArgPrefixes[Command], args=arguments, default=defaults)
+
+
+@contextlib.contextmanager
+def _plain_output() -> Iterator[io.StringIO]:
+    """Catches what is printed; tyro has no terminal there, so no colours, and all the width it wants."""
+    output = io.StringIO()
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield output
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def _long_name(argument: str) -> str:
+    """The flag that an alias stands for, with its value if that is part of it (--wd=0.1)."""
+    flag, equals, value = argument.partition("=")
+    return _ALIASES.get(flag, flag) + equals + value
+
+
 def _defaults(arguments: Sequence[str]) -> RunConfig:
     """Where the flags start from: what --config or --recipe name, else the recipe of the network and bits."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--data", "--arch", "--recipe", "--config", "--weight-bits"):
-        first.add_argument(flag, flag.replace("-", "_").replace("__", "--"))
+    for flag in ("--data", "--arch", "--weights", "--recipe", "--config", "--weight-bits", "--weight_bits"):
+        first.add_argument(flag)
+    first.add_argument("--plain", action="store_true")
     try:
         known, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).removeprefix("argument ")) from None
     if known.config is not None and known.recipe is not None:
         raise ValueError("--config and --recipe exclude each other")
     if known.config is not None:
         return RunConfig.from_file(known.config)
     if known.recipe is not None:
-        return recipe(known.recipe)
-    arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
-    bits = int(known.weight_bits) if re.fullmatch(r"[2-8]", known.weight_bits or "5") and known.weight_bits else 5
-    return default_recipe(arch, bits)
+        start = recipe(known.recipe)
+    else:
+        arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
+        given = known.weight_bits or ""
+        start = default_recipe(arch, int(given) if re.fullmatch(r"[2-8]", given) else 5)
+    return _without_float_training(start, plain=known.plain, trained=known.weights is not None)
+
+
+def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> RunConfig:
+    """The recipe of a network that is trained before its first stage, where it needs not be, or is all there is."""
+    training = start.training
+    if training.float_epochs == 0 or not (plain or trained):
+        return start
+    if plain:
+        start = start.replace(training={"epochs": training.float_epochs, "lr": training.float_lr})
+    return start.replace(training={"float_epochs": 0})
 
 
 def _one_line(box: str) -> str:
-    """The message of tyro's bordered box, without its border, and the flags it suggests."""
-    lines = [line.strip("│╭╮╰╯─ \n") for line in box.splitlines()]
+    """The message of tyro's box, without borders and rules, and the flags it suggests."""
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]  # the first line is the border with the title
     message: list[str] = []
-    suggestions: list[str] = []
-    for line in lines[1:]:  # the first line is the border with the title
-        if not line or line.startswith("For full helptext"):
+    suggested: list[str] | None = None
+    for line in lines:
+        if not line.strip("-─╰╯+") or line.startswith("For full helptext"):
             continue
-        if suggestions or line.startswith("Perhaps you meant"):
-            suggestions.append(line)
-        elif line.startswith("Argument helptext"):
+        if line.startswith("Argument helptext"):
             break
-        else:
+        if line.startswith("Perhaps you meant"):
+            suggested = []
+        elif suggested is None:
             message.append(line)
-    flags = [line.split()[0].rstrip(",") for line in suggestions if line.startswith("--")]
-    hint = f"; did you mean {' or '.join(flags)}?" if flags else ""
-    return " ".join(message) + hint + " (--help lists all flags)"
+        elif line.startswith("--"):
+            suggested.append(line.split()[0].rstrip(","))
+    text = " ".join(message)
+    checked = re.match(r"Error parsing run(\.\w+)?: ", text)
+    if checked:
+        return text[checked.end() :]  # what our own checks say needs nothing around it
+    hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
+    return f"{text}{hint} (--help lists all flags)"

@@ -1,9 +1,13 @@
 """The configuration of a run: frozen values, checked when made, that JSON keeps word for word."""
 
+import contextlib
 import dataclasses
+import difflib
 import json
 import math
 import re
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -55,9 +59,12 @@ class QuantizationConfig:
     """Patterns of layers that stay float, such as classifier or layer1.*."""
 
     def __post_init__(self) -> None:
-        check_num_bits(self.weight_bits)
-        object.__setattr__(self, "iterative_steps", check_portions(self.iterative_steps, complete=True))
-        check_strategy(self.strategy)
+        with _named("--weight-bits"):
+            check_num_bits(self.weight_bits)
+        with _named("--iterative-steps"):
+            object.__setattr__(self, "iterative_steps", check_portions(self.iterative_steps, complete=True))
+        with _named("--strategy"):
+            check_strategy(self.strategy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +113,8 @@ class TrainingConfig:
             ("--seed", self.seed, 0),
         ):
             _check_at_least(flag, value, least)
+        if self.seed >= 2**63:
+            raise ValueError(f"--seed must be below 2^63, got {self.seed}")
         for flag, rate in (("--lr", self.lr), ("--float-lr", self.float_lr), ("--lr-step-epochs", self.lr_step_epochs)):
             if not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"{flag} must be above 0, got {rate}")
@@ -183,7 +192,9 @@ class RunConfig:
                 f"--accumulate {training.accumulate}: take at least {self.cluster.num_workers * training.accumulate}"
             )
         if self.plain and training.float_epochs:
-            raise ValueError("--plain trains for --epochs: leave --float-epochs at 0")
+            raise ValueError(f"--plain trains for --epochs: set --float-epochs 0, got {training.float_epochs}")
+        if self.plain and training.epochs == 0:
+            raise ValueError("--plain needs --epochs of at least 1, got 0")
 
     def replace(self, **sections: dict[str, Any]) -> "RunConfig":
         """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
@@ -203,7 +214,7 @@ class RunConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # nested too deep; a number of thousands of digits
             raise ValueError(f"the configuration is not JSON: {error}") from None
         config = _from_dict(cls, values, where="")
         assert isinstance(config, cls)
@@ -225,11 +236,13 @@ class RunConfig:
 def _from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
     """An instance of a dataclass from JSON values of the same names; types are checked, not converted."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the configuration'} must be an object of names and values, got {values!r}")
+        what = where.removesuffix(".") or "the configuration"
+        raise ValueError(f"{what} must be an object of names and values, got {_short(values)}")
     fields = {item.name: item for item in dataclasses.fields(cls)}
-    unknown = [name for name in values if name not in fields]
-    if unknown:
-        raise ValueError(f"unknown {where}{unknown[0]!r}: allowed are {', '.join(fields)}")
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or list(fields)
+            raise ValueError(f"{_short(where + name)} is unknown; nearest: {', '.join(where + name for name in near)}")
     arguments = {}
     for name, value in values.items():
         kind: Any = fields[name].type
@@ -242,20 +255,52 @@ def _from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """A JSON value as the field's type: tuples come from arrays, floats from whole numbers too."""
-    if kind in (tuple[float, ...], tuple[str, ...]):
-        element = float if kind == tuple[float, ...] else str
-        if isinstance(value, list):
-            return tuple(_checked(name, entry, element) for entry in value)
-    elif kind is float and type(value) in (int, float):
-        return float(value)
-    elif kind in (int, bool, str) and type(value) is kind:  # noqa: SIM114
-        return value
-    elif kind == str | None and (value is None or isinstance(value, str)):
-        return value
-    elif getattr(kind, "__origin__", None) is Literal and isinstance(value, str):
-        return value  # the section checks the choice
-    expected = getattr(kind, "__name__", None) or str(kind)
-    raise ValueError(f"{name} must be {expected}, got {value!r}")
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        if isinstance(value, list) and all(_is_a(entry, element) for entry in value):
+            return tuple(map(element, value))
+    elif _is_a(value, kind):
+        return float(value) if kind is float else value
+    elif typing.get_origin(kind) is Literal:
+        raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
+    raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
+
+
+_IN_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    str | None: "a text or null",
+    tuple[float, ...]: "a list of numbers",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a field's type; of a choice it has to be text, its section looks further."""
+    if kind is float:
+        return type(value) is float or (type(value) is int and abs(value) <= 2**53)
+    if kind == str | None:
+        return value is None or isinstance(value, str)
+    if typing.get_origin(kind) is Literal:
+        return isinstance(value, str)
+    return type(value) is kind
+
+
+def _short(value: Any) -> str:
+    """For a message; a thousand digits make no clear line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@contextlib.contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Puts the flag before what a check says."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
 
 
 def _check_at_least(flag: str, value: int, least: int) -> None:

@@ -1,0 +1,193 @@
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from inq_ray.training.command_line import Command, parse
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe, recipe
+
+EVERY_FLAG = """
+    --data D --holdout 5 --arch resnet50 --weights W --weight-bits 4 --iterative-steps 0.25 0.5 1 --strategy random
+    --skip fc layer1.* --epochs 7 --float-epochs 2 --batch-size 96 --accumulate 3 --lr 0.3 --float-lr 0.4
+    --momentum 0.8 --nesterov --weight-decay 0.01 --lr-schedule constant --lr-step-epochs 1.5 --lr-gamma 0.5
+    --warmup-epochs 0.5 --seed 9 --precision bf16 --no-channels-last --num-workers 3 --use-gpu --cpus-per-worker 2
+    --storage-path S --name N --overwrite --verbose --dry-run
+"""
+
+
+def test_no_flags_are_the_digits() -> None:
+    assert parse([]) == Command(run=default_recipe("digits_cnn", 5))
+
+
+def test_every_flag_arrives() -> None:
+    command = parse(EVERY_FLAG.split())
+    config = command.run
+    assert (config.data.data, config.data.holdout) == ("D", 5)
+    assert (config.network.arch, config.network.weights) == ("resnet50", "W")
+    quantization, training = config.quantization, config.training
+    assert (quantization.weight_bits, quantization.iterative_steps) == (4, (0.25, 0.5, 1.0))
+    assert (quantization.strategy, quantization.skip) == ("random", ("fc", "layer1.*"))
+    assert (training.epochs, training.float_epochs, training.batch_size, training.accumulate) == (7, 2, 96, 3)
+    assert (training.lr, training.float_lr, training.momentum, training.nesterov) == (0.3, 0.4, 0.8, True)
+    assert (training.weight_decay, training.lr_schedule, training.lr_step_epochs) == (0.01, "constant", 1.5)
+    assert (training.lr_gamma, training.warmup_epochs, training.seed) == (0.5, 0.5, 9)
+    assert (training.precision, training.channels_last) == ("bf16", False)
+    assert (config.cluster.num_workers, config.cluster.use_gpu, config.cluster.cpus_per_worker) == (3, True, 2)
+    assert (config.output.storage_path, config.output.name, config.output.overwrite) == ("S", "N", True)
+    assert (command.verbose, command.dry_run, command.evaluate, config.plain) == (True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("-a resnet18", "--arch resnet18"),
+        ("-b 64", "--batch-size 64"),
+        ("-e --weights w", "--evaluate --weights w"),
+        ("--wd 0.1", "--weight-decay 0.1"),
+        ("--wd=0.1", "--weight-decay=0.1"),
+        ("--learning-rate 0.2", "--lr 0.2"),
+        ("--learning-rate=0.2", "--lr=0.2"),
+        ("--weight_bits 3 --batch_size=32", "--weight-bits 3 --batch-size 32"),
+        ("--iterative_steps 0.5 1 --dry_run", "--iterative-steps 0.5 1 --dry-run"),
+    ],
+)
+def test_short_and_old_names(short: str, long: str) -> None:
+    assert parse(short.split()) == parse(long.split())
+
+
+def test_defaults_follow_from_network_bits_and_data() -> None:
+    assert parse(["-a", "resnet18", "--weight-bits", "2"]).run == default_recipe("resnet18", 2)
+    assert parse(["--arch=resnet18", "--weight_bits=3"]).run == default_recipe("resnet18", 3)
+    assert parse(["--data", "somewhere"]).run.network.arch == "resnet18"
+    assert parse(["--data", "digits"]).run.network.arch == "digits_cnn"
+
+
+def test_a_recipe_is_where_flags_start_from() -> None:
+    assert parse(["--recipe", "resnet18-3bit"]).run == recipe("resnet18-3bit")
+    changed = parse(["--recipe", "resnet18-3bit", "--lr", "0.5"]).run
+    assert changed == recipe("resnet18-3bit").replace(training={"lr": 0.5})
+
+
+def test_weights_that_are_given_are_not_trained_anew_unless_asked_for() -> None:
+    assert parse([]).run.training.float_epochs > 0
+    assert parse(["--weights", "w.pth"]).run.training.float_epochs == 0
+    assert parse(["--weights=w.pth", "--recipe", "digits_cnn-5bit"]).run.training.float_epochs == 0
+    assert parse(["--weights", "w.pth", "--float-epochs", "2"]).run.training.float_epochs == 2
+
+
+def test_plain_training_of_the_digits_is_that_before_the_first_stage() -> None:
+    before, plain = parse([]).run.training, parse(["--plain"]).run.training
+    assert (plain.epochs, plain.lr, plain.float_epochs) == (before.float_epochs, before.float_lr, 0)
+    assert parse(["--plain", "--epochs", "2", "--lr", "0.3"]).run.training.epochs == 2
+
+
+def test_a_file_starts_the_same_run_and_flags_override_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    config = default_recipe("resnet18", 2).replace(training={"lr": 0.7, "seed": 3}, output={"name": "first"})
+    path.write_text(config.to_json())
+    assert parse(["--config", str(path)]).run == config
+    changed = parse(["--config", str(path), "--seed", "4", "--weight-bits", "3", "--name", "second"]).run
+    assert changed == config.replace(training={"seed": 4}, quantization={"weight_bits": 3}, output={"name": "second"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--batchsize 3", "--batchsize.*did you mean --batch-size"),
+        ("--nonsense", "--nonsense"),
+        ("extra", "extra"),
+        ("--lr", "--lr"),
+        ("--lr fast", "--lr.*'fast'"),
+        ("--lr nan", "^--lr must be above 0, got nan"),
+        ("--wd x", "--weight-decay.*'x'"),
+        ("--data", "--data"),
+        ("--recipe", "--recipe"),
+        ("--epochs 1.5", "--epochs.*'1.5'"),
+        ("--weight-bits x", "--weight-bits.*'x'"),
+        ("--weight-bits 9", "^--weight-bits.*2 to 8, got 9"),
+        ("--weight-bits 1", "^--weight-bits.*2 to 8, got 1"),
+        ("--strategy best", "'best'.*--strategy.*pruning.*random"),
+        ("--lr-schedule cosin", "'cosin'.*--lr-schedule.*cosine"),
+        ("--iterative-steps", "^--iterative-steps"),
+        ("--iterative-steps 0.5 0.4 1", "^--iterative-steps.*0.5 0.4 1"),
+        ("--iterative-steps 0.5 0.75", "^--iterative-steps.*end at 1.0.*0.5 0.75"),
+        ("--iterative-steps 0.5 1.5", "^--iterative-steps.*0.5 1.5"),
+        ("--iterative-steps 0.5 half", "--iterative-steps.*'half'"),
+        ("--num-workers 0", "^--num-workers must be at least 1, got 0"),
+        ("--precision fp16", "^--precision fp16 needs --use-gpu"),
+        ("--batch-size 1", "^--batch-size 1 .*2 workers"),
+        ("--name a/b", "^--name.*'a/b'"),
+        ("--recipe resnet18-3bits", "^--recipe resnet18-3bits.*resnet18-3bit"),
+        ("--recipe resnet18-3bit --config x", "exclude each other"),
+        ("--evaluate --dry-run", "exclude each other"),
+        ("--config /nowhere/config.json", "^--config /nowhere/config.json: .*No such file"),
+        ("--plain --float-epochs 3", "^--plain.*--float-epochs"),
+    ],
+)
+def test_a_wrong_flag_or_value_is_one_line_that_names_it(
+    flags: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(flags.split())
+    assert len(str(caught.value).splitlines()) == 1
+    assert "run." not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"training": {"speed": 1}}', '{"training": {"lr": "x"}}', "[1]"])
+def test_a_file_that_is_no_configuration_is_named(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"^--config {path}: ") as caught:
+        parse(["--config", str(path)])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_with_an_unknown_name_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"training": {"epoch": 1}}))
+    with pytest.raises(ValueError, match=r"'training\.epoch'.*training\.epochs"):
+        parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_flag_and_exits_0(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse([flag])
+    assert not stopped.value.code
+    text = capsys.readouterr().out
+    for name in ("--iterative-steps", "--batch-size", "--recipe", "--evaluate", "--dry-run", "--plain", "--config"):
+        assert name in text
+    assert "(global)" in text
+    assert "per stage" in text
+
+
+def test_the_configuration_of_a_command_is_saved_whole() -> None:
+    config = parse(["--lr", "0.3", "--skip", "a", "b"]).run
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("columns", ["20", "80", None])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_terminal_makes_no_difference_to_messages(
+    columns: str | None, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal(io.BytesIO(), encoding=encoding))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(
+        ValueError, match=r"^Unrecognized options: --batchsize, 3; did you mean --batch-size\? \(--help"
+    ):
+        parse(["--batchsize", "3"])
+    with pytest.raises(ValueError, match=r"^--batch-size 1 \(global\) is too small for 2 workers .* at least 2$"):
+        parse(["--batch-size", "1"])
+    assert os.environ.get("COLUMNS") == columns

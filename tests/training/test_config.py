@@ -1,0 +1,183 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inq_ray.training.config import (
+    ClusterConfig,
+    DataConfig,
+    NetworkConfig,
+    OutputConfig,
+    QuantizationConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+BAD_FIELDS = [
+    (DataConfig, {"holdout": -1}, "--holdout"),
+    (QuantizationConfig, {"weight_bits": 1}, "--weight-bits"),
+    (QuantizationConfig, {"weight_bits": 9}, "--weight-bits"),
+    (QuantizationConfig, {"iterative_steps": ()}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (0.5, 0.5, 1.0)}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (0.5, 0.4, 1.0)}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (0.0, 1.0)}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (0.5, 1.5)}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (0.5, 0.75)}, "--iterative-steps"),
+    (QuantizationConfig, {"iterative_steps": (math.nan, 1.0)}, "--iterative-steps"),
+    (QuantizationConfig, {"strategy": "best"}, "--strategy"),
+    (TrainingConfig, {"epochs": -1}, "--epochs"),
+    (TrainingConfig, {"float_epochs": -1}, "--float-epochs"),
+    (TrainingConfig, {"batch_size": 0}, "--batch-size"),
+    (TrainingConfig, {"accumulate": 0}, "--accumulate"),
+    (TrainingConfig, {"seed": -1}, "--seed"),
+    (TrainingConfig, {"seed": 2**63}, "--seed"),
+    *((TrainingConfig, {"lr": value}, "--lr") for value in (0.0, -1.0, math.nan, math.inf)),
+    *((TrainingConfig, {"float_lr": value}, "--float-lr") for value in (0.0, math.nan)),
+    *((TrainingConfig, {"weight_decay": value}, "--weight-decay") for value in (-1e-4, math.nan, math.inf)),
+    *((TrainingConfig, {"momentum": value}, "--momentum") for value in (-0.1, 1.0, math.nan)),
+    (TrainingConfig, {"momentum": 0.0, "nesterov": True}, "--nesterov"),
+    (TrainingConfig, {"lr_schedule": "cosin"}, "--lr-schedule"),
+    *((TrainingConfig, {"lr_step_epochs": value}, "--lr-step-epochs") for value in (0.0, math.inf)),
+    *((TrainingConfig, {"lr_gamma": value}, "--lr-gamma") for value in (0.0, 1.1, math.nan)),
+    *((TrainingConfig, {"warmup_epochs": value}, "--warmup-epochs") for value in (-1.0, math.nan)),
+    (TrainingConfig, {"precision": "fp8"}, "--precision"),
+    (ClusterConfig, {"num_workers": 0}, "--num-workers"),
+    (ClusterConfig, {"cpus_per_worker": 0}, "--cpus-per-worker"),
+    *((OutputConfig, {"name": name}, "--name") for name in ("", "..", ".hidden", "a/b", "a b", "a\n", "x" * 200, "ä")),
+    (OutputConfig, {"storage_path": "s3://bucket/runs"}, "--storage-path"),
+    (RunConfig, {"training": TrainingConfig(precision="fp16")}, "--use-gpu"),
+    (RunConfig, {"training": TrainingConfig(batch_size=3, accumulate=2)}, "--batch-size 3"),
+    (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
+    (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
+]
+
+
+@pytest.mark.parametrize(("section", "fields", "flag"), BAD_FIELDS)
+def test_a_bad_field_is_refused_by_its_flag_in_one_line(section: Any, fields: dict[str, Any], flag: str) -> None:
+    with pytest.raises(ValueError, match=flag) as caught:
+        section(**fields)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def positive(most: float) -> st.SearchStrategy[float]:
+    return st.floats(min_value=0, max_value=most, exclude_min=True)
+
+
+configs = st.builds(
+    RunConfig,
+    data=st.builds(DataConfig, data=st.text(), holdout=st.integers(0, 9**9)),
+    network=st.builds(NetworkConfig, arch=st.text(), weights=st.none() | st.text()),
+    quantization=st.builds(
+        QuantizationConfig,
+        weight_bits=st.integers(2, 8),
+        iterative_steps=st.sets(positive(1.0)).map(lambda portions: tuple(sorted(portions | {1.0}))),
+        strategy=st.sampled_from(["pruning", "random"]),
+        skip=st.lists(st.text()).map(tuple),
+    ),
+    training=st.builds(
+        TrainingConfig,
+        epochs=st.integers(1, 10**6),
+        batch_size=st.integers(64, 10**6),
+        accumulate=st.integers(1, 4),
+        lr=positive(1e6),
+        momentum=st.floats(0, 1, exclude_max=True),
+        weight_decay=st.floats(0, 1e6),
+        seed=st.integers(0, 2**63 - 1),
+        lr_schedule=st.sampled_from(["cosine", "step", "constant"]),
+        precision=st.sampled_from(["auto", "float32", "bf16"]),
+        channels_last=st.booleans(),
+    ),
+    cluster=st.builds(ClusterConfig, num_workers=st.integers(1, 16), use_gpu=st.booleans()),
+    output=st.builds(
+        OutputConfig, name=st.none() | st.from_regex(r"[a-z][a-z0-9._-]{0,9}", fullmatch=True), overwrite=st.booleans()
+    ),
+    plain=st.booleans(),
+)
+
+
+@settings(max_examples=30)
+@given(configs)
+def test_json_keeps_a_configuration_word_for_word(config: RunConfig) -> None:
+    read = RunConfig.from_json(config.to_json())
+    assert read == config
+    assert read.to_json() == config.to_json()
+
+
+def test_what_json_leaves_out_has_its_default() -> None:
+    assert RunConfig.from_json("{}") == RunConfig()
+    assert RunConfig.from_json('{"training": {"lr": 1}}') == RunConfig().replace(training={"lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "the configuration must be an object"),
+        ("null", "the configuration must be an object"),
+        ('{"training": 3}', "training must be an object .* got 3"),
+        ('{"trainng": {}}', "'trainng'.*training"),
+        ('{"training": {"epoch": 1}}', "'training.epoch'.*training.epochs"),
+        ('{"training": {"epochs": "1"}}', "training.epochs must be a whole number, got '1'"),
+        ('{"training": {"epochs": 1.0}}', "training.epochs must be a whole number, got 1.0"),
+        ('{"training": {"epochs": true}}', "training.epochs must be a whole number, got True"),
+        ('{"training": {"epochs": null}}', "training.epochs must be a whole number, got None"),
+        ('{"training": {"lr": "x"}}', "training.lr must be a number, got 'x'"),
+        ('{"training": {"lr": true}}', "training.lr must be a number, got True"),
+        (f'{{"training": {{"lr": 1{"0" * 400}}}}}', "training.lr must be a number"),
+        ('{"training": {"lr": NaN}}', "--lr must be above 0, got nan"),
+        ('{"training": {"nesterov": 1}}', "training.nesterov must be true or false, got 1"),
+        ('{"training": {"precision": 16}}', "training.precision must be one of auto, .* got 16"),
+        ('{"training": {"precision": "fp8"}}', "--precision must be one of auto, .* got 'fp8'"),
+        ('{"quantization": {"iterative_steps": 1}}', "quantization.iterative_steps must be a list of numbers, got 1"),
+        ('{"quantization": {"iterative_steps": ["a"]}}', "quantization.iterative_steps must be a list of numbers"),
+        ('{"quantization": {"iterative_steps": [0.5]}}', "--iterative-steps"),
+        ('{"quantization": {"skip": "fc"}}', "quantization.skip must be a list of texts, got 'fc'"),
+        ('{"network": {"weights": 3}}', "network.weights must be a text or null, got 3"),
+        ('{"network": {"arch": null}}', "network.arch must be a text, got None"),
+        ('{"plain": "yes"}', "plain must be true or false, got 'yes'"),
+    ],
+)
+def test_json_that_is_not_allowed_is_named_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        RunConfig.from_json(text)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 400
+
+
+def test_every_field_is_checked_for_its_type() -> None:
+    for section in dataclasses.fields(RunConfig):
+        if dataclasses.is_dataclass(section.type):
+            for field in dataclasses.fields(section.type):
+                with pytest.raises(ValueError, match=f"{section.name}.{field.name} must be"):
+                    RunConfig.from_json(json.dumps({section.name: {field.name: {"a": 1}}}))
+
+
+def test_a_file_is_named_where_it_cannot_be_read(tmp_path: Path) -> None:
+    missing, binary, broken = tmp_path / "missing.json", tmp_path / "binary.json", tmp_path / "broken.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    broken.write_text("{'a': 1}")
+    for path in (missing, binary, broken, tmp_path):
+        with pytest.raises(ValueError, match=f"--config {path}: ") as caught:
+            RunConfig.from_file(str(path))
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_gives_the_configuration_back(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    config = RunConfig().replace(training={"lr": 0.3}, output={"name": "a"})
+    path.write_text(config.to_json())
+    assert RunConfig.from_file(str(path)) == config
+
+
+def test_replace_changes_fields_of_sections_and_checks_them() -> None:
+    config = RunConfig().replace(training={"lr": 0.5}, cluster={"num_workers": 3})
+    assert (config.training.lr, config.cluster.num_workers, config.quantization) == (0.5, 3, QuantizationConfig())
+    with pytest.raises(ValueError, match="--lr"):
+        config.replace(training={"lr": 0.0})
