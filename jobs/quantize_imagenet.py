@@ -8,6 +8,7 @@ Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it cou
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def at_home(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, since workers have working directories of their own, and with a name."""
     data, weights = config.data.data, config.network.weights
     return config.replace(
-        data={"data": data if data == "digits" or "://" in data else str(Path(data).expanduser().absolute())},
-        network={"weights": None if weights is None else str(Path(weights).expanduser().absolute())},
+        data={"data": data if data == "digits" or "://" in data else os.path.abspath(Path(data).expanduser())},
+        network={"weights": None if weights is None else os.path.abspath(Path(weights).expanduser())},
         output={
-            "storage_path": str(Path(config.output.storage_path).expanduser().absolute()),
+            "storage_path": os.path.abspath(Path(config.output.storage_path).expanduser()),
             "name": config.output.name or default_name(config),
         },
     )

@@ -1,6 +1,9 @@
 """What a person sees of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
 
 import datetime as dt
+import os
+import sys
+import time
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -15,6 +18,9 @@ from inq_ray.training.reporter import Event, Progress, Row, Started
 
 _PLAIN_WIDTH = 120
 
+# Without a terminal, a line of progress is printed at most this often.
+_PLAIN_PROGRESS_SECONDS = 60.0
+
 
 class Console:
     """Shows events: lines of epochs stay, the line of progress is live; without a terminal only the former."""
@@ -25,7 +31,8 @@ class Console:
         if not self._rich.is_terminal:
             self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
         self._live: Live | None = None
-        self._float_top1: float | None = None
+        self._remaining_seconds: float | None = None
+        self._last_line = time.monotonic()
 
     def report(self, event: Event) -> None:
         """Shows an event."""
@@ -43,7 +50,8 @@ class Console:
 
     def say(self, line: str) -> None:
         """Prints a line that stays."""
-        self._rich.print(Text(line))
+        self._rich.print(Text(line), soft_wrap=True)
+        self._last_line = time.monotonic()
 
     def close(self) -> None:
         """Ends the live line."""
@@ -91,7 +99,7 @@ class Console:
         self.say(f"next      {self._next_command(summary, folder)}")
 
     def _next_command(self, summary: dict[str, Any], folder: str) -> str:
-        config, job = self.config, "python jobs/quantize_imagenet.py"
+        config, job = self.config, f"{_python()} jobs/quantize_imagenet.py"
         weights = f"--weights {folder}/model.safetensors"
         data = f"--data {config.data.data} --arch {config.network.arch}"
         if not summary["stages"]:
@@ -101,8 +109,6 @@ class Console:
         return f"{job} {data} {weights} --evaluate"
 
     def _row(self, row: Row) -> str:
-        if row.stage == 0:
-            self._float_top1 = row.top1
         where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"
         parts = [f"{where}  portion {row.portion:<6g}"]
         if row.epoch == 0:
@@ -112,23 +118,29 @@ class Console:
         parts.append(f"top-1 {row.top1:6.2f}")
         if row.train_loss is not None and row.images_per_second is not None:
             parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
+            if self._remaining_seconds is not None:
+                parts.append(f"{_duration(self._remaining_seconds)} left")
         return "  ".join(parts)
 
     def _show_progress(self, event: Progress) -> None:
+        self._remaining_seconds = event.remaining_seconds
+        line = _progress(event)
         if not self._rich.is_terminal:
+            if time.monotonic() - self._last_line >= _PLAIN_PROGRESS_SECONDS:
+                self.say(line)
             return
         if self._live is None:
             self._live = Live(console=self._rich, refresh_per_second=4, transient=True)
             self._live.start()
-        where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
-        left = _duration(event.remaining_seconds)
-        self._live.update(
-            Text(
-                f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  "
-                f"step {event.step}/{event.steps}  loss {event.loss:.4f}  "
-                f"{event.images_per_second:,.0f} images/s  {left} left"
-            )
-        )
+        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+
+
+def _progress(event: Progress) -> str:
+    where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
+    return (
+        f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  "
+        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  {_duration(event.remaining_seconds)} left"
+    )
 
 
 def _headline(config: RunConfig) -> str:
@@ -165,6 +177,12 @@ def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
 
 def _measured_on(config: RunConfig) -> str:
     return "held out of the training images" if config.data.holdout else "the test set"
+
+
+def _python() -> str:
+    """The interpreter as one would type it here."""
+    path = os.path.relpath(sys.executable)
+    return sys.executable if path.startswith("..") else path
 
 
 def _duration(seconds: float) -> str:

@@ -58,12 +58,13 @@ class Trainer:
         """Global batches an epoch."""
         return steps_per_epoch(len(self.task.train_indices), self.training.batch_size)
 
-    def train_epoch(self, epoch: int, on_step: Callable[[int, float, float], None]) -> EpochResult:
+    def train_epoch(self, epoch: int, on_step: Callable[[int, Tensor, float], None]) -> EpochResult:
         """Trains for one epoch; every rank calls it.
 
         Args:
             epoch: counted over the whole run, from 0: order and augmentation depend on it.
-            on_step: called after each step with steps done, mean loss on this rank, and seconds since the epoch began.
+            on_step: called on rank 0 after each step with steps done, this rank's sums of loss, hits and samples so far
+                (float64 [3] on the device: reading it waits for the device), and seconds since the epoch began.
 
         Raises:
             DivergedError: on every rank, where the epoch's mean loss is not finite.
@@ -77,8 +78,7 @@ class Trainer:
         for batch in self._batches(epoch):
             sums += self._step(batch)
             if rank() == 0:
-                loss, _, samples = sums.tolist()
-                on_step(batch.step + 1, loss / max(1.0, samples), time.perf_counter() - began)
+                on_step(batch.step + 1, sums, time.perf_counter() - began)
         loss, hits, samples = sum_counts(sums).tolist()
         seconds = time.perf_counter() - began
         if not torch.isfinite(torch.tensor(loss)):

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import os
 import platform
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray import __version__
@@ -64,6 +65,7 @@ def evaluate_only(config: RunConfig, *, device: torch.device) -> Accuracy:
 
 def set_deterministic() -> None:
     """The same numbers in, the same bits out, on one kind of machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -249,12 +251,13 @@ class Run:
         )
 
     def _report_progress(
-        self, stage: int, portion: float, epoch: int, epochs: int, steps: int, step: int, loss: float, seconds: float
+        self, stage: int, portion: float, epoch: int, epochs: int, steps: int, step: int, sums: Tensor, seconds: float
     ) -> None:
         now = time.perf_counter()
         if now - self._last_progress < _PROGRESS_SECONDS:
             return
         self._last_progress = now
+        loss, _, samples = sums.tolist()
         epochs_left = self.num_epochs - self.epochs_done - step / steps
         validation_seconds = max((row.validation_seconds for row in self.rows), default=0.0)
         self.reporter.report(
@@ -266,7 +269,7 @@ class Run:
                 epochs=epochs,
                 step=step,
                 steps=steps,
-                loss=loss,
+                loss=loss / samples,
                 images_per_second=step * self.config.training.batch_size / seconds,
                 remaining_seconds=epochs_left * (seconds * steps / step + validation_seconds),
             )

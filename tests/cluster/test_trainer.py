@@ -36,7 +36,9 @@ def _config(folder: Path, name: str, **training: object) -> RunConfig:
     return config
 
 
-def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_the_same_run_twice_is_the_same_bits_tells_every_epoch_and_evaluates_alike(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
     summaries = []
     for name in ("first", "second"):
         events = _Events()
@@ -45,7 +47,16 @@ def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: 
         assert isinstance(started, Started)
         assert started.world_size == 2
         rows = [event for event in others if isinstance(event, Row)]
-        assert [(row.stage, row.epoch) for row in rows] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (2, 0), (2, 1)]
+        assert [(row.stage, row.epoch) for row in rows] == [
+            (0, 1),
+            (0, 2),
+            (0, 3),
+            (0, 4),
+            (1, 0),
+            (1, 1),
+            (2, 0),
+            (2, 1),
+        ]
         written = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in written] == [dataclasses.asdict(row) for row in rows]
     first, second = summaries
@@ -53,29 +64,29 @@ def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: 
     assert first["verification"]["model_sha256"] == second["verification"]["model_sha256"]
     assert first["verification"]["num_weights"] == 25744
     assert first["top1"] > 90
+    before = sorted(tmp_path.rglob("*"))
+    weights = str(tmp_path / "first" / "model.safetensors")
+    accuracy = evaluate(_config(tmp_path, "first").replace(network={"weights": weights}))
+    assert (accuracy.top1, accuracy.top5) == (first["top1"], first["top5"])
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_three_workers_share_a_batch_that_three_does_not_divide(ray_cluster: RayCluster, tmp_path: Path) -> None:
     config = _config(tmp_path, "three").replace(cluster={"num_workers": 3})
     summary = quantize(config, _Events())
     assert summary["world_size"] == 3
-    model, codes = read_model(tmp_path / "three" / "model.safetensors"), read_codes(tmp_path / "three/codes.safetensors")
+    model, codes = (
+        read_model(tmp_path / "three" / "model.safetensors"),
+        read_codes(tmp_path / "three/codes.safetensors"),
+    )
     for name, (codebook, tensor_codes) in codes.items():
         assert codebook.decode(tensor_codes).equal(model[name])
 
 
-def test_evaluating_the_result_gives_the_accuracy_of_the_run(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    config = _config(tmp_path, "run", seed=3)
-    summary = quantize(config, _Events())
-    before = sorted(tmp_path.rglob("*"))
-    weights = str(tmp_path / "run" / "model.safetensors")
-    accuracy = evaluate(config.replace(network={"weights": weights}))
-    assert (accuracy.top1, accuracy.top5) == (summary["top1"], summary["top5"])
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_a_failing_worker_is_one_line_with_rank_and_reason(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    with pytest.raises(RunFailedError, match=r"^rank \d: DivergedError: epoch 1: the training loss is (nan|inf)") as raised:
+    with pytest.raises(
+        RunFailedError, match=r"^rank \d: DivergedError: epoch 1: the training loss is (nan|inf)"
+    ) as raised:
         quantize(_config(tmp_path, "diverges", float_lr=1e30), _Events())
     assert "\n" not in str(raised.value)
     assert not RunFolder(tmp_path / "diverges").summary.exists()

@@ -32,7 +32,7 @@ def test_without_flags_digits_become_powers_of_two(job_env: dict[str, str], repo
         assert f"{stage['top1_quantized']:.2f}" in line
         assert f"{stage['top1']:.2f}" in line
     assert f"result    {tmp_path}/demo" in done.stdout
-    assert re.search(r"^next +python jobs/quantize_imagenet.py ", done.stdout, re.MULTILINE)
+    assert re.search(r"^next +\S*python\S* jobs/quantize_imagenet.py ", done.stdout, re.MULTILINE)
     assert "pid=" not in done.stdout  # Ray's own noise
 
 
@@ -56,7 +56,15 @@ def test_the_given_network_has_its_published_accuracy(
     ray_cluster: RayCluster, shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:
     weights = shared_data / "models" / "cifar10_resnet20.safetensors"
-    flags = ["--data", str(shared_data / "cifar10"), "--arch", "cifar_resnet20", "--weights", str(weights), "--evaluate"]
+    flags = [
+        "--data",
+        str(shared_data / "cifar10"),
+        "--arch",
+        "cifar_resnet20",
+        "--weights",
+        str(weights),
+        "--evaluate",
+    ]
     env = {**job_env, "RAY_ADDRESS": ray_cluster.address}
     storage = tmp_path / "runs"
     storage.mkdir()
