@@ -74,17 +74,22 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
 
 
 def _kth_largest(values: Tensor, k: int) -> int:
-    """The k-th largest (k from 1) of a flat integer tensor.
+    """The k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits a round.
 
-    NumPy's partition takes a tenth of the time of torch.kthvalue on the CPU; a GPU sorts in no time, and
-    deterministically, as torch.kthvalue does not claim to be.
+    Counting takes about the same time whatever the values are. NumPy's partition is faster on distinct values, but thirty
+    times as slow where most are 0: in pruned networks, and where most are frozen.
     """
-    if values.device.type != "cpu":
-        return int(values.sort(descending=True).values[k - 1])
-    array = values.clone().numpy()
-    place = len(array) - k
-    array.partition(place)
-    return int(array[place])
+    found = 0
+    for shift in range(torch.iinfo(values.dtype).bits - 16, -1, -16):
+        digits = values >> shift if shift else values
+        counts = torch.bincount(digits)
+        at_least = counts.flip(0).cumsum(0).flip(0)  # number of values with this digit or a larger one
+        digit = int(torch.count_nonzero(at_least >= k)) - 1
+        k -= int(at_least[digit] - counts[digit])
+        found += digit << shift
+        if shift:
+            values = values[digits == digit] - (digit << shift)
+    return found
 
 
 def _random_keys(shape: torch.Size, *, seed: int, stage: int, name: str) -> Tensor:

@@ -95,7 +95,7 @@ def test_a_failing_worker_is_one_line_with_rank_and_reason(ray_cluster: RayClust
 def test_more_workers_than_the_cluster_has_is_refused_and_nothing_written(
     ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="--num-workers 99 .* need 99 CPUs, the cluster has 4"):
+    with pytest.raises(ValueError, match=r"--num-workers 99 .* need 99 CPUs, the cluster has 4"):
         quantize(_config(tmp_path, "many", batch_size=500).replace(cluster={"num_workers": 99}), _Events())
     with pytest.raises(ValueError, match="--use-gpu: the cluster has no GPU"):
         quantize(_config(tmp_path, "gpu").replace(cluster={"use_gpu": True}), _Events())
