@@ -76,8 +76,8 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
 def _kth_largest(values: Tensor, k: int) -> int:
     """The k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits a round.
 
-    Counting takes about the same time whatever the values are. NumPy's partition is faster on distinct values, but thirty
-    times as slow where most are 0: in pruned networks, and where most are frozen.
+    Counting takes about the same time whatever the values are. NumPy's partition is faster on distinct values, but
+    thirty times as slow where most are 0: in pruned networks, and where most are frozen.
     """
     found = 0
     for shift in range(torch.iinfo(values.dtype).bits - 16, -1, -16):
