@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import shutil
 import time
@@ -61,12 +62,15 @@ class RunFolder:
             ValueError: a run of that name exists, or the folder cannot be made.
         """
         folder = cls.planned(config)
-        if config.output.overwrite and folder.config.is_file():
-            shutil.rmtree(folder.path)
+        folder.check_free(config.output.overwrite)
+        # What was said of an earlier run is not said of this one: the file alone shall never delete a run.
+        saved = config.replace(output={"overwrite": False})
         try:
+            if config.output.overwrite and folder.config.is_file():
+                shutil.rmtree(folder.path)
             folder.path.parent.mkdir(parents=True, exist_ok=True)
             folder.path.mkdir()
-            write_whole(folder.config, config.to_json() + "\n")
+            write_whole(folder.config, saved.to_json() + "\n")
         except FileExistsError:
             raise ValueError(folder.taken()) from None
         except OSError as error:
@@ -80,26 +84,35 @@ class RunFolder:
         return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name)
 
     def check_free(self, overwrite: bool) -> None:
-        """Refuses a name that is taken.
+        """Refuses a name that is taken, and a place that cannot be written to; makes nothing.
 
         Raises:
-            ValueError: it is, and is not to be overwritten.
+            ValueError: the name is taken and not to be overwritten, or the folder of runs is none or not writable.
         """
-        if self.path.exists() and not (overwrite and self.config.is_file()):
-            raise ValueError(self.taken())
+        try:
+            taken = os.path.lexists(self.path)
+            if taken and not (overwrite and self.config.is_file() and not self.path.is_symlink()):
+                raise ValueError(self.taken())
+            above = next(folder for folder in self.path.parents if os.path.lexists(folder))
+        except OSError as error:
+            raise ValueError(f"--storage-path {self.path.parent}: cannot be looked at ({error})") from None
+        if not above.is_dir():
+            raise ValueError(f"--storage-path {self.path.parent}: {above} is no folder: take another")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise ValueError(f"--storage-path {self.path.parent}: {above} cannot be written to: take another")
 
     def taken(self) -> str:
         """What to say where the folder exists."""
-        if not self.config.is_file():
+        if not self.config.is_file() or self.path.is_symlink():
             return f"--name {self.path.name}: {self.path} exists and is no run: take another --name"
         state = "a finished run" if self.summary.is_file() else "an unfinished run"
         return f"--name {self.path.name}: {self.path} holds {state}: take another --name, or delete it by --overwrite"
 
     def append(self, row: Row) -> None:
         """Adds a line to both metrics files."""
-        values = dataclasses.asdict(row)
+        values = {name: _finite(value) for name, value in dataclasses.asdict(row).items()}
         with self.metrics_jsonl.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(values) + "\n")
+            lines.write(json.dumps(values, allow_nan=False) + "\n")
         is_new = not self.metrics_csv.exists()
         with self.metrics_csv.open("a", encoding="utf-8", newline="") as table:
             writer = csv.DictWriter(table, list(values))
@@ -109,17 +122,25 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, the last file of a run."""
-        write_whole(self.summary, json.dumps(summary, indent=2) + "\n")
+        write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file beside and renames it, so that it is never seen half written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with beside.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _finite(value: float | None) -> float | None:
+    """The value, None where it is infinite or not a number: JSON has neither."""
+    return value if value is None or math.isfinite(value) else None
 
 
 def default_name(config: RunConfig) -> str:
