@@ -105,9 +105,8 @@ class Trainer:
         device = self.task.to_input.device
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
-        parts = list(
-            zip(batch.images.chunk(self.training.accumulate), labels.chunk(self.training.accumulate), strict=True)
-        )
+        num_parts = min(self.training.accumulate, len(labels))
+        parts = list(zip(batch.images.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True))
         self.optimizer.zero_grad(set_to_none=True)
         for index, (images, part_labels) in enumerate(parts):
             with self._only_local(index < len(parts) - 1):

@@ -58,7 +58,7 @@ def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: 
 def evaluate_only(config: RunConfig, *, device: torch.device) -> Accuracy:
     """Accuracy of the network as it is; every rank calls it."""
     set_deterministic()
-    task = build_task(config, device)
+    task = build_task(config, device, evaluate=True)
     broadcast_tensors(task.model.state_dict())
     return _validate(task)
 
