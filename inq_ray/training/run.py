@@ -67,6 +67,7 @@ def set_deterministic() -> None:
     """The same numbers in, the same bits out, on one kind of machine."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: what is measured is what the files hold
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
