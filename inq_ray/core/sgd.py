@@ -143,6 +143,9 @@ class SGD(torch.optim.SGD):
     def _step_all_live(self, group: dict[str, Any], params: list[Tensor]) -> None:
         """Torch's step."""
         grads = [_grad(param) for param in params]
+        is_plain = group["weight_decay"] == 0 and not group["maximize"]
+        if group["nesterov"] and is_plain and not group["fused"] and group["foreach"] is not False:
+            grads = [grad.clone() for grad in grads]  # torch's foreach form would add the momentum to the gradients
         self._torch_step(group, params, grads, group["weight_decay"], group["maximize"])
 
     def _step_partly_frozen(self, group: dict[str, Any], params: list[Tensor]) -> None:

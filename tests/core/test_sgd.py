@@ -85,7 +85,10 @@ def test_with_nothing_frozen_it_is_torch_sgd(
     for step in range(3):
         for params, optimizer in zip((ours, theirs), optimizers, strict=True):
             set_gradients(params, step)
+            gradients = [bits(param.grad) for param in params if param.grad is not None]
             optimizer.step()
+            if params is ours:
+                assert [bits(param.grad) for param in params if param.grad is not None] == gradients
         assert same(ours, theirs)
         for mine, other in zip(buffers(optimizers[0], ours), buffers(optimizers[1], theirs), strict=True):
             assert (mine is None) == (other is None)
