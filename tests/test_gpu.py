@@ -1,0 +1,76 @@
+"""On a GPU the same results as on the CPU; `make test-gpu` runs these."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from inq_ray.core.packing import pack_codes, unpack_codes
+from inq_ray.core.partition import Strategy
+from inq_ray.core.sgd import SGD
+from inq_ray.core.stage import apply, decide
+from inq_ray.core.state import TensorState
+from inq_ray.training.recipes import default_recipe
+from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.run import run
+from inq_ray.training.run_folder import RunFolder
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("strategy", ["pruning", "random"])
+def test_all_stages_give_the_bits_of_the_cpu(dtype: torch.dtype, strategy: Strategy) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(64, 33, 3, 3, generator=generator).to(dtype)
+    weight[:8] = 0  # ties
+    on_cpu, on_gpu = weight.clone(), weight.cuda().to(memory_format=torch.channels_last)
+    cpu_state, gpu_state = TensorState.live(on_cpu, 4), TensorState.live(on_gpu, 4)
+    for stage, portion in enumerate((0.3, 0.62, 1.0)):
+        for tensor, state in ((on_cpu, cpu_state), (on_gpu, gpu_state)):
+            update = decide(tensor, state, portion, name="w", strategy=strategy, seed=5, stage=stage)
+            apply(tensor, state, update)
+        assert gpu_state.codebook == cpu_state.codebook
+        assert gpu_state.frozen.cpu().equal(cpu_state.frozen)
+        assert gpu_state.codes.cpu().equal(cpu_state.codes)
+        assert on_gpu.cpu().contiguous().equal(on_cpu)
+
+
+def test_codes_are_packed_as_on_the_cpu() -> None:
+    for num_bits in range(1, 9):
+        codes = torch.randint(2**num_bits, (1001,), dtype=torch.uint8)
+        packed = pack_codes(codes.cuda(), num_bits)
+        assert packed.cpu().equal(pack_codes(codes, num_bits))
+        assert unpack_codes(packed, num_bits, 1001).cpu().equal(codes)
+
+
+@pytest.mark.parametrize("form", [{"fused": True}, {"foreach": True}, {"foreach": False}], ids=str)
+def test_frozen_weights_keep_their_bits_and_live_ones_move_as_in_torch(form: dict[str, bool]) -> None:
+    torch.manual_seed(2)
+    start = torch.randn(1000, device="cuda")
+    frozen = torch.rand(1000, device="cuda") < 0.5
+    start[frozen] = 0.25
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2, "nesterov": True}
+    optimizer, reference = SGD([ours], **options, **form), torch.optim.SGD([theirs], **options, **form)
+    optimizer.freeze(ours, frozen)
+    for _ in range(5):
+        ours.grad = torch.randn(1000, device="cuda")
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    assert ours[frozen].equal(start[frozen])
+    assert ours[~frozen].equal(theirs[~frozen])
+    assert not optimizer.state[ours]["momentum_buffer"][frozen].any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_run_ends_with_every_weight_verified(precision: str, tmp_path: Path) -> None:
+    config = default_recipe("digits_cnn", 5).replace(
+        cluster={"use_gpu": True, "num_workers": 1},
+        training={"epochs": 1, "float_epochs": 4, "precision": precision},
+        output={"storage_path": str(tmp_path), "name": precision},
+    )
+    summary = run(config, device=torch.device("cuda", 0), reporter=SilentReporter(), folder=RunFolder.create(config))
+    assert summary["verification"]["num_weights"] == 25744
+    assert summary["top1"] > 90
