@@ -96,4 +96,4 @@ def _random_keys(shape: torch.Size, *, seed: int, stage: int, name: str) -> Tens
     """int32 ``shape`` of uniform keys; drawn on the CPU, whose generator gives the same numbers on every machine."""
     digest = hashlib.blake2b(f"{seed}/{stage}/{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-    return torch.randint(2**31 - 1, shape, generator=generator, dtype=torch.int32, device="cpu")
+    return torch.empty(shape, dtype=torch.int32, device="cpu").random_(generator=generator)

@@ -1,0 +1,35 @@
+"""A step of inq_ray.SGD over ResNet-18 against torch.optim.SGD(fused=True), with more and more frozen."""
+
+import torch
+import torchvision
+from timing import Case, report, take_turns
+from torch import nn
+
+from inq_ray.core.sgd import SGD
+
+FROZEN = (0.0, 0.2, 0.5, 0.75, 0.875, 1.0)
+
+
+def make_optimizer(portion: float | None) -> torch.optim.SGD:
+    """SGD over ResNet-18 with gradients, this portion of its conv and linear weights frozen; None: torch's own."""
+    torch.manual_seed(0)
+    params = [nn.Parameter(param.detach()) for param in torchvision.models.resnet18().parameters()]
+    kind = torch.optim.SGD if portion is None else SGD
+    optimizer = kind(params, lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
+    for param in params:
+        param.grad = torch.randn_like(param) * 1e-3
+        if isinstance(optimizer, SGD) and param.ndim > 1:
+            optimizer.freeze(param, torch.rand_like(param) < (portion or 0.0))
+    return optimizer
+
+
+def main() -> None:
+    """Runs on one thread, which is what a worker for each core gets."""
+    torch.set_num_threads(1)
+    optimizers = {"torch": make_optimizer(None), **{f"{part:g} frozen": make_optimizer(part) for part in FROZEN}}
+    cases = {name: Case(lambda _, optimizer=each: optimizer.step()) for name, each in optimizers.items()}
+    report("An SGD step over ResNet-18", take_turns(cases, num_rounds=40), reference="torch", notes={})
+
+
+if __name__ == "__main__":
+    main()
