@@ -189,6 +189,9 @@ class SGD(torch.optim.SGD):
     def _step_in_blocks(self, group: dict[str, Any], param: Tensor) -> bool:
         """The fused step block by block, so that decaying and masking the gradient cost no way to memory.
 
+        About twice torch's time (`make bench`). Gathering the live weights instead, stepping them and scattering them
+        back was no faster down to one live in eight; int32 masks, kept, were no faster than uint8 ones.
+
         Returns:
             False, and nothing was done, where the tensors are not on the CPU or not laid out alike.
         """
