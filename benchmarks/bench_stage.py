@@ -1,6 +1,6 @@
 """A stage over ResNet-18's 11.68 M conv and linear weights on one core: against the limit, and against the port's way.
 
-The limit is what any implementation has to do: select the magnitude at which to cut (NumPy's vectorized partition), mark
+The limit is what any implementation has to do: select the magnitude at which to cut (by NumPy's partition), mark
 what is above it, and round by bit patterns; without counting ties, checking for NaN, or keeping state.
 The port calls a Python function for every weight: timed on 100,000 weights, and extrapolated.
 """
