@@ -18,6 +18,9 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# A cluster of this machine alone: nobody announces that it will be taken away, and asking it costs nothing.
+_ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
 
 @contextlib.contextmanager
 def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
@@ -44,13 +47,25 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
 
 
 def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
+    check_fits_here(cluster)
     address = os.environ.get("RAY_ADDRESS", "local")
     if address == "local":
-        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        check_fits(cluster, here, "this machine")
+        for name, value in _ON_ONE_MACHINE.items():
+            os.environ.setdefault(name, value)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
+
+
+def check_fits_here(cluster: ClusterConfig) -> None:
+    """Refuses more workers than there is room for on this machine, if the cluster is one that is started on it.
+
+    Raises:
+        ValueError: names what is asked for, what there is, and the flag.
+    """
+    if not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local":
+        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        check_fits(cluster, here, "this machine")
 
 
 def check_fits(cluster: ClusterConfig, resources: dict[str, float], whose: str) -> None:

@@ -11,8 +11,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.worker import work
+from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.config import RunConfig
-from inq_ray.training.evaluate import Accuracy
 from inq_ray.training.reporter import Event, Reporter
 from inq_ray.training.run_folder import RunFolder
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -100,8 +101,8 @@ class Console:
 
     def _next_command(self, summary: dict[str, Any], folder: str) -> str:
         config, job = self.config, f"{_python()} jobs/quantize_imagenet.py"
-        weights = f"--weights {folder}/model.safetensors"
-        data = f"--data {config.data.data} --arch {config.network.arch}"
+        weights = f"--weights {shlex.quote(f'{folder}/model.safetensors')}"
+        data = f"--data {shlex.quote(config.data.data)} --arch {config.network.arch}"
         if not summary["stages"]:
             return f"{job} {data} {weights}"
         if config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:

@@ -1,41 +1,14 @@
 """Loss and accuracy over a whole set, each sample counted once at any number of ranks."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from inq_ray.data.loader import Batch
 from inq_ray.distributed.replica import sum_counts
+from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.model_input import ModelInput
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Sums over a set.
-
-    Attributes:
-        num_samples: how many images.
-        num_top1: of them, those whose label has the largest logit.
-        num_top5: those whose label is among the five largest.
-        loss: mean cross-entropy.
-    """
-
-    num_samples: int
-    num_top1: int
-    num_top5: int
-    loss: float
-
-    @property
-    def top1(self) -> float:
-        """Percent."""
-        return 100 * self.num_top1 / self.num_samples
-
-    @property
-    def top5(self) -> float:
-        """Percent."""
-        return 100 * self.num_top5 / self.num_samples
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput) -> Accuracy:

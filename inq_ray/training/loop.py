@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Trainer:
                 on_step(batch.step + 1, sums, time.perf_counter() - began)
         loss, hits, samples = sum_counts(sums).tolist()
         seconds = time.perf_counter() - began
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise DivergedError(f"epoch {epoch + 1}: the training loss is {loss}: lower --lr, or warm up longer")
         return EpochResult(
             loss=loss / samples, top1=100 * hits / samples, seconds=seconds, images_per_second=samples / seconds
@@ -144,7 +145,9 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return model
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def _derived_seed(*parts: int) -> int:

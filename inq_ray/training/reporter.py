@@ -1,9 +1,9 @@
-"""What a run tells while it goes on, and to whom."""
+"""What a run tells while it goes on, and to whom. Light: the process that passes it on needs no torch."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from inq_ray.training.evaluate import Accuracy
+from inq_ray.training.accuracy import Accuracy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import platform
 import time
@@ -21,10 +22,11 @@ from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.config import RunConfig
-from inq_ray.training.evaluate import Accuracy, evaluate
-from inq_ray.training.loop import EpochResult, Trainer, wrap
+from inq_ray.training.evaluate import evaluate
+from inq_ray.training.loop import DivergedError, EpochResult, Trainer, wrap
 from inq_ray.training.lr_schedule import lr_factor
 from inq_ray.training.reporter import Progress, Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
@@ -183,10 +185,18 @@ class Run:
         lr: float | None = None,
         result: EpochResult | None = None,
     ) -> Row:
-        """Measures accuracy and tells it; rank 0's BatchNorm statistics are everybody's from here on."""
+        """Measures accuracy and tells it; rank 0's BatchNorm statistics are everybody's from here on.
+
+        Raises:
+            DivergedError: on every rank, where training has ended in a network whose loss is not finite.
+        """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         began = time.perf_counter()
         accuracy = _validate(self.task)
+        if epoch and not math.isfinite(accuracy.loss):
+            raise DivergedError(
+                f"the validation loss after epoch {self.epochs_done} is {accuracy.loss}: lower --lr, or warm up longer"
+            )
         row = Row(
             stage=stage,
             portion=portion,
