@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
 from inq_ray.training.build import check
 from inq_ray.training.command_line import Command, parse
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
         command = parse(arguments)
         return execute(dataclasses.replace(command, run=at_home(command.run)))
     except (ValueError, ConnectionError) as error:
-        print(f"quantize_imagenet: {error}", file=sys.stderr)
+        print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"quantize_imagenet: failed: {error}", file=sys.stderr)
@@ -41,13 +42,14 @@ def execute(command: Command) -> int:
     """Checks, then does what is asked for."""
     config = command.run
     console = Console(config)
+    check_fits_here(config.cluster)
     if command.evaluate:
-        check(dataclasses.replace(config, plain=True))
+        check(config, evaluate=True)
         accuracy = evaluate(config, verbose=command.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
-    source, model = check(config)
     RunFolder.planned(config).check_free(config.output.overwrite)
+    source, model = check(config)
     if command.dry_run:
         console.show_plan(plan(config, source.info, model))
         return 0
@@ -64,13 +66,21 @@ def at_home(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, since workers have working directories of their own, and with a name."""
     data, weights = config.data.data, config.network.weights
     return config.replace(
-        data={"data": data if data == "digits" or "://" in data else os.path.abspath(Path(data).expanduser())},
-        network={"weights": None if weights is None else os.path.abspath(Path(weights).expanduser())},
+        data={"data": data if data in ("digits", "") or "://" in data else absolute("--data", data)},
+        network={"weights": None if weights is None else absolute("--weights", weights)},
         output={
-            "storage_path": os.path.abspath(Path(config.output.storage_path).expanduser()),
+            "storage_path": absolute("--storage-path", config.output.storage_path),
             "name": config.output.name or default_name(config),
         },
     )
+
+
+def absolute(flag: str, path: str) -> str:
+    """The path from the root, with the home that ~ stands for."""
+    try:
+        return os.path.abspath(Path(path).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{flag} {path}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run will do, before it does it: stages, steps, and how long they may take."""
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> 
     images = torch.rand(share, info.channels, info.height, info.width, device=device)
     images = images.contiguous(memory_format=memory_format)
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.cpus_per_worker)
+    torch.set_num_threads(min(config.cluster.cpus_per_worker, os.cpu_count() or 1))
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()

@@ -38,7 +38,7 @@ def make_trainer(num: int, model: nn.Module | None = None, **training: Any) -> T
 def train(num: int, epochs: int, **training: Any) -> tuple[dict[str, Tensor], EpochResult]:
     trainer = make_trainer(num, **training)
     for epoch in range(epochs):
-        result = trainer.train_epoch(epoch, lambda step, sums, seconds: None)
+        result = trainer.train_epoch(epoch, lambda *_: None)
     return {name: param.detach().clone() for name, param in trainer.task.model.named_parameters()}, result
 
 

@@ -1,0 +1,217 @@
+"""What the job refuses, and what it plans: all without Ray, in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inq_ray.models.registry import create
+from tests.data.parquet import encode, random_images, write_dataset, write_parquet
+
+ray = pytest.importorskip("ray", reason="the job runs on Ray")
+
+from jobs import quantize_imagenet  # noqa: E402, it imports Ray
+
+Job = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Job:
+    """Runs the job in an empty folder; gives exit status, stdout and stderr. Ray must not start."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+
+    def run(*flags: str) -> tuple[int, str, str]:
+        status = quantize_imagenet.main(list(flags))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good and bad data and weights."""
+    folder = tmp_path_factory.mktemp("files")
+    for name in ("good", "truncated", "labels", "no-test", "only-test", "empty", "column"):
+        (folder / name).mkdir()
+    for name in ("good", "truncated", "labels", "column"):
+        write_dataset(folder / name)
+    shard = folder / "truncated" / "train-00001-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    blobs = [encode(image) for image in random_images(3)]
+    write_parquet(folder / "labels" / "train-00000-of-00002.parquet", blobs, [0, 3, 1])
+    write_parquet(folder / "column" / "train-00000-of-00002.parquet", blobs, [0, 1, 2], column="pixels")
+    write_parquet(folder / "no-test" / "train-0.parquet", blobs, [0, 1, 2])
+    write_parquet(folder / "only-test" / "test-0.parquet", blobs, [0, 1, 2])
+    torch.manual_seed(0)
+    save_file(create("digits_cnn", num_classes=10, in_channels=1).state_dict(), folder / "digits.safetensors")
+    save_file(create("cifar_resnet20", num_classes=10).state_dict(), folder / "resnet20-10.safetensors")
+    torch.save({"state_dict": {"a.weight": torch.ones(1)}}, folder / "other.pth")
+    (folder / "text.safetensors").write_text("this is no safetensors file, but long enough to be read as one")
+    (folder / "config.json").write_text('{"training": {"epoch": 3}}')
+    (folder / "file").write_text("")
+    return folder
+
+
+# Flags ({} is the folder of files), and what the line has to say.
+BAD = [
+    ("--batchsize 64", ["--batchsize", "--batch-size"]),
+    ("--lr fast", ["--lr", "'fast'"]),
+    ("--strategy best", ["'best'", "--strategy", "pruning", "random"]),
+    ("--weight-bits 9", ["--weight-bits", "2 to 8", "got 9"]),
+    ("--iterative-steps 0.5 0.75", ["--iterative-steps", "0.5 0.75", "end at 1.0"]),
+    ("--recipe resnet18-3", ["--recipe resnet18-3", "resnet18-3bit"]),
+    ("--config {}/nowhere.json", ["--config {}/nowhere.json", "No such file"]),
+    ("--config {}/config.json", ["--config {}/config.json", "training.epoch", "training.epochs"]),
+    ("--data {}/nowhere", ["{}/nowhere"]),
+    ("--data {}/empty", ["{}/empty", "parquet"]),
+    ("--data {}/truncated --float-epochs 1", ["{}/truncated/train-00001-of-00002.parquet"]),
+    ("--data {}/labels --float-epochs 1", ["{}/labels/train-00000-of-00002.parquet", "3"]),
+    ("--data {}/column --float-epochs 1", ["{}/column/train-00000-of-00002.parquet", "image", "pixels"]),
+    ("--data {}/no-test", ["{}/no-test", "test-*.parquet"]),
+    ("--data {}/only-test --arch cifar_resnet20 --float-epochs 1", ["{}/only-test", "train-*.parquet", "--evaluate"]),
+    ("--data s3://bucket/cifar", ["s3://bucket/cifar", "folder"]),
+    ("--data ~nobody-of-this-name/x", ["--data ~nobody-of-this-name/x"]),
+    ("--arch resnet19", ["resnet19", "resnet18"]),
+    ("--data {}/good --arch cifar_resnet20", ["--weights", "--float-epochs", "--plain"]),
+    ("--weights {}/nowhere.safetensors", ["{}/nowhere.safetensors", "no such file"]),
+    ("--weights {}/text.safetensors", ["{}/text.safetensors", "safetensors"]),
+    ("--weights {}/other.pth", ["{}/other.pth", "does not fit", "missing", "unexpected (a.weight)"]),
+    (
+        "--data {}/good --arch cifar_resnet20 -b 4 --weights {}/resnet20-10.safetensors",
+        ["{}/resnet20-10.safetensors", "does not fit", "[10, 64] for [3, 64]"],
+    ),
+    ("--arch alexnet --float-epochs 1", ["--arch alexnet", "[1, 8, 8]", "digits"]),
+    ("--skip clasifier", ["'clasifier'", "classifier"]),
+    ("--skip *", ["nothing to quantize"]),
+    ("--holdout 1297", ["--holdout 1297", "1297 training images"]),
+    ("--batch-size 2000", ["--batch-size 2000", "1297"]),
+    ("--batch-size 1298", ["--batch-size 1298", "at most 1297"]),
+    ("--holdout 1000 --batch-size 298", ["--batch-size 298", "at most 297"]),
+    ("--batch-size 1", ["--batch-size 1", "2 workers", "at least 2"]),
+    ("--num-workers 5000 --batch-size 5000", ["--num-workers 5000", "this machine has"]),
+    ("--cpus-per-worker 5000", ["--cpus-per-worker 5000", "this machine has"]),
+    ("--precision fp16", ["--precision fp16", "--use-gpu"]),
+    ("--name ../elsewhere", ["--name", "'../elsewhere'"]),
+    ("--storage-path s3://bucket/runs", ["--storage-path", "s3://bucket/runs"]),
+    ("--storage-path {}/file", ["--storage-path {}/file", "no folder"]),
+    ("--evaluate", ["--evaluate", "--weights"]),
+    ("--evaluate --weights {}/nowhere.safetensors", ["{}/nowhere.safetensors"]),
+    ("--evaluate --dry-run", ["--evaluate", "--dry-run"]),
+    ("--plain --float-epochs 2", ["--plain", "--float-epochs"]),
+    ("--plain --epochs 0", ["--plain", "--epochs"]),
+]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry-run"])
+@pytest.mark.parametrize(("flags", "says"), BAD, ids=[flags for flags, _ in BAD])
+def test_bad_input_is_one_line_before_ray_starts(
+    flags: str, says: list[str], more: list[str], job: Job, files: Path
+) -> None:
+    before = sorted(files.rglob("*"))
+    status, out, err = job(*flags.replace("{}", str(files)).split(), *more)
+    assert (status, out) == (2, ""), err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("quantize_imagenet: ")
+    assert "Traceback" not in err
+    if "--evaluate" not in flags or not more:
+        for part in says:
+            assert part.replace("{}", str(files)) in err
+    assert list(Path().iterdir()) == []
+    assert sorted(files.rglob("*")) == before
+
+
+def test_a_gpu_that_is_not_there_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    status, out, err = job("--use-gpu")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "--use-gpu: this machine has no GPU" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_that_exists_is_left_alone(more: list[str], job: Job) -> None:
+    folder = Path("runs", "mine")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text("precious")
+    status, out, err = job("--name", "mine", *more)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert "--name mine" in err
+    assert "another --name" in err
+    assert "--overwrite" in err
+    assert (folder / "model.safetensors").read_text() == "precious"
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
+    status, out, err = job("--dry-run")
+    assert (status, err) == (0, "")
+    assert "digits_cnn" in out
+    assert "1,297 training images" in out
+    assert "25,744 of 25,978 parameters" in out
+    rows = [[cell.strip() for cell in line.strip("│|").split("│")] for line in out.splitlines() if "│" in line]
+    assert rows == [
+        ["float", "0", "0", "12", "240"],
+        ["1/4", "0.5", "12,872", "3", "60"],
+        ["2/4", "0.75", "19,308", "3", "60"],
+        ["3/4", "0.875", "22,526", "3", "60"],
+        ["4/4", "1", "25,744", "3", "60"],
+    ]
+    assert "of training, from one step timed on this machine" in out
+    assert out.rstrip().endswith("dry run: nothing was started or written")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_dry_run_with_overwrite_deletes_nothing(job: Job) -> None:
+    folder = Path("runs", "mine")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    status, _, err = job("--name", "mine", "--overwrite", "--dry-run")
+    assert (status, err) == (0, "")
+    assert (folder / "config.json").is_file()
+
+
+def test_a_dry_run_of_own_images_and_weights(job: Job, files: Path) -> None:
+    flags = [
+        "--data",
+        f"{files}/good",
+        "--arch",
+        "cifar_resnet20",
+        "--float-epochs",
+        "2",
+        "-b",
+        "6",
+        "--weight-bits",
+        "3",
+    ]
+    status, out, err = job(*flags, "--dry-run")
+    assert (status, err) == (0, "")
+    assert "20 training images, accuracy measured on 7" in out
+    assert "8/8" in out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_ends_with_0(flag: str, job: Job) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        job(flag)
+    assert not stopped.value.code
+
+
+def test_interrupting_is_not_a_traceback(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize_imagenet, "execute", interrupt)
+    assert job() == (130, "", "quantize_imagenet: interrupted\n")
+
+
+def test_a_relative_path_means_the_folder_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = quantize_imagenet.parse(["--data", "d", "--weights", "w.pth", "--storage-path", "s"]).run
+    home = quantize_imagenet.at_home(config)
+    assert (home.data.data, home.network.weights) == (f"{tmp_path}/d", f"{tmp_path}/w.pth")
+    assert home.output.storage_path == f"{tmp_path}/s"
+    assert home.output.name is not None
+    assert quantize_imagenet.at_home(home) == home

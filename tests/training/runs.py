@@ -1,0 +1,71 @@
+"""Runs on digits that end in about a second, in this process or on ranks."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe
+from inq_ray.training.reporter import Event, Row, Started
+from inq_ray.training.run import run
+from inq_ray.training.run_folder import RunFolder
+
+# Found and not imported: the package is only where the file of digits lies, and importing it takes seconds.
+needs_digits = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn, which is not installed"
+)
+
+
+class Recorder:
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def report(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [event for event in self.events if isinstance(event, Row)]
+
+    @property
+    def started(self) -> list[Started]:
+        return [event for event in self.events if isinstance(event, Started)]
+
+
+class Finished(NamedTuple):
+    """A run that is done: its folder, summary, and what it told."""
+
+    folder: RunFolder
+    summary: dict[str, Any]
+    told: Recorder
+
+
+def tiny_config(storage: Path, name: str = "tiny", **sections: dict[str, Any]) -> RunConfig:
+    """An epoch of float training, and two stages of one epoch."""
+    tiny = default_recipe("digits_cnn", 5).replace(
+        training={"float_epochs": 1, "epochs": 1},
+        quantization={"iterative_steps": (0.5, 1.0)},
+        cluster={"num_workers": 1},
+        output={"storage_path": str(storage), "name": name},
+    )
+    return tiny.replace(**sections)
+
+
+def run_here(config: RunConfig) -> Finished:
+    """Runs in this process, which may be a rank of several; rank 0 makes the folder."""
+    folder = RunFolder.planned(config)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        RunFolder.create(config)
+    told = Recorder()
+    return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder), told)
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(folder.summary.read_text())
+    return summary

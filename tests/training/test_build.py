@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inq_ray.training.build import build_model, build_task, check
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe
+from tests.data.parquet import write_dataset
+from tests.training.runs import needs_digits
+
+pytestmark = needs_digits
+
+CPU = torch.device("cpu")
+DIGITS = default_recipe("digits_cnn", 5)
+
+
+def test_fresh_weights_are_a_function_of_the_seed() -> None:
+    source, _ = check(DIGITS)
+    states = [build_model(DIGITS.replace(training={"seed": seed}), source.info).state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["features.0.weight"], states[2]["features.0.weight"])
+
+
+def test_checking_leaves_the_network_as_it_is_built() -> None:
+    source, model = check(DIGITS)
+    fresh = build_model(DIGITS, source.info).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+
+
+def test_the_task_of_the_digits() -> None:
+    task = build_task(DIGITS, CPU)
+    assert (len(task.train), task.train_indices.tolist()) == (1297, list(range(1297)))
+    assert (len(task.validation), task.validation_indices.tolist()) == (500, list(range(500)))
+    images = task.to_input(task.train.images)
+    assert images.mean().item() == pytest.approx(0, abs=1e-3)
+    assert images.std().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_held_out_images_are_training_images_that_are_not_trained_on() -> None:
+    task = build_task(DIGITS.replace(data={"holdout": 300}), CPU)
+    assert task.validation is task.train
+    both = torch.cat([task.train_indices, task.validation_indices])
+    assert len(task.validation_indices) == 300
+    assert both.sort().values.tolist() == list(range(1297))
+
+
+@pytest.mark.parametrize("holdout", [0, 5])
+def test_evaluating_decodes_only_what_is_measured_on(
+    holdout: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inq_ray.data.parquet import ParquetSource
+
+    write_dataset(tmp_path)
+    decoded = []
+    split = ParquetSource.split
+    monkeypatch.setattr(ParquetSource, "split", lambda self, name: decoded.append(name) or split(self, name))
+    config = RunConfig().replace(data={"data": str(tmp_path), "holdout": holdout}, network={"arch": "cifar_resnet20"})
+    task = build_task(config, CPU, evaluate=True)
+    assert decoded == ["train" if holdout else "test"]
+    assert len(task.train_indices) == 0
+    assert len(task.validation_indices) == (holdout or 7)
+
+
+def test_evaluating_asks_for_weights_and_not_for_whole_batches(tmp_path: Path) -> None:
+    source, model = check(DIGITS)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    config = DIGITS.replace(training={"float_epochs": 0, "batch_size": 5000, "accumulate": 1})
+    with pytest.raises(ValueError, match=r"--evaluate .*--weights"):
+        check(config, evaluate=True)
+    config = config.replace(network={"weights": str(tmp_path / "w.safetensors")})
+    assert check(config, evaluate=True)[0].info == source.info
+    with pytest.raises(ValueError, match="--batch-size 5000"):
+        check(config)
+
+
+def test_a_single_image_a_worker_is_refused_where_batchnorm_needs_two() -> None:
+    config = RunConfig().replace(
+        network={"arch": "resnet18"}, training={"float_epochs": 1, "batch_size": 3, "accumulate": 1}
+    )
+    with pytest.raises(ValueError, match=r"--arch resnet18 does not take 1 image\(s\) a worker of \[1, 8, 8\]"):
+        check(config)
