@@ -130,6 +130,8 @@ class Run:
             reset_lr_scheduler(lr_scheduler)
             self._validate(stage=stage, portion=portion)
             self._stop_gradients_of_frozen(inq)
+            if not any(param.requires_grad for param in self.task.model.parameters()):
+                continue  # no bias, no normalization: nothing is left to train
             self._train(self._trainer(optimizer, lr_scheduler), config.training.epochs, stage=stage, portion=portion)
             self._check_replicas(inq)
         return inq
