@@ -37,7 +37,7 @@ demo: $(FINISHED) ## quantize a small network for handwritten digits on two Ray 
 test: $(FINISHED) ## run the tests: first those without Ray, then those on a local Ray cluster
 	@failed=''
 	echo '== Tests without Ray'
-	$(PY) -m pytest -m 'not ray and not gpu' $(ARGS) || failed="$$failed without-Ray"
+	$(PY) -m pytest -m 'not ray and not gpu' --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS) || failed="$$failed without-Ray"
 	echo "== Tests on a local Ray cluster (after $$SECONDS s)"
 	$(PY) -m pytest -m 'ray and not gpu' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi

@@ -95,8 +95,10 @@ def test_every_block_says_what_it_is(document: Document, block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", SNIPPETS)
-def test_snippet_runs(block: Block, job_env: dict[str, str], tmp_path: Path) -> None:
+def test_snippet_runs(block: Block, job_env: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
     _skip_if_left_out(block)
+    if _imports_ray(block):
+        job_env["RAY_ADDRESS"] = request.getfixturevalue("ray_cluster").address
     script = tmp_path / "snippet.py"
     script.write_text(block.text)
     _run([sys.executable, str(script)], cwd=tmp_path, env={**job_env, "PYTHONPATH": str(REPO)})

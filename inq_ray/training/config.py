@@ -88,7 +88,7 @@ class TrainingConfig:
     nesterov: bool = False
     """Nesterov's momentum."""
     weight_decay: float = 5e-4
-    """L2 penalty of live weights."""
+    """L2 penalty of live weights (also --wd)."""
     lr_schedule: LrSchedule = "step"
     """Course of the learning rate within a stage; it starts again at each stage."""
     lr_step_epochs: float = 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
+from inq_ray.cluster.trainer import RunFailedError, quantize
 from inq_ray.export.files import read_codes, read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe
@@ -36,9 +36,7 @@ def _config(folder: Path, name: str, **training: object) -> RunConfig:
     return config
 
 
-def test_the_same_run_twice_is_the_same_bits_tells_every_epoch_and_evaluates_alike(
-    ray_cluster: RayCluster, tmp_path: Path
-) -> None:
+def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
     summaries = []
     for name in ("first", "second"):
         events = _Events()
@@ -64,11 +62,6 @@ def test_the_same_run_twice_is_the_same_bits_tells_every_epoch_and_evaluates_ali
     assert first["verification"]["model_sha256"] == second["verification"]["model_sha256"]
     assert first["verification"]["num_weights"] == 25744
     assert first["top1"] > 90
-    before = sorted(tmp_path.rglob("*"))
-    weights = str(tmp_path / "first" / "model.safetensors")
-    accuracy = evaluate(_config(tmp_path, "first").replace(network={"weights": weights}))
-    assert (accuracy.top1, accuracy.top5) == (first["top1"], first["top5"])
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_three_workers_share_a_batch_that_three_does_not_divide(ray_cluster: RayCluster, tmp_path: Path) -> None:
