@@ -1,7 +1,9 @@
 """A configuration -> a Ray Train run."""
 
 import json
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +95,38 @@ def _fit(config: RunConfig, reporter: Reporter, *, storage: Path, is_evaluation:
             run_config=ray.train.RunConfig(name="train", storage_path=str(storage)),
             torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
         )
+        previous = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit()
+        except SystemExit as stop:
+            raise KeyboardInterrupt from stop  # Ray Train's handler of Ctrl-C ends the workers, then exits with 0
         except ray.train.TrainingFailedError as error:
             raise RunFailedError(_reason(error)) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, previous)
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong first, in one line: the ranks' own errors, not those of ranks that waited for them."""
+    """What went wrong, in one line: the error of the rank that failed first, not of those that lost touch with it."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "_base_exc", None) or failure.__cause__ or failure
-        return f"rank {rank}: {type(cause).__name__}: {cause}".splitlines()[0]
-    return str(error).splitlines()[0]
+    causes = {rank: _cause(failure) for rank, failure in failures.items()}
+    if not causes:
+        return str(error).splitlines()[0]
+    rank = min(causes, key=lambda rank: (_is_echo(causes[rank]), rank))
+    name, text = type(causes[rank]).__name__, str(causes[rank])
+    return f"rank {rank}: {name}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def _cause(failure: Exception) -> BaseException:
+    """What Ray Train has wrapped: the worker's own exception, or what became of its process."""
+    for attribute in ("_base_exc", "health_check_failure", "__cause__"):
+        inner = getattr(failure, attribute, None)
+        if isinstance(inner, BaseException):
+            return inner
+    return failure
+
+
+def _is_echo(cause: BaseException) -> bool:
+    """Whether a collective operation failed, as it does on every rank when one of them is gone."""
+    return any(word in str(cause) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))
