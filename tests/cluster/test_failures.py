@@ -13,7 +13,7 @@ from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     def __init__(self, worker_failures: dict[int, Exception]) -> None:
         super().__init__("workers failed\nwith a long trace")
         self.worker_failures = worker_failures
@@ -28,15 +28,15 @@ def _wrapped(inner: Exception) -> Exception:
 def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it() -> None:
     echo = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.2]:1234")
     failures = {0: _wrapped(echo), 1: _wrapped(DivergedError("epoch 1: the training loss is nan\nmore"))}
-    assert trainer._reason(_Failed(failures)) == "rank 1: DivergedError: epoch 1: the training loss is nan"
-    assert trainer._reason(_Failed({0: _wrapped(echo)})).startswith("rank 0: RuntimeError: [gloo")
+    assert trainer._reason(_FailedError(failures)) == "rank 1: DivergedError: epoch 1: the training loss is nan"
+    assert trainer._reason(_FailedError({0: _wrapped(echo)})).startswith("rank 0: RuntimeError: [gloo")
 
 
 def test_a_process_that_died_is_said_to_have_died() -> None:
     failure = WorkerHealthCheckFailedError("A worker health check failed.", OSError("The actor died unexpectedly"))
-    assert trainer._reason(_Failed({1: failure})) == "rank 1: OSError: The actor died unexpectedly"
-    assert trainer._reason(_Failed({})) == "workers failed"
-    assert trainer._reason(_Failed({0: ValueError()})) == "rank 0: ValueError: no message"
+    assert trainer._reason(_FailedError({1: failure})) == "rank 1: OSError: The actor died unexpectedly"
+    assert trainer._reason(_FailedError({})) == "workers failed"
+    assert trainer._reason(_FailedError({0: ValueError()})) == "rank 0: ValueError: no message"
 
 
 def test_an_interrupt_does_not_end_as_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
