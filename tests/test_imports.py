@@ -39,7 +39,7 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
     return Room(ours=frozenset(ours.split()), libraries=frozenset(libraries.split()), files=files)
 
 
-_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors torchmetrics rich tyro"
+_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
 _BELOW_TRAINING = "core models data distributed export scheduler"
 
 ROOMS = {
@@ -192,7 +192,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         for name in sorted(inq_ray.__all__):
             print(name, type(getattr(inq_ray, name)).__name__, name in dir(inq_ray))
         """,
-        blocked="ray torchvision pyarrow torchmetrics tyro rich sklearn",
+        blocked="ray torchvision pyarrow tyro rich sklearn",
     )
     assert names.splitlines() == [
         "INQScheduler type True",
