@@ -15,7 +15,7 @@ _BLOCK = 1 << 18
 
 
 class SGD(torch.optim.SGD):
-    r"""torch.optim.SGD that updates live weights only (Zhou et al., ICLR 2017, equation 8).
+    r"""torch.optim.SGD that updates live weights only (re-training of Zhou et al., ICLR 2017).
 
     With T = 1 on live and 0 on frozen weights, every step is torch's own with the gradient T · (g + λ W) in place of
     g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum.

@@ -4,7 +4,7 @@ import difflib
 
 from inq_ray.training.config import NetworkConfig, QuantizationConfig, RunConfig, TrainingConfig
 
-# Accumulated portions of the paper (Zhou et al., ICLR 2017, tables 1 and 3 and section 3) by network and bits.
+# Accumulated portions of the paper (Zhou et al., ICLR 2017) by network and bits.
 _HALVES = (0.5, 0.75, 0.875, 1.0)
 PAPER_PORTIONS: dict[tuple[str, int], tuple[float, ...]] = {
     ("alexnet", 5): (0.3, 0.6, 0.8, 1.0),
