@@ -50,10 +50,10 @@ def float_format(dtype: torch.dtype) -> _FloatFormat:
     return _FORMATS[dtype]
 
 
-def check_num_bits(num_bits: int) -> None:
-    """Raises ValueError unless ``num_bits`` is a whole number from 2 to 8."""
+def check_num_bits(num_bits: int, what: str = "weight bits") -> None:
+    """Raises ValueError, which calls the number ``what``, unless ``num_bits`` is a whole number from 2 to 8."""
     if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
-        raise ValueError(f"weight bits must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
+        raise ValueError(f"{what} must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
 
 
 def magnitudes(weight: Tensor) -> Tensor:

@@ -153,10 +153,10 @@ def _codebook(path: Path, name: str, line: Any) -> Codebook:
     if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
         raise ValueError(f"{path}: {name!r} has metadata {line!r} where num_bits, n_1 and n_2 are wanted")
     num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
-    exponents_fit = n_1 is None or (type(n_1) is int and -1022 <= n_1 <= 1023)
-    if type(num_bits) is not int or not 2 <= num_bits <= 8 or not exponents_fit:
-        raise ValueError(f"{path}: {name!r} has {num_bits=} (2 to 8) and {n_1=} (an exponent or null)")
-    codebook = Codebook(num_bits, n_1)
+    try:
+        codebook = Codebook(num_bits, n_1)
+    except ValueError as error:
+        raise ValueError(f"{path}: {name!r}: {error}") from None
     if codebook.n_2 != n_2:
         raise ValueError(f"{path}: {name!r} has {n_2=} where {num_bits=} and {n_1=} give {codebook.n_2}")
     return codebook

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-MIN_BITS, MAX_BITS = 2, 8
+from inq_ray.core.codebook import check_num_bits
+
 COMPILED = "_orig_mod"
 
 
@@ -170,12 +171,11 @@ def _bits_of(weight: _Weight, weight_bits: int | None, skip: tuple[str, ...], bi
 
 def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
     """Refuse bits out of range, by name of the argument or pattern."""
-    given: dict[str, object] = {f"bits[{pattern!r}]": num_bits for pattern, num_bits in bits.items()}
+    given = {f"bits[{pattern!r}]": num_bits for pattern, num_bits in bits.items()}
     if weight_bits is not None:
         given["weight_bits"] = weight_bits
     for what, num_bits in given.items():
-        if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
-            raise ValueError(f"{what} must be an integer from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
+        check_num_bits(num_bits, what)
 
 
 def _check_pattern(pattern: str, weights: list[_Weight]) -> None:

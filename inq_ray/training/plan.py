@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import steps_per_epoch
 from inq_ray.models.selection import param_groups
@@ -75,7 +76,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
             PlannedPhase(
                 stage=stage,
                 portion=portion,
-                num_frozen=sum(round(portion * count) for count in quantized),
+                num_frozen=sum(num_frozen(portion, count) for count in quantized),
                 epochs=training.epochs,
                 steps=training.epochs * steps,
             )

@@ -184,9 +184,9 @@ def test_a_pattern_that_matches_nothing_names_the_nearest(pattern: str, nearest:
 
 @pytest.mark.parametrize("bits", [1, 9, 0, True, 4.0, "5"])
 def test_bits_out_of_range(bits: Any) -> None:
-    with pytest.raises(ValueError, match="weight_bits must be an integer from 2 to 8"):
+    with pytest.raises(ValueError, match="weight_bits must be a whole number from 2 to 8"):
         param_groups(nn.Linear(2, 2), bits)
-    with pytest.raises(ValueError, match=r"bits\['weight'\] must be an integer from 2 to 8"):
+    with pytest.raises(ValueError, match=r"bits\['weight'\] must be a whole number from 2 to 8"):
         param_groups(nn.Linear(2, 2), bits={"weight": bits})
 
 
