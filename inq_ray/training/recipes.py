@@ -30,6 +30,9 @@ _DIGITS = TrainingConfig(
     lr_schedule="cosine",
 )
 
+# Networks of ours that have a recipe by name.
+_OWN = [*(("cifar_resnet20", bits) for bits in (5, 4, 3, 2)), ("digits_cnn", 5)]
+
 
 def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
     """The paper's portions for a network, or those of its ResNet-18 at these bits (its 5-bit ones above 5)."""
@@ -47,9 +50,6 @@ def recipe(name: str) -> RunConfig:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
         raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")
     return default_recipe(*known[name])
-
-
-_OWN = [*(("cifar_resnet20", bits) for bits in (5, 4, 3, 2)), ("digits_cnn", 5)]
 
 
 def default_recipe(arch: str, weight_bits: int) -> RunConfig:
