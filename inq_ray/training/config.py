@@ -161,7 +161,7 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"--name must be letters, digits, dots, dashes and underscores, not first a sign, got {self.name!r}"
+                f"--name must begin with a letter or digit and go on with these, dots, dashes, underscores, got {self.name!r}"
             )
         if "://" in self.storage_path:
             raise ValueError(
