@@ -161,7 +161,8 @@ class OutputConfig:
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"--name must begin with a letter or digit and go on with these, dots, dashes, underscores, got {self.name!r}"
+                f"--name {self.name!r} is not allowed: take letters, digits, dots, dashes and underscores, "
+                "and begin with a letter or digit"
             )
         if "://" in self.storage_path:
             raise ValueError(
