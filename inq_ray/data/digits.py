@@ -22,10 +22,10 @@ class DigitsSource:
     """The digits, split once and for all: 1,297 to train on, 500 to test on, drawn with a fixed seed.
 
     The file is in the order of its writers: a split without drawing would test on hands that training never saw.
+    Training crops by one pixel, and does not flip: a mirrored digit is none.
 
     Attributes:
         info: Facts; mean and std are those of the training images.
-        augmentation: Crops by one pixel; no flip, a mirrored digit is none.
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -36,9 +36,10 @@ class DigitsSource:
         images = torch.from_numpy(np.rint(table[:, :-1] * (255 / _HIGHEST)).astype(np.uint8)).view(-1, 1, 8, 8)
         labels = torch.from_numpy(table[:, -1].copy())
         train, test = holdout(len(labels), NUM_TEST, _SPLIT_SEED)
+        augmentation = Augmentation(padding=1, flip=False)
         self._sets: dict[Split, ImageSet] = {
-            "train": ImageSet(images[train], labels[train]),
-            "test": ImageSet(images[test], labels[test]),
+            "train": ImageSet(images[train], labels[train], augmentation),
+            "test": ImageSet(images[test], labels[test], augmentation),
         }
         scaled = self._sets["train"].images.double() / 255
         self.info = SourceInfo(
@@ -56,7 +57,6 @@ class DigitsSource:
                 repr((table.shape, NUM_TEST, _SPLIT_SEED)).encode() + table.tobytes()
             ).hexdigest(),
         )
-        self.augmentation = Augmentation(padding=1, flip=False)
 
     def split(self, split: Split) -> ImageSet:
         """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""

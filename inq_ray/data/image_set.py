@@ -1,9 +1,13 @@
-"""What a source of data hands out: facts about it, and decoded images with labels."""
+"""What a source of data hands out: facts about it, and sets of images with labels, in memory or read when asked for."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+from inq_ray.data.transforms import Augmentation
 
 Split = Literal["train", "test"]
 
@@ -13,17 +17,18 @@ class SourceInfo:
     """Facts about a source, known without decoding it.
 
     Attributes:
-        name: How users call it: "digits", or the path.
+        name: How users call it: "digits", a path or an address.
         num_classes: Labels are 0 to num_classes - 1.
         class_names: One for each class.
         channels: 1 or 3.
-        height: Pixels.
-        width: Pixels.
+        height: Pixels of what a network is given in validation.
+        width: Pixels, likewise.
         num_train: Number of training images; 0 = only tested on.
-        num_test: Number of test images.
+        num_test: Number of test images; 0 = accuracy can only be measured on training images held out.
         mean: Of each channel, to normalize images scaled to [0, 1].
         std: Of each channel, likewise.
         fingerprint: Hex digest of what the data are, wherever they lie: equal on all nodes that hold the same files.
+        is_streamed: Whether images are read and decoded when they are asked for, so that loader workers pay.
     """
 
     name: str
@@ -37,6 +42,55 @@ class SourceInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    is_streamed: bool = False
+
+
+class BadImage(NamedTuple):
+    """An image that could not be read.
+
+    Attributes:
+        sample: Its number in its set.
+        name: Its file, with the row where a file holds many.
+        reason: What is wrong with it.
+    """
+
+    sample: int
+    name: str
+    reason: str
+
+
+class Samples(NamedTuple):
+    """What a set hands out for some samples, in their order, those left out that could not be read.
+
+    Attributes:
+        images: uint8 [n, C, H, W], not normalized; new memory.
+        labels: int64 [n].
+        bad: Those left out.
+    """
+
+    images: Tensor
+    labels: Tensor
+    bad: tuple[BadImage, ...] = ()
+
+
+class Images(Protocol):
+    """A split. What it hands out depends on its arguments alone."""
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Boundaries of samples that are read together, int64 [G + 1]; None = every order costs the same."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
+        """Read, decode and transform some samples.
+
+        Args:
+            samples: int64 [n], their numbers.
+            augment: Seed and epoch for training; None = as in validation.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,10 +100,24 @@ class ImageSet:
     Attributes:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
+        augmentation: What training does to images.
     """
 
     images: Tensor
     labels: Tensor
+    augmentation: Augmentation
+
+    @property
+    def groups(self) -> None:
+        """None: memory is read in any order."""
+        return
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
+        """Copy some samples, by one vectorized access; see :meth:`Images.fetch`."""
+        images = self.images.index_select(0, samples)
+        if augment is not None:
+            images = self.augmentation(images, samples, *augment)
+        return Samples(images, self.labels.index_select(0, samples))

@@ -1,10 +1,12 @@
-"""A rank's batches of an epoch, from any step on, as torch DataLoaders.
+"""A rank's batches, from any step on: read by the rank itself or by loader workers, with the same result.
 
-The datasets' items are whole batches, made by one vectorized fetch from memory that all processes of a node share:
-`num_workers=0` is right, and starting at a late step costs nothing.
+The rank's process decides which samples make a batch and sends their numbers; whoever reads them computes a function of
+(samples, seed, epoch) and nothing else.
 """
 
-from collections.abc import Sequence
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,9 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inq_ray.data.image_set import ImageSet
-from inq_ray.data.order import epoch_order, rank_slice
-from inq_ray.data.transforms import Augmentation
+from inq_ray.data.image_set import BadImage, Images
+from inq_ray.data.order import epoch_batches
+
+# Batches that each loader worker has ready or in work.
+_PREFETCH = 2
+# Bound of waiting for one batch of loader workers.
+WAIT_SECONDS = 1800.0
+# What loader workers import before they are forked, once for all of them.
+_PRELOADED = ["torch", "inq_ray.data.encoded_set"]
 
 
 class Batch(NamedTuple):
@@ -24,11 +32,78 @@ class Batch(NamedTuple):
         images: uint8 [n, C, H, W], not normalized.
         labels: int64 [n].
         step: Number of the global batch within the epoch.
+        bad: Images that are left out because they could not be read.
     """
 
     images: Tensor
     labels: Tensor
     step: int
+    bad: tuple[BadImage, ...] = ()
+
+
+class Request(NamedTuple):
+    """What a batch is made of.
+
+    Attributes:
+        split: Name of the set.
+        step: Number of the batch.
+        samples: int64 [n], numbers within the set.
+        augment: Seed and epoch; None = as in validation.
+    """
+
+    split: str
+    step: int
+    samples: Tensor
+    augment: tuple[int, int] | None
+
+
+class Loader:
+    """Batches of some sets, read by `num_workers` processes that live as long as the loader.
+
+    Attributes:
+        sets: By the name that requests use.
+        num_workers: 0 = the calling process reads.
+    """
+
+    def __init__(self, sets: Mapping[str, Images], *, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self.sets = dict(sets)
+        self.num_workers = num_workers
+        self._requests = _Requests()
+        processes: dict[str, Any] = {}
+        if num_workers:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(_PRELOADED)
+            processes = {
+                "multiprocessing_context": context,
+                "persistent_workers": True,
+                "prefetch_factor": _PREFETCH,
+                "timeout": WAIT_SECONDS,
+                "worker_init_fn": _begin_worker,
+            }
+        # It has a generator of its own: without one, starting an iteration draws from torch's global generator, and a
+        # run that was resumed would see other dropout than one that was not.
+        self._loader: DataLoader[Batch | _Failure] = DataLoader(
+            _Fetched(self.sets),
+            batch_size=None,
+            sampler=self._requests,
+            collate_fn=_same,
+            generator=torch.Generator(),
+            pin_memory=pin_memory,
+            num_workers=num_workers,
+            **processes,
+        )
+
+    def batches(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        """Yield the batches of requests, in their order.
+
+        Raises:
+            ValueError: The storage does not answer.
+        """
+        self._requests.current = requests
+        for batch in self._loader:
+            if isinstance(batch, _Failure):
+                raise ValueError(batch.reason)
+            yield batch
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
@@ -42,38 +117,36 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return num_samples // batch_size
 
 
-def train_loader(
-    images: ImageSet,
+def train_requests(
+    images: Images,
     indices: Tensor,
     *,
     batch_size: int,
     rank: int,
     world_size: int,
     seed: int,
-    augmentation: Augmentation,
     epoch: int,
-    start_step: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """Return this rank's part of every global batch of an epoch, from `start_step` on.
+    steps: range,
+    buffer: int = 8192,
+    split: str = "train",
+) -> Iterator[Request]:
+    """Yield what this rank's part of every global batch of an epoch is made of.
 
-    All ranks together see, at any world size, the same global batches with the same augmentation: a function of
-    (seed, epoch) alone.
+    All ranks together see every sample at most once. Where every order costs the same, they see the same global batches
+    at any world size: a function of (seed, epoch) alone. Where samples are read in groups, see
+    :class:`inq_ray.data.group_order.GroupOrder`.
 
     Args:
         images: The set that `indices` points into.
-        indices: int64 [n], the samples to train on.
+        indices: int64 [n], rising, the samples to train on.
         batch_size: Samples a global batch, over all ranks.
         rank: This process, 0 to world_size - 1.
         world_size: Number of processes.
         seed: Of the run.
-        augmentation: What may happen to an image.
         epoch: Counted over the whole run.
-        start_step: First global batch; those before it are not touched.
-        pin_memory: Whether batches come in page-locked memory, for copies to a GPU.
-
-    Returns:
-        A loader of `steps_per_epoch(n, batch_size) - start_step` batches.
+        steps: Global batches within the epoch, of `steps_per_epoch(n, batch_size)`; the others cost nothing.
+        buffer: Samples among which a rank shuffles where they are read in groups.
+        split: Name of the set in the loader.
 
     Raises:
         ValueError: There are fewer samples than a global batch has, or fewer in it than ranks.
@@ -81,38 +154,41 @@ def train_loader(
     num_steps = steps_per_epoch(len(indices), batch_size)
     if batch_size < world_size:
         raise ValueError(f"{batch_size=} (global) gives some of {world_size} ranks nothing; use at least {world_size}")
-    assert 0 <= start_step <= num_steps, (start_step, num_steps)
-    order = indices[epoch_order(len(indices), seed, epoch)]
-    batches = torch.split(order[: num_steps * batch_size], batch_size)
-    parts = [rank_slice(batch, rank, world_size) for batch in batches]
-    dataset = _Batches(images, parts, augmentation, seed, epoch)
-    return _loader(dataset, range(start_step, num_steps), pin_memory=pin_memory)
+    assert 0 <= steps.start <= num_steps and steps.stop <= num_steps, (steps, num_steps)
+    batches = epoch_batches(
+        images.groups,
+        indices,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
+        epoch=epoch,
+        buffer=buffer,
+    )
+    return (Request(split, step, batches[step], (seed, epoch)) for step in steps)
 
 
-def eval_loader(
-    images: ImageSet,
+def eval_requests(
     indices: Tensor,
     *,
     rank: int,
     world_size: int,
     batch_size: int = 250,
-    pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """Return this rank's share of fixed consecutive batches: batch i goes to rank i modulo world_size.
+    limit: int | None = None,
+    split: str = "validation",
+) -> Iterator[Request]:
+    """Yield this rank's share of fixed consecutive batches: batch i goes to rank i modulo world_size.
 
     A batch has the same samples at any world size, so that sums over batches do not depend on it, and every sample is
     in exactly one batch of one rank. A rank may have none.
 
     Args:
-        images: The set that `indices` points into.
         indices: int64 [n], the samples to evaluate, in this order.
         rank: This process, 0 to world_size - 1.
         world_size: Number of processes.
         batch_size: Samples a batch (the last one has the rest), at any world size.
-        pin_memory: Whether batches come in page-locked memory, for copies to a GPU.
-
-    Returns:
-        A loader of about `n / batch_size / world_size` batches, not augmented.
+        limit: Batches of all ranks together, at most.
+        split: Name of the set in the loader.
 
     Raises:
         ValueError: The batch size is not positive.
@@ -121,50 +197,44 @@ def eval_loader(
         raise ValueError(f"{batch_size=} must be at least 1")
     assert 0 <= rank < world_size, (rank, world_size)
     batches = torch.split(indices, batch_size) if len(indices) else ()
-    return _loader(_Batches(images, batches), range(rank, len(batches), world_size), pin_memory=pin_memory)
+    num_batches = len(batches) if limit is None else min(limit, len(batches))
+    return (Request(split, step, batches[step], None) for step in range(rank, num_batches, world_size))
+
+
+class _Requests:
+    """The sampler of a loader that outlives its epochs."""
+
+    def __init__(self) -> None:
+        self.current: Iterable[Request] = ()
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.current)
+
+
+class _Failure(NamedTuple):
+    """What a loader worker sends instead of a batch: an exception would come out wrapped in its traceback."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset[Batch]):
-    """Item i is batch i: one fetch by all its indices at once, augmented if asked for.
+class _Fetched(Dataset["Batch | _Failure"]):
+    """The batch of a request."""
 
-    Attributes:
-        images: The set.
-        samples: int64 [n] for each batch.
-        augmentation: What may happen to an image; None = nothing.
-        seed: For the augmentation.
-        epoch: For the augmentation.
-    """
+    sets: dict[str, Images]
 
-    images: ImageSet
-    samples: Sequence[Tensor]
-    augmentation: Augmentation | None = None
-    seed: int = 0
-    epoch: int = 0
-
-    def __getitem__(self, step: int) -> Batch:
-        samples = self.samples[step]
-        images = self.images.images.index_select(0, samples)
-        labels = self.images.labels.index_select(0, samples)
-        if self.augmentation is not None:
-            images = self.augmentation(images, samples, self.seed, self.epoch)
-        return Batch(images, labels, step)
+    def __getitem__(self, request: Request) -> "Batch | _Failure":
+        try:
+            images, labels, bad = self.sets[request.split].fetch(request.samples, request.augment)
+        except ValueError as error:
+            return _Failure(str(error))
+        return Batch(images, labels, request.step, bad)
 
 
-def _loader(dataset: _Batches, steps: range, *, pin_memory: bool) -> DataLoader[Batch]:
-    """Return a loader of whole items in the order of `steps`.
-
-    It has a generator of its own: without one, starting an iteration draws from torch's global generator, and a run
-    that was resumed would see other dropout than one that was not.
-    """
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=steps,
-        collate_fn=_same,
-        generator=torch.Generator(),
-        pin_memory=pin_memory,
-    )
+def _begin_worker(_: int) -> None:
+    """One thread each, and Ctrl-C is for the process that started them."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _same(batch: Any) -> Any:

@@ -1,10 +1,88 @@
 """Which sample comes when, and on which rank: pure functions, so that a run can go on from any step."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from inq_ray.data.counter_hash import counter_hash
+from inq_ray.data.group_order import GroupOrder
+
+
+class EpochBatches(Protocol):
+    """A rank's part of every global batch of an epoch."""
+
+    def __len__(self) -> int:
+        """Return the number of global batches."""
+        ...
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Return the samples of a step: int64 [n]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShuffledBatches:
+    """Global batches cut from one permutation of all samples; see :class:`EpochBatches`.
+
+    Attributes:
+        order: int64 [n], the samples in the order of the epoch.
+        batch_size: Samples a global batch.
+        rank: 0 to world_size - 1.
+        world_size: Number of ranks.
+    """
+
+    order: Tensor
+    batch_size: int
+    rank: int
+    world_size: int
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size
+
+    def __getitem__(self, step: int) -> Tensor:
+        batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        return rank_slice(batch, self.rank, self.world_size)
+
+
+def epoch_batches(
+    groups: NDArray[np.int64] | None,
+    indices: Tensor,
+    *,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    seed: int,
+    epoch: int,
+    buffer: int,
+) -> EpochBatches:
+    """Return a rank's part of the batches of an epoch.
+
+    Args:
+        groups: Boundaries of samples that are read together, int64 [G + 1]; None = all in any order.
+        indices: int64 [n], rising, the samples to order.
+        batch_size: Samples a global batch, over all ranks.
+        rank: 0 to world_size - 1.
+        world_size: Number of ranks.
+        seed: Of the run.
+        epoch: Counted over the whole run.
+        buffer: Samples among which a rank shuffles where there are groups.
+    """
+    if groups is None:
+        return ShuffledBatches(indices[epoch_order(len(indices), seed, epoch)], batch_size, rank, world_size)
+    return GroupOrder(
+        indices,
+        groups,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
+        epoch=epoch,
+        buffer=buffer,
+    )
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inq_ray.data.decode import Layout
 from inq_ray.data.image_set import ImageSet, SourceInfo, Split
@@ -94,7 +95,7 @@ class ParquetSource:
 
         num_bytes = self._num(split) * (_LABEL_BYTES + self._layout.num_bytes)
         path = shared_file(f"{split}-{_cache_key(shards, self._layout)}", num_bytes, write)
-        return _map(path, self._num(split), self._layout)
+        return ImageSet(*_map(path, self._num(split), self._layout), self.augmentation)
 
     def _num(self, split: Split) -> int:
         return sum(shard.num_rows for shard in self._shards[split])
@@ -167,12 +168,12 @@ def _cache_key(shards: Sequence[Shard], layout: Layout) -> str:
     return hashlib.sha256(repr((FORMAT_VERSION, facts, layout)).encode()).hexdigest()[:32]
 
 
-def _map(path: Path, num: int, layout: Layout) -> ImageSet:
-    """Map a decoded file: labels first, so that they are aligned, then images."""
+def _map(path: Path, num: int, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Map a decoded file, labels first, so that they are aligned; return images and labels."""
     raw = np.memmap(path, dtype=np.uint8, mode="r")
     with warnings.catch_warnings():
         # Read-only is what we want here; torch has no such tensors and warns.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         data = torch.from_numpy(raw)
     labels, images = torch.split(data, [num * _LABEL_BYTES, num * layout.num_bytes])
-    return ImageSet(images.view(num, layout.channels, layout.height, layout.width), labels.view(torch.int64))
+    return images.view(num, layout.channels, layout.height, layout.width), labels.view(torch.int64)

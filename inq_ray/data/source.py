@@ -1,13 +1,15 @@
-"""A name or a path -> data to train and test on."""
+"""A name, a path or an address -> data to train and test on."""
 
-import re
 from pathlib import Path
 from typing import Protocol
 
-from inq_ray.data.image_set import ImageSet, SourceInfo, Split
-from inq_ray.data.transforms import Augmentation
+from inq_ray.data.address import locate
+from inq_ray.data.image_set import Images, SourceInfo, Split
+from inq_ray.data.preset import Policy, Preset
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_LAYOUTS = (
+    "a folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG, or Parquet in Hugging Face's layout (train-*.parquet, ...)"
+)
 
 
 class Source(Protocol):
@@ -15,24 +17,33 @@ class Source(Protocol):
 
     Attributes:
         info: Facts, known without decoding.
-        augmentation: What training on it does to images, unless told otherwise.
     """
 
-    info: SourceInfo
-    augmentation: Augmentation
+    @property
+    def info(self) -> SourceInfo: ...
 
-    def split(self, split: Split) -> ImageSet:
-        """Return the decoded images of "train" or "test"."""
+    def split(self, split: Split) -> Images:
+        """Return the images of "train" or "test".
+
+        Raises:
+            ValueError: There is no such split, or it cannot be read.
+        """
         ...
 
 
-def open_source(data: str) -> Source:
+def open_source(
+    data: str, *, preset: Preset | None = None, policy: Policy | None = None, index_folder: Path | None = None
+) -> Source:
     """Open data without decoding them.
 
     Args:
-        data: "digits", or a folder or file of Parquet in the layout of the Hugging Face hub: train-*.parquet and
-            test-*.parquet or validation-*.parquet, with a struct column `image` or `img` {bytes, path} and an integer
-            column `label`.
+        data: "digits"; a folder with train/ and val/ of a folder for each class; a folder, file or glob of Parquet in
+            the layout of the Hugging Face hub: train-*.parquet and test-*.parquet or validation-*.parquet, with a struct
+            column `image` or `img` {bytes, path} and an integer column `label`. Paths, or addresses (s3://, gs://,
+            hdfs://, file://).
+        preset: How the network wants to see images; plays no part for small images of one size, kept in memory.
+        policy: What training does to images.
+        index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
 
     Returns:
         The source.
@@ -40,14 +51,25 @@ def open_source(data: str) -> Source:
     Raises:
         ValueError: There is no such data, or it is not of this layout; one line that names what is wrong.
     """
+    preset, policy = preset or Preset(), policy or Policy()
+    source = _open(data, preset, policy, index_folder)
+    if source.info.is_streamed or (policy.auto_augment == "none" and policy.random_erasing == 0):
+        return source
+    from inq_ray.data.policy_set import PolicySource
+
+    return PolicySource(source, policy)
+
+
+def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None) -> Source:
     if data == "digits":
         from inq_ray.data.digits import DigitsSource
 
         return DigitsSource()
     if not data:
-        raise ValueError("no data given: pass 'digits', or a folder of Parquet")
-    if _ADDRESS.match(data):
-        raise ValueError(f"{data=} is an address; only local folders are read: copy the files, and pass their folder")
+        raise ValueError(f"no data given: pass 'digits', {_LAYOUTS}")
+    from inq_ray.data.image_folder import FolderSource, is_image_folder
     from inq_ray.data.parquet import ParquetSource
 
-    return ParquetSource(Path(data).expanduser().absolute())
+    if "*" not in data and is_image_folder(location := locate(data)):
+        return FolderSource(location, preset, policy, index_folder)
+    return ParquetSource(data, preset, policy)

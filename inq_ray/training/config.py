@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
 
 LrSchedule = Literal["cosine", "step", "constant"]
+Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
+AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -27,12 +30,44 @@ class DataConfig:
     """What is trained and tested on."""
 
     data: str = "digits"
-    """"digits" (handwritten digits of scikit-learn), or a folder or file of Parquet in Hugging Face's layout."""
+    """digits (scikit-learn's), a folder of train/CLASS/ and val/CLASS/, or Parquet; a path, or one such as s3://b/c."""
     holdout: int = 0
     """Training images to hold out and to validate on instead of the test set, for choosing hyperparameters."""
+    loader_workers: int | None = None
+    """Processes of each worker that read and decode images (also -j); by default its CPUs, none for data in memory."""
+    shuffle_buffer: int = 8192
+    """Images among which a worker shuffles Parquet that is read while training; their files are held in memory."""
+    skip_bad_images: int = 0
+    """Images that may be unreadable: they are left out and counted. With more the run ends and names one."""
+    crop_size: int | None = None
+    """Pixels of a side that the network is given; by default as its weights state."""
+    train_crop_size: int | None = None
+    """Pixels of a side in training, if not --crop-size."""
+    resize_size: int | None = None
+    """Pixels of the shorter side before the center crop of validation; by default as the weights state."""
+    interpolation: Interpolation = "auto"
+    """Of resizing; auto is as the weights state."""
+    auto_augment: AutoAugment = "none"
+    """Policy of augmentation after crop and flip."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle of a training image is erased."""
 
     def __post_init__(self) -> None:
         _check_at_least("--holdout", self.holdout, 0)
+        _check_at_least("--shuffle-buffer", self.shuffle_buffer, 1)
+        _check_at_least("--skip-bad-images", self.skip_bad_images, 0)
+        for flag, value, least in (
+            ("--loader-workers", self.loader_workers, 0),
+            ("--crop-size", self.crop_size, 1),
+            ("--train-crop-size", self.train_crop_size, 1),
+            ("--resize-size", self.resize_size, 1),
+        ):
+            if value is not None:
+                _check_at_least(flag, value, least)
+        _check_choice("--interpolation", self.interpolation, Interpolation)
+        _check_choice("--auto-augment", self.auto_augment, AutoAugment)
+        if not 0 <= self.random_erasing <= 1:
+            raise ValueError(f"--random-erasing must be in [0, 1], got {self.random_erasing}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +75,11 @@ class NetworkConfig:
     """The network."""
 
     arch: str = "digits_cnn"
-    """A classification network of torchvision, cifar_resnet20, 32, 44, 56 or 110, or digits_cnn."""
+    """A network of torchvision, timm/NAME, cifar_resnet20 (to 110), digits_cnn, or your own as module:function."""
     weights: str | None = None
-    """File of trained weights: .safetensors, or a state dict of torch (.pth), which is read without unpickling code."""
+    """File of trained weights (.safetensors, or a state dict such as .pth), or torchvision's name, such as DEFAULT."""
+    replace_head: bool = False
+    """Take weights of another number of classes, all but the last layer's, which starts fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +110,8 @@ class TrainingConfig:
 
     epochs: int = 4
     """Epochs of re-training per stage (of training in all with --plain)."""
+    epochs_total: int | None = None
+    """Epochs of re-training over all stages, dealt out evenly, earlier stages first; instead of --epochs."""
     float_epochs: int = 0
     """Epochs of plain training before the first stage, for a network that comes without trained weights."""
     batch_size: int = 256
@@ -103,6 +142,22 @@ class TrainingConfig:
     """Of training; auto is bf16 on GPUs, float32 on CPUs. Accuracy is always measured in float32."""
     channels_last: bool = True
     """Memory format of images and convolutions."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes in training."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 = off. With --cutmix too, each batch is either."""
+    cutmix: float = 0.0
+    """Alpha of cutmix; 0 = off."""
+    clip_grad_norm: float | None = None
+    """Largest norm of the gradient of all live weights; longer ones are shortened to it."""
+    ema_decay: float | None = None
+    """Decay of a moving average of each stage's weights, which is validated and goes on; by default there is none."""
+    compile: bool = False
+    """Compile the network by torch.compile."""
+    sync_batchnorm: bool = False
+    """BatchNorm over all workers' images together (GPUs only)."""
+    limit_batches: int | None = None
+    """Steps of an epoch, and batches of 250 validation images, at most: for a trial."""
 
     def __post_init__(self) -> None:
         for flag, value, least in (
@@ -111,6 +166,8 @@ class TrainingConfig:
             ("--batch-size", self.batch_size, 1),
             ("--accumulate", self.accumulate, 1),
             ("--seed", self.seed, 0),
+            ("--epochs-total", 0 if self.epochs_total is None else self.epochs_total, 0),
+            ("--limit-batches", 1 if self.limit_batches is None else self.limit_batches, 1),
         ):
             _check_at_least(flag, value, least)
         if self.seed >= 2**63:
@@ -118,7 +175,12 @@ class TrainingConfig:
         for flag, rate in (("--lr", self.lr), ("--float-lr", self.float_lr), ("--lr-step-epochs", self.lr_step_epochs)):
             if not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"{flag} must be above 0, got {rate}")
-        for flag, rate in (("--weight-decay", self.weight_decay), ("--warmup-epochs", self.warmup_epochs)):
+        for flag, rate in (
+            ("--weight-decay", self.weight_decay),
+            ("--warmup-epochs", self.warmup_epochs),
+            ("--mixup", self.mixup),
+            ("--cutmix", self.cutmix),
+        ):
             if not (math.isfinite(rate) and rate >= 0):
                 raise ValueError(f"{flag} must be 0 or above, got {rate}")
         if not 0 <= self.momentum < 1:
@@ -127,6 +189,12 @@ class TrainingConfig:
             raise ValueError("--nesterov needs a --momentum above 0")
         if not 0 < self.lr_gamma <= 1:
             raise ValueError(f"--lr-gamma must be in (0, 1], got {self.lr_gamma}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"--label-smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.clip_grad_norm is not None and not (math.isfinite(self.clip_grad_norm) and self.clip_grad_norm > 0):
+            raise ValueError(f"--clip-grad-norm must be above 0, got {self.clip_grad_norm}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"--ema-decay must be in (0, 1), got {self.ema_decay}")
         _check_choice("--lr-schedule", self.lr_schedule, LrSchedule)
         _check_choice("--precision", self.precision, Precision)
 
@@ -157,6 +225,10 @@ class OutputConfig:
     """Name of the run and of its folder; by default network, bits and time."""
     overwrite: bool = False
     """Delete an earlier run of the same name."""
+    print_freq: int | None = None
+    """Steps between printed lines of progress (also -p); by default a line a minute, or a live one on a terminal."""
+    track: tuple[str, ...] = ()
+    """Where metrics go beside the run's folder: tensorboard, mlflow, wandb."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
@@ -168,6 +240,8 @@ class OutputConfig:
             raise ValueError(
                 f"--storage-path must be a folder that every node sees, got the address {self.storage_path!r}"
             )
+        if self.print_freq is not None:
+            _check_at_least("--print-freq", self.print_freq, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +270,24 @@ class RunConfig:
             raise ValueError(f"--plain trains for --epochs: set --float-epochs 0, got {training.float_epochs}")
         if self.plain and training.epochs == 0:
             raise ValueError("--plain needs --epochs of at least 1, got 0")
+        if self.plain and training.epochs_total is not None:
+            raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
+        if training.sync_batchnorm and not self.cluster.use_gpu:
+            raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
+
+    @property
+    def stage_epochs(self) -> tuple[int, ...]:
+        """Epochs of each stage; none of a plain run."""
+        num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
+        total = self.training.epochs_total
+        if total is None:
+            return (self.training.epochs,) * num_stages
+        return tuple(total // num_stages + (stage < total % num_stages) for stage in range(num_stages))
+
+    @property
+    def float_epochs(self) -> int:
+        """Epochs of training before the first stage; of all training of a plain run."""
+        return self.training.epochs if self.plain else self.training.float_epochs
 
     def replace(self, **sections: dict[str, Any]) -> "RunConfig":
         """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
@@ -261,7 +353,7 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         if isinstance(value, list) and all(_is_a(entry, element) for entry in value):
             return tuple(map(element, value))
     elif _is_a(value, kind):
-        return float(value) if kind is float else value
+        return float(value) if kind in (float, float | None) and value is not None else value
     elif typing.get_origin(kind) is Literal:
         raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
     raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
@@ -273,6 +365,8 @@ _IN_WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
     str | None: "a text or null",
+    int | None: "a whole number or null",
+    float | None: "a number or null",
     tuple[float, ...]: "a list of numbers",
     tuple[str, ...]: "a list of texts",
 }
@@ -282,8 +376,9 @@ def _is_a(value: Any, kind: Any) -> bool:
     """Whether a JSON value is of a field's type; of a choice it has to be text, its section looks further."""
     if kind is float:
         return type(value) is float or (type(value) is int and abs(value) <= 2**53)
-    if kind == str | None:
-        return value is None or isinstance(value, str)
+    if isinstance(kind, types.UnionType):  # ... | None
+        inner = next(option for option in typing.get_args(kind) if option is not type(None))
+        return value is None or _is_a(value, inner)
     if typing.get_origin(kind) is Literal:
         return isinstance(value, str)
     return type(value) is kind

@@ -1,0 +1,96 @@
+"""Images as the bytes of their files, read, decoded and transformed when they are asked for."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inq_ray.data.image_set import BadImage, Samples
+from inq_ray.data.image_transform import ImageTransform
+
+
+class Encoded(NamedTuple):
+    """One image as it is stored.
+
+    Attributes:
+        name: Its file, with the row where a file holds many.
+        data: The file's bytes; None where they could not be read.
+        label: Its class.
+        error: Why there are no bytes.
+    """
+
+    name: str
+    data: bytes | None
+    label: int
+    error: str | None = None
+
+
+class Reader(Protocol):
+    """Where encoded images come from.
+
+    It is sent to loader workers: pickled it is small, files are opened when they are needed, and its memory does not
+    grow with the number of images.
+    """
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """See :class:`inq_ray.data.image_set.Images`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
+        """Read some images, in this order.
+
+        Raises:
+            ValueError: The storage does not answer; a single unreadable image is an `Encoded` with an error.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """One split whose images are decoded when asked for.
+
+    Attributes:
+        reader: The encoded images.
+        transform: From bytes to pixels of one size.
+    """
+
+    reader: Reader
+    transform: ImageTransform
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The reader's."""
+        return self.reader.groups
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
+        """Read, decode and transform some samples; see :meth:`inq_ray.data.image_set.Images.fetch`."""
+        images: list[Tensor] = []
+        labels: list[int] = []
+        bad: list[BadImage] = []
+        for sample, encoded in zip(samples.tolist(), self.reader.read(samples.numpy()), strict=True):
+            try:
+                images.append(self._pixels(encoded, sample, augment))
+                labels.append(encoded.label)
+            except ValueError as error:
+                bad.append(BadImage(sample, encoded.name, str(error)))
+        size = self.transform.preset.train_size if augment is not None else self.transform.preset.crop_size
+        # Pixels of one place side by side, as decoders write them and channels-last convolutions want them.
+        pixels = [image.permute(1, 2, 0) for image in images]
+        stacked = torch.stack(pixels) if pixels else torch.empty(0, size, size, 3, dtype=torch.uint8)
+        return Samples(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), tuple(bad))
+
+    def _pixels(self, encoded: Encoded, sample: int, augment: tuple[int, int] | None) -> Tensor:
+        if encoded.data is None:
+            raise ValueError(encoded.error)
+        if augment is None:
+            return self.transform.evaluate(encoded.data)
+        return self.transform.train(encoded.data, sample, *augment)
