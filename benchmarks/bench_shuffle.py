@@ -1,0 +1,69 @@
+"""How good the shuffle by groups is: the mean number of distinct classes in a global batch, against a true shuffle's.
+
+The set has as many images as ImageNet, 1000 classes of 1,280, in groups of 100: once sorted by class, as a folder is
+listed, and once in random order, as jobs/make_parquet.py writes it.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from inq_ray.data.group_order import BUFFER, LANES, GroupOrder
+
+NUM_CLASSES = 1000
+PER_CLASS = 1280
+GROUP = 100
+BATCH_SIZE = 256
+NUM_BATCHES = 256
+
+
+def by_groups(labels: NDArray[np.int64], world_size: int, buffer: int) -> float:
+    """Returns the mean number of classes in the first global batches of an epoch, in the order that training has."""
+    num = len(labels)
+    orders = [
+        GroupOrder(
+            torch.arange(num),
+            np.append(np.arange(0, num, GROUP), num),
+            batch_size=BATCH_SIZE,
+            rank=rank,
+            world_size=world_size,
+            seed=0,
+            epoch=0,
+            buffer=buffer,
+        )
+        for rank in range(world_size)
+    ]
+    return mean_classes(labels, [torch.cat([order[step] for order in orders]).numpy() for step in range(NUM_BATCHES)])
+
+
+def by_true_shuffle(labels: NDArray[np.int64]) -> float:
+    """Returns the same of a permutation of all samples."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    return mean_classes(labels, np.split(order[: NUM_BATCHES * BATCH_SIZE], NUM_BATCHES))
+
+
+def mean_classes(labels: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:
+    """Returns the mean number of distinct labels."""
+    return float(np.mean([len(np.unique(labels[batch])) for batch in batches]))
+
+
+def main() -> None:
+    """Prints the table."""
+    by_class = np.repeat(np.arange(NUM_CLASSES), PER_CLASS)
+    shuffled = np.random.default_rng(1).permutation(by_class)
+    columns = [(1, BUFFER), (8, BUFFER), (1, 8 * BUFFER), (8, 8 * BUFFER)]
+    table = Table(title=f"Mean number of classes in a global batch of {BATCH_SIZE}; groups of {GROUP}, {LANES} lanes")
+    table.add_column("order in the files")
+    for world_size, buffer in columns:
+        table.add_column(f"{world_size} rank{'s' * (world_size > 1)}, buffer {buffer}", justify="right")
+    table.add_column("true shuffle", justify="right")
+    for name, labels in (("sorted by class", by_class), ("random", shuffled)):
+        figures = [by_groups(labels, *column) for column in columns]
+        table.add_row(name, *(f"{figure:.1f}" for figure in (*figures, by_true_shuffle(labels))))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
