@@ -11,8 +11,8 @@ keeps `buffer` samples at a time:
 The lanes are there for loader workers: torch's DataLoader hands step s to worker s modulo W, so that a worker meets
 its own lanes only, where W divides LANES, and reads and holds only their windows. The order does not know of W.
 
-Quality, by benchmarks/bench_shuffle.py: the mean number of distinct classes in a global batch of 256, for 1000 classes of
-1,280 images, in groups of 100; the true shuffle has 226.
+Quality, by benchmarks/bench_shuffle.py: the mean number of distinct classes in a global batch of 256, of 1000 classes
+of 1,280 images, in groups of 100; a true shuffle has 226.
 
     order in the files    1 rank    8 ranks    with an eightfold buffer    1 rank    8 ranks
     sorted by class          7.9       45.8                                  43.3      168.1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from inq_ray.data.order import rank_slice
 
 
 @st.composite
-def settings(draw: st.DrawFn) -> dict[str, object]:
+def settings(draw: st.DrawFn) -> dict[str, Any]:
     """Sets of unequal, also empty, groups; some samples held out; any split over ranks."""
     sizes = draw(st.lists(st.integers(0, 12), min_size=1, max_size=25))
     groups = np.cumsum([0, *sizes])
@@ -32,13 +33,13 @@ def settings(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-def all_ranks(**options: object) -> list[GroupOrder]:
-    return [GroupOrder(rank=rank, **options) for rank in range(options["world_size"])]  # type: ignore[arg-type,call-overload]
+def all_ranks(**options: Any) -> list[GroupOrder]:
+    return [GroupOrder(rank=rank, **options) for rank in range(options["world_size"])]
 
 
 def brute_force(
     indices: torch.Tensor,
-    groups: np.ndarray,  # type: ignore[type-arg]
+    groups: np.ndarray,
     batch_size: int,
     rank: int,
     world_size: int,
@@ -83,42 +84,40 @@ def brute_force(
 
 
 @given(settings())
-def test_equal_to_brute_force(options: dict[str, object]) -> None:
+def test_equal_to_brute_force(options: dict[str, Any]) -> None:
     for rank, order in enumerate(all_ranks(**options)):
-        assert [order[step].tolist() for step in range(len(order))] == brute_force(rank=rank, **options)  # type: ignore[arg-type]
+        assert [order[step].tolist() for step in range(len(order))] == brute_force(rank=rank, **options)
 
 
 @given(settings())
-def test_every_step_once_from_any_step_and_alike(options: dict[str, object]) -> None:
+def test_every_step_once_from_any_step_and_alike(options: dict[str, Any]) -> None:
     indices, batch_size, world_size = options["indices"], options["batch_size"], options["world_size"]
-    assert isinstance(indices, torch.Tensor)
-    num_steps = len(indices) // batch_size  # type: ignore[operator]
+    num_steps = len(indices) // batch_size
     seen = []
     for rank, order in enumerate(all_ranks(**options)):
         assert len(order) == num_steps
         backwards = [order[step] for step in reversed(range(num_steps))][::-1]
-        again = GroupOrder(rank=rank, **options)  # type: ignore[arg-type]
+        again = GroupOrder(rank=rank, **options)
         for step, samples in enumerate(backwards):
             assert samples.dtype == torch.int64
             assert torch.equal(samples, again[step])
-            assert len(samples) == len(rank_slice(torch.arange(batch_size), rank, world_size))  # type: ignore[arg-type]
+            assert len(samples) == len(rank_slice(torch.arange(batch_size), rank, world_size))
             seen += samples.tolist()
-    assert len(seen) == len(set(seen)) == num_steps * batch_size  # type: ignore[operator]
+    assert len(seen) == len(set(seen)) == num_steps * batch_size
     assert set(seen) <= set(indices.tolist())
 
 
 @given(settings())
-def test_reads_are_hardly_more_than_groups(options: dict[str, object]) -> None:
+def test_reads_are_hardly_more_than_groups(options: dict[str, Any]) -> None:
     """A lane that goes through its steps reads a group once, if it holds what it has read until its window is done."""
     groups, world_size = options["groups"], options["world_size"]
-    assert isinstance(groups, np.ndarray)
     reads = 0
     for order in all_ranks(**options):
         for lane in range(LANES):
             samples = [sample for step in range(lane, len(order), LANES) for sample in order[step].tolist()]
             found = np.searchsorted(groups, samples, side="right") - 1
             reads += len(set(found.tolist()))
-    assert reads <= len(groups) - 1 + world_size * LANES  # type: ignore[operator]
+    assert reads <= len(groups) - 1 + world_size * LANES
 
 
 def test_a_step_holds_no_more_than_two_windows_of_groups() -> None:
@@ -151,7 +150,7 @@ def test_the_order_stays_the_same_for_ever() -> None:
 
 def test_no_such_step() -> None:
     order = GroupOrder(torch.arange(9), np.array([0, 9]), batch_size=4, rank=0, world_size=1, seed=0, epoch=0)
-    assert sum(len(samples) for samples in order) == 8  # type: ignore[attr-defined]
+    assert sum(len(samples) for samples in order) == 8
     for step in (-1, 2):
         with pytest.raises(IndexError):
             order[step]
