@@ -105,6 +105,25 @@ class SGD(torch.optim.SGD):
         if param in self._live:
             self._drop_momentum(param)
 
+    def live_grad(self, param: Tensor) -> Tensor | None:
+        """The gradient of live weights: ``param.grad`` with +0.0 at frozen ones, which is what a step goes by.
+
+        Args:
+            param: a parameter of this optimizer.
+
+        Returns:
+            float, the parameter's shape: a copy where some of it is frozen, ``param.grad`` itself where nothing is.
+            None where there is no gradient, or no live weight.
+        """
+        if param.grad is None or param not in self._live:
+            return param.grad
+        live = self._live[param]
+        if live is None:
+            return None
+        grad = torch.empty_like(param).copy_(param.grad)
+        _keep_live(grad, live)
+        return grad
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
 

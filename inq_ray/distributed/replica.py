@@ -4,7 +4,7 @@ Tensors go over the wire as bytes. So any dtype works on any backend, NaN payloa
 with gloo and nccl; a no-op without a process group or with one rank.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.distributed as dist
@@ -13,7 +13,15 @@ from torch import Tensor
 from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.wire import rank, wire_device, world_size
 
-__all__ = ["DEFAULT_BUCKET_BYTES", "broadcast_tensors", "rank", "sum_counts", "world_size"]
+__all__ = [
+    "DEFAULT_BUCKET_BYTES",
+    "broadcast_tensors",
+    "largest",
+    "of_rank_0",
+    "rank",
+    "sum_counts",
+    "world_size",
+]
 
 DEFAULT_BUCKET_BYTES = 25_000_000
 
@@ -44,12 +52,34 @@ def sum_counts(counts: Tensor) -> Tensor:
     Args:
         counts: any shape, the same on every rank; left as it is.
     """
-    total = counts.detach().clone()
+    return _exchanged(counts, dist.all_reduce)
+
+
+def largest(values: Tensor) -> Tensor:
+    """Returns the largest of each value over all ranks, on every rank, in a new tensor.
+
+    Args:
+        values: any shape, the same on every rank; left as it is.
+    """
+    return _exchanged(values, lambda on_wire: dist.all_reduce(on_wire, dist.ReduceOp.MAX))
+
+
+def of_rank_0(values: Tensor) -> Tensor:
+    """Returns rank 0's values on every rank, in a new tensor; one small message, and nothing is checked.
+
+    Args:
+        values: any shape and dtype that the backend takes, the same on every rank; left as it is.
+    """
+    return _exchanged(values, lambda on_wire: dist.broadcast(on_wire, src=0))
+
+
+def _exchanged(values: Tensor, exchange: Callable[[Tensor], object]) -> Tensor:
+    result = values.detach().clone()
     if world_size() == 1:
-        return total
-    on_wire = total.to(wire_device(total.device))
-    dist.all_reduce(on_wire)
-    return on_wire.to(total.device)
+        return result
+    on_wire = result.to(wire_device(result.device))
+    exchange(on_wire)
+    return on_wire.to(result.device)
 
 
 def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[Tensor]]:

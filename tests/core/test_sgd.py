@@ -401,3 +401,24 @@ def test_gradients_of_another_layout() -> None:
             by.step()
     for mine, other, each in zip(ours, theirs, frozen, strict=True):
         assert bits(mine[~each]) == bits(other[~each])
+
+
+def test_the_live_gradient_is_what_a_step_goes_by() -> None:
+    params = random_params(0)
+    set_gradients(params, 0)
+    optimizer = SGD(params)
+    params[3].grad = None
+    frozen = random_frozen(params, 0.5)
+    optimizer.freeze(params[1], frozen[1])
+    optimizer.freeze(params[2], torch.ones_like(frozen[2]))
+    gradient = params[1].grad
+    assert gradient is not None
+    gradient[frozen[1]] = math.nan
+    given = bits(gradient)
+    live = optimizer.live_grad(params[1])
+    assert live is not None
+    assert bits(live) == bits(torch.where(frozen[1], 0.0, gradient))
+    assert bits(gradient) == given
+    assert optimizer.live_grad(params[0]) is params[0].grad
+    assert optimizer.live_grad(params[2]) is None
+    assert optimizer.live_grad(params[3]) is None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.distributed.replica import broadcast_tensors, rank, sum_counts, world_size
+from inq_ray.distributed.replica import broadcast_tensors, largest, of_rank_0, rank, sum_counts, world_size
 from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, gather_bytes, tensor_to_bytes
 from tests.ranks import rank_outcomes, run_ranks
 
@@ -92,3 +92,26 @@ def test_without_a_process_group_everything_is_a_no_op() -> None:
     before = as_bytes(tensors)
     broadcast_tensors(tensors)
     assert as_bytes(tensors) == before
+
+
+def largest_and_first() -> tuple[list[float], list[float], list[float]]:
+    values = torch.tensor([float(rank()), -float(rank()), 5.0], dtype=torch.float64)
+    given = values.clone()
+    answers = largest(values), of_rank_0(values)
+    assert values.equal(given)
+    return answers[0].tolist(), answers[1].tolist(), given.tolist()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_largest_and_those_of_rank_0_are_everybodys(size: int) -> None:
+    for place, (most, first, given) in enumerate(run_ranks(largest_and_first, size)):
+        assert most == [size - 1, 0.0, 5.0]
+        assert first == [0.0, 0.0, 5.0]
+        assert given[0] == place
+
+
+def test_without_a_process_group_values_are_ones_own() -> None:
+    values = torch.tensor([3.0, 4.0])
+    for exchanged in (largest(values), of_rank_0(values)):
+        assert exchanged.equal(values)
+        assert exchanged.data_ptr() != values.data_ptr()

@@ -1,0 +1,123 @@
+"""Moving averages of the weights that are trained."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.models.selection import unwrap
+
+
+class Ema:
+    """Exponential moving averages of trained weights and float buffers: s <- s + (1 - decay) · (w - s) at each step.
+
+    As torchvision's reference averages (ExponentialMovingAverage of references/classification/utils.py): BatchNorm's
+    statistics are averaged too, integer buffers are not, and there is no correction of the start, since averages begin
+    as the weights themselves. Its decay is one of an update; an update after every step, as here, is its
+    ``--model-ema-steps 1``.
+
+    A frozen weight keeps its bits: with s = w the difference is +0.0, whatever the decay, and adding or subtracting it
+    gives s. (Only -0.0 would turn into +0.0, and no level is -0.0.) For that, averages have to begin anew where weights
+    were frozen: :meth:`reset` after each stage's quantization, :meth:`store` before it.
+
+    Weights are the same bits on every rank, so their averages are. BatchNorm's statistics are each rank's own while it
+    trains; wherever averages are put into the model they are rank 0's.
+
+    Args:
+        model: the network, wrapped or not.
+        decay: share of the average that an update keeps, in [0, 1); 0 is the network itself.
+
+    Raises:
+        ValueError: the decay is out of range.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"the decay of averages must be in [0, 1), got {decay}: take one near 1, such as 0.999")
+        self.model = unwrap(model)
+        self.decay = decay
+        self._averages: dict[str, Tensor] = {}
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew with the network as it is: after a stage's quantization, and where other weights are trained."""
+        self._places = {
+            f"{path}.{key}" if path else key: (module, key)
+            for path, module in self.model.named_modules()
+            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            if tensor.requires_grad or (tensor.is_floating_point() and not isinstance(tensor, nn.Parameter))
+        }
+        self._averages = {
+            name: tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+            for name, tensor in self._current().items()
+        }
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the network as it is into the averages; after every optimizer step."""
+        averages = list(self._averages.values())
+        tensors = [tensor.to(average.dtype) for tensor, average in zip(self._current().values(), averages, strict=True)]
+        torch._foreach_lerp_(averages, tensors, 1 - self.decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Within the block the network is its average, for validation; afterwards it has its own bits back.
+
+        Every rank enters it together.
+        """
+        own = {name: tensor.detach().clone() for name, tensor in self._current().items()}
+        self.store()
+        try:
+            yield
+        finally:
+            _copy(own, self._current())
+
+    def store(self) -> None:
+        """Makes the network its average for good: at a stage's end, so that the next stage quantizes the average.
+
+        Every rank calls it.
+        """
+        broadcast_tensors(
+            {
+                name: average
+                for (name, average), tensor in zip(self._averages.items(), self._current().values(), strict=True)
+                if not isinstance(tensor, nn.Parameter)
+            }
+        )
+        _copy(self._averages, self._current())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the averages, float32 (float64 of float64), by the names of parameters and buffers."""
+        return {name: average.clone() for name, average in self._averages.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Goes on from averages of :meth:`state_dict`.
+
+        Raises:
+            ValueError: they are those of another network, or of one of which other weights are trained; names them.
+                Nothing was changed then.
+        """
+        for name, average in self._averages.items():
+            if name not in state_dict:
+                raise ValueError(f"the averages lack {name}")
+            if state_dict[name].shape != average.shape:
+                shapes = f"{tuple(state_dict[name].shape)}, the network's {tuple(average.shape)}"
+                raise ValueError(f"the average of {name} has shape {shapes}")
+        unknown = sorted(state_dict.keys() - self._averages.keys())
+        if unknown:
+            raise ValueError(f"there are averages of what is not averaged: {', '.join(unknown[:5])}")
+        _copy(state_dict, self._averages)
+
+    def _current(self) -> dict[str, Tensor]:
+        """The network's tensors that are averaged: parameters that are trained, float buffers."""
+        return {name: getattr(module, key) for name, (module, key) in self._places.items()}
+
+
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
+    """Writes tensors into those of the same names, in place."""
+    for name, tensor in tensors.items():
+        to[name].copy_(tensor)
