@@ -1,0 +1,310 @@
+"""Where data lie: a path of this machine, or an address of a storage, read in one way with retries.
+
+    ~/imagenet, /data/imagenet, file:///data/imagenet    this machine
+    s3://bucket/imagenet                                 S3, or what speaks like it (AWS_ENDPOINT_URL)
+    gs://bucket/imagenet                                 Google Cloud Storage
+    hdfs://host:8020/imagenet, hdfs:///imagenet          Hadoop
+
+Keys, endpoint and region come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL,
+AWS_REGION; GOOGLE_APPLICATION_CREDENTIALS) or the files of the storage's own tools, never from the address: addresses
+are printed and saved. For a bucket that is open to all, s3://anonymous@bucket/path uses no keys.
+"""
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.fs as pafs
+
+from inq_ray.data.retry import MissingError, UnreadableError, reason, retry
+
+__all__ = ["Location", "MissingError", "UnreadableError", "expand", "locate", "retry"]
+
+SCHEMES = ("file", "gs", "hdfs", "s3")
+CONNECT_SECONDS = 10.0
+# Of silence: as long as bytes come, however slowly, nothing is cut off.
+SILENCE_SECONDS = 30.0
+# google-cloud-cpp tries again by itself; the growing pauses are ours.
+_GOOGLE_SECONDS = 10
+
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_Result = TypeVar("_Result")
+_GLOB = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, there or not. Cheap to pickle: access is opened anew in each process, and no key is within.
+
+    Attributes:
+        root: Which file system: "" for this machine's, else "s3://bucket", "gs://bucket", "hdfs://host:port".
+        path: Within that file system, as pyarrow wants it: absolute, or "bucket/key".
+        name: As users write it.
+    """
+
+    root: str
+    path: str
+    name: str
+
+    @property
+    def fs(self) -> pafs.FileSystem:
+        """The file system, opened once in each process.
+
+        Raises:
+            ValueError: It cannot be opened.
+        """
+        return _file_system(self.root)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path of this machine."""
+        return not self.root
+
+    def join(self, child: str) -> "Location":
+        """Return what lies below: a name, or several with slashes."""
+        return Location(self.root, _join(self.path, child), _join(self.name, child))
+
+    def info(self) -> pafs.FileInfo:
+        """Return type and size.
+
+        Raises:
+            ValueError: There is nothing there, or the storage fails.
+        """
+        found = self._look()
+        if found.type == pafs.FileType.NotFound:
+            raise MissingError(self._missing())
+        return found
+
+    def exists(self) -> bool:
+        """Return whether there is something there.
+
+        Raises:
+            ValueError: The storage fails.
+        """
+        return bool(self._look().type != pafs.FileType.NotFound)
+
+    def list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        """Return what is in the folder, sorted by path; `relative` turns their paths into names.
+
+        Raises:
+            ValueError: There is no such folder, or the storage fails.
+        """
+        selector = pafs.FileSelector(self.path, recursive=recursive)
+        try:
+            return sorted(self._retry(lambda: self.fs.get_file_info(selector)), key=lambda info: info.path)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"cannot list {self.name}: the name of a file there is not UTF-8; rename it") from error
+
+    def relative(self, info: pafs.FileInfo) -> str:
+        """Return the path of something listed here, from here."""
+        return str(info.path).removeprefix(self.path.rstrip("/") + "/")
+
+    def read(self, num_bytes: int | None = None) -> bytes:
+        """Return the contents.
+
+        Args:
+            num_bytes: How many they are, where that is known: fewer are taken for a connection that broke.
+
+        Raises:
+            UnreadableError: The file is missing or closed to us.
+            ValueError: The storage fails.
+        """
+
+        def read() -> bytes:
+            if self.is_local:  # also paths that are not UTF-8
+                return Path(self.path).read_bytes()
+            with self.fs.open_input_file(self.path) as file:
+                data: bytes = file.read()
+            if num_bytes is not None and len(data) < num_bytes:
+                raise ConnectionResetError(f"{len(data)} bytes came of {num_bytes}")
+            return data
+
+        return self._retry(read)
+
+    def open(self) -> Any:
+        """Return an open file for random access (pyarrow.NativeFile). Reading from it is the caller's to `retry`.
+
+        Raises:
+            UnreadableError: The file is missing or closed to us.
+            ValueError: The storage fails.
+        """
+        return self._retry(lambda: self.fs.open_input_file(self.path))
+
+    def _retry(self, call: Callable[[], _Result]) -> _Result:
+        """Try again while that may help; of what is missing say whether it is the bucket."""
+        try:
+            return retry(call, self.name)
+        except MissingError as error:
+            raise MissingError(self._missing()) from error
+
+    def _look(self) -> pafs.FileInfo:
+        return self._retry(lambda: self.fs.get_file_info(self.path))
+
+    def _missing(self) -> str:
+        """Return what to say where nothing is."""
+        bucket, _, _ = self.path.partition("/")
+        if self.root.startswith(("s3:", "gs:")) and self._has_no_bucket(bucket):
+            return f"there is no bucket {bucket!r}, asked for {self.name}{_where()}: correct its name"
+        return f"there is nothing at {self.name}{_where() if self.root.startswith('s3:') else ''}"
+
+    def _has_no_bucket(self, bucket: str) -> bool:
+        found = retry(lambda: self.fs.get_file_info(bucket), f"{self.root} (for {self.name})")
+        return bool(found.type == pafs.FileType.NotFound)
+
+
+def locate(data: str) -> Location:
+    """Return where data lie. Nothing is looked at yet.
+
+    Args:
+        data: A path (~ is the home folder), or an address as listed above. Characters stand for themselves: there is no
+            %20, and no ?option=.
+
+    Raises:
+        ValueError: The address is of no storage that is read here, has no bucket, or has a key within.
+    """
+    match = _ADDRESS.fullmatch(data)
+    if match is None or match["scheme"] == "file":
+        return _locate_here(data, match["rest"] if match else data)
+    scheme, authority, path = match["scheme"], *_halves(match["rest"])
+    if scheme not in SCHEMES:
+        raise ValueError(f"{data=} is no address that is read here: use a path, or one of {_SCHEMES_TEXT}")
+    user, at, bucket = authority.rpartition("@")
+    if at and (":" in user if scheme == "hdfs" else user != "anonymous"):
+        raise ValueError(
+            f"an address is printed and saved, keys do not belong into it ({scheme}://...@{bucket}): "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
+        )
+    if scheme == "hdfs":
+        return Location(f"hdfs://{authority}", f"/{path}", data)
+    if not bucket:
+        raise ValueError(f"{data=} has no bucket: addresses are like {scheme}://bucket/folder")
+    if re.search(r"\?\w+=", path):
+        raise ValueError(f"{data=}: options in an address are not read: set AWS_ENDPOINT_URL, AWS_REGION")
+    return Location(f"{scheme}://{authority}", _join(bucket, path), data)
+
+
+def expand(data: str) -> list[Location]:
+    """Return the files and folders that a pattern stands for, sorted; without *, ? and [ in it just its location.
+
+    As in a shell: a star stands for no slash, and for no name that begins with a dot.
+
+    Raises:
+        ValueError: Nothing matches, or the storage fails.
+    """
+    location = locate(data)
+    if not _GLOB.search(data) or (location.is_local and os.path.lexists(location.path)):
+        return [location]
+    if location.is_local:
+        found = [locate(path) for path in sorted(glob.glob(os.path.expanduser(data.removeprefix("file://"))))]
+    else:
+        bucket, path = _halves(location.path)
+        name = data.rstrip("/").removesuffix(path).rstrip("/")
+        found = _match(Location(location.root, bucket, name), path.split("/"))
+    if not found:
+        raise ValueError(f"nothing matches {data}")
+    return found
+
+
+def _match(folder: Location, patterns: list[str]) -> list[Location]:
+    """Return what lies below a folder of a storage and matches a pattern for each level."""
+    pattern, *rest = patterns
+    if rest and not _GLOB.search(pattern):
+        return _match(folder.join(pattern), rest)
+    try:
+        entries = folder.list()
+    except MissingError:
+        return []
+    found: list[Location] = []
+    for entry in entries:
+        name = folder.relative(entry)
+        if fnmatch.fnmatchcase(name, pattern) and (name[0] != "." or pattern[0] == "."):
+            if not rest:
+                found.append(folder.join(name))
+            elif entry.type == pafs.FileType.Directory:
+                found += _match(folder.join(name), rest)
+    return found
+
+
+_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+
+
+def _locate_here(data: str, path: str) -> Location:
+    if not path:
+        raise ValueError(f"{data=} is no path")
+    return Location("", os.path.abspath(os.path.expanduser(path)), data)
+
+
+def _halves(text: str) -> tuple[str, str]:
+    head, _, tail = text.partition("/")
+    return head, tail.strip("/")
+
+
+def _join(folder: str, child: str) -> str:
+    return f"{folder.rstrip('/')}/{child}" if child else folder
+
+
+def _where() -> str:
+    """Return which S3 is meant, where that is not Amazon's."""
+    endpoint = _endpoint()
+    return f" (at {endpoint})" if endpoint else ""
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def _file_system(root: str) -> pafs.FileSystem:
+    """Return the file system of a root; a process opens it once for each set of settings in its environment."""
+    if not root:
+        return _local()
+    return _remote(root, tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+
+@cache
+def _local() -> pafs.FileSystem:
+    return pafs.LocalFileSystem()
+
+
+@lru_cache(maxsize=8)
+def _remote(root: str, _: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
+    scheme, authority = root.split("://")
+    open_it = {"s3": _open_s3, "gs": _open_google, "hdfs": _open_hadoop}[scheme]
+    try:
+        return open_it(authority)
+    except OSError as error:
+        advice = "; Hadoop's libhdfs and Java are needed: set HADOOP_HOME, JAVA_HOME, CLASSPATH" * (scheme == "hdfs")
+        raise ValueError(f"cannot open {root}: {reason(error)}{advice}") from error
+
+
+def _open_s3(authority: str) -> pafs.FileSystem:
+    user, _, bucket = authority.rpartition("@")
+    endpoint = _endpoint()
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None:
+        region = "us-east-1" if endpoint else retry(lambda: pafs.resolve_s3_region(bucket), f"the region of {bucket}")
+    return pafs.S3FileSystem(
+        anonymous=user == "anonymous",
+        region=region,
+        endpoint_override=endpoint,
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=SILENCE_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # `retry` does it, in the open
+    )
+
+
+def _open_google(authority: str) -> pafs.FileSystem:
+    user, _, _ = authority.rpartition("@")
+    return pafs.GcsFileSystem(anonymous=user == "anonymous", retry_time_limit=timedelta(seconds=_GOOGLE_SECONDS))
+
+
+def _open_hadoop(authority: str) -> pafs.FileSystem:
+    user, _, host_port = authority.rpartition("@")
+    host, _, port = host_port.partition(":")
+    return pafs.HadoopFileSystem(host or "default", int(port or 0), user=user or None)
