@@ -1,17 +1,20 @@
 """From a configuration to what a run works on: network, data, transforms."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from inq_ray.data.image_set import ImageSet, SourceInfo
+from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.loader import Loader
 from inq_ray.data.order import holdout
+from inq_ray.data.preset import Policy, Preset
 from inq_ray.data.source import Source, open_source
-from inq_ray.data.transforms import Augmentation
-from inq_ray.models.registry import check_arch, create
+from inq_ray.models.preset import input_preset
+from inq_ray.models.registry import check_arch, create, head_parameters
 from inq_ray.models.selection import param_groups
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights import load_weights, resolve_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.model_input import ModelInput
 
@@ -23,34 +26,32 @@ class Task:
     Attributes:
         model: the network, on its device, the same on every rank.
         info: facts about the data.
-        train: training images; ``train_indices`` (int64) are those that are trained on.
-        validation: images on which accuracy is measured; ``validation_indices`` (int64) of them.
-        augmentation: of training images.
+        loader: reads the sets "train" and "validation".
+        train_indices: int64, those images of the one that are trained on.
+        validation_indices: int64, those images of the other on which accuracy is measured.
         to_input: from stored images to what the network takes.
     """
 
     model: nn.Module
     info: SourceInfo
-    train: ImageSet
+    loader: Loader
     train_indices: Tensor
-    validation: ImageSet
     validation_indices: Tensor
-    augmentation: Augmentation
     to_input: ModelInput
 
 
 def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = False) -> Task:
-    """Opens and decodes the data, makes the network and loads its weights.
+    """Opens the data, makes the network and loads its weights.
 
     Args:
         config: the configuration.
         device: where the network goes.
-        evaluate: nothing will be trained: only the images to validate on are decoded, ``train_indices`` is empty.
+        evaluate: nothing will be trained: only the images to validate on are looked at, ``train_indices`` is empty.
 
     Raises:
         ValueError: data, network or weights are not there or do not fit; one line.
     """
-    source = open_source(config.data.data)
+    source = open_data(config)
     if config.data.holdout:
         train = validation = source.split("train")
         train_indices, validation_indices = split_holdout(config, source.info)
@@ -64,11 +65,13 @@ def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = Fals
     return Task(
         model=build_model(config, source.info).to(device, memory_format=memory_format),  # type: ignore[call-overload]
         info=source.info,
-        train=train,
+        loader=Loader(
+            {"train": train, "validation": validation},
+            num_workers=num_loader_workers(config, source.info),
+            pin_memory=device.type == "cuda",
+        ),
         train_indices=train_indices,
-        validation=validation,
         validation_indices=validation_indices,
-        augmentation=source.augmentation,
         to_input=ModelInput(
             mean=torch.tensor(source.info.mean),
             std=torch.tensor(source.info.std),
@@ -78,16 +81,52 @@ def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = Fals
     )
 
 
+def open_data(config: RunConfig) -> Source:
+    """The data, as the network wants to see them.
+
+    Raises:
+        ValueError: they are not there, or not of a known layout.
+    """
+    data = config.data
+    stated = input_preset(config.network.arch, config.network.weights)
+    crop_size = data.crop_size or stated.crop_size
+    # Another crop keeps its share of the resized image, as 224 of 256 is.
+    resize_size = data.resize_size or round(crop_size * stated.resize_size / stated.crop_size)
+    return open_source(
+        data.data,
+        preset=Preset(
+            crop_size=crop_size,
+            resize_size=resize_size,
+            train_crop_size=data.train_crop_size,
+            interpolation=stated.interpolation if data.interpolation == "auto" else data.interpolation,
+            mean=stated.mean,
+            std=stated.std,
+        ),
+        policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
+        index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
+    )
+
+
+def num_loader_workers(config: RunConfig, info: SourceInfo) -> int:
+    """Processes of each rank that read images; memory is read by the rank itself."""
+    if config.data.loader_workers is not None:
+        return config.data.loader_workers
+    return config.cluster.cpus_per_worker if info.is_streamed else 0
+
+
 def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
     """The network with its weights, or with fresh ones that are a function of the seed; on the CPU.
 
     Raises:
         ValueError: there is no such network, or the weights do not fit it.
     """
+    network = config.network
     torch.manual_seed(config.training.seed)
-    model = create(config.network.arch, num_classes=info.num_classes, in_channels=info.channels)
-    if config.network.weights is not None:
-        load_weights(model, config.network.weights)
+    model = create(network.arch, num_classes=info.num_classes, in_channels=info.channels)
+    path = resolve_weights(network.arch, network.weights)
+    if path is not None:
+        head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
+        load_weights(model, path, replace_head=head)
     return model
 
 
@@ -118,10 +157,9 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         ValueError: one line that names what was given and what to do.
     """
     check_arch(config.network.arch)
-    source = open_source(config.data.data)
     _check_weights_are_named(config, evaluate)
-    if config.data.holdout:
-        split_holdout(config, source.info)
+    source = open_data(config)
+    _check_validation(config, source.info)
     if not evaluate:
         _check_batch(config, source.info)
     model = build_model(config, source.info)
@@ -136,6 +174,8 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
 def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:
     if config.network.weights is not None:
         return
+    if config.network.replace_head:
+        raise ValueError("--replace-head is about trained weights: name them by --weights")
     if evaluate:
         raise ValueError("--evaluate measures a trained network: name the file of its weights by --weights")
     if not config.plain and config.training.float_epochs == 0:
@@ -145,10 +185,24 @@ def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:
         )
 
 
+def _check_validation(config: RunConfig, info: SourceInfo) -> None:
+    """There must be images to measure accuracy on."""
+    if config.data.holdout:
+        split_holdout(config, info)
+    elif info.num_test == 0:
+        raise ValueError(
+            f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): add "
+            "them, or hold some out of the training images by --holdout N"
+        )
+
+
 def _check_batch(config: RunConfig, info: SourceInfo) -> None:
     """There must be a whole global batch of training images."""
     if info.num_train == 0:
-        raise ValueError(f"--data {info.name} has no images to train on (train-*.parquet), only --evaluate is possible")
+        raise ValueError(
+            f"--data {info.name} has no images to train on (train/CLASS/ or train-*.parquet), only --evaluate is "
+            "possible"
+        )
     num_train, batch_size = info.num_train - config.data.holdout, config.training.batch_size
     if batch_size > num_train:
         raise ValueError(
@@ -159,16 +213,26 @@ def _check_batch(config: RunConfig, info: SourceInfo) -> None:
 def _check_takes_images(config: RunConfig, model: nn.Module, info: SourceInfo, evaluate: bool) -> None:
     """Runs as few images through the network as a worker may have: some networks refuse small ones, or a single one."""
     smallest = 1 if evaluate else config.training.batch_size // config.cluster.num_workers // config.training.accumulate
-    images = torch.zeros(min(2, smallest), info.channels, info.height, info.width)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BatchNorm's statistics stay
     model.train(not evaluate)
+    sizes = {(info.height, info.width)}
+    if info.is_streamed and config.data.train_crop_size and not evaluate:
+        sizes.add((config.data.train_crop_size,) * 2)
+    for size in sizes:
+        _check_takes(model, torch.zeros(min(2, smallest), info.channels, *size), config.network.arch, info)
+    model.eval()
+
+
+def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) -> None:
+    """Refuses a network that does not make logits of images."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BatchNorm's statistics stay
+    what = f"{len(images)} image(s) a worker of {list(images.shape[1:])} (channels, height, width)"
     try:
         with torch.no_grad():
-            torch.func.functional_call(model, buffers, (images,))
-    except (AssertionError, RuntimeError, ValueError) as error:  # torchvision and torch refuse by any of these
+            logits = torch.func.functional_call(model, buffers, (images,))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # networks refuse by any of these
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"--arch {config.network.arch} does not take {len(images)} image(s) a worker of {list(images.shape[1:])} "
-            f"(channels, height, width) from --data {info.name}: {reason}"
-        ) from None
-    model.eval()
+        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}") from None
+    expected = [len(images), info.num_classes]
+    if not isinstance(logits, Tensor) or list(logits.shape) != expected:
+        got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"--arch {arch} makes {got} of {what}: it must make logits {expected}")

@@ -13,13 +13,31 @@ import tyro
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe, recipe
 
-# Short names of INQ-pytorch's example, and of torch's ImageNet example before it.
+# Names of INQ-pytorch's example, and of torch's ImageNet example before it, in our words.
 _ALIASES = {
-    "-a": "--arch",
-    "-b": "--batch-size",
-    "-e": "--evaluate",
-    "--learning-rate": "--lr",
-    "--wd": "--weight-decay",
+    "-a": ("--arch",),
+    "-b": ("--batch-size",),
+    "-e": ("--evaluate",),
+    "-j": ("--loader-workers",),
+    "-p": ("--print-freq",),
+    "--learning-rate": ("--lr",),
+    "--log-dir": ("--storage-path",),
+    "--log_dir": ("--storage-path",),
+    "--no-quantize": ("--plain",),
+    "--pretrained": ("--weights", "DEFAULT"),
+    "--quantize": ("--no-plain",),
+    "--wd": ("--weight-decay",),
+    "--workers": ("--loader-workers",),
+}
+
+# Flags of theirs for what is different here.
+_REPLACED = {
+    "--dist-backend": "nothing: nccl on GPUs, gloo on CPUs",
+    "--dist-url": "nothing: Ray brings the workers together (RAY_ADDRESS names a cluster)",
+    "--gpu": "--use-gpu, and as many --num-workers as GPUs",
+    "--multiprocessing-distributed": "--num-workers N --use-gpu",
+    "--rank": "nothing: Ray counts the workers",
+    "--world-size": "--num-workers N",
 }
 
 
@@ -47,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Command:
         ValueError: a flag or its value is not allowed; one line.
         SystemExit: after printing the help that was asked for.
     """
-    arguments = [_long_name(argument) for argument in arguments]
+    arguments = [part for argument in arguments for part in _our_words(argument)]
     defaults = Command(run=_defaults(arguments))
     with _plain_output() as output:
         try:
@@ -83,10 +101,13 @@ def _plain_output() -> Iterator[io.StringIO]:
             os.environ["COLUMNS"] = columns
 
 
-def _long_name(argument: str) -> str:
-    """The flag that an alias stands for, with its value if that is part of it (--wd=0.1)."""
+def _our_words(argument: str) -> list[str]:
+    """What an alias stands for, with its value if that is part of it (--wd=0.1); other arguments as they are."""
     flag, equals, value = argument.partition("=")
-    return _ALIASES.get(flag, flag) + equals + value
+    if flag.replace("_", "-") in _REPLACED:
+        raise ValueError(f"{flag} of INQ-pytorch's example is here {_REPLACED[flag.replace('_', '-')]}")
+    first, *rest = _ALIASES.get(flag, (flag,))
+    return [first + equals + value, *rest]
 
 
 def _defaults(arguments: Sequence[str]) -> RunConfig:

@@ -119,16 +119,21 @@ class Console:
         parts.append(f"top-1 {row.top1:6.2f}")
         if row.train_loss is not None and row.images_per_second is not None:
             parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
+            if row.data_seconds is not None and row.train_seconds:
+                parts.append(f"waited {row.data_seconds / row.train_seconds:.0%} for data")
             if self._remaining_seconds is not None:
                 parts.append(f"{_duration(self._remaining_seconds)} left")
+        if row.num_bad_images:
+            parts.append(f"{row.num_bad_images} bad image(s) left out so far")
         return "  ".join(parts)
 
     def _show_progress(self, event: Progress) -> None:
         self._remaining_seconds = event.remaining_seconds
         line = _progress(event)
+        is_due = self.config.output.print_freq is None and time.monotonic() - self._last_line >= _PLAIN_PROGRESS_SECONDS
+        if event.is_printed or (is_due and not self._rich.is_terminal):
+            self.say(line)
         if not self._rich.is_terminal:
-            if time.monotonic() - self._last_line >= _PLAIN_PROGRESS_SECONDS:
-                self.say(line)
             return
         if self._live is None:
             self._live = Live(console=self._rich, refresh_per_second=4, transient=True)
@@ -140,7 +145,8 @@ def _progress(event: Progress) -> str:
     where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
     return (
         f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  "
-        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  {_duration(event.remaining_seconds)} left"
+        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  waited {event.data_share:.0%} for data  "
+        f"{_duration(event.remaining_seconds)} left"
     )
 
 

@@ -8,27 +8,38 @@ from torch import Tensor, nn
 from inq_ray.data.loader import Batch
 from inq_ray.distributed.replica import sum_counts
 from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.model_input import ModelInput
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput) -> Accuracy:
+def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, bad_images: BadImages) -> Accuracy:
     """Evaluates in float32; all ranks call it with their own batches and get the figures of all together.
 
     Args:
         model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.
         batches: this rank's share of the set; the composition of the batches does not depend on the number of ranks.
         to_input: from uint8 images to what the network takes.
+        bad_images: counts what cannot be read.
+
+    Raises:
+        ValueError: more images than allowed cannot be read, or none can.
     """
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=to_input.device)
     loss = torch.zeros(1, dtype=torch.float64, device=to_input.device)
     with torch.inference_mode():
         for batch in batches:
+            bad_images.add(batch.bad)
+            if not len(batch.labels):
+                continue
             labels = batch.labels.to(to_input.device, non_blocking=True)
             logits = model(to_input(batch.images)).float()
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
             counts += _counts(logits, labels)
+    bad_images.agree()
     num_samples, num_top1, num_top5 = sum_counts(counts).tolist()
+    if num_samples == 0:
+        raise ValueError("no image to validate on could be read")
     return Accuracy(
         num_samples=num_samples, num_top1=num_top1, num_top5=num_top5, loss=sum_counts(loss).item() / num_samples
     )

@@ -4,18 +4,24 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
-from inq_ray.data.loader import Batch, steps_per_epoch, train_loader
+from inq_ray.core.sgd import SGD
+from inq_ray.data.batch_mix import BatchMix
+from inq_ray.data.loader import Batch, Request, train_requests
 from inq_ray.distributed.replica import rank, sum_counts, world_size
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task
+from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.config import TrainingConfig
+from inq_ray.training.ema import Ema
 
 
 class DivergedError(RuntimeError):
@@ -24,12 +30,35 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch over all ranks: mean loss, top-1 in percent, wall-clock seconds, images a second."""
+    """One epoch over all ranks.
+
+    Attributes:
+        loss: mean over the images.
+        top1: in percent, of augmented images; with mixup or cutmix of the first of the two labels.
+        seconds: wall-clock time.
+        data_seconds: of them, those in which a rank waited for images, in the mean.
+        images_per_second: of all ranks together.
+    """
 
     loss: float
     top1: float
     seconds: float
+    data_seconds: float
     images_per_second: float
+
+
+class OnStep(Protocol):
+    """Called on rank 0 after each step."""
+
+    def __call__(self, step: int, sums: Tensor, seconds: float, data_seconds: float) -> None:
+        """Takes steps done, sums of loss, hits and samples so far, and times since the epoch began.
+
+        Args:
+            step: global batches done.
+            sums: float64 [3] on the device, of rank 0: reading it waits for the device.
+            seconds: wall-clock time.
+            data_seconds: of them, those in which rank 0 waited for images.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,70 +68,87 @@ class Trainer:
     Attributes:
         task: network and data.
         training: hyperparameters.
+        num_steps: global batches an epoch.
+        shuffle_buffer: images among which a rank shuffles where they are read in groups.
         model: the network as it is called in training: wrapped by DDP where there are several ranks.
         optimizer: moves the weights.
         scheduler: stepped after every optimizer step.
         scaler: scales the loss for fp16; does nothing otherwise.
         autocast_dtype: of the forward pass; None = float32.
+        mix: mixup and cutmix; None = neither.
+        ema: average of the weights; None = none.
+        bad_images: counts what cannot be read.
     """
 
     task: Task
     training: TrainingConfig
+    num_steps: int
+    shuffle_buffer: int
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: SGD
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
     autocast_dtype: torch.dtype | None
+    mix: BatchMix | None
+    ema: Ema | None
+    bad_images: BadImages
 
-    @property
-    def num_steps(self) -> int:
-        """Global batches an epoch."""
-        return steps_per_epoch(len(self.task.train_indices), self.training.batch_size)
-
-    def train_epoch(self, epoch: int, on_step: Callable[[int, Tensor, float], None]) -> EpochResult:
+    def train_epoch(self, epoch: int, on_step: OnStep) -> EpochResult:
         """Trains for one epoch; every rank calls it.
 
         Args:
             epoch: counted over the whole run, from 0: order and augmentation depend on it.
-            on_step: called on rank 0 after each step with steps done, this rank's sums of loss, hits and samples so far
-                (float64 [3] on the device: reading it waits for the device), and seconds since the epoch began.
+            on_step: called on rank 0 after each step.
 
         Raises:
             DivergedError: on every rank, where the epoch's mean loss is not finite.
+            ValueError: more images than allowed cannot be read, or the storage does not answer.
         """
         self.model.train()
         device = self.task.to_input.device
         # What the network draws itself (dropout) is a function of seed, epoch and rank, not of what came before.
         torch.manual_seed(_derived_seed(self.training.seed, epoch, rank()))
         sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, samples
-        began = time.perf_counter()
-        for batch in self._batches(epoch):
-            sums += self._step(batch)
+        data_seconds = 0.0
+        began = waiting = time.perf_counter()
+        for batch in self.task.loader.batches(self._requests(epoch)):
+            data_seconds += time.perf_counter() - waiting
+            self.bad_images.add(batch.bad)
+            sums += self._step(batch, epoch)
+            waiting = time.perf_counter()
             if rank() == 0:
-                on_step(batch.step + 1, sums, time.perf_counter() - began)
-        loss, hits, samples = sum_counts(sums).tolist()
+                on_step(batch.step + 1, sums, waiting - began, data_seconds)
+        self.bad_images.agree()
+        times = torch.tensor([data_seconds], dtype=torch.float64, device=device)
+        loss, hits, samples, data_seconds = sum_counts(torch.cat([sums, times])).tolist()
         seconds = time.perf_counter() - began
         if not math.isfinite(loss):
             raise DivergedError(f"epoch {epoch + 1}: the training loss is {loss}: lower --lr, or warm up longer")
         return EpochResult(
-            loss=loss / samples, top1=100 * hits / samples, seconds=seconds, images_per_second=samples / seconds
+            loss=loss / samples,
+            top1=100 * hits / samples,
+            seconds=seconds,
+            data_seconds=data_seconds / world_size(),
+            images_per_second=samples / seconds,
         )
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        yield from train_loader(
-            self.task.train,
+    def _requests(self, epoch: int) -> Iterator[Request]:
+        return train_requests(
+            self.task.loader.sets["train"],
             self.task.train_indices,
             batch_size=self.training.batch_size,
             rank=rank(),
             world_size=world_size(),
             seed=self.training.seed,
-            augmentation=self.task.augmentation,
             epoch=epoch,
-            pin_memory=self.task.to_input.device.type == "cuda",
+            steps=range(self.num_steps),
+            buffer=self.shuffle_buffer,
         )
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, epoch: int) -> Tensor:
         """One optimizer step on this rank's part of a global batch; returns its sums of loss, hits, samples."""
+        if not len(batch.labels):
+            raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
         device = self.task.to_input.device
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
@@ -111,17 +157,28 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for index, (images, part_labels) in enumerate(parts):
             with self._only_local(index < len(parts) - 1):
-                sums += self._forward_backward(images, part_labels)
+                place = batch.step * self.training.accumulate + index
+                sums += self._forward_backward(images, part_labels, (self.training.seed, epoch, place, rank()))
+        if self.training.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            clip_live_gradients(self.optimizer, self.training.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update()
         return sums
 
-    def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _forward_backward(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Tensor:
         device = self.task.to_input.device
+        inputs, targets = self.task.to_input(images), labels
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, labels, key)
         with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            logits = self.model(self.task.to_input(images)).float()
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            logits = self.model(inputs).float()
+        loss = nn.functional.cross_entropy(
+            logits, targets, reduction="sum", label_smoothing=self.training.label_smoothing
+        )
         # DDP averages over ranks, whose parts may differ in size: this makes it the mean over the global batch.
         scaled: Tensor = self.scaler.scale(loss * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -134,20 +191,6 @@ class Trainer:
             context: contextlib.AbstractContextManager[None] = self.model.no_sync()
             return context
         return contextlib.nullcontext()
-
-
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as all ranks train it together; the model itself where there is only one rank.
-
-    BatchNorm's running statistics are rank 0's: training does not use them, and they are broadcast where they matter:
-    at the start of a stage and before every validation.
-    """
-    if world_size() == 1:
-        return model
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        model, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
-    )
 
 
 def _derived_seed(*parts: int) -> int:

@@ -34,7 +34,9 @@ class Progress:
         steps: global batches of an epoch.
         loss: mean of this epoch's batches on rank 0 so far.
         images_per_second: of all workers together, in this epoch.
+        data_share: part of the epoch's time so far in which rank 0 waited for images.
         remaining_seconds: to the end of the run, at this speed.
+        is_printed: whether it is to stay, as --print-freq asks.
     """
 
     stage: int
@@ -46,14 +48,17 @@ class Progress:
     steps: int
     loss: float
     images_per_second: float
+    data_share: float
     remaining_seconds: float
+    is_printed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of metrics: an epoch, or (epoch 0) the network right after quantizing or before any training.
 
-    Accuracies are in percent, losses are means over the samples, both over all ranks.
+    Accuracies are in percent, losses are means over the samples, both over all ranks. `data_seconds` are those of
+    `train_seconds` in which a rank waited for images, in the mean; `num_bad_images` were left out so far.
     """
 
     stage: int
@@ -67,7 +72,9 @@ class Row:
     train_loss: float | None = None
     train_top1: float | None = None
     train_seconds: float | None = None
+    data_seconds: float | None = None
     images_per_second: float | None = None
+    num_bad_images: int = 0
 
 
 Event = Started | Progress | Row | Accuracy

@@ -1,5 +1,6 @@
 """One run from start to end: float training where asked for, the stages, the result and its proof."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -15,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray import __version__
 from inq_ray.core.sgd import SGD
-from inq_ray.data.loader import eval_loader, steps_per_epoch
+from inq_ray.data.batch_mix import BatchMix
+from inq_ray.data.loader import eval_requests, steps_per_epoch
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
 from inq_ray.export.files import write_result
@@ -23,16 +25,18 @@ from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
 from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.config import RunConfig
+from inq_ray.training.ema import Ema
 from inq_ray.training.evaluate import evaluate
-from inq_ray.training.loop import DivergedError, EpochResult, Trainer, wrap
+from inq_ray.training.loop import DivergedError, EpochResult, Trainer
 from inq_ray.training.lr_schedule import lr_factor
-from inq_ray.training.reporter import Progress, Reporter, Row, Started
+from inq_ray.training.progress import Phase, ProgressTeller
+from inq_ray.training.reporter import Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
-
-# Progress is told at most this often.
-_PROGRESS_SECONDS = 0.5
+from inq_ray.training.summary import summarize
+from inq_ray.training.wrapping import wrap
 
 
 def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: RunFolder) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def evaluate_only(config: RunConfig, *, device: torch.device) -> Accuracy:
     set_deterministic()
     task = build_task(config, device, evaluate=True)
     broadcast_tensors(task.model.state_dict())
-    return _validate(task)
+    return _validate(task, config, BadImages(config.data.skip_bad_images))
 
 
 def set_deterministic() -> None:
@@ -84,15 +88,12 @@ class Run:
         self.rows: list[Row] = []
         self.began = time.perf_counter()
         self.epochs_done = 0
-        self._last_progress = 0.0
-        training = config.training
-        num_stages = 0 if config.plain else len(config.quantization.iterative_steps)
-        self.num_stages = num_stages
-        self.num_epochs = training.float_epochs + training.epochs * max(1, num_stages)
-        precision = training.precision
+        self.bad_images = BadImages(config.data.skip_bad_images)
+        precision = config.training.precision
         if precision == "auto":
             precision = "bf16" if device.type == "cuda" else "float32"
         self.precision = precision
+        self.teller = ProgressTeller(config, reporter)
 
     def execute(self) -> dict[str, Any]:
         """The whole run; returns the summary."""
@@ -105,9 +106,8 @@ class Run:
         self._report_start(groups)
         if config.network.weights is not None:
             self._validate(stage=0, portion=0.0)
-        float_epochs = config.training.epochs if config.plain else config.training.float_epochs
-        if float_epochs:
-            self._train_float(float_epochs)
+        if config.float_epochs:
+            self._train_float(config.float_epochs)
         scheduler = None if config.plain else self._run_stages(groups)
         return self._finish(scheduler)
 
@@ -123,44 +123,58 @@ class Run:
         optimizer = SGD(groups, lr=config.training.lr, **self._sgd_options())
         portions = config.quantization.iterative_steps
         inq = INQScheduler(optimizer, portions, config.quantization.strategy, config.training.seed)
-        lr_scheduler = self._lr_scheduler(optimizer, config.training.epochs)
-        for stage, portion in enumerate(portions, start=1):
+        for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
             broadcast_tensors(dict(self.task.model.named_buffers()))
             inq.step()
-            reset_lr_scheduler(lr_scheduler)
+            lr_scheduler = self._lr_scheduler(optimizer, epochs)
             self._validate(stage=stage, portion=portion)
             self._stop_gradients_of_frozen(inq)
             if not any(param.requires_grad for param in self.task.model.parameters()):
                 continue  # no bias, no normalization: nothing is left to train
-            self._train(self._trainer(optimizer, lr_scheduler), config.training.epochs, stage=stage, portion=portion)
+            self._train(self._trainer(optimizer, lr_scheduler), epochs, stage=stage, portion=portion)
             self._check_replicas(inq)
         return inq
 
     def _train(self, trainer: Trainer, epochs: int, *, stage: int, portion: float) -> None:
         for epoch in range(1, epochs + 1):
             lr = trainer.optimizer.param_groups[0]["lr"]
-            on_step = functools.partial(self._report_progress, stage, portion, epoch, epochs, trainer.num_steps)
-            result = trainer.train_epoch(self.epochs_done, on_step)
+            phase = Phase(stage=stage, portion=portion, epoch=epoch, epochs=epochs, steps=trainer.num_steps)
+            result = trainer.train_epoch(self.epochs_done, self.teller.on_step(phase, self.epochs_done))
             self.epochs_done += 1
-            self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
+            with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
+                row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
+            self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
+        if trainer.ema is not None:
+            trainer.ema.store()
 
     def _trainer(self, optimizer: SGD, lr_scheduler: LambdaLR) -> Trainer:
-        device = self.task.to_input.device
+        training, device = self.config.training, self.task.to_input.device
         dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        has_mix = training.mixup > 0 or training.cutmix > 0
         return Trainer(
             task=self.task,
-            training=self.config.training,
-            model=wrap(self.task.model, device),
+            training=training,
+            num_steps=self._num_steps(),
+            shuffle_buffer=self.config.data.shuffle_buffer,
+            model=wrap(self.task.model, device, compile=training.compile, sync_batchnorm=training.sync_batchnorm),
             optimizer=optimizer,
             scheduler=lr_scheduler,
             scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
             autocast_dtype=dtype,
+            mix=BatchMix(training.mixup, training.cutmix, self.task.info.num_classes) if has_mix else None,
+            ema=None if training.ema_decay is None else Ema(self.task.model, training.ema_decay),
+            bad_images=self.bad_images,
         )
 
-    def _lr_scheduler(self, optimizer: SGD, epochs: int) -> LambdaLR:
+    def _num_steps(self) -> int:
+        """Global batches an epoch."""
         steps = steps_per_epoch(len(self.task.train_indices), self.config.training.batch_size)
+        return min(steps, self.config.training.limit_batches or steps)
+
+    def _lr_scheduler(self, optimizer: SGD, epochs: int) -> LambdaLR:
+        """The course of a phase of so many epochs, from its start."""
         factor: Callable[[int], float] = functools.partial(
-            lr_factor, steps_per_epoch=steps, epochs=epochs, training=self.config.training
+            lr_factor, steps_per_epoch=self._num_steps(), epochs=epochs, training=self.config.training
         )
         return LambdaLR(optimizer, factor)
 
@@ -194,7 +208,7 @@ class Run:
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         began = time.perf_counter()
-        accuracy = _validate(self.task)
+        accuracy = _validate(self.task, self.config, self.bad_images)
         if epoch and not math.isfinite(accuracy.loss):
             raise DivergedError(
                 f"the validation loss after epoch {self.epochs_done} is {accuracy.loss}: lower --lr, or warm up longer"
@@ -211,7 +225,9 @@ class Run:
             train_loss=result.loss if result else None,
             train_top1=result.top1 if result else None,
             train_seconds=result.seconds if result else None,
+            data_seconds=result.data_seconds if result else None,
             images_per_second=result.images_per_second if result else None,
+            num_bad_images=len(self.bad_images),
         )
         self.rows.append(row)
         if rank() == 0:
@@ -263,72 +279,9 @@ class Run:
             )
         )
 
-    def _report_progress(
-        self, stage: int, portion: float, epoch: int, epochs: int, steps: int, step: int, sums: Tensor, seconds: float
-    ) -> None:
-        now = time.perf_counter()
-        if now - self._last_progress < _PROGRESS_SECONDS:
-            return
-        self._last_progress = now
-        loss, _, samples = sums.tolist()
-        epochs_left = self.num_epochs - self.epochs_done - step / steps
-        validation_seconds = max((row.validation_seconds for row in self.rows), default=0.0)
-        self.reporter.report(
-            Progress(
-                stage=stage,
-                num_stages=self.num_stages,
-                portion=portion,
-                epoch=epoch,
-                epochs=epochs,
-                step=step,
-                steps=steps,
-                loss=loss / samples,
-                images_per_second=step * self.config.training.batch_size / seconds,
-                remaining_seconds=epochs_left * (seconds * steps / step + validation_seconds),
-            )
-        )
 
-
-def summarize(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
-    """Figures of a run: float accuracy, each stage right after quantizing and after re-training, the final ones.
-
-    Args:
-        config: of the run.
-        rows: its metrics, in order; top-1 and top-5 in percent.
-    """
-    float_rows = [row for row in rows if row.stage == 0]
-    stages = []
-    for stage in sorted({row.stage for row in rows} - {0}):
-        of_stage = [row for row in rows if row.stage == stage]
-        stages.append(
-            {
-                "stage": stage,
-                "portion": of_stage[0].portion,
-                "top1_quantized": of_stage[0].top1,
-                "top1": of_stage[-1].top1,
-                "top5": of_stage[-1].top5,
-            }
-        )
-    return {
-        "name": config.output.name,
-        "arch": config.network.arch,
-        "data": config.data.data,
-        "measured_on": "held-out training images" if config.data.holdout else "test set",
-        "weight_bits": None if config.plain else config.quantization.weight_bits,
-        "float_top1": float_rows[-1].top1 if float_rows else None,
-        "float_top5": float_rows[-1].top5 if float_rows else None,
-        "stages": stages,
-        "top1": rows[-1].top1,
-        "top5": rows[-1].top5,
-    }
-
-
-def _validate(task: Task) -> Accuracy:
-    batches = eval_loader(
-        task.validation,
-        task.validation_indices,
-        rank=rank(),
-        world_size=world_size(),
-        pin_memory=task.to_input.device.type == "cuda",
+def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:
+    requests = eval_requests(
+        task.validation_indices, rank=rank(), world_size=world_size(), limit=config.training.limit_batches
     )
-    return evaluate(task.model, batches, task.to_input)
+    return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images)

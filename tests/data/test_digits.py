@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from inq_ray.data import digits, open_source
+from inq_ray.data import ImageSet, digits, open_source
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 
@@ -19,8 +19,10 @@ def test_facts() -> None:
     info = source.info
     assert (info.name, info.num_classes, info.num_train, info.num_test) == ("digits", 10, 1297, 500)
     assert (info.channels, info.height, info.width) == (1, 8, 8)
-    assert (source.augmentation.padding, source.augmentation.flip) == (1, False)
     train, test = source.split("train"), source.split("test")
+    assert isinstance(train, ImageSet)
+    assert isinstance(test, ImageSet)
+    assert (train.augmentation.padding, train.augmentation.flip) == (1, False)
     assert (train.images.shape, test.images.shape) == ((1297, 1, 8, 8), (500, 1, 8, 8))
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
     assert int(train.images.max()) == 255

@@ -1,5 +1,6 @@
 """A rank's batches: whole global batches at any world size, from any step, each sample counted once."""
 
+import multiprocessing
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.data import Augmentation, Batch, ImageSet, epoch_order, eval_loader, steps_per_epoch, train_loader
+from inq_ray.data.image_set import BadImage, Images, ImageSet, Samples
+from inq_ray.data.loader import Batch, Loader, eval_requests, steps_per_epoch, train_requests
+from inq_ray.data.order import epoch_order
+from inq_ray.data.transforms import Augmentation
 
 AUGMENTATION = Augmentation(padding=1, flip=True)
 
 
-def image_set(num: int) -> ImageSet:
+def image_set(num: int, augmentation: Augmentation = AUGMENTATION) -> ImageSet:
     """Images whose labels are their numbers."""
     images = torch.randint(0, 256, (num, 1, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(num))
-    return ImageSet(images, torch.arange(num))
+    return ImageSet(images, torch.arange(num), augmentation)
 
 
-def train(images: ImageSet, indices: Tensor, **options: Any) -> list[Batch]:
-    defaults = {"batch_size": 4, "rank": 0, "world_size": 1, "seed": 0, "augmentation": AUGMENTATION, "epoch": 0}
-    return list(train_loader(images, indices, **{**defaults, **options}))
+def train(images: Images, indices: Tensor, start_step: int = 0, num_workers: int = 0, **options: Any) -> list[Batch]:
+    given: dict[str, Any] = {"batch_size": 4, "rank": 0, "world_size": 1, "seed": 0, "epoch": 0, **options}
+    steps = range(start_step, steps_per_epoch(len(indices), given["batch_size"]))
+    requests = train_requests(images, indices, steps=steps, **given)
+    return list(Loader({"train": images}, num_workers=num_workers).batches(requests))
+
+
+def evaluate(images: Images, indices: Tensor, **options: Any) -> list[Batch]:
+    return list(Loader({"validation": images}).batches(eval_requests(indices, **options)))
 
 
 def joined(ranks: Sequence[list[Batch]]) -> list[Batch]:
@@ -77,7 +87,7 @@ def test_evaluation_counts_every_sample_once_in_fixed_batches(num: int, batch_si
     indices = torch.arange(3, num + 3)
     batches: dict[int, Tensor] = {}
     for rank in range(world_size):
-        for batch in eval_loader(images, indices, rank=rank, world_size=world_size, batch_size=batch_size):
+        for batch in evaluate(images, indices, rank=rank, world_size=world_size, batch_size=batch_size):
             assert batch.step % world_size == rank
             assert torch.equal(batch.images, images.images[batch.labels])
             batches[batch.step] = batch.labels
@@ -88,24 +98,24 @@ def test_evaluation_counts_every_sample_once_in_fixed_batches(num: int, batch_si
 def test_lengths() -> None:
     images = image_set(10)
     assert steps_per_epoch(10, 4) == 2
-    options: dict[str, Any] = {"batch_size": 4, "seed": 0, "augmentation": AUGMENTATION, "epoch": 0}
-    loader = train_loader(images, torch.arange(10), rank=0, world_size=1, start_step=1, **options)
-    assert len(loader) == 1
-    assert len(eval_loader(images, torch.arange(10), rank=1, world_size=2, batch_size=4)) == 1
+    assert len(train(images, torch.arange(10), start_step=1)) == 1
+    assert len(evaluate(images, torch.arange(10), rank=1, world_size=2, batch_size=4)) == 1
+    assert len(evaluate(images, torch.arange(10), rank=0, world_size=2, batch_size=4)) == 2
+    assert [b.step for b in evaluate(images, torch.arange(10), rank=0, world_size=2, batch_size=4, limit=2)] == [0]
 
 
 def test_the_global_generator_is_left_alone() -> None:
     """Else a resumed run, with another number of loaders made, sees other dropout."""
     before = torch.get_rng_state()
     train(image_set(8), torch.arange(8))
-    list(eval_loader(image_set(8), torch.arange(8), rank=0, world_size=1))
+    evaluate(image_set(8), torch.arange(8), rank=0, world_size=1)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_batches_may_be_written_to() -> None:
-    images = image_set(8)
+    images = image_set(8, Augmentation())
     before = images.images.clone()
-    for batch in train(images, torch.arange(8), augmentation=Augmentation()):
+    for batch in train(images, torch.arange(8)):
         batch.images.zero_()
         batch.labels.zero_()
     assert torch.equal(images.images, before)
@@ -125,4 +135,49 @@ def test_more_ranks_than_samples_in_a_batch() -> None:
 
 def test_evaluation_batches_are_positive() -> None:
     with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
-        eval_loader(image_set(8), torch.arange(8), rank=0, world_size=1, batch_size=0)
+        eval_requests(torch.arange(8), rank=0, world_size=1, batch_size=0)
+
+
+class Moody:
+    """A set whose sample 5 is broken, and that does not answer in epoch 3."""
+
+    groups = None
+
+    def __len__(self) -> int:
+        return 12
+
+    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
+        if augment is not None and augment[1] == 3:
+            raise ValueError("s3://bucket does not answer")
+        good = samples[samples != 5]
+        bad = tuple(BadImage(5, "five.jpg", "text") for _ in range(len(samples) - len(good)))
+        return Samples(torch.zeros(len(good), 1, 2, 2, dtype=torch.uint8), good, bad)
+
+
+def test_loader_workers_change_nothing_and_live_on() -> None:
+    images = image_set(40)
+    loader = Loader({"train": images, "validation": images}, num_workers=2)
+    options: dict[str, Any] = {"batch_size": 4, "rank": 1, "world_size": 2, "seed": 7}
+    processes = set()
+    for epoch in range(2):
+        requests = train_requests(images, torch.arange(40), epoch=epoch, steps=range(1, 10), **options)
+        assert_same(
+            list(loader.batches(requests)), train(images, torch.arange(40), start_step=1, epoch=epoch, **options)
+        )
+        processes |= {process.pid for process in multiprocessing.active_children()}
+    validated = list(loader.batches(eval_requests(torch.arange(40), rank=0, world_size=1, batch_size=16)))
+    assert_same(validated, evaluate(images, torch.arange(40), rank=0, world_size=1, batch_size=16))
+    assert len(processes) == 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_bad_images_are_left_out_and_named(num_workers: int) -> None:
+    batches = train(Moody(), torch.arange(12), num_workers=num_workers)
+    assert sum(len(batch.labels) for batch in batches) == 11
+    assert [image for batch in batches for image in batch.bad] == [BadImage(5, "five.jpg", "text")]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_storage_that_does_not_answer_is_one_line(num_workers: int) -> None:
+    with pytest.raises(ValueError, match=r"^s3://bucket does not answer$"):
+        train(Moody(), torch.arange(12), num_workers=num_workers, epoch=3)

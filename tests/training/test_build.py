@@ -32,16 +32,17 @@ def test_checking_leaves_the_network_as_it_is_built() -> None:
 
 def test_the_task_of_the_digits() -> None:
     task = build_task(DIGITS, CPU)
-    assert (len(task.train), task.train_indices.tolist()) == (1297, list(range(1297)))
-    assert (len(task.validation), task.validation_indices.tolist()) == (500, list(range(500)))
-    images = task.to_input(task.train.images)
+    train, validation = task.loader.sets["train"], task.loader.sets["validation"]
+    assert (len(train), task.train_indices.tolist()) == (1297, list(range(1297)))
+    assert (len(validation), task.validation_indices.tolist()) == (500, list(range(500)))
+    images = task.to_input(train.fetch(torch.arange(1297), None).images)
     assert images.mean().item() == pytest.approx(0, abs=1e-3)
     assert images.std().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_held_out_images_are_training_images_that_are_not_trained_on() -> None:
     task = build_task(DIGITS.replace(data={"holdout": 300}), CPU)
-    assert task.validation is task.train
+    assert task.loader.sets["validation"] is task.loader.sets["train"]
     both = torch.cat([task.train_indices, task.validation_indices])
     assert len(task.validation_indices) == 300
     assert both.sort().values.tolist() == list(range(1297))

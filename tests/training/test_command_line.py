@@ -15,6 +15,10 @@ EVERY_FLAG = """
     --momentum 0.8 --nesterov --weight-decay 0.01 --lr-schedule constant --lr-step-epochs 1.5 --lr-gamma 0.5
     --warmup-epochs 0.5 --seed 9 --precision bf16 --no-channels-last --num-workers 3 --use-gpu --cpus-per-worker 2
     --storage-path S --name N --overwrite --verbose --dry-run
+    --loader-workers 4 --shuffle-buffer 100 --skip-bad-images 6 --crop-size 192 --train-crop-size 176 --resize-size 200
+    --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
+    --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
+    --limit-batches 12 --print-freq 13 --track tensorboard wandb
 """
 
 
@@ -37,6 +41,14 @@ def test_every_flag_arrives() -> None:
     assert (training.precision, training.channels_last) == ("bf16", False)
     assert (config.cluster.num_workers, config.cluster.use_gpu, config.cluster.cpus_per_worker) == (3, True, 2)
     assert (config.output.storage_path, config.output.name, config.output.overwrite) == ("S", "N", True)
+    data = config.data
+    assert (data.loader_workers, data.shuffle_buffer, data.skip_bad_images) == (4, 100, 6)
+    assert (data.crop_size, data.train_crop_size, data.resize_size, data.interpolation) == (192, 176, 200, "bicubic")
+    assert (data.auto_augment, data.random_erasing, config.network.replace_head) == ("randaugment", 0.1, True)
+    assert (training.epochs_total, training.label_smoothing, training.mixup, training.cutmix) == (11, 0.2, 0.3, 1.5)
+    assert (training.clip_grad_norm, training.ema_decay, training.limit_batches) == (2.5, 0.99, 12)
+    assert (training.compile, training.sync_batchnorm) == (True, True)
+    assert (config.output.print_freq, config.output.track) == (13, ("tensorboard", "wandb"))
     assert (command.verbose, command.dry_run, command.evaluate, config.plain) == (True, True, False, False)
 
 
@@ -50,12 +62,24 @@ def test_every_flag_arrives() -> None:
         ("--wd=0.1", "--weight-decay=0.1"),
         ("--learning-rate 0.2", "--lr 0.2"),
         ("--learning-rate=0.2", "--lr=0.2"),
+        ("-j 3 -p 10", "--loader-workers 3 --print-freq 10"),
+        ("--workers=3 --print_freq 10", "--loader-workers 3 --print-freq 10"),
+        ("-a resnet18 --pretrained", "--arch resnet18 --weights DEFAULT"),
+        ("--no-quantize --epochs 2", "--plain --epochs 2"),
+        ("--quantize", ""),
+        ("--log_dir logs", "--storage-path logs"),
         ("--weight_bits 3 --batch_size=32", "--weight-bits 3 --batch-size 32"),
         ("--iterative_steps 0.5 1 --dry_run", "--iterative-steps 0.5 1 --dry-run"),
     ],
 )
 def test_short_and_old_names(short: str, long: str) -> None:
     assert parse(short.split()) == parse(long.split())
+
+
+@pytest.mark.parametrize("flag", ["--world-size 2", "--dist_url=env://", "--gpu 0", "--multiprocessing-distributed"])
+def test_flags_of_the_port_for_what_is_different_here(flag: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{flag.split()[0].split('=')[0]} of INQ-pytorch's example is here "):
+        parse(flag.split())
 
 
 def test_defaults_follow_from_network_bits_and_data() -> None:

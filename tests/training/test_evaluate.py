@@ -5,17 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from inq_ray.data.loader import eval_loader
-from inq_ray.distributed.replica import rank, world_size
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.evaluate import Accuracy, evaluate
 from tests.ranks import run_ranks
-from tests.training.toys import toy_images, toy_input, toy_network
+from tests.training.toys import toy_images, toy_input, toy_network, validation_batches
 
 
 def evaluated(num: int, classes: int, batch_size: int) -> Accuracy:
     images = toy_images(num, classes)
-    batches = eval_loader(images, torch.arange(num), rank=rank(), world_size=world_size(), batch_size=batch_size)
-    return evaluate(toy_network(classes), batches, toy_input())
+    return evaluate(toy_network(classes), validation_batches(images, batch_size), toy_input(), BadImages(0))
 
 
 def several(cases: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
@@ -63,8 +61,9 @@ def test_the_network_is_evaluated_and_not_trained() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 3))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
-    batches = list(eval_loader(toy_images(10), torch.arange(10), rank=0, world_size=1))
-    assert evaluate(model, batches, toy_input()) == evaluate(model, batches, toy_input())
+    batches = list(validation_batches(toy_images(10)))
+    first, second = (evaluate(model, batches, toy_input(), BadImages(0)) for _ in range(2))
+    assert first == second
     assert not model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(param.grad is None for param in model.parameters())
@@ -74,5 +73,5 @@ def test_reduced_precision_of_the_training_is_not_used() -> None:
     seen = []
     model = toy_network()
     model[3].register_forward_hook(lambda _module, inputs, output: seen.extend([inputs[0].dtype, output.dtype]))
-    evaluate(model, eval_loader(toy_images(4), torch.arange(4), rank=0, world_size=1), toy_input())
+    evaluate(model, validation_batches(toy_images(4)), toy_input(), BadImages(0))
     assert seen == [torch.float32, torch.float32]

@@ -8,9 +8,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.sgd import SGD
-from inq_ray.data.loader import train_loader
+from inq_ray.data.loader import Loader, steps_per_epoch, train_requests
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.loop import DivergedError, EpochResult, Trainer, wrap
+from inq_ray.training.loop import DivergedError, EpochResult, Trainer
+from inq_ray.training.wrapping import wrap
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.toys import toy_images, toy_network, toy_task
 
@@ -27,11 +29,16 @@ def make_trainer(num: int, model: nn.Module | None = None, **training: Any) -> T
     return Trainer(
         task=task,
         training=config,
-        model=wrap(task.model, CPU),
+        num_steps=steps_per_epoch(num, config.batch_size),
+        shuffle_buffer=1,
+        model=wrap(task.model, CPU, compile=False, sync_batchnorm=False),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda _: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         autocast_dtype=None,
+        mix=None,
+        ema=None,
+        bad_images=BadImages(0),
     )
 
 
@@ -49,11 +56,11 @@ def test_one_process_is_the_textbook_loop() -> None:
     optimizer = torch.optim.SGD(task.model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
     for epoch in range(2):
         losses, hits = [], 0
-        batches = train_loader(
-            task.train, task.train_indices, batch_size=batch_size, rank=0, world_size=1, seed=seed,
-            augmentation=task.augmentation, epoch=epoch,
+        requests = train_requests(
+            task.loader.sets["train"], task.train_indices, batch_size=batch_size, rank=0, world_size=1, seed=seed,
+            epoch=epoch, steps=range(4),
         )  # fmt: skip
-        for batch in batches:
+        for batch in Loader(task.loader.sets).batches(requests):
             logits = task.model(task.to_input(batch.images))
             loss = nn.functional.cross_entropy(logits, batch.labels)
             optimizer.zero_grad()
@@ -108,7 +115,7 @@ def test_a_step_has_as_many_parts_as_asked_for(batch_size: int, accumulate: int)
 
 def test_progress_is_told_after_each_step() -> None:
     told: list[tuple[int, float]] = []
-    result = make_trainer(40, batch_size=12).train_epoch(0, lambda step, sums, _: told.append((step, sums[2].item())))
+    result = make_trainer(40, batch_size=12).train_epoch(0, lambda step, sums, *_: told.append((step, sums[2].item())))
     assert told == [(1, 12.0), (2, 24.0), (3, 36.0)]
     assert result.seconds > 0
 
@@ -146,7 +153,7 @@ def train_with_still_weights(still: list[str]) -> dict[str, Tensor]:
     before = copy.deepcopy(trainer.task.model.state_dict())
     for name, param in trainer.task.model.named_parameters():
         param.requires_grad_(name not in still)
-    trainer = Trainer(**{**vars(trainer), "model": wrap(trainer.task.model, CPU)})
+    trainer = Trainer(**{**vars(trainer), "model": wrap(trainer.task.model, CPU, compile=False, sync_batchnorm=False)})
     trainer.train_epoch(0, lambda *_: None)
     after = trainer.task.model.state_dict()
     assert isinstance(trainer.model, DistributedDataParallel) == (torch.distributed.get_world_size() > 1)

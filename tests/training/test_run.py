@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inq_ray.data.loader import eval_loader
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.distributed.share import StageError
@@ -18,6 +17,7 @@ from inq_ray.models.registry import create
 from inq_ray.models.weights import load_weights
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training import run as run_module
+from inq_ray.training.bad_images import BadImages
 from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import Accuracy, evaluate
@@ -26,6 +26,7 @@ from inq_ray.training.model_input import ModelInput
 from inq_ray.training.run import Run, evaluate_only
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import Finished, needs_digits, read_summary, run_here, tiny_config
+from tests.training.toys import validation_batches
 
 pytestmark = needs_digits
 
@@ -45,8 +46,7 @@ def accuracy_of(weights: Path) -> Accuracy:
     to_input = ModelInput(
         torch.tensor(source.info.mean), torch.tensor(source.info.std), torch.device("cpu"), torch.contiguous_format
     )
-    test = source.split("test")
-    return evaluate(model, eval_loader(test, torch.arange(len(test)), rank=0, world_size=1), to_input)
+    return evaluate(model, validation_batches(source.split("test")), to_input, BadImages(0))
 
 
 def test_the_files_of_a_run(finished: Finished) -> None:

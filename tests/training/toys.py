@@ -1,10 +1,14 @@
 """Small tasks for the tests of training: random images, networks without BatchNorm."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
-from inq_ray.data.image_set import ImageSet, SourceInfo
+from inq_ray.data.image_set import Images, ImageSet, SourceInfo
+from inq_ray.data.loader import Batch, Loader, eval_requests
 from inq_ray.data.transforms import Augmentation
+from inq_ray.distributed.replica import rank, world_size
 from inq_ray.training.build import Task
 from inq_ray.training.model_input import ModelInput
 
@@ -14,7 +18,16 @@ CLASSES = 3
 def toy_images(num: int, classes: int = CLASSES, seed: int = 0) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (num, 1, 6, 6), generator=generator, dtype=torch.uint8)
-    return ImageSet(images, torch.randint(0, classes, (num,), generator=generator))
+    labels = torch.randint(0, classes, (num,), generator=generator)
+    return ImageSet(images, labels, Augmentation(padding=1, flip=True))
+
+
+def validation_batches(images: Images, batch_size: int = 250) -> Iterator[Batch]:
+    """This rank's share of all images."""
+    requests = eval_requests(
+        torch.arange(len(images)), rank=rank(), world_size=world_size(), batch_size=batch_size
+    )
+    return Loader({"validation": images}).batches(requests)
 
 
 def toy_network(classes: int = CLASSES, seed: int = 0) -> nn.Sequential:
@@ -44,10 +57,8 @@ def toy_task(num: int, model: nn.Module | None = None) -> Task:
     return Task(
         model=toy_network() if model is None else model,
         info=info,
-        train=images,
+        loader=Loader({"train": images, "validation": images}),
         train_indices=torch.arange(num),
-        validation=images,
         validation_indices=torch.arange(num),
-        augmentation=Augmentation(padding=1, flip=True),
         to_input=toy_input(),
     )
