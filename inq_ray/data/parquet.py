@@ -1,4 +1,4 @@
-"""Images in Parquet as a source of data: facts from the footers, pixels decoded once per node."""
+"""Images in Parquet as a source of data: small ones decoded once per node, others read and decoded when asked for."""
 
 import hashlib
 import os
@@ -12,159 +12,163 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inq_ray.data.address import Location
 from inq_ray.data.decode import Layout
-from inq_ray.data.image_set import ImageSet, SourceInfo, Split
+from inq_ray.data.image_set import Images, ImageSet, SourceInfo, Split
 from inq_ray.data.node_cache import shared_file
-from inq_ray.data.parquet_files import Shard, check_labels, find_files, read_shard, readable
+from inq_ray.data.parquet_files import Shard, check_labels, find_files, read_shards
 from inq_ray.data.parquet_pixels import decode_shard, peek_layouts, read_labels
+from inq_ray.data.preset import IMAGENET_MEAN, IMAGENET_STD, Policy, Preset
 from inq_ray.data.transforms import Augmentation
 
 FORMAT_VERSION = 1
+# Kept in memory are images of one size of at most so many pixels a side, if a split's are at most so many bytes.
+MAX_SIDE = 96
 MAX_BYTES = 8 * 2**30
-# Of ImageNet's pixels, what torchvision's weights are trained with; for gray images the mean over the channels.
-MEAN = {3: (0.485, 0.456, 0.406), 1: (0.449,)}
-STD = {3: (0.229, 0.224, 0.225), 1: (0.226,)}
+# For gray images the mean over the channels.
+MEAN = {3: IMAGENET_MEAN, 1: (0.449,)}
+STD = {3: IMAGENET_STD, 1: (0.226,)}
 _NUM_PEEKED = 32
 _LABEL_BYTES = 8
 
 
 class ParquetSource:
-    """A folder of train-*.parquet and test-*.parquet (or validation-*.parquet), or one such file.
+    """A folder of train-*.parquet and test-*.parquet (or validation-*.parquet), one such file, or a glob of them.
 
-    Making one reads the footers and the headers of the first images. A test split without labels (-1, as on the hub) is
-    passed over for the validation split. Without training files the source can only be tested on.
+    Making one reads the footers and the headers of the first images. If those are of one size of at most `MAX_SIDE`
+    pixels a side, and a split's images fit into `MAX_BYTES`, a split is decoded as a whole, once per node. Else its
+    image files are read when they are asked for, and become what the preset says.
+
+    A test split without labels (-1, as on the hub) is passed over for the validation split. Without training files the
+    source can only be tested on; without test files, only on training images that are held out.
 
     Args:
-        path: The folder or file.
+        data: Path or address.
+        preset: How the network wants to see images that are not kept in memory.
+        policy: What training does to them.
 
     Attributes:
         info: Facts.
-        augmentation: Crops by an eighth of the height (4 pixels for 32x32), and flips where images have colours: gray
-            ones may be of characters.
 
     Raises:
-        ValueError: The files are missing, unreadable, not of this layout, or too large to be decoded as a whole.
+        ValueError: The files are missing, unreadable, or not of this layout.
     """
 
-    def __init__(self, path: Path) -> None:
-        with readable(path):
-            files = find_files(path)
+    def __init__(self, data: str, preset: Preset | None = None, policy: Policy | None = None) -> None:
+        files = find_files(data)
         self._shards: dict[Split, list[Shard]] = {
-            "test": _test_shards(path, files),
-            "train": _read_shards(files.get("train", [])),
+            "test": _test_shards(files),
+            "train": read_shards(files.get("train", [])),
         }
         shards = [shard for split in self._shards.values() for shard in split]
         class_names = _class_names(shards)
-        self._layout = layout = _common_layout(path, [s[0] for s in self._shards.values() if s])
-        for split in self._shards:
-            _check_size(path, split, self._num(split), layout)
+        layout = _common_layout([split[0] for split in self._shards.values() if split])
+        fits = layout is not None and max(map(self._num, self._shards)) * layout.num_bytes <= MAX_BYTES
+        self._layout = layout if fits else None
+        self._preset, self._policy = preset or Preset(), policy or Policy()
+        crop_size = self._preset.crop_size
+        seen = self._layout or Layout(3, crop_size, crop_size)
         self.info = SourceInfo(
-            name=str(path),
+            name=data,
             num_classes=len(class_names),
             class_names=class_names,
-            channels=layout.channels,
-            height=layout.height,
-            width=layout.width,
+            channels=seen.channels,
+            height=seen.height,
+            width=seen.width,
             num_train=self._num("train"),
             num_test=self._num("test"),
-            mean=MEAN[layout.channels],
-            std=STD[layout.channels],
+            mean=MEAN[seen.channels] if fits else self._preset.mean,
+            std=STD[seen.channels] if fits else self._preset.std,
             fingerprint=_fingerprint(shards),
+            is_streamed=not fits,
         )
-        self.augmentation = Augmentation(padding=layout.height // 8, flip=layout.channels == 3)
 
-    def split(self, split: Split) -> ImageSet:
-        """Return the decoded images of "train" or "test", mapped read-only from a file that the node's processes share.
+    def split(self, split: Split) -> Images:
+        """Return the images of "train" or "test".
 
-        The first process of a node that asks decodes, the others wait.
+        Images in memory are mapped read-only from a file that the node's processes share: the first process of a node
+        that asks decodes, the others wait. In training they are cropped by an eighth of their height (4 pixels for
+        32x32), and flipped where they have colours: gray ones may be of characters.
 
         Raises:
-            ValueError: There is no such split; an image is broken or of another size; a label is out of range; there is
-                no room for the decoded images.
+            ValueError: There is no such split. Of images in memory: one is broken or of another size; a label is out of
+                range; there is no room for them.
             TimeoutError: Another process has been decoding for too long.
         """
         shards = self._shards[split]
         if not shards:
             raise ValueError(f"{self.info.name} has no {split} split: no {split}-*.parquet there")
+        if self._layout is None:
+            return _streamed(shards, self.info.num_classes, self._preset, self._policy)
+        augmentation = Augmentation(padding=self._layout.height // 8, flip=self._layout.channels == 3)
+        return ImageSet(*self._decoded(split, shards, self._layout), augmentation)
+
+    def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> tuple[Tensor, Tensor]:
+        """Return all images and labels of some shards, decoded by this process if no other has."""
 
         def write(file: BinaryIO) -> None:
             file.writelines(read_labels(shard, self.info.num_classes).tobytes() for shard in shards)
             with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
                 for shard in shards:
-                    file.writelines(images.data for images in decode_shard(shard, self._layout, pool))
+                    file.writelines(images.data for images in decode_shard(shard, layout, pool))
 
-        num_bytes = self._num(split) * (_LABEL_BYTES + self._layout.num_bytes)
-        path = shared_file(f"{split}-{_cache_key(shards, self._layout)}", num_bytes, write)
-        return ImageSet(*_map(path, self._num(split), self._layout), self.augmentation)
+        num_bytes = self._num(split) * (_LABEL_BYTES + layout.num_bytes)
+        path = shared_file(f"{split}-{_cache_key(shards, layout)}", num_bytes, write)
+        return _map(path, self._num(split), layout)
 
     def _num(self, split: Split) -> int:
         return sum(shard.num_rows for shard in self._shards[split])
 
 
-def _read_shards(files: list[Path]) -> list[Shard]:
-    """Read the footers of a split's files; those without rows play no part."""
-    shards = [shard for shard in map(read_shard, files) if shard.num_rows]
-    if files and not shards:
-        raise ValueError(f"{files[0]} has no rows, nor has any other file of its split")
-    return shards
+def _streamed(shards: list[Shard], num_classes: int, preset: Preset, policy: Policy) -> Images:
+    """Return the images of some shards, to be read when asked for; images in memory need none of these modules."""
+    from inq_ray.data.encoded_set import EncodedSet
+    from inq_ray.data.image_transform import ImageTransform
+    from inq_ray.data.parquet_reader import ParquetReader
+
+    return EncodedSet(ParquetReader(shards, num_classes), ImageTransform(preset, policy))
 
 
-def _test_shards(path: Path, files: dict[str, list[Path]]) -> list[Shard]:
-    """Return the files to test on: those of test, or of validation where test is missing or has no labels."""
-    candidates = [_read_shards(files[split]) for split in ("test", "validation") if split in files]
-    if not candidates:
-        raise ValueError(f"{path} has no test split: no test-*.parquet or validation-*.parquet there")
+def _test_shards(files: dict[str, list[Location]]) -> list[Shard]:
+    """Return the files to test on, if any: those of test, or of validation where test is missing or has no labels."""
+    candidates = [read_shards(files[split]) for split in ("test", "validation") if split in files]
     labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
-    return (labelled or candidates)[0]
+    return next(iter(labelled or candidates), [])
 
 
 def _class_names(shards: Sequence[Shard]) -> tuple[str, ...]:
     """Return the names that all files agree on, numbers where none has names; check labels as far as footers tell."""
-    names = shards[0].class_names
+    names, first = shards[0].class_names, shards[0].file.name
     for shard in shards:
         if shard.class_names != names:
-            raise ValueError(f"{shard.path} has other class names than {shards[0].path}")
-    ranges = {shard.path: shard.labels for shard in shards if shard.labels is not None}
+            raise ValueError(f"{shard.file.name} has other class names than {first}")
+    ranges = {shard.file.name: shard.labels for shard in shards if shard.labels is not None}
     if names is None:
         if len(ranges) < len(shards):
-            raise ValueError(f"{shards[0].path} has neither class names (schema metadata 'huggingface') nor statistics")
+            raise ValueError(f"{first} has neither class names (schema metadata 'huggingface') nor statistics")
         names = tuple(map(str, range(1 + max(highest for _, highest in ranges.values()))))
-    for path, (lowest, highest) in ranges.items():
-        check_labels(path, lowest, highest, len(names))
+    for name, (lowest, highest) in ranges.items():
+        check_labels(name, lowest, highest, len(names))
     return names
 
 
-def _common_layout(path: Path, shards: list[Shard]) -> Layout:
-    """Return the layout of these files' first images: one size, in colour if any is."""
+def _common_layout(shards: list[Shard]) -> Layout | None:
+    """Return the layout of the files' first images, in colour if any is; None if they are large or of several sizes."""
     layouts = [layout for shard in shards for layout in peek_layouts(shard, _NUM_PEEKED)]
-    sizes = sorted({(layout.width, layout.height) for layout in layouts})
-    if len(sizes) > 1:
-        some = ", ".join(f"{width}x{height}" for width, height in sizes[:3])
-        raise ValueError(
-            f"{path} has images of unequal size ({some} ...), not supported: resize them to one size first"
-        )
-    return max(layouts, key=lambda layout: layout.channels)
-
-
-def _check_size(path: Path, split: Split, num: int, layout: Layout) -> None:
-    num_bytes = num * layout.num_bytes
-    if num_bytes > MAX_BYTES:
-        raise ValueError(
-            f"{path}: {num} {split} images of {layout.width}x{layout.height} are {num_bytes / 2**30:.1f} GiB decoded, "
-            f"more than the {MAX_BYTES / 2**30:.0f} GiB that are kept in memory: use smaller images or fewer"
-        )
+    layout = max(layouts, key=lambda layout: layout.channels)
+    one_size = len({(layout.width, layout.height) for layout in layouts}) == 1
+    return layout if one_size and max(layout.width, layout.height) <= MAX_SIDE else None
 
 
 def _fingerprint(shards: Sequence[Shard]) -> str:
     """Hash the files' names, sizes and footers (schema, statistics, sizes of all columns): the same on every node."""
-    facts = [(shard.path.name, shard.path.stat().st_size, shard.footer) for shard in shards]
+    facts = [(shard.file.path.rpartition("/")[2], shard.size, shard.footer) for shard in shards]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _cache_key(shards: Sequence[Shard], layout: Layout) -> str:
     """Hash what a decoded file depends on, on this node: the files in the order of reading, when they were changed."""
-    states = [(str(shard.path), shard.path.stat()) for shard in shards]
-    facts = [(path, state.st_size, state.st_mtime_ns) for path, state in states]
+    facts = [(shard.file.root, shard.file.path, shard.size, shard.mtime_ns, shard.footer) for shard in shards]
     return hashlib.sha256(repr((FORMAT_VERSION, facts, layout)).encode()).hexdigest()[:32]
 
 

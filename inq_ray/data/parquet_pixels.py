@@ -1,4 +1,4 @@
-"""What stands in the rows of a Parquet shard: labels and images."""
+"""The rows of Parquet shards, decoded as a whole: labels and pixels of small images."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -6,13 +6,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from inq_ray.data.decode import Layout, decode, read_layout
-from inq_ray.data.parquet_files import LABEL_COLUMN, Shard, check_labels, readable
+from inq_ray.data.parquet_access import read_groups
+from inq_ray.data.parquet_files import LABEL_COLUMN, Shard, check_labels, check_no_nulls
+from inq_ray.data.parquet_rows import NO_BYTES, peek_blobs, read_blobs
 
-_NUM_READ = 1024
 _NUM_DECODED = 64
 
 
@@ -28,20 +28,18 @@ class _Row(NamedTuple):
         try:
             return read_layout(self._present())
         except ValueError as error:
-            raise ValueError(f"{self.shard.path}, row {self.row}: {error}") from error
+            raise ValueError(f"{self.shard.file.name}, row {self.row}: {error}") from error
 
     def pixels(self, layout: Layout) -> NDArray[np.uint8]:
         """Decode the image."""
         try:
             return decode(self._present(), layout)
         except ValueError as error:
-            raise ValueError(f"{self.shard.path}, row {self.row}: {error}") from error
+            raise ValueError(f"{self.shard.file.name}, row {self.row}: {error}") from error
 
     def _present(self) -> bytes:
         if self.data is None:
-            raise ValueError(
-                "there are no bytes of an image, perhaps a path only; write the file's bytes into the column"
-            )
+            raise ValueError(NO_BYTES)
         return self.data
 
 
@@ -51,27 +49,37 @@ def read_labels(shard: Shard, num_classes: int) -> NDArray[np.int64]:
     Raises:
         ValueError: The file is damaged, a label is missing or out of range.
     """
-    with readable(shard.path):
-        column = pq.read_table(shard.path, columns=[LABEL_COLUMN], partitioning=None).column(0)
-    if column.null_count:
-        raise ValueError(f"{shard.path} has {column.null_count} rows without a label")
+    name = shard.file.name
+    column = read_groups(shard.file, shard.footer, range(len(shard.group_rows)), [LABEL_COLUMN]).column(0)
+    check_no_nulls(name, column.null_count)
     labels: NDArray[np.int64] = column.to_numpy().astype(np.int64)
     if len(labels):
-        check_labels(shard.path, int(labels.min()), int(labels.max()), num_classes)
+        check_labels(name, int(labels.min()), int(labels.max()), num_classes)
     return labels
 
 
 def peek_layouts(shard: Shard, num: int) -> list[Layout]:
     """Return the layouts of the first `num` images, or as many as there are, from their headers.
 
+    Images that cannot be read are left out, unless that leaves none.
+
     Raises:
-        ValueError: The file is damaged, or an image is.
+        ValueError: The file is damaged, or all of these images are.
     """
-    return [row.layout() for row in next(_batches(shard, num), [])]
+    layouts: list[Layout] = []
+    errors: list[ValueError] = []
+    for row, data in enumerate(peek_blobs(shard, num)):
+        try:
+            layouts.append(_Row(shard, row, data).layout())
+        except ValueError as error:
+            errors.append(error)
+    if not layouts and errors:
+        raise errors[0]
+    return layouts
 
 
 def decode_shard(shard: Shard, layout: Layout, pool: Executor) -> Iterator[NDArray[np.uint8]]:
-    """Decode all images of a file, in their order, on the pool's threads; memory stays bounded.
+    """Decode all images of a file, in their order, on the pool's threads; no more than a row group is in memory.
 
     Yields:
         uint8 [n, C, H, W], n small.
@@ -79,9 +87,12 @@ def decode_shard(shard: Shard, layout: Layout, pool: Executor) -> Iterator[NDArr
     Raises:
         ValueError: The file is damaged, or an image is, or it has another size; the message names file and row.
     """
-    for rows in _batches(shard, _NUM_READ):
+    first = 0
+    for blobs in read_blobs(shard):
+        rows = [_Row(shard, row, data) for row, data in enumerate(blobs, first)]
         parts = [rows[start : start + _NUM_DECODED] for start in range(0, len(rows), _NUM_DECODED)]
         yield from pool.map(partial(_decode, layout=layout), parts)
+        first += len(rows)
 
 
 def _decode(rows: list[_Row], layout: Layout) -> NDArray[np.uint8]:
@@ -90,13 +101,3 @@ def _decode(rows: list[_Row], layout: Layout) -> NDArray[np.uint8]:
     for place, row in enumerate(rows):
         images[place] = row.pixels(layout)
     return images
-
-
-def _batches(shard: Shard, size: int) -> Iterator[list[_Row]]:
-    """Yield the image files of a shard, `size` at a time."""
-    row = 0
-    with readable(shard.path), pq.ParquetFile(shard.path) as file:
-        for batch in file.iter_batches(size, columns=[f"{shard.image_column}.bytes"], use_threads=False):
-            blobs = batch.column(0).field("bytes").to_pylist()
-            yield [_Row(shard, row + place, data) for place, data in enumerate(blobs)]
-            row += len(blobs)
