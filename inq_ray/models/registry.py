@@ -1,91 +1,91 @@
-"""Networks by name: every classification network of torchvision, the CIFAR ResNets, and a small one for digits."""
+"""Networks by name: torchvision's and timm's, the CIFAR ResNets, a small one for digits, and users' own.
+
+| --arch                    | network                                                  |
+|---------------------------|----------------------------------------------------------|
+| `resnet18`                | torchvision's, any of its classification networks        |
+| `timm/NAME`               | timm's; with a tag (`timm/resnet50.a1_in1k`) as timm's   |
+| `cifar_resnet20`, 32, ... | ours for CIFAR                                           |
+| `digits_cnn`              | ours for digits of 8x8 pixels                            |
+| `package.module:function` | a user's own                                             |
+"""
 
 import difflib
 from collections.abc import Callable
 
 from torch import nn
 
+from inq_ray.models import own_network, timm_networks, torchvision_networks
 from inq_ray.models.digits_cnn import DigitsCNN
 from inq_ray.models.resnet_cifar import DEPTHS, ResNetCifar
 
 _OURS: dict[str, Callable[..., nn.Module]] = {"digits_cnn": DigitsCNN}
 _PREFIX = "cifar_resnet"
-# These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
-_WITH_AUXILIARY = ("googlenet", "inception_v3")
+
+
+def is_timm(arch: str) -> bool:
+    """Whether a name is one of timm's: "timm/NAME"."""
+    return arch.startswith(timm_networks.PREFIX)
+
+
+def is_own(arch: str) -> bool:
+    """Whether a name is that of a user's function: "package.module:function"."""
+    return ":" in arch
+
+
+def is_ours(arch: str) -> bool:
+    """Whether a name is that of a network of this package."""
+    return arch in _our_names()
 
 
 def check_arch(arch: str) -> None:
-    """Refuse a name that `create` does not know; builds nothing.
+    """Refuse a name that `create` does not know; builds nothing, but imports what holds the network.
 
     Raises:
-        ValueError: No such network; the message names the nearest ones.
+        ValueError: No such network; the message names the nearest ones. timm is not installed; a user's function is not
+            where its name says.
     """
-    if arch in _our_names() or arch in _torchvision_names():
-        return
-    known = [*_our_names(), *_torchvision_names()]
-    near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4) or [*_our_names()[:2], "resnet18"]
-    raise ValueError(f"{arch=} is no network known here; nearest: {', '.join(near)}")
+    if is_own(arch):
+        own_network.find(arch)
+    elif is_timm(arch):
+        timm_networks.check(arch)
+    elif not is_ours(arch) and arch not in torchvision_networks.names():
+        known = [*_our_names(), *torchvision_networks.names()]
+        near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4) or [*_our_names()[:2], "resnet18"]
+        raise ValueError(
+            f"{arch=} is no network known here; nearest: {', '.join(near)} (timm's are timm/NAME, your own "
+            "package.module:function)"
+        )
 
 
-def create(arch: str, *, num_classes: int, in_channels: int = 3) -> nn.Module:
+def create(arch: str, *, num_classes: int, in_channels: int = 3, image_size: int | None = None) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
-        arch: A name of `torchvision.models` (classification), "cifar_resnet20", 32, 44, 56, 110, or "digits_cnn".
-        num_classes: Number of logits.
+        arch: A name as in the table above.
+        num_classes: Number of logits. A user's function that does not take it says itself how many there are.
         in_channels: Channels of the images. torchvision's networks take 3: with another number their first convolution
             is made anew. Their auxiliary classifiers (googlenet, inception_v3) are left out.
+        image_size: Height and width, pixels. It matters for networks that are built for one size (vision transformers),
+            and is ignored for all others; None = what the network is published with.
 
     Returns:
         The network, in training mode: float images [N, in_channels, H, W] -> logits [N, num_classes].
 
     Raises:
-        ValueError: No such network, or a number that is not positive.
+        ValueError: No such network, a number that is not positive, or the network cannot be built with these.
     """
     check_arch(arch)
     if num_classes < 1 or in_channels < 1:
         raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes=}, {in_channels=}")
+    if is_own(arch):
+        return own_network.create(arch, num_classes=num_classes, in_channels=in_channels)
     if arch in _OURS:
         return _OURS[arch](num_classes=num_classes, in_channels=in_channels)
     if arch.startswith(_PREFIX):
         return ResNetCifar(int(arch.removeprefix(_PREFIX)), num_classes=num_classes, in_channels=in_channels)
-    return _from_torchvision(arch, num_classes, in_channels)
+    from_library = timm_networks.create if is_timm(arch) else torchvision_networks.create
+    return from_library(arch, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 def _our_names() -> list[str]:
     return [*(f"{_PREFIX}{depth}" for depth in DEPTHS), *_OURS]
-
-
-def _torchvision_names() -> list[str]:
-    # Imported here: torchvision costs seconds, and our own names do not need it.
-    import torchvision.models
-
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return names
-
-
-def _from_torchvision(arch: str, num_classes: int, in_channels: int) -> nn.Module:
-    import torchvision.models
-
-    options = {"aux_logits": False, "init_weights": True} if arch in _WITH_AUXILIARY else {}
-    model: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
-    if in_channels != 3:
-        _replace_first_convolution(model, in_channels)
-    return model
-
-
-def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
-    """Let the first convolution take other than 3 channels; every classification network of torchvision has one."""
-    name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    assert first.in_channels == 3, (name, first)
-    parent, _, child = name.rpartition(".")
-    fresh = nn.Conv2d(
-        in_channels,
-        first.out_channels,
-        first.kernel_size,  # type: ignore[arg-type]
-        stride=first.stride,  # type: ignore[arg-type]
-        padding=first.padding,  # type: ignore[arg-type]
-        bias=first.bias is not None,
-    )
-    nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-    setattr(model.get_submodule(parent), child, fresh)

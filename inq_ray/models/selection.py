@@ -2,6 +2,11 @@
 
 Quantized is what Zhou et al. 2017 (arXiv 1702.03044) quantize: the weight of every convolution and every fully
 connected layer, the first and the last one too. Biases, normalization and embeddings stay float.
+
+The paper knows no attention. What nn.MultiheadAttention makes queries, keys and values with are the weights of linear
+layers under other names, and are quantized: `in_proj_weight` as it is stored, with one codebook for the three, or
+`q_proj_weight`, `k_proj_weight` and `v_proj_weight`. Its `out_proj` is a linear layer; its biases stay float, `bias_k`
+and `bias_v` among them.
 """
 
 import difflib
@@ -18,14 +23,33 @@ from torch.nn.parameter import is_lazy
 from inq_ray.core.codebook import check_num_bits
 
 COMPILED = "_orig_mod"
+_IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+# Convolutions that standardize their weight before they use it, by the names of their classes: timm's (copied into many
+# other places), and those of Hugging Face's BiT and of the original of weight standardization.
+_STANDARDIZED = frozenset(
+    {
+        "StdConv2d",
+        "StdConv2dSame",
+        "ScaledStdConv2d",
+        "ScaledStdConv2dSame",
+        "WeightStandardizedConv2d",
+    }
+)
 
 
 @dataclass(frozen=True)
-class _Weight:
-    """A quantizable weight and the names that patterns can meet: its own, its modules' and those around them."""
+class Weight:
+    """A weight of a layer and the names that patterns can meet: its own, its modules' and those around them.
+
+    Attributes:
+        name: as in `named_parameters()`, without the parts that torch.compile puts into it.
+        names: what patterns can meet.
+        refusal: why it cannot be quantized; "" = it can.
+    """
 
     name: str
     names: tuple[str, ...]
+    refusal: str = ""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -48,12 +72,12 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Sort a model's parameters into groups for `inq_ray.SGD`: quantized ones by number of bits, then the float rest.
 
-    Quantized is the `weight` of every instance of `nn.Linear` and of torch's convolutions (1d, 2d, 3d, transposed),
-    told by the module's type and never by its name. Everything else stays float: biases, normalization, embeddings, and
-    parameters that a module of another type holds itself (`in_proj_weight` of nn.MultiheadAttention).
+    Quantized is the `weight` of every instance of `nn.Linear` and of torch's convolutions (1d, 2d, 3d, transposed), and
+    the in-projections of `nn.MultiheadAttention`, told by the module's type and never by its name. Everything else
+    stays float: biases, normalization, embeddings, and parameters that a module of another type holds itself.
 
     A parameter that several modules share is listed once, under its first name in `named_parameters()`. It is quantized
-    only if every module that holds it is a convolution or a linear one: tied to an embedding it stays float, since
+    only if every module that holds it has it as such a weight: tied to an embedding it stays float, since
     embeddings do. A pattern that meets one of its names meets it.
 
     `requires_grad` changes nothing: a convolution that is not trained is quantized as well, without re-training, since
@@ -72,83 +96,120 @@ def param_groups(
 
     Raises:
         ValueError: Bits out of range; a pattern that meets no quantizable weight; nothing to quantize; a weight that is
-            lazy or computed by a parametrization.
+            lazy, computed by a parametrization, or standardized before use (StdConv2d).
     """
-    bits = dict(bits or {})
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
-    _check_bits(weight_bits, bits)
     model = unwrap(model)
-    weights, computed = _quantizable(model), _computed(model)
-    for pattern in (*skip, *bits):
-        _check_pattern(pattern, [*weights, *computed])
-    for weight in computed:
-        _check_skipped(weight, skip)
-    chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
-    if (weight_bits is not None or bits) and not any(chosen.values()):
-        raise ValueError(
-            f"nothing to quantize: all {len(weights)} convolution and linear weights of {type(model).__name__} stay "
-            f"float by {skip=}; skip fewer, or pass weight_bits=None to train in float"
-        )
+    chosen = choose(model, weight_bits, skip=skip, bits=bits)
     groups: dict[int | None, list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in _named_parameters(model):
+    for name, parameter in named_parameters(model):
         groups.setdefault(chosen.get(name), []).append((name, parameter))
     order = sorted(groups, key=lambda num_bits: num_bits is None)
     return [{"params": groups[num_bits], "weight_bits": num_bits} for num_bits in order]
 
 
-def _named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def choose(
+    model: nn.Module,
+    weight_bits: int | None,
+    *,
+    skip: Iterable[str] = (),
+    bits: Mapping[str, int] | None = None,
+) -> dict[str, int | None]:
+    """Return the bits of every weight of a layer by name, None = float; arguments and errors as `param_groups`."""
+    bits = dict(bits or {})
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    _check_bits(weight_bits, bits)
+    model = unwrap(model)
+    weights = layer_weights(model)
+    for pattern in (*skip, *bits):
+        _check_pattern(pattern, weights)
+    chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
+    _check_refusals([weight for weight in weights if weight.refusal and chosen[weight.name] is not None])
+    if (weight_bits is not None or bits) and not any(chosen.values()):
+        raise ValueError(
+            f"nothing to quantize: all {len(weights)} convolution and linear weights of {type(model).__name__} stay "
+            f"float by {skip=}; skip fewer, or pass weight_bits=None to train in float"
+        )
+    return chosen
+
+
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every parameter once, by its first name; refuse lazy ones, which have no shape yet."""
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise ValueError(f"{name} has no shape yet (a lazy module): run one batch through the model first")
-        yield _plain(name), parameter
+        yield plain_name(name), parameter
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without the parts that torch.compile of a submodule puts into it."""
     return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
-def _quantizable(model: nn.Module) -> list[_Weight]:
-    """Return the weights that only convolutions and linear layers hold, in the order of `named_parameters()`."""
+def layer_weights(model: nn.Module) -> list[Weight]:
+    """Return the weights that only convolutions, linear layers and attention hold, as `named_parameters()` has them.
+
+    Computed ones follow: they are no parameters. Those that cannot be quantized say why.
+    """
     names: dict[torch.Tensor, list[str]] = {}
+    refusals: dict[torch.Tensor, str] = {}
     elsewhere: set[torch.Tensor] = set()
     for path, module in model.named_modules(remove_duplicate=False):
-        is_layer = isinstance(module, _ConvNd | nn.Linear)
+        keys = _weight_keys(module)
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if is_layer and key == "weight":
-                names.setdefault(parameter, []).append(_weight_of(path))
+            if key in keys:
+                names.setdefault(parameter, []).append(_joined(path, key))
+                refusals[parameter] = refusals.get(parameter) or _standardization(module)
             else:
                 elsewhere.add(parameter)
-    return [
-        _Weight(name, tuple(around for own in names[parameter] for around in _around(own)))
-        for name, parameter in _named_parameters(model)
+    stored = [
+        Weight(name, tuple(around for own in names[parameter] for around in _around(own)), refusals[parameter])
+        for name, parameter in named_parameters(model)
         if parameter in names and parameter not in elsewhere
     ]
+    return stored + _computed(model)
 
 
-def _computed(model: nn.Module) -> list[_Weight]:
+def _weight_keys(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of a module's own parameters that are weights of a linear map."""
+    if isinstance(module, _ConvNd | nn.Linear):
+        return ("weight",)
+    return _IN_PROJECTIONS if isinstance(module, nn.MultiheadAttention) else ()
+
+
+def _standardization(module: nn.Module) -> str:
+    """Return why a convolution that standardizes its weight cannot have it quantized, "" for any other module."""
+    found = next((cls.__name__ for cls in type(module).__mro__ if cls.__name__ in _STANDARDIZED), None)
+    if found is None:
+        return ""
+    return f"standardized before use ({found}), so that what is used is no power of two"
+
+
+def _computed(model: nn.Module) -> list[Weight]:
     """Return the layers' weights that are no parameters, but computed from others (weight_norm, spectral_norm)."""
     return [
-        _Weight(name := _weight_of(path), _around(name))
+        Weight(
+            name := _joined(path, key),
+            _around(name),
+            "computed from other parameters (weight_norm or another parametrization; make it a plain one with "
+            "torch.nn.utils.parametrize.remove_parametrizations)",
+        )
         for path, module in model.named_modules()
-        if isinstance(module, _ConvNd | nn.Linear)
-        and "weight" not in dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        for key in _weight_keys(module)
+        if key not in module._parameters  # noqa: SLF001  # reading the attribute would compute it, and change its state
     ]
 
 
-def _check_skipped(weight: _Weight, skip: tuple[str, ...]) -> None:
-    """Refuse a computed weight that is to be quantized: its parameters would move on under it."""
-    if not any(_meets(pattern, weight.names) for pattern in skip):
-        raise ValueError(
-            f"{weight.name} is computed from other parameters (weight_norm or another parametrization): make it a "
-            f"plain one with torch.nn.utils.parametrize.remove_parametrizations, or pass skip={[weight.name]}"
-        )
+def _check_refusals(refused: list[Weight]) -> None:
+    """Refuse weights that are to be quantized, but would not be powers of two where they are used."""
+    if refused:
+        first, others = refused[0], len(refused) - 1
+        more = f", like {others} more" if others else ""
+        raise ValueError(f"{first.name} is {first.refusal}{more}: pass skip={[first.name]} to keep it float")
 
 
-def _weight_of(path: str) -> str:
-    """Return the name of the weight of the module at `path`; the model itself has no path."""
-    return _plain(f"{path}.weight" if path else "weight")
+def _joined(path: str, key: str) -> str:
+    """Return the name of a parameter of the module at `path`; the model itself has no path."""
+    return plain_name(f"{path}.{key}" if path else key)
 
 
 def _around(name: str) -> tuple[str, ...]:
@@ -161,7 +222,7 @@ def _meets(pattern: str, names: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _bits_of(weight: _Weight, weight_bits: int | None, skip: tuple[str, ...], bits: dict[str, int]) -> int | None:
+def _bits_of(weight: Weight, weight_bits: int | None, skip: tuple[str, ...], bits: dict[str, int]) -> int | None:
     """Return the bits of one quantizable weight; None = it stays float."""
     if any(_meets(pattern, weight.names) for pattern in skip):
         return None
@@ -178,7 +239,7 @@ def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
         check_num_bits(num_bits, what)
 
 
-def _check_pattern(pattern: str, weights: list[_Weight]) -> None:
+def _check_pattern(pattern: str, weights: list[Weight]) -> None:
     """Refuse a pattern that meets no quantizable weight, and name those that look like it."""
     if any(_meets(pattern, weight.names) for weight in weights):
         return

@@ -1,124 +1,131 @@
-"""Weights from a file: safetensors, or a state dict by torch's weights-only loader; nothing is ever unpickled."""
+"""Weights from a file into a network: every tensor fits, or nothing is loaded."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from inq_ray.models.selection import COMPILED, unwrap
+from inq_ray.models.recognition import looks_like
+from inq_ray.models.selection import plain_name, unwrap
+from inq_ray.models.weight_files import read_tensors
 
-SAFETENSORS = (".safetensors",)
-# ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in.
-STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar")
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", f"{COMPILED}.")
+_DDP = "module."
+# What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+class Loaded(NamedTuple):
+    """What was loaded.
+
+    Attributes:
+        part: the key of the file's checkpoint that held the tensors ("model_ema", "state_dict"), "" = the file itself.
+        fresh: names of the head's tensors that keep their fresh values.
+    """
+
+    part: str
+    fresh: tuple[str, ...]
+
+
+def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[str] = ()) -> Loaded:
     """Load a file's tensors into the model: every one of its parameters and buffers, and nothing else, in place.
 
-    A `{"state_dict": ...}` (or "model") around the tensors and a "module." or "_orig_mod." before their names are taken
-    off. BatchNorm's `num_batches_tracked` may be missing, as in files older than torch 0.4.1.
+    A `{"state_dict": ...}` (or "model") around the tensors is taken off; where there is also an average of weights
+    ("model_ema" of torchvision's reference, "state_dict_ema" of timm) the average is taken. Names lose the "module."
+    and "_orig_mod." that DDP, DataParallel, AveragedModel and torch.compile put before or into them. BatchNorm's
+    `num_batches_tracked` may be missing, as in files older than torch 0.4.1; auxiliary classifiers may be there.
 
     Args:
         model: The network, wrapped or not.
         path: A .safetensors file, or a state dict in .pth, .pt, .bin, .th or .tar.
+        replace_head: Names (`head_parameters`) that keep the model's fresh values where the file does not have all of
+            them in the model's shapes: a network for other classes. A head that fits is loaded.
 
     Raises:
         ValueError: The file is missing, not readable, without tensors, or does not fit the model; nothing is loaded.
     """
     path = Path(path).expanduser()
     model = unwrap(model)
-    own = model.state_dict()
-    given = _without_prefix(_read(path), own)
+    stored = model.state_dict()
+    own = {plain_name(name): tensor for name, tensor in stored.items()}
+    assert set(replace_head) <= own.keys(), f"no tensors of the model: {set(replace_head) - own.keys()}"
+    tensors, part = read_tensors(path)
+    given = _without_auxiliary(_plain(path, tensors, own), model)
     for name, tensor in own.items():
         if name.endswith("num_batches_tracked"):
             given.setdefault(name, tensor)
-    _check_fit(path, type(model).__name__, own, given)
-    model.load_state_dict(given)
+    fresh: tuple[str, ...] = ()
+    if any(name not in given or given[name].shape != own[name].shape for name in replace_head):
+        fresh = tuple(name for name in own if name in replace_head)
+        given |= {name: own[name] for name in fresh}
+    _check_fit(path, model, own, given)
+    model.load_state_dict({name: given[plain_name(name)] for name in stored})
+    return Loaded(part, fresh)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name."""
-    if not path.is_file():
-        raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
-    if path.suffix in SAFETENSORS:
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"weights: cannot read {path} as safetensors: {_line(error)}") from error
-    if path.suffix in STATE_DICTS:
-        return _tensors(path, _read_state_dict(path))
-    allowed = ", ".join(SAFETENSORS + STATE_DICTS)
-    raise ValueError(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}")
+def _plain(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what wrappers put before or into names, unless the model's own names have it."""
+    plain = {plain_name(name): tensor for name, tensor in given.items()}
+    if len(plain) < len(given):
+        raise ValueError(f"weights: {path} holds two networks, a compiled and a plain one; save one of them")
+    while all(name.startswith(_DDP) for name in plain) and not all(name.startswith(_DDP) for name in own):
+        plain = {name.removeprefix(_DDP): tensor for name, tensor in plain.items()}
+    return plain
 
 
-def _read_state_dict(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail as anything; it is always the file's fault
-        raise ValueError(
-            f"weights: cannot read {path} as a state dict: damaged, or it holds more than tensors and would run code "
-            f"when loaded (then save model.state_dict() alone, best as .safetensors): {_line(error)}"
-        ) from error
+def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Leave out auxiliary classifiers that the model was built without."""
+    without = tuple(f"{part}." for part in _AUXILIARY if getattr(model, part, model) is None)
+    return {name: tensor for name, tensor in given.items() if not name.startswith(without)}
 
 
-def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
-    """Return the state dict within what was loaded."""
-    for key in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(inner := loaded.get(key), dict):
-            loaded = inner
-            break
-    if not isinstance(loaded, dict):
-        raise ValueError(f"weights: {path} holds a {type(loaded).__name__}, not a state dict of tensors by name")
-    tensors = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not tensors:
-        found = ", ".join(map(str, list(loaded)[:5])) or "nothing"
-        raise ValueError(f"weights: {path} holds no tensors by name, only: {found}; save model.state_dict()")
-    return tensors
-
-
-def _without_prefix(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what DDP and torch.compile put before every name, unless the model's own names have it."""
-    while True:
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in given) and not all(name.startswith(prefix) for name in own):
-                given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
-                break
-        else:
-            return given
-
-
-def _check_fit(path: Path, model: str, own: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     """Refuse names, shapes and kinds of numbers that are not the model's, in one line."""
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
     shared = [name for name in own if name in given]
-    shapes = [
-        f"{name} {list(given[name].shape)} for {list(own[name].shape)}"
-        for name in shared
-        if given[name].shape != own[name].shape
-    ]
+    misshaped = [name for name in shared if given[name].shape != own[name].shape]
     kinds = [
         f"{name} {given[name].dtype} for {own[name].dtype}"
         for name in shared
         if given[name].is_floating_point() != own[name].is_floating_point()
     ]
     problems = [
-        _few("missing", [name for name in own if name not in given]),
-        _few("unexpected", [name for name in given if name not in own]),
-        _few("of another shape", shapes),
+        _few("missing", missing),
+        _few("unexpected", unexpected),
+        _few(
+            "of another shape", [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
+        ),
         _few("of another type", kinds),
     ]
     if any(problems):
-        raise ValueError(f"weights: {path} does not fit {model}: {'; '.join(filter(None, problems))}")
+        advice = ""
+        if misshaped and not (missing or unexpected or kinds):
+            advice = _advice_on_head([(given[name], own[name]) for name in misshaped])
+        elif missing or unexpected:
+            advice = _advice_on_arch(given)
+        raise ValueError(
+            f"weights: {path} does not fit {type(model).__name__}: {'; '.join(filter(None, problems))}{advice}"
+        )
+
+
+def _advice_on_head(pairs: list[tuple[Tensor, Tensor]]) -> str:
+    """Return what to do where nothing but the number of classes differs: all shapes differ in the same way at first."""
+    if any(given.dim() != own.dim() or given.shape[1:] != own.shape[1:] for given, own in pairs):
+        return ""
+    numbers = {(len(given), len(own)) for given, own in pairs}
+    if len(numbers) > 1:
+        return ""
+    (in_file, in_network) = numbers.pop()
+    return f"; the file has {in_file} classes and the network {in_network}: --replace-head loads all but the head"
+
+
+def _advice_on_arch(given: dict[str, Tensor]) -> str:
+    arch = looks_like({name: tensor.shape for name, tensor in given.items()})
+    return f"; the file looks like --arch {arch}" if arch else ""
 
 
 def _few(kind: str, names: list[str], limit: int = 3) -> str:
     """Return "2 missing (a, b)" with the first few names, or nothing."""
     more = ", ..." if len(names) > limit else ""
     return f"{len(names)} {kind} ({', '.join(names[:limit])}{more})" if names else ""
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

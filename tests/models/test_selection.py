@@ -46,7 +46,7 @@ class Named(nn.Module):
         self.weight = nn.Parameter(torch.ones(4, 4))
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vgg16_bn", "mobilenet_v2", "resnet50", "vit_b_32"])
+@pytest.mark.parametrize("arch", ["resnet18", "vgg16_bn", "mobilenet_v2", "resnet50"])
 def test_exactly_the_weights_of_convolutions_and_linear_layers(arch: str) -> None:
     with torch.device("meta"):
         model = create(arch, num_classes=10)
@@ -107,8 +107,22 @@ def test_other_modules_stay_float(layer: nn.Module) -> None:
     assert list(quantized(model)) == ["linear.weight"]
 
 
-def test_attention_quantizes_its_linear_layer_only() -> None:
-    assert list(quantized(nn.MultiheadAttention(4, 2))) == ["out_proj.weight"]
+def test_attention_quantizes_what_it_projects_with() -> None:
+    """The rule of the module's docstring: in-projections are weights of linear layers under other names."""
+    together = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+    assert quantized(together) == {"in_proj_weight": 5, "out_proj.weight": 5}
+    assert set(names_by_bits(param_groups(together))[None]) == {"in_proj_bias", "bias_k", "bias_v", "out_proj.bias"}
+    apart = nn.MultiheadAttention(4, 2, kdim=6, vdim=8, bias=False)
+    assert list(quantized(apart)) == ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"]
+
+
+def test_patterns_meet_in_projections() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "linear": nn.Linear(4, 4)})
+    assert list(quantized(model, skip=["*.in_proj_weight"])) == ["attention.out_proj.weight", "linear.weight"]
+    assert list(quantized(model, skip=["attention"])) == ["linear.weight"]
+    assert quantized(model, bits={"attention": 4})["attention.in_proj_weight"] == 4
+    with pytest.raises(ValueError, match=r"nearest: attention\.in_proj_weight"):
+        param_groups(model, skip=["attention.in_proj_weights"])
 
 
 def test_shared_weights_once_and_tied_to_an_embedding_float() -> None:
@@ -204,9 +218,43 @@ def test_lazy_modules_are_refused() -> None:
 @pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
 def test_computed_weights_are_refused_unless_skipped(normalize: Any) -> None:
     model = nn.Sequential(nn.Linear(2, 2), normalize(nn.Linear(2, 2)))
-    with pytest.raises(ValueError, match=r"1.weight is computed from other parameters"):
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with pytest.raises(ValueError, match=r"1.weight is computed from other parameters .*remove_parametrizations"):
         param_groups(model)
     assert quantized(model, skip=["1.weight"]) == {"0.weight": 5}
+    assert [group["weight_bits"] for group in param_groups(model, weight_bits=None)] == [None]
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers()), "looking computes nothing"
+
+
+def test_a_computed_in_projection_is_refused() -> None:
+    model = nn.utils.parametrizations.weight_norm(nn.MultiheadAttention(4, 2), "in_proj_weight")
+    with pytest.raises(ValueError, match="in_proj_weight is computed"):
+        param_groups(model)
+    assert list(quantized(model, skip=["in_proj_weight"])) == ["out_proj.weight"]
+
+
+class StdConv2d(nn.Conv2d):
+    """Standardizes its weight, as the class of this name in timm and elsewhere."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, (self.weight - self.weight.mean()) / self.weight.std())
+
+
+def test_standardized_weights_are_refused_unless_skipped() -> None:
+    model = nn.Sequential(StdConv2d(2, 2, 1), StdConv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    with pytest.raises(
+        ValueError, match=r"0.weight is standardized before use \(StdConv2d\).* like 1 more: pass skip="
+    ):
+        param_groups(model)
+    assert quantized(model, skip=["[01]"]) == {"2.weight": 5}
+    assert quantized(model, weight_bits=None, bits={"2": 4}) == {"2.weight": 4}
+
+
+def test_a_weight_shared_with_a_standardized_convolution_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), StdConv2d(2, 2, 1))
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"0.weight is standardized"):
+        param_groups(model)
 
 
 @pytest.mark.parametrize("arch", ["alexnet", "convnext_tiny", "densenet121", "googlenet", "squeezenet1_0", "swin_t"])

@@ -1,0 +1,102 @@
+"""Every parameter of a network, at how many bits it is kept and why: what --dry-run shows."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import ParametrizationList
+
+from inq_ray.models.selection import choose, named_parameters, unwrap
+
+_NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """A parameter.
+
+    Attributes:
+        name: as in `named_parameters()`.
+        module: type of the module that holds it ("Conv2d").
+        shape: of the tensor.
+        bits: of a quantized weight; None = it stays float.
+        why_float: "" for a quantized one; else "bias", "normalization", "embedding", "skipped" (a layer's weight that
+            a pattern keeps), "not asked for" (a layer's weight where there are no bits), "computed" (what a
+            parametrization computes a weight from), or "no layer's weight" (positions, scales, tokens).
+    """
+
+    name: str
+    module: str
+    shape: tuple[int, ...]
+    bits: int | None
+    why_float: str
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSum:
+    """All parameters of the same bits, or of the same reason to stay float."""
+
+    bits: int | None
+    why_float: str
+    num_tensors: int
+    num_values: int
+
+
+def describe(
+    model: nn.Module,
+    weight_bits: int | None = 5,
+    skip: Iterable[str] = (),
+    bits: Mapping[str, int] | None = None,
+) -> tuple[LayerRow, ...]:
+    """Return a row for each parameter, in the order of `named_parameters()`; arguments and errors as `param_groups`."""
+    model = unwrap(model)
+    chosen = choose(model, weight_bits, skip=skip, bits=bits)
+    kept = "skipped" if weight_bits is not None else "not asked for"
+    rows = []
+    for (name, parameter), owner in zip(named_parameters(model), _owners(model), strict=True):
+        num_bits = chosen.get(name)
+        why_float = "" if num_bits else kept if name in chosen else _why(name, owner)
+        shape = tuple(parameter.shape)
+        rows.append(LayerRow(name=name, module=type(owner).__name__, shape=shape, bits=num_bits, why_float=why_float))
+    return tuple(rows)
+
+
+def sums(rows: Iterable[LayerRow]) -> tuple[LayerSum, ...]:
+    """Return the rows' sums: quantized ones by bits, from few to many, then float ones by reason, in order of rows."""
+    groups: dict[tuple[int | None, str], list[LayerRow]] = {}
+    for row in rows:
+        groups.setdefault((row.bits, row.why_float), []).append(row)
+    order = sorted(groups, key=lambda key: math.inf if key[0] is None else key[0])
+    return tuple(
+        LayerSum(
+            bits=key[0],
+            why_float=key[1],
+            num_tensors=len(groups[key]),
+            num_values=sum(row.num_values for row in groups[key]),
+        )
+        for key in order
+    )
+
+
+def _owners(model: nn.Module) -> list[nn.Module]:
+    """Return the module that holds each parameter, by its first name."""
+    return [model.get_submodule(name.rpartition(".")[0]) for name, _ in model.named_parameters()]
+
+
+def _why(name: str, owner: nn.Module) -> str:
+    """Return why a parameter that is no layer's weight stays float; torchvision's and timm's norms are told by name."""
+    if isinstance(owner, _NORMALIZATIONS) or "norm" in type(owner).__name__.lower():
+        return "normalization"
+    if isinstance(owner, nn.Embedding | nn.EmbeddingBag):
+        return "embedding"
+    if isinstance(owner, ParametrizationList):
+        return "computed"
+    key = name.rpartition(".")[2]
+    return "bias" if key.endswith("bias") or key in ("bias_k", "bias_v") else "no layer's weight"

@@ -1,0 +1,77 @@
+"""What images a network's trained weights want to see."""
+
+from dataclasses import dataclass
+
+from inq_ray.models import timm_networks, torchvision_networks
+from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
+from inq_ray.models.weight_files import is_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputPreset:
+    """Scaling, crop and normalization for validation; the defaults are those of ImageNet's first networks.
+
+    Attributes:
+        crop_size: Height and width of what the network is given, pixels.
+        resize_size: The shorter side before the crop at the centre, pixels.
+        interpolation: "bilinear", "bicubic" or "nearest".
+        mean: Of each channel, of values in [0, 1].
+        std: Of each channel.
+    """
+
+    crop_size: int = 224
+    resize_size: int = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def input_preset(arch: str, weights: str | None = None) -> InputPreset:
+    """Return what the weights were made for; downloads and builds nothing.
+
+    For a file, or none, torchvision's networks have the preset of their IMAGENET1K_V1, or else of the first weights in
+    their enum; timm's have that of the tag in their name, or else of their first one. timm's crop modes "squash" and
+    "border" (7 in 100 of its weights) become the usual crop at the centre.
+
+    Args:
+        arch: A name as in `create`.
+        weights: As in `resolve_weights`.
+
+    Raises:
+        ValueError: No such network, or no such weights of it.
+    """
+    check_arch(arch)
+    if is_own(arch) or is_ours(arch):
+        return InputPreset()
+    name = None if weights is None or is_file(weights) else weights
+    return _of_timm(arch, name) if is_timm(arch) else _of_torchvision(arch, name)
+
+
+def _of_torchvision(arch: str, name: str | None) -> InputPreset:
+    if name is None:
+        known = torchvision_networks.all_weights(arch).__members__
+        name = "IMAGENET1K_V1" if "IMAGENET1K_V1" in known else next(iter(known), None)
+        if name is None:
+            return InputPreset()
+    transforms = torchvision_networks.weights(arch, name).transforms()
+    return InputPreset(
+        crop_size=int(transforms.crop_size[0]),
+        resize_size=int(transforms.resize_size[0]),
+        interpolation=str(transforms.interpolation.value),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def _of_timm(arch: str, name: str | None) -> InputPreset:
+    config = timm_networks.data_config(arch, name)
+    _, height, width = config["input_size"]
+    if height != width:
+        raise ValueError(f"{arch=} takes images of {height}x{width} pixels: only square ones are cropped here")
+    return InputPreset(
+        crop_size=height,
+        resize_size=config["resize_size"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )

@@ -1,0 +1,44 @@
+"""`--weights`: a file, or trained weights by the name that torchvision or timm gives them."""
+
+from pathlib import Path
+
+from inq_ray.models import timm_networks, torchvision_networks
+from inq_ray.models.download import cached
+from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
+from inq_ray.models.weight_files import is_file
+
+
+def resolve_weights(arch: str, weights: str | None) -> Path | None:
+    """Return the file of a network's trained weights, downloaded where they are not here yet.
+
+    Several processes of a node download once; the files stay in torch.hub's folder ($TORCH_HOME), where torchvision
+    looks for them as well. Nothing is read into memory but what timm must convert.
+
+    Args:
+        arch: A name as in `create`.
+        weights: A file; or for torchvision's networks "DEFAULT", "IMAGENET1K_V1", ... (a member of the network's enum);
+            or for timm's "DEFAULT" or a tag; or None.
+
+    Returns:
+        A file for `load_weights`, or None for None.
+
+    Raises:
+        ValueError: No such file, no weights of this name, or no way to download them; one line.
+        TimeoutError: Another process has been downloading for an hour.
+    """
+    if weights is None:
+        return None
+    check_arch(arch)
+    if is_file(weights):
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
+        return path
+    if is_own(arch) or is_ours(arch):
+        raise ValueError(
+            f"--weights {weights}: there is no such file, and only the networks of torchvision and timm have weights "
+            f"by name, not {arch}"
+        )
+    if is_timm(arch):
+        return timm_networks.weights_file(arch, weights)
+    return cached(torchvision_networks.weights(arch, weights).url)

@@ -1,0 +1,57 @@
+"""Which known network a file of weights belongs to, told by names and shapes; for messages."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from inq_ray.models import torchvision_networks
+from inq_ray.models.resnet_cifar import DEPTHS
+from inq_ray.models.shapes import shapes
+
+_OURS = ("digits_cnn", *(f"cifar_resnet{depth}" for depth in DEPTHS))
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+Shapes = Mapping[str, torch.Size]
+
+
+def looks_like(given: Shapes) -> str | None:
+    """Return the network of torchvision or of ours that has these tensors, for any number of classes, or None.
+
+    Networks are built without data to compare with, a few dozen at most: seconds.
+    """
+    given = _essential(given)
+    in_channels = next((shape[1] for shape in given.values() if len(shape) == 4), 3)
+    for arch in _candidates(given):
+        if _is_same(given, _essential(shapes(arch, num_classes=1000, in_channels=in_channels))):
+            return arch
+    return None
+
+
+def _candidates(given: Shapes) -> Iterator[str]:
+    """Yield our networks, then those of the family of torchvision's of which one has the most names in common."""
+    yield from _OURS
+    families: dict[str, list[str]] = {}
+    for arch in torchvision_networks.names():
+        families.setdefault(torchvision_networks.family(arch), []).append(arch)
+    yield from max(families.values(), key=lambda members: _overlap(given, shapes(members[0], num_classes=1000)))
+
+
+def _overlap(given: Shapes, known: Shapes) -> float:
+    """Return the fraction of names that both have, of those that either has."""
+    return len(given.keys() & known.keys()) / len(given.keys() | known.keys())
+
+
+def _essential(given: Shapes) -> Shapes:
+    """Leave out what may be missing."""
+    return {
+        name: shape
+        for name, shape in given.items()
+        if not name.endswith("num_batches_tracked") and not name.startswith(_AUXILIARY)
+    }
+
+
+def _is_same(given: Shapes, known: Shapes) -> bool:
+    """Whether names and shapes agree, but for the number of classes: first dimensions that are 1000."""
+    return given.keys() == known.keys() and all(
+        given[name] == shape or (shape[:1] == (1000,) and given[name][1:] == shape[1:]) for name, shape in known.items()
+    )

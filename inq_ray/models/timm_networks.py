@@ -1,0 +1,147 @@
+"""timm's networks by name, `timm/NAME` or `timm/NAME.TAG`, and their trained weights. timm is the extra `timm`."""
+
+import difflib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from inq_ray.models.download import cached, checkpoints_folder, once
+from inq_ray.models.weight_files import first_line, read_tensors
+
+PREFIX = "timm/"
+
+
+def check(arch: str) -> None:
+    """Refuse a name that timm does not know; builds nothing.
+
+    Raises:
+        ValueError: timm is not installed, or has no such network or tag; the message names the nearest.
+    """
+    timm = _timm(arch)
+    name, _, tag = arch.removeprefix(PREFIX).partition(".")
+    known = timm.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["resnet18"]
+        raise ValueError(f"{arch=} is no network of timm; nearest: {', '.join(PREFIX + other for other in near)}")
+    if tag:
+        _check_tag(name, tag, f"{arch=}")
+
+
+def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | None) -> nn.Module:
+    """Build a network with fresh weights, see `inq_ray.models.registry.create`."""
+    timm = _timm(arch)
+    name = arch.removeprefix(PREFIX)
+    config = timm.models.get_pretrained_cfg(name)
+    options = {}
+    if image_size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+    except (
+        AssertionError,
+        TypeError,
+        ValueError,
+    ) as error:  # timm's families refuse what they cannot do by any of these
+        size = f" and images of {image_size} pixels" if options else ""
+        raise ValueError(
+            f"{arch=} cannot be built for {num_classes} classes, {in_channels} channel(s){size}: {first_line(error)}"
+        ) from error
+    return model
+
+
+def weights_file(arch: str, weights: str) -> Path:
+    """Return a .safetensors file of trained weights as this version of timm loads them; made once per node.
+
+    timm's own loading: from the Hugging Face hub (safetensors where there are, else by torch's weights-only loader), or
+    for the few that are not there from their address; then timm's filter for the network's family.
+
+    Args:
+        arch: "timm/NAME" or "timm/NAME.TAG".
+        weights: "DEFAULT" (those of TAG, or of the network's first tag), or a tag.
+
+    Raises:
+        ValueError: No such tag, no trained weights, or they cannot be downloaded.
+    """
+    timm = _timm(arch)
+    config = _config(arch, weights)
+    full_name = f"{config.architecture}.{config.tag}"
+
+    def make(path: Path) -> None:
+        tensors = _download(timm, config)
+        source = {"state_dict": tensors, "custom_load": False}
+        try:
+            model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay=source)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"weights: timm cannot load {full_name}: {first_line(error)}") from error
+        # A tensor by two names is written twice: the format holds no shared ones.
+        save_file({key: tensor.clone().contiguous() for key, tensor in model.state_dict().items()}, path)
+
+    return once(checkpoints_folder() / f"timm-{timm.__version__}-{full_name}.safetensors", make)
+
+
+def data_config(arch: str, weights: str | None) -> dict[str, Any]:
+    """Return what timm says of the images that weights were trained on (`timm.data.resolve_data_config`).
+
+    With "resize_size", int: to how many pixels timm scales the shorter side before the crop.
+    """
+    timm = _timm(arch)
+    config = _config(arch, weights or "DEFAULT", needs_weights=False)
+    found: dict[str, Any] = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
+    found["resize_size"] = math.floor(found["input_size"][1] / found["crop_pct"])
+    return found
+
+
+def _timm(arch: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f"{arch=} needs timm, which is not installed: pip install 'inq-ray[timm]'") from error
+    module: ModuleType = timm
+    return module
+
+
+def _config(arch: str, weights: str, *, needs_weights: bool = True) -> Any:
+    """Return timm's description of trained weights (PretrainedCfg)."""
+    timm = _timm(arch)
+    name, _, tag = arch.removeprefix(PREFIX).partition(".")
+    if weights != "DEFAULT":
+        tag = weights.removeprefix(f"{name}.")
+        _check_tag(name, tag, f"--weights {weights}")
+    config = timm.models.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
+    if needs_weights and not (config and (config.hf_hub_id or config.url)):
+        raise ValueError(f"--weights {weights}: timm has no trained weights for {name}; pass a file")
+    return config or timm.models.PretrainedCfg(architecture=name)
+
+
+def _check_tag(name: str, tag: str, what: str) -> None:
+    timm = _timm(f"{PREFIX}{name}")
+    configs = timm.models.get_arch_pretrained_cfgs(name)
+    tags = [full.partition(".")[2] for full in configs if "." in full]
+    if tag not in tags:
+        near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.4) or tags[:5]
+        raise ValueError(f"{what} names no trained weights of timm's {name}; nearest: {', '.join(near) or 'none'}")
+
+
+def _download(timm: ModuleType, config: Any) -> dict[str, Tensor]:
+    if not config.hf_hub_id:
+        return read_tensors(cached(config.url)).tensors
+    load: Callable[..., dict[str, Tensor]] = timm.models.load_state_dict_from_hf
+    try:
+        if config.hf_hub_filename:
+            return load(config.hf_hub_id, config.hf_hub_filename)
+        try:
+            return load(config.hf_hub_id, "model.safetensors")
+        except FileNotFoundError:  # what the hub's client makes of no network, after its own tries
+            raise
+        except OSError:  # it answered, and has no such file
+            return load(config.hf_hub_id)
+    except Exception as error:  # the hub's client fails with errors of its own, of its HTTP library, and of the system
+        raise ValueError(
+            f"weights: cannot download {config.hf_hub_id} from the Hugging Face hub: {first_line(error)}; download its "
+            "model.safetensors where there is a network, and pass --weights FILE"
+        ) from error

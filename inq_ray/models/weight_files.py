@@ -1,0 +1,86 @@
+"""Files of weights: safetensors, or a state dict by torch's weights-only loader; nothing is ever unpickled."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+SAFETENSORS = (".safetensors",)
+# ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in.
+STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar")
+# Where checkpoints keep their tensors. An average of weights comes first, as where torchvision's reference and timm
+# evaluate a checkpoint: its accuracy is the one that is published.
+_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model", "model_state_dict")
+# torch.optim.swa_utils.AveragedModel, and so the "model_ema" of torchvision's reference, counts its updates.
+_COUNTER = "n_averaged"
+
+
+class Tensors(NamedTuple):
+    """What a file holds: tensors by name, and under which key of the file they were ("" = they are the file)."""
+
+    tensors: dict[str, Tensor]
+    part: str
+
+
+def is_file(weights: str) -> bool:
+    """Whether what a user passed as weights names a file, and not trained weights by name."""
+    path = Path(weights).expanduser()
+    return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.is_file()
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors of a file by name, on the CPU.
+
+    Raises:
+        ValueError: There is no such file, it is of another kind, not readable, or has no tensors; one line.
+    """
+    if not path.is_file():
+        raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
+    if path.suffix in SAFETENSORS:
+        try:
+            return Tensors(load_file(path), "")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"weights: cannot read {path} as safetensors: {first_line(error)}") from error
+    if path.suffix in STATE_DICTS:
+        return _tensors(path, _read_state_dict(path))
+    allowed = ", ".join(SAFETENSORS + STATE_DICTS)
+    raise ValueError(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _read_state_dict(path: Path) -> object:
+    try:
+        # torchvision's reference and timm keep their arguments in it: a class that only holds what is put into it.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail as anything; it is always the file's fault
+        raise ValueError(
+            f"weights: cannot read {path} as a state dict: damaged, or it holds more than tensors and would run code "
+            f"when loaded (then save model.state_dict() alone, best as .safetensors): {first_line(error)}"
+        ) from error
+
+
+def _tensors(path: Path, loaded: object) -> Tensors:
+    """Return the state dict within what was loaded."""
+    part = ""
+    for key in _WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(inner := loaded.get(key), dict):
+            loaded, part = inner, key
+            break
+    if not isinstance(loaded, dict):
+        raise ValueError(f"weights: {path} holds a {type(loaded).__name__}, not a state dict of tensors by name")
+    tensors = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if tensors.keys() - {_COUNTER} and all(key.startswith("module.") for key in tensors.keys() - {_COUNTER}):
+        tensors.pop(_COUNTER, None)
+    if not tensors:
+        found = ", ".join(map(str, list(loaded)[:5])) or "nothing"
+        raise ValueError(f"weights: {path} holds no tensors by name, only: {found}; save model.state_dict()")
+    return Tensors(tensors, part)
