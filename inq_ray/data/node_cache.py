@@ -64,7 +64,7 @@ def shared_file(
     folder = cache_folder()
     path = folder / f"{key}.raw"
     if not _is_complete(path, num_bytes):
-        with _locked(folder / f"{key}.lock", wait_seconds):
+        with locked(folder / f"{key}.lock", wait_seconds, "decoding images"):
             if not _is_complete(path, num_bytes):
                 _make(path, num_bytes, write)
     return path
@@ -96,8 +96,17 @@ def _make(path: Path, num_bytes: int, write: Callable[[BinaryIO], None]) -> None
 
 
 @contextmanager
-def _locked(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Hold a file's lock; the kernel releases it when the process ends, however it ends."""
+def locked(path: Path, wait_seconds: float, doing: str) -> Iterator[None]:
+    """Hold a file's lock; the kernel releases it when the process ends, however it ends.
+
+    Args:
+        path: Of the file, which is made if there is none.
+        wait_seconds: How long to wait for another process that holds it.
+        doing: What it is held for, for the message.
+
+    Raises:
+        TimeoutError: Another process has held it for longer.
+    """
     deadline = time.monotonic() + wait_seconds
     with path.open("ab") as file:
         while True:
@@ -107,7 +116,7 @@ def _locked(path: Path, wait_seconds: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError(
-                        f"another process has been decoding images for more than {wait_seconds:.0f} s (lock {path}): "
+                        f"another process has been {doing} for more than {wait_seconds:.0f} s (lock {path}): "
                         f"end it if it hangs, or set {VARIABLE} to another folder"
                     ) from None
                 time.sleep(_POLL_SECONDS)
