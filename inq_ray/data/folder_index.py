@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -112,7 +113,8 @@ def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> No
             "use a folder that can be written to and has room"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # also there is no folder
+            partial.unlink()
 
 
 def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
@@ -151,6 +153,7 @@ def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
             f"{folders[split]}/{os.fsdecode(entry.path)}": entry.stamp
             for split, part in parts.items()
             for entry in part.folders
+            if entry.stamp
         },
     )
     return facts, rows

@@ -166,13 +166,13 @@ class FolderReader:
     def _read(self, path: str, size: int, label: int) -> Encoded:
         file = self.folder.join(path)
         try:
-            data = file.read(None if size == UNKNOWN_SIZE else size)
+            data = file.read(size)
+        except MissingError as error:
+            if not self.folder.exists():
+                raise ValueError(f"{self.folder.name} was there when it was listed, and is not any more") from error
+            return Encoded(file.name, None, label, "the file is not there")
         except UnreadableError as error:
-            if isinstance(error, MissingError) and not self.folder.exists():
-                raise ValueError(
-                    f"there is nothing at {self.folder.name} any more: it was there when listed"
-                ) from error
-            return Encoded(file.name, None, label, str(error))
+            return Encoded(file.name, None, label, error.reason)
         return Encoded(file.name, data, label) if data else Encoded(file.name, None, label, "the file is empty")
 
 

@@ -76,6 +76,11 @@ _ADVICE = (
 class UnreadableError(ValueError):
     """This one file or folder cannot be read: it is not there, or is closed to us. Others may well be readable."""
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the name of the file."""
+        return reason(self.__cause__) if isinstance(self.__cause__, OSError) else str(self)
+
 
 class MissingError(UnreadableError):
     """It is not there."""
