@@ -1,0 +1,160 @@
+"""TurboJPEG 3, the C interface of libjpeg-turbo, as far as it takes to decode a part of an image.
+
+Pillow, torchvision and every other package that was tried decode whole images; half of one is what a random crop needs.
+The library comes with the package `turbojpeg`, or with the system (libjpeg-turbo 3 or newer). Where there is none,
+Pillow decodes, which takes longer and gives the same pixels: it uses libjpeg-turbo as well.
+
+Functions and constants: turbojpeg.h, and https://libjpeg-turbo.org/Documentation.
+"""
+
+import ctypes
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SYSTEM = ("libturbojpeg.so.0", "libturbojpeg.0.dylib")
+_DECOMPRESS = 1
+_STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLORSPACE, _LOSSLESS = 0, 4, 5, 6, 7, 8, 15
+_YCBCR, _GRAY = 1, 2
+_RGB = 0
+# By kind of subsampling (4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1): columns that are decoded together, and how
+# far a pixel's colours depend on its neighbours', from between which they are interpolated.
+_UNITS = (8, 16, 16, 8, 8, 32, 8)
+_MARGINS = (0, 2, 2, 0, 2, 4, 4)
+
+
+class _Region(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_int), ("width", ctypes.c_int), ("height", ctypes.c_int))
+
+
+class _Factor(ctypes.Structure):
+    _fields_ = (("numerator", ctypes.c_int), ("denominator", ctypes.c_int))
+
+
+_ARGUMENTS: dict[str, tuple[type, ...]] = {
+    "tj3Destroy": (ctypes.c_void_p,),
+    "tj3Set": (ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+    "tj3Get": (ctypes.c_void_p, ctypes.c_int),
+    "tj3DecompressHeader": (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t),
+    "tj3SetScalingFactor": (ctypes.c_void_p, _Factor),
+    "tj3SetCroppingRegion": (ctypes.c_void_p, _Region),
+    "tj3Decompress8": (
+        *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t),
+        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+    ),
+}
+
+
+class Header(NamedTuple):
+    """What the header of a JPEG says.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        subsampling: How colours are stored, as TurboJPEG counts the ways.
+    """
+
+    height: int
+    width: int
+    subsampling: int
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the library, or None where there is none; looked for once a process."""
+    for path in (*_shipped(), *_SYSTEM):
+        try:
+            found = ctypes.CDLL(path)
+        except OSError:
+            continue
+        if hasattr(found, "tj3SetCroppingRegion"):
+            found.tj3Init.argtypes, found.tj3Init.restype = (ctypes.c_int,), ctypes.c_void_p
+            for name, arguments in _ARGUMENTS.items():
+                getattr(found, name).argtypes = arguments
+            return found
+    return None
+
+
+def read_header(data: bytes) -> Header | None:
+    """Return the header of a JPEG that `decode_part` decodes; None for all others, and for what is no JPEG.
+
+    Those are the usual ones, gray or with colours of three channels and 8 bits, that are not cut off: they end with
+    the mark of an end. A part could be read without noticing that others are missing.
+    """
+    turbo = library()
+    if turbo is None or not data.endswith(b"\xff\xd9"):
+        return None
+    with _decompressor(turbo) as handle:
+        if turbo.tj3DecompressHeader(handle, data, len(data)):
+            return None
+        subsampling, precision, colorspace, lossless, height, width = (
+            turbo.tj3Get(handle, each) for each in (_SUBSAMPLING, _PRECISION, _COLORSPACE, _LOSSLESS, _HEIGHT, _WIDTH)
+        )
+    if precision != 8 or lossless or colorspace not in (_YCBCR, _GRAY) or not 0 <= subsampling < len(_UNITS):
+        return None
+    return Header(height, width, subsampling)
+
+
+def decode_part(
+    data: bytes, header: Header, top: int, left: int, height: int, width: int, shrink: int = 1
+) -> NDArray[np.uint8] | None:
+    """Decode a rectangle of a JPEG, bit for bit what decoding all of it gives there.
+
+    Args:
+        data: The file.
+        header: Of it, by `read_header`.
+        top: First row, in pixels of the shrunken image, as the following.
+        left: First column.
+        height: Number of rows.
+        width: Number of columns.
+        shrink: 1, 2, 4 or 8: divides the image's height and width (rounded up), by decoding fewer frequencies.
+
+    Returns:
+        uint8 [height, width, 3], red, green, blue; not contiguous. None if libjpeg-turbo finds fault with the file.
+    """
+    turbo = library()
+    assert turbo is not None
+    margin, unit = _MARGINS[header.subsampling], _UNITS[header.subsampling] // shrink
+    first_row, first_column = max(0, top - margin), max(0, left - margin) // unit * unit
+    end_row = min(-(-header.height // shrink), top + height + margin)
+    end_column = min(-(-header.width // shrink), left + width + margin)
+    region = _Region(first_column, first_row, end_column - first_column, end_row - first_row)
+    pixels = np.empty((region.height, region.width, 3), np.uint8)
+    with _decompressor(turbo) as handle:
+        failed = (
+            turbo.tj3Set(handle, _STOP_ON_WARNING, 1)
+            or turbo.tj3DecompressHeader(handle, data, len(data))
+            or turbo.tj3SetScalingFactor(handle, _Factor(1, shrink))
+            or turbo.tj3SetCroppingRegion(handle, region)
+            or turbo.tj3Decompress8(handle, data, len(data), pixels.ctypes.data, 0, _RGB)
+        )
+    if failed:
+        return None
+    top, left = top - first_row, left - first_column
+    return pixels[top : top + height, left : left + width]
+
+
+def _shipped() -> list[str]:
+    """Return the files of the package `turbojpeg` that are the library; its own functions cannot decode a part."""
+    try:
+        files = metadata.files("turbojpeg") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [str(file.locate()) for file in files if file.name.startswith("libturbojpeg")]
+
+
+@contextmanager
+def _decompressor(turbo: ctypes.CDLL) -> Iterator[int]:
+    """A decompressor, which holds what it was set to: a new one for each image, it takes a millionth of a second."""
+    handle = turbo.tj3Init(_DECOMPRESS)
+    if not handle:
+        raise MemoryError("libjpeg-turbo has no memory for a decompressor")
+    try:
+        yield handle
+    finally:
+        turbo.tj3Destroy(handle)
