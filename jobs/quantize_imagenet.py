@@ -14,6 +14,8 @@ from pathlib import Path
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
+from inq_ray.models.layers import describe
+from inq_ray.models.weight_files import is_file
 from inq_ray.training.build import check
 from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
@@ -51,7 +53,9 @@ def execute(command: Command) -> int:
     RunFolder.planned(config).check_free(config.output.overwrite)
     source, model = check(config)
     if command.dry_run:
-        console.show_plan(plan(config, source.info, model))
+        bits = None if config.plain else config.quantization.weight_bits
+        layers = describe(model, bits, config.quantization.skip)
+        console.show_plan(plan(config, source.info, model), layers)
         return 0
     try:
         console.start()
@@ -67,7 +71,7 @@ def at_home(config: RunConfig) -> RunConfig:
     data, weights = config.data.data, config.network.weights
     return config.replace(
         data={"data": data if data in ("digits", "") or "://" in data else absolute("--data", data)},
-        network={"weights": None if weights is None else absolute("--weights", weights)},
+        network={"weights": absolute("--weights", weights) if weights and is_file(weights) else weights},
         output={
             "storage_path": absolute("--storage-path", config.output.storage_path),
             "name": config.output.name or default_name(config),

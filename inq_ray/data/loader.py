@@ -154,7 +154,8 @@ def train_requests(
     num_steps = steps_per_epoch(len(indices), batch_size)
     if batch_size < world_size:
         raise ValueError(f"{batch_size=} (global) gives some of {world_size} ranks nothing; use at least {world_size}")
-    assert 0 <= steps.start <= num_steps and steps.stop <= num_steps, (steps, num_steps)
+    assert 0 <= steps.start <= num_steps, (steps, num_steps)
+    assert steps.stop <= num_steps, (steps, num_steps)
     batches = epoch_batches(
         images.groups,
         indices,

@@ -20,7 +20,9 @@ class Source(Protocol):
     """
 
     @property
-    def info(self) -> SourceInfo: ...
+    def info(self) -> SourceInfo:
+        """Facts, known without decoding."""
+        ...
 
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test".
@@ -38,9 +40,9 @@ def open_source(
 
     Args:
         data: "digits"; a folder with train/ and val/ of a folder for each class; a folder, file or glob of Parquet in
-            the layout of the Hugging Face hub: train-*.parquet and test-*.parquet or validation-*.parquet, with a struct
-            column `image` or `img` {bytes, path} and an integer column `label`. Paths, or addresses (s3://, gs://,
-            hdfs://, file://).
+            the layout of the Hugging Face hub: train-*.parquet and test-*.parquet or validation-*.parquet, with a
+            struct column `image` or `img` {bytes, path} and an integer column `label`. Paths, or addresses (s3://,
+            gs://, hdfs://, file://).
         preset: How the network wants to see images; plays no part for small images of one size, kept in memory.
         policy: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.

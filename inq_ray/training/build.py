@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +10,17 @@ from torch import Tensor, nn
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order import holdout
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preset import Interpolation, Policy, Preset
 from inq_ray.data.source import Source, open_source
 from inq_ray.models.preset import input_preset
-from inq_ray.models.registry import check_arch, create, head_parameters
+from inq_ray.models.pretrained import resolve_weights
+from inq_ray.models.registry import check_arch, create
 from inq_ray.models.selection import param_groups
-from inq_ray.models.weights import load_weights, resolve_weights
+from inq_ray.models.shapes import head_parameters
+from inq_ray.models.weights import load_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.model_input import ModelInput
+from inq_ray.training.wrapping import check_wrapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,7 @@ def open_data(config: RunConfig) -> Source:
         ValueError: they are not there, or not of a known layout.
     """
     data = config.data
+    is_auto = data.interpolation == "auto"
     stated = input_preset(config.network.arch, config.network.weights)
     crop_size = data.crop_size or stated.crop_size
     # Another crop keeps its share of the resized image, as 224 of 256 is.
@@ -98,9 +103,9 @@ def open_data(config: RunConfig) -> Source:
             crop_size=crop_size,
             resize_size=resize_size,
             train_crop_size=data.train_crop_size,
-            interpolation=stated.interpolation if data.interpolation == "auto" else data.interpolation,
-            mean=stated.mean,
-            std=stated.std,
+            interpolation=cast(Interpolation, stated.interpolation if is_auto else data.interpolation),
+            mean=cast(tuple[float, float, float], stated.mean),
+            std=cast(tuple[float, float, float], stated.std),
         ),
         policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
@@ -122,11 +127,17 @@ def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
     """
     network = config.network
     torch.manual_seed(config.training.seed)
-    model = create(network.arch, num_classes=info.num_classes, in_channels=info.channels)
+    size = info.height if info.is_streamed else None
+    model = create(network.arch, num_classes=info.num_classes, in_channels=info.channels, image_size=size)
     path = resolve_weights(network.arch, network.weights)
     if path is not None:
         head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
-        load_weights(model, path, replace_head=head)
+        fresh = load_weights(model, path, replace_head=head).fresh
+        if fresh and config.float_epochs == 0:
+            raise ValueError(
+                f"--replace-head: {', '.join(fresh)} start fresh: train them before they are quantized, by "
+                "--float-epochs N"
+            )
     return model
 
 
@@ -157,6 +168,7 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         ValueError: one line that names what was given and what to do.
     """
     check_arch(config.network.arch)
+    check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=config.training.compile, sync_batchnorm=False)
     _check_weights_are_named(config, evaluate)
     source = open_data(config)
     _check_validation(config, source.info)
@@ -191,8 +203,8 @@ def _check_validation(config: RunConfig, info: SourceInfo) -> None:
         split_holdout(config, info)
     elif info.num_test == 0:
         raise ValueError(
-            f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): add "
-            "them, or hold some out of the training images by --holdout N"
+            f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): "
+            "add them, or hold some out of the training images by --holdout N"
         )
 
 

@@ -5,8 +5,9 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import tyro
 
@@ -41,6 +42,9 @@ _REPLACED = {
 }
 
 
+_Flags = TypeVar("_Flags")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """Makes every weight of a trained network's convolutions and linear layers 0 or a power of two, on Ray workers."""
@@ -67,18 +71,26 @@ def parse(arguments: Sequence[str]) -> Command:
     """
     arguments = [part for argument in arguments for part in _our_words(argument)]
     defaults = Command(run=_defaults(arguments))
-    with _plain_output() as output:
-        try:
-            command = _parse(arguments, defaults)
-        except SystemExit as stop:
-            if stop.code:
-                raise ValueError(_one_line(output.getvalue())) from None
-            command = None
-    if command is None:
-        return _parse(arguments, defaults)  # prints the help, with the terminal's width and colours, and exits
+    command = in_one_line(lambda: _parse(arguments, defaults))
     if command.evaluate and command.dry_run:
         raise ValueError("--evaluate and --dry-run exclude each other")
     return command
+
+
+def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
+    """Returns what tyro reads from flags; what it does not allow becomes one line instead of a box.
+
+    Raises:
+        ValueError: a flag or its value is not allowed.
+        SystemExit: after printing the help that was asked for.
+    """
+    with _plain_output() as output:
+        try:
+            return parse()
+        except SystemExit as stop:
+            if stop.code:
+                raise ValueError(_one_line(output.getvalue())) from None
+    return parse()  # prints the help, with the terminal's width and colours, and exits
 
 
 def _parse(arguments: list[str], defaults: Command) -> Command:

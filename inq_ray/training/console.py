@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from inq_ray import __version__
+from inq_ray.models.layers import LayerRow, sums
+from inq_ray.training.bottleneck import Spent
 from inq_ray.training.config import RunConfig
 from inq_ray.training.plan import Plan
 from inq_ray.training.reporter import Event, Progress, Row, Started
@@ -60,9 +63,10 @@ class Console:
             self._live.stop()
             self._live = None
 
-    def show_plan(self, plan: Plan) -> None:
-        """Prints what would be done."""
+    def show_plan(self, plan: Plan, layers: Sequence[LayerRow]) -> None:
+        """Prints what would be done, and at how many bits each parameter is kept."""
         config = self.config
+        self._rich.print(_layer_table(layers))
         self.say(_headline(config))
         self.say(
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
@@ -79,7 +83,7 @@ class Console:
         else:
             text = _duration(plan.seconds)
             self.say(f"about {text} of training, from one step timed on this machine; start and validation come on top")
-        self.say("dry run: nothing was started or written")
+        self.say("dry run: nothing was started, no run was written")
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
         """Prints the table of stages, where the result is, and what to do next."""
@@ -95,6 +99,10 @@ class Console:
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
+        if summary["num_bad_images"]:
+            self.say(f"left out  {summary['num_bad_images']} image(s) that could not be read, listed in summary.json")
+        if summary["spent"]["seconds"]:
+            self.say(f"speed     {_spent(summary['spent'])}")
         self.say(f"digest    {summary['digest']}")
         self.say(f"result    {folder}")
         self.say(f"next      {self._next_command(summary, folder)}")
@@ -119,10 +127,10 @@ class Console:
         parts.append(f"top-1 {row.top1:6.2f}")
         if row.train_loss is not None and row.images_per_second is not None:
             parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
-            if row.data_seconds is not None and row.train_seconds:
-                parts.append(f"waited {row.data_seconds / row.train_seconds:.0%} for data")
             if self._remaining_seconds is not None:
                 parts.append(f"{_duration(self._remaining_seconds)} left")
+            if row.data_seconds and row.train_seconds and row.data_seconds >= 0.01 * row.train_seconds:
+                parts.append(f"waited {100 * row.data_seconds / row.train_seconds:.0f} % for data")
         if row.num_bad_images:
             parts.append(f"{row.num_bad_images} bad image(s) left out so far")
         return "  ".join(parts)
@@ -145,8 +153,8 @@ def _progress(event: Progress) -> str:
     where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
     return (
         f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  "
-        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  waited {event.data_share:.0%} for data  "
-        f"{_duration(event.remaining_seconds)} left"
+        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  {_duration(event.remaining_seconds)} left  "
+        f"waited {100 * event.data_share:.0f} % for data"
     )
 
 
@@ -163,6 +171,19 @@ def _started(event: Started) -> str:
         f"{event.num_train:,} training and {event.num_validation:,} validation images; "
         f"{event.world_size} worker(s) on {event.device}, {event.precision}"
     )
+
+
+def _layer_table(layers: Sequence[LayerRow]) -> Table:
+    table = Table("parameter", "module", "shape", "values", "bits")
+    for row in layers:
+        shape = "x".join(map(str, row.shape)) or "1"
+        bits = str(row.bits) if row.bits else f"float ({row.why_float})"
+        table.add_row(row.name, row.module, shape, f"{row.num_values:,}", bits)
+    table.add_section()
+    for group in sums(layers):
+        bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
+        table.add_row(f"{group.num_tensors} tensors", "", "", f"{group.num_values:,}", bits)
+    return table
 
 
 def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
@@ -184,6 +205,11 @@ def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
 
 def _measured_on(config: RunConfig) -> str:
     return "held out of the training images" if config.data.holdout else "the test set"
+
+
+def _spent(spent: dict[str, Any]) -> str:
+    names = ("seconds", "data_seconds", "network_seconds")
+    return str(Spent(**{name: spent[name] for name in names}))
 
 
 def _python() -> str:

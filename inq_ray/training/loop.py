@@ -18,6 +18,7 @@ from inq_ray.data.batch_mix import BatchMix
 from inq_ray.data.loader import Batch, Request, train_requests
 from inq_ray.distributed.replica import rank, sum_counts, world_size
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.bottleneck import Spent, Waiting, spent_in_epoch
 from inq_ray.training.build import Task
 from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.config import TrainingConfig
@@ -35,15 +36,13 @@ class EpochResult:
     Attributes:
         loss: mean over the images.
         top1: in percent, of augmented images; with mixup or cutmix of the first of the two labels.
-        seconds: wall-clock time.
-        data_seconds: of them, those in which a rank waited for images, in the mean.
+        spent: wall-clock time, and what of it was waiting.
         images_per_second: of all ranks together.
     """
 
     loss: float
     top1: float
-    seconds: float
-    data_seconds: float
+    spent: Spent
     images_per_second: float
 
 
@@ -109,27 +108,21 @@ class Trainer:
         # What the network draws itself (dropout) is a function of seed, epoch and rank, not of what came before.
         torch.manual_seed(_derived_seed(self.training.seed, epoch, rank()))
         sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, samples
-        data_seconds = 0.0
-        began = waiting = time.perf_counter()
-        for batch in self.task.loader.batches(self._requests(epoch)):
-            data_seconds += time.perf_counter() - waiting
+        batches = Waiting(self.task.loader.batches(self._requests(epoch)))
+        began = time.perf_counter()
+        for batch in batches:
             self.bad_images.add(batch.bad)
             sums += self._step(batch, epoch)
-            waiting = time.perf_counter()
             if rank() == 0:
-                on_step(batch.step + 1, sums, waiting - began, data_seconds)
+                on_step(batch.step + 1, sums, time.perf_counter() - began, batches.seconds)
         self.bad_images.agree()
-        times = torch.tensor([data_seconds], dtype=torch.float64, device=device)
-        loss, hits, samples, data_seconds = sum_counts(torch.cat([sums, times])).tolist()
+        loss, hits, samples = sum_counts(sums).tolist()
         seconds = time.perf_counter() - began
+        spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=batches.seconds, num_steps=self.num_steps)
         if not math.isfinite(loss):
             raise DivergedError(f"epoch {epoch + 1}: the training loss is {loss}: lower --lr, or warm up longer")
         return EpochResult(
-            loss=loss / samples,
-            top1=100 * hits / samples,
-            seconds=seconds,
-            data_seconds=data_seconds / world_size(),
-            images_per_second=samples / seconds,
+            loss=loss / samples, top1=100 * hits / samples, spent=spent, images_per_second=samples / spent.seconds
         )
 
     def _requests(self, epoch: int) -> Iterator[Request]:

@@ -58,7 +58,8 @@ class Row:
     """One line of metrics: an epoch, or (epoch 0) the network right after quantizing or before any training.
 
     Accuracies are in percent, losses are means over the samples, both over all ranks. `data_seconds` are those of
-    `train_seconds` in which a rank waited for images, in the mean; `num_bad_images` were left out so far.
+    `train_seconds` in which ranks waited for images, `network_seconds` those in which they waited for gradients, see
+    :mod:`inq_ray.training.bottleneck`; `num_bad_images` were left out so far.
     """
 
     stage: int
@@ -73,6 +74,7 @@ class Row:
     train_top1: float | None = None
     train_seconds: float | None = None
     data_seconds: float | None = None
+    network_seconds: float | None = None
     images_per_second: float | None = None
     num_bad_images: int = 0
 

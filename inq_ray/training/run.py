@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray import __version__
@@ -23,9 +23,10 @@ from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
 from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
-from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+from inq_ray.scheduler import INQScheduler
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.bottleneck import Spent
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
@@ -88,6 +89,7 @@ class Run:
         self.rows: list[Row] = []
         self.began = time.perf_counter()
         self.epochs_done = 0
+        self.spent = Spent()
         self.bad_images = BadImages(config.data.skip_bad_images)
         precision = config.training.precision
         if precision == "auto":
@@ -141,6 +143,7 @@ class Run:
             phase = Phase(stage=stage, portion=portion, epoch=epoch, epochs=epochs, steps=trainer.num_steps)
             result = trainer.train_epoch(self.epochs_done, self.teller.on_step(phase, self.epochs_done))
             self.epochs_done += 1
+            self.spent += result.spent
             with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
                 row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
             self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
@@ -224,8 +227,9 @@ class Run:
             lr=lr,
             train_loss=result.loss if result else None,
             train_top1=result.top1 if result else None,
-            train_seconds=result.seconds if result else None,
-            data_seconds=result.data_seconds if result else None,
+            train_seconds=result.spent.seconds if result else None,
+            data_seconds=result.spent.data_seconds if result else None,
+            network_seconds=result.spent.network_seconds if result else None,
             images_per_second=result.images_per_second if result else None,
             num_bad_images=len(self.bad_images),
         )
@@ -252,6 +256,9 @@ class Run:
         write_result(self.folder.result, state, inq.state if inq else {})
         verification = verify(self.folder.result, inq.state if inq else {})
         summary |= {
+            "num_bad_images": len(self.bad_images),
+            "bad_images": self.bad_images.reasons,
+            "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
             "verification": dataclasses.asdict(verification),
             "seconds": time.perf_counter() - self.began,
             "versions": {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()},

@@ -160,7 +160,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
         ["4/4", "1", "25,744", "3", "60"],
     ]
     assert "of training, from one step timed on this machine" in out
-    assert out.rstrip().endswith("dry run: nothing was started or written")
+    assert out.rstrip().endswith("dry run: nothing was started, no run was written")
     assert list(Path().iterdir()) == []
 
 

@@ -26,7 +26,7 @@ def test_an_image_counts_once_over_all_epochs() -> None:
         images.add(bad(3))
         images.agree()
     assert images.reasons == {"n3.jpg": "text", "n7.jpg": "text"}
-    with pytest.raises(ValueError, match="3 images cannot be read, more than --skip-bad-images 2 allows; one is n3.jpg"):
+    with pytest.raises(ValueError, match=r"3 images .* more than --skip-bad-images 2 allows; one is n3"):
         images.add(bad(9))
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from torch import nn
 
+from inq_ray.models.layers import describe
 from inq_ray.training import console as console_module
 from inq_ray.training.config import RunConfig
 from inq_ray.training.console import Console
@@ -20,11 +22,12 @@ STARTED = Started(
 )  # fmt: skip
 PROGRESS = Progress(
     stage=2, num_stages=4, portion=0.75, epoch=1, epochs=3, step=7, steps=20, loss=0.1234, images_per_second=4321.0,
-    remaining_seconds=3723.0,
+    data_share=0.062, remaining_seconds=3723.0,
 )  # fmt: skip
 ROW = Row(
     stage=2, portion=0.75, epoch=1, top1=97.53, top5=99.9, loss=0.5, validation_seconds=1.0, lr=0.1, train_loss=0.4321,
-    train_top1=98.0, train_seconds=2.0, images_per_second=1234.0,
+    train_top1=98.0, train_seconds=2.0, data_seconds=0.5, network_seconds=0.1, images_per_second=1234.0,
+    num_bad_images=3,
 )  # fmt: skip
 SUMMARY: dict[str, Any] = {
     "arch": "digits_cnn",
@@ -38,6 +41,8 @@ SUMMARY: dict[str, Any] = {
     "top1": 99.04,
     "top5": 99.5,
     "digest": "ab" * 32,
+    "num_bad_images": 3,
+    "spent": {"seconds": 100.0, "data_seconds": 25.0, "network_seconds": 1.0, "bound_by": "data"},
     "verification": {"num_tensors": 4, "num_weights": 25_744, "num_zero": 2574, "model_sha256": "cd" * 32},
 }
 
@@ -75,7 +80,17 @@ def test_without_a_terminal_epochs_are_plain_lines(capsys: pytest.CaptureFixture
     first, second = printed(show, capsys).splitlines()
     for part in ("25,744 of 25,978", "1,297 training", "500 validation", "2 worker(s) on cpu", "float32"):
         assert part in first
-    for part in ("stage 2/4", "portion 0.75", "epoch 1", "top-1  97.53", "loss 0.4321", "1,234 images/s", "1:02:03"):
+    for part in (
+        "stage 2/4",
+        "portion 0.75",
+        "epoch 1",
+        "top-1  97.53",
+        "loss 0.4321",
+        "1,234 images/s",
+        "1:02:03",
+        "waited 25 % for data",
+        "3 bad",
+    ):
         assert part in second
 
 
@@ -84,7 +99,15 @@ def test_without_a_terminal_long_epochs_give_a_sign_of_life(
 ) -> None:
     monkeypatch.setattr(console_module, "_PLAIN_PROGRESS_SECONDS", 0.0)
     line = printed(lambda console: console.report(PROGRESS), capsys)
-    for part in ("stage 2/4", "epoch 1/3", "step 7/20", "loss 0.1234", "4,321 images/s", "1:02:03 left"):
+    for part in (
+        "stage 2/4",
+        "epoch 1/3",
+        "step 7/20",
+        "loss 0.1234",
+        "4,321 images/s",
+        "1:02:03 left",
+        "waited 6 % for data",
+    ):
         assert part in line
 
 
@@ -129,6 +152,8 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
         "10.0 % zeros",
         "ab" * 32,
         "/runs/a",
+        "bound by data: waited 25 % for data, 1 % for gradients; faster with more --loader-workers",
+        "3 image(s) that could not be read",
     ):
         assert part in out
     assert re.search(r"next +\S+ jobs/quantize_imagenet.py", out)
@@ -166,9 +191,20 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         num_validation=500,
         seconds_per_step=0.5,
     )
-    out = printed(lambda console: console.show_plan(plan), capsys)
+    layers = describe(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 5)
+    out = printed(lambda console: console.show_plan(plan, layers), capsys)
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "│" in line]
-    assert rows == [["float", "0", "0", "12", "240"], ["1/4", "0.5", "12,872", "3", "6,000"]]
+    assert rows == [
+        ["0.weight", "Conv2d", "4x3x3x3", "108", "5"],
+        ["0.bias", "Conv2d", "4", "4", "float (bias)"],
+        ["1.weight", "BatchNorm2d", "4", "4", "float (normalization)"],
+        ["1.bias", "BatchNorm2d", "4", "4", "float (normalization)"],
+        ["1 tensors", "", "", "108", "5 bits"],
+        ["1 tensors", "", "", "4", "float (bias)"],
+        ["2 tensors", "", "", "8", "float (normalization)"],
+        ["float", "0", "0", "12", "240"],
+        ["1/4", "0.5", "12,872", "3", "6,000"],
+    ]
     assert "0:52:00" in out
     assert "4 tensors" in out
 

@@ -71,7 +71,7 @@ def test_one_process_is_the_textbook_loop() -> None:
     torch.testing.assert_close(ours, dict(task.model.named_parameters()), **TOLERANCE)
     assert result.loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     assert result.top1 == pytest.approx(100 * hits / 48)
-    assert result.images_per_second == pytest.approx(48 / result.seconds)
+    assert result.images_per_second == pytest.approx(48 / result.spent.seconds)
 
 
 @pytest.mark.parametrize("batch_size", [12, 13])
@@ -117,7 +117,7 @@ def test_progress_is_told_after_each_step() -> None:
     told: list[tuple[int, float]] = []
     result = make_trainer(40, batch_size=12).train_epoch(0, lambda step, sums, *_: told.append((step, sums[2].item())))
     assert told == [(1, 12.0), (2, 24.0), (3, 36.0)]
-    assert result.seconds > 0
+    assert result.spent.seconds > result.spent.data_seconds > 0
 
 
 def test_the_learning_rate_follows_the_schedule_by_steps() -> None:

@@ -24,9 +24,7 @@ def toy_images(num: int, classes: int = CLASSES, seed: int = 0) -> ImageSet:
 
 def validation_batches(images: Images, batch_size: int = 250) -> Iterator[Batch]:
     """This rank's share of all images."""
-    requests = eval_requests(
-        torch.arange(len(images)), rank=rank(), world_size=world_size(), batch_size=batch_size
-    )
+    requests = eval_requests(torch.arange(len(images)), rank=rank(), world_size=world_size(), batch_size=batch_size)
     return Loader({"validation": images}).batches(requests)
 
 
