@@ -153,11 +153,15 @@ def _class_names(shards: Sequence[Shard]) -> tuple[str, ...]:
 
 
 def _common_layout(shards: list[Shard]) -> Layout | None:
-    """Return the layout of the files' first images, in colour if any is; None if they are large or of several sizes."""
+    """Return the layout of the files' first images, in colour if any is; None if they are large or of several sizes.
+
+    None too if no image can be read: what is wrong with them is said when they are needed.
+    """
     layouts = [layout for shard in shards for layout in peek_layouts(shard, _NUM_PEEKED)]
+    if len({(layout.width, layout.height) for layout in layouts}) != 1:
+        return None
     layout = max(layouts, key=lambda layout: layout.channels)
-    one_size = len({(layout.width, layout.height) for layout in layouts}) == 1
-    return layout if one_size and max(layout.width, layout.height) <= MAX_SIDE else None
+    return layout if max(layout.width, layout.height) <= MAX_SIDE else None
 
 
 def _fingerprint(shards: Sequence[Shard]) -> str:

@@ -35,8 +35,8 @@ def readable(name: str) -> Iterator[None]:
         raise ValueError(f"cannot read {name}, damaged or no Parquet: {reason}") from error
 
 
-def read_footer(file: Location) -> tuple[Any, bytes]:
-    """Return a file's metadata (pyarrow.parquet.FileMetaData) and the bytes that they were read from.
+def read_footer(file: Location) -> tuple[Any, bytes, int]:
+    """Return a file's metadata (pyarrow.parquet.FileMetaData), the bytes that they were read from, and the file's size.
 
     The file ends in the footer, its length and "PAR1". It holds schema, sizes, offsets and statistics.
 
@@ -52,7 +52,7 @@ def read_footer(file: Location) -> tuple[Any, bytes]:
     finally:
         source.close()
     with readable(file.name):
-        return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:])), tail[-length:-8]
+        return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:])), tail[-length:-8], source.size
 
 
 def footer_hash(footer: bytes) -> str:
@@ -88,9 +88,11 @@ def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> 
     Raises:
         ValueError: The file cannot be read, is damaged, or has changed.
     """
-    metadata = _metadata(file, footer)
+    metadata, size = _metadata(file, footer)
     source = RetriedFile(file)
     try:
+        if source.size != size:
+            raise ValueError(_changed(file))
         with readable(file.name):
             opened = pq.ParquetFile(
                 pa.PythonFile(source, mode="r"),
@@ -105,11 +107,16 @@ def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> 
 
 
 @lru_cache(maxsize=_NUM_FOOTERS)
-def _metadata(file: Location, footer: str) -> Any:
-    metadata, data = read_footer(file)
+def _metadata(file: Location, footer: str) -> tuple[Any, int]:
+    """Return a file's metadata and its size."""
+    metadata, data, size = read_footer(file)
     if footer_hash(data) != footer:
-        raise ValueError(f"{file.name} was changed after it had been opened: start again, with the data left alone")
-    return metadata
+        raise ValueError(_changed(file))
+    return metadata, size
+
+
+def _changed(file: Location) -> str:
+    return f"{file.name} was changed after it had been opened: start again, with the data left alone"
 
 
 class RetriedFile:

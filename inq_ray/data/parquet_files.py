@@ -117,16 +117,15 @@ def read_shard(file: Location) -> Shard:
     Raises:
         ValueError: It is unreadable, or lacks a column, or has images without a label.
     """
-    info = file.info()
-    metadata, footer = read_footer(file)
+    metadata, footer, size = read_footer(file)
     schema = metadata.schema.to_arrow_schema()
     image_column = _check_columns(file.name, schema)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     images = [_column(group, f"{image_column}.bytes") for group in groups]
     return Shard(
         file=file,
-        size=info.size,
-        mtime_ns=info.mtime_ns,
+        size=size,
+        mtime_ns=file.info().mtime_ns,
         group_rows=tuple(group.num_rows for group in groups),
         largest_group=max((column.total_uncompressed_size for column in images), default=0),
         image_column=image_column,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -59,22 +60,15 @@ def read_labels(shard: Shard, num_classes: int) -> NDArray[np.int64]:
 
 
 def peek_layouts(shard: Shard, num: int) -> list[Layout]:
-    """Return the layouts of the first `num` images, or as many as there are, from their headers.
-
-    Images that cannot be read are left out, unless that leaves none.
+    """Return the layouts of the first `num` images from their headers; those that cannot be read are left out.
 
     Raises:
-        ValueError: The file is damaged, or all of these images are.
+        ValueError: The file is damaged.
     """
     layouts: list[Layout] = []
-    errors: list[ValueError] = []
     for row, data in enumerate(peek_blobs(shard, num)):
-        try:
+        with suppress(ValueError):
             layouts.append(_Row(shard, row, data).layout())
-        except ValueError as error:
-            errors.append(error)
-    if not layouts and errors:
-        raise errors[0]
     return layouts
 
 
