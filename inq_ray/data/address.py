@@ -41,12 +41,12 @@ _GLOB = re.compile(r"[*?[]")
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder, there or not. Cheap to pickle: access is opened anew in each process, and no key is within.
+    r"""A file or folder, there or not. Cheap to pickle: access is opened anew in each process, and no key is within.
 
     Attributes:
         root: Which file system: "" for this machine's, else "s3://bucket", "gs://bucket", "hdfs://host:port".
         path: Within that file system, as pyarrow wants it: absolute, or "bucket/key".
-        name: As users write it.
+        name: As users write it, to be shown; bytes that are not UTF-8 are written \xff.
     """
 
     root: str
@@ -69,7 +69,7 @@ class Location:
 
     def join(self, child: str) -> "Location":
         """Return what lies below: a name, or several with slashes."""
-        return Location(self.root, _join(self.path, child), _join(self.name, child))
+        return Location(self.root, _join(self.path, child), _join(self.name, _shown(child)))
 
     def info(self) -> pafs.FileInfo:
         """Return type and size.
@@ -238,7 +238,7 @@ _SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 def _locate_here(data: str, path: str) -> Location:
     if not path:
         raise ValueError(f"{data=} is no path")
-    return Location("", os.path.abspath(os.path.expanduser(path)), data)
+    return Location("", os.path.abspath(os.path.expanduser(path)), _shown(data))
 
 
 def _halves(text: str) -> tuple[str, str]:
@@ -248,6 +248,11 @@ def _halves(text: str) -> tuple[str, str]:
 
 def _join(folder: str, child: str) -> str:
     return f"{folder.rstrip('/')}/{child}" if child else folder
+
+
+def _shown(name: str) -> str:
+    """Return a name that can be printed and saved."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _where() -> str:

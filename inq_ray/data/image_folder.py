@@ -35,9 +35,11 @@ def is_image_folder(location: Location) -> bool:
     Raises:
         ValueError: The storage fails.
     """
+    if location.is_local and not os.path.isdir(location.path):
+        return False
     try:
         entries = scan(location)
-    except (MissingError, UnreadableError):
+    except MissingError:
         return False
     folders = [os.fsdecode(entry.path) for entry in entries if entry.is_folder]
     splits = [name for names in SPLIT_FOLDERS.values() for name in names if name in folders]
