@@ -86,12 +86,13 @@ class MissingError(UnreadableError):
     """It is not there."""
 
 
-def retry(call: Callable[[], _Result], what: str) -> _Result:
+def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Result:
     """Return what `call` returns, called again after growing pauses while a storage fails in a way that may pass.
 
     Args:
-        call: Reads something, and may be called many times; exceptions other than OSError are passed on.
-        what: Names what is read, for messages.
+        call: Reads or writes something, and may be called many times; exceptions other than OSError are passed on.
+        what: Names what that is, for messages.
+        verb: What is done with it, for messages.
 
     Returns:
         What the first call that succeeded returned.
@@ -114,12 +115,12 @@ def retry(call: Callable[[], _Result], what: str) -> _Result:
     except OSError as error:
         if is_transient(error):
             raise ValueError(
-                f"cannot read {what}: failed {tries.statistics['attempt_number']} times in "
+                f"cannot {verb} {what}: failed {tries.statistics['attempt_number']} times in "
                 f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that the storage can be reached "
                 "from here, and start again"
             ) from error
         kind = _kind(error)
-        raise kind(f"cannot read {what}: {reason(error)}{_advice(error)}") from error
+        raise kind(f"cannot {verb} {what}: {reason(error)}{_advice(error)}") from error
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,0 +1,110 @@
+"""Frozen weights as codes: a checkpoint keeps no float of theirs, no momentum, no average, since all follow from codes.
+
+Of a weight tensor with n elements, of which f are frozen at b bits, a snapshot holds
+
+    weight 4 n    momentum 4 n    average 4 n    mask n    codes n                          bytes (float32)
+
+and its compact form
+
+    live weights 4 (n - f)    as much of momentum and average    mask n / 8    codes b f / 8
+
+without a mask where none or all are frozen. Where a value at a frozen weight is not what its code says (momentum and
+average could be anything in another optimizer), that tensor stays as it is: compacting loses nothing, ever.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook
+from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
+from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
+
+
+def compact(snapshot: Snapshot) -> Snapshot:
+    """A snapshot in fewer bytes; :func:`expand` gives the same bits back.
+
+    Args:
+        snapshot: its tensors on the CPU, in any memory format; left as it is.
+    """
+    tensors = dict(snapshot.tensors)
+    facts = copy.deepcopy(snapshot.facts)
+    for name, entry in _quantized(facts).items():
+        frozen, codes = tensors.pop(FROZEN + name), tensors.pop(CODES + name)
+        num_frozen = int(torch.count_nonzero(frozen))
+        entry |= {"shape": list(frozen.shape), "num_frozen": num_frozen, "live_only": []}
+        if num_frozen == 0:
+            continue
+        flat = frozen.reshape(-1)
+        live = ~flat
+        codebook = Codebook(entry["num_bits"], entry["n_1"])
+        frozen_codes = codes.reshape(-1)[flat]
+        if num_frozen < frozen.numel():
+            tensors[FROZEN + name] = pack_codes(flat, 1)
+        tensors[CODES + name] = pack_codes(frozen_codes, codebook.num_bits)
+        for kind in (MODEL, MOMENTUM, AVERAGE):
+            if kind + name not in tensors:
+                continue
+            values = tensors[kind + name].reshape(-1)
+            if _same_bits(values[flat], _at_frozen(kind, codebook, frozen_codes, values.dtype)):
+                tensors[kind + name] = values[live]
+                entry["live_only"].append(kind)
+    return Snapshot({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
+
+
+def expand(snapshot: Snapshot) -> Snapshot:
+    """Inverse of :func:`compact`; tensors come out contiguous, on the CPU.
+
+    Raises:
+        ValueError: it is no compact snapshot; names the tensor.
+    """
+    tensors = dict(snapshot.tensors)
+    facts = copy.deepcopy(snapshot.facts)
+    for name, entry in _quantized(facts).items():
+        shape, num_frozen = entry.pop("shape"), entry.pop("num_frozen")
+        live_only = entry.pop("live_only")
+        count = torch.Size(shape).numel()
+        codebook = Codebook(entry["num_bits"], entry["n_1"])
+        flat = torch.full((count,), num_frozen == count and count > 0)
+        if 0 < num_frozen < count:
+            flat = unpack_codes(_take(tensors, FROZEN + name, packed_size(1, count)), 1, count).bool()
+        codes = torch.zeros(count, dtype=torch.uint8)
+        if num_frozen:
+            packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen))
+            frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
+            codes[flat] = frozen_codes
+            for kind in live_only:
+                live = _take(tensors, kind + name, None)
+                values = torch.empty(count, dtype=live.dtype)
+                values[flat] = _at_frozen(kind, codebook, frozen_codes, live.dtype)
+                values[~flat] = live
+                tensors[kind + name] = values.view(shape)
+        tensors[FROZEN + name], tensors[CODES + name] = flat.view(shape), codes.view(shape)
+    return Snapshot(tensors, facts)
+
+
+def _quantized(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the facts say of each quantized tensor, by its name; none before the first stage."""
+    quantized: dict[str, dict[str, Any]] = {} if facts["inq"] is None else facts["inq"]["tensors"]
+    return quantized
+
+
+def _at_frozen(kind: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a tensor of a kind holds at frozen weights: weight and average the level, momentum +0.0."""
+    return torch.zeros(codes.shape, dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype)
+
+
+def _same_bits(values: Tensor, others: Tensor) -> bool:
+    return torch.equal(values.view(torch.uint8), others.view(torch.uint8)) if values.numel() else True
+
+
+def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tensor:
+    """Removes a tensor and returns it, flat."""
+    if name not in tensors:
+        raise ValueError(f"the checkpoint lacks {name}")
+    tensor = tensors.pop(name).reshape(-1)
+    if num_bytes is not None and (tensor.dtype, tensor.numel()) != (torch.uint8, num_bytes):
+        raise ValueError(f"the checkpoint has {tensor.numel()} of {tensor.dtype} as {name}, {num_bytes} bytes are due")
+    return tensor

@@ -1,0 +1,244 @@
+"""Start, go on, or refuse: what `--resume auto|never|PATH` means, decided from what is there."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from inq_ray import __version__
+from inq_ray.data.address import locate
+from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.retention import Entry
+from inq_ray.training.checkpoint.snapshot import Snapshot
+from inq_ray.training.checkpoint.store import Damaged, Found, is_checkpoint, read_checkpoint
+from inq_ray.training.config import RunConfig
+
+NOTHING = Found(None, None, ())
+AUTO = "auto"
+NEVER = "never"
+
+# Sections and fields that may change in the middle of a run: none of them decides a bit of the result.
+_FREE = frozenset({"output", "data.loader_workers", "data.skip_bad_images"})
+# Those that may change too, but then the result is not the one that an undisturbed run would have had.
+_LOOSE = frozenset({"cluster.num_workers", "cluster.cpus_per_worker"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What there is of a run before it starts.
+
+    Attributes:
+        name: of the run.
+        config: with which it was started; None where there is no run of that name.
+        is_finished: whether its summary is written.
+        found: its checkpoints.
+    """
+
+    name: str
+    config: RunConfig | None = None
+    is_finished: bool = False
+    found: Found = NOTHING
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start from the beginning; what is there, if anything, is given up."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on from a checkpoint.
+
+    Attributes:
+        entry: the checkpoint, in short.
+        snapshot: expanded.
+        notes: lines to say: what is damaged, and what makes the result another.
+    """
+
+    entry: Entry
+    snapshot: Snapshot
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """There is nothing to do.
+
+    Attributes:
+        line: says so.
+    """
+
+    line: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """It is not to be started.
+
+    Attributes:
+        line: what is wrong, and what to do.
+    """
+
+    line: str
+
+
+Decision = Start | Resume | Finished | Refuse
+
+
+def decide(
+    mode: str, standing: Standing, config: RunConfig, *, chosen: Found | None = None, fingerprint: str | None = None
+) -> Decision:
+    """Decides what a start of a run does. Nothing is read or written.
+
+    Args:
+        mode: "auto" goes on with what is there; "never" starts; a path or address goes on from that checkpoint.
+        standing: what is there of the run of this name.
+        config: of this start.
+        chosen: what lies at the path, by :func:`look_at`; None with "auto" and "never".
+        fingerprint: of the data; None where it is not known. Data of the same fingerprint may lie elsewhere.
+    """
+    assert (chosen is None) == (mode in (AUTO, NEVER)), f"{mode=} {chosen=}"
+    if config.output.overwrite:
+        if chosen is None:
+            return Start()
+        return Refuse("--overwrite deletes the run that --resume goes on with: give one of them")
+    if chosen is not None:
+        return _from_chosen(mode, standing, config, chosen, fingerprint)
+    if standing.config is None:
+        return Start()
+    if mode == NEVER:
+        state = "a finished" if standing.is_finished else "an unfinished"
+        return Refuse(
+            f"--name {standing.name}: there is {state} run of that name, and --resume never starts a new one: take "
+            "another --name, or delete it by --overwrite"
+        )
+    return _go_on(standing, standing.config, config, fingerprint)
+
+
+def look_at(path: str) -> Found:
+    """What lies at a path or address given to --resume.
+
+    Raises:
+        ValueError: there is no checkpoint, or the storage fails.
+    """
+    location = locate(path)
+    if not is_checkpoint(location):
+        raise ValueError(
+            f"--resume {path}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"
+        )
+    try:
+        return Found(*read_checkpoint(location), ())
+    except DamagedError as error:
+        raise ValueError(f"--resume {path}: this checkpoint is damaged: {error}; take another") from error
+
+
+def differences(saved: RunConfig, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Both values of each field that differs, by its dotted name, as "training.lr"; of those that decide anything."""
+    mine, yours = dict(_fields(saved)), dict(_fields(config))
+    return {name: (mine[name], yours[name]) for name in mine if mine[name] != yours[name] and not _is_free(name)}
+
+
+def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint: str | None) -> Decision:
+    """With --resume auto and a run that is there."""
+    found = standing.found
+    lines = _refused(f"run {standing.name}", saved, config, found.snapshot, fingerprint)
+    if lines is not None:
+        return Refuse(f"{lines}; set them as they were, take another --name, or delete it by --overwrite")
+    if standing.is_finished:
+        return Finished(f"run {standing.name} is finished: there is nothing left to do")
+    if found.entry is None and found.damaged:
+        newest = found.damaged[0]
+        return Refuse(
+            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.place.name}: "
+            f"{newest.reason}; mend the storage, or start anew by --overwrite"
+        )
+    if found.entry is None or found.snapshot is None:
+        return Start()  # it ended before its first checkpoint
+    return Resume(found.entry, found.snapshot, _notes(found.damaged, found.snapshot, config))
+
+
+def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found, fingerprint: str | None) -> Decision:
+    """With --resume PATH."""
+    assert chosen.entry is not None
+    assert chosen.snapshot is not None
+    if standing.is_finished:
+        return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
+    saved = config_of(chosen.snapshot)
+    if standing.config is not None and standing.config.output.name != saved.output.name:
+        return Refuse(
+            f"--name {standing.name}: there is an unfinished run of that name, and --resume {path} is of run "
+            f"{saved.output.name}: take another --name, or go on by --resume auto"
+        )
+    lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
+    if lines is not None:
+        return Refuse(f"{lines}; set them as they were")
+    return Resume(chosen.entry, chosen.snapshot, _notes((), chosen.snapshot, config))
+
+
+def config_of(snapshot: Snapshot) -> RunConfig:
+    """The configuration with which a snapshot's run was started; fields that are new since have their defaults.
+
+    Raises:
+        ValueError: it has names or values that this version does not know.
+    """
+    return RunConfig.from_json(json.dumps(snapshot.facts["config"]))
+
+
+def _refused(
+    what: str, saved: RunConfig, config: RunConfig, snapshot: Snapshot | None, fingerprint: str | None
+) -> str | None:
+    """What to say where the run would be another one; None where it would not."""
+    different = {name: pair for name, pair in differences(saved, config).items() if name not in _LOOSE}
+    was = None if snapshot is None else snapshot.facts["fingerprint"]
+    if was is not None and fingerprint is not None:
+        different.pop("data.data", None)  # the same images may lie elsewhere
+        if was != fingerprint:
+            different["data.data"] = (f"{saved.data.data} as it was", f"{config.data.data} as it is")
+    if not different:
+        return None
+    pairs = ", ".join(f"{_flag(name)} {_text(old)} (now {_text(new)})" for name, (old, new) in different.items())
+    return f"{what} was made with {pairs}"
+
+
+def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
+    """What to say when going on."""
+    lines = [f"{each.place.name} is damaged and left out: {each.reason}" for each in damaged]
+    saved = config_of(snapshot)
+    changed = [
+        f"{_flag(name)} {was} became {now}" for name, (was, now) in differences(saved, config).items() if name in _LOOSE
+    ]
+    versions = {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    changed += [
+        f"{name} {was} became {versions[name]}"
+        for name, was in snapshot.facts["versions"].items()
+        if was != versions[name]
+    ]
+    if changed:
+        lines.append(f"{', '.join(changed)}: the result may differ in its last bits from that of an undisturbed run")
+    return tuple(lines)
+
+
+def _fields(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not dataclasses.is_dataclass(value):
+            yield field.name, value
+            continue
+        for inner in dataclasses.fields(value):
+            yield f"{field.name}.{inner.name}", getattr(value, inner.name)
+
+
+def _is_free(name: str) -> bool:
+    return name in _FREE or name.partition(".")[0] in _FREE
+
+
+def _flag(name: str) -> str:
+    return f"--{name.rpartition('.')[2].replace('_', '-')}"
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) and value else str(value)

@@ -1,0 +1,47 @@
+"""One checkpoint for all ranks: rank 0 reads it, and every rank gets the same bytes."""
+
+import json
+
+import safetensors.torch
+from torch import Tensor
+
+from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
+from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.snapshot import Snapshot
+
+_LENGTH_BYTES = 8
+
+
+def share_snapshot(snapshot: Snapshot | None, error: str | None = None) -> Snapshot | None:
+    """Returns rank 0's snapshot on every rank; every rank calls it.
+
+    Args:
+        snapshot: on rank 0, expanded, or None where the run starts anew; None elsewhere.
+        error: on rank 0, why it has none.
+
+    Raises:
+        ValueError: on every rank, with rank 0's error.
+    """
+    assert rank() == 0 or (snapshot is None and error is None), "rank 0 alone reads checkpoints"
+    if world_size() > 1:
+        snapshot, error = _decode(broadcast_bytes(_encode(snapshot, error) if rank() == 0 else None))
+    if error is not None:
+        raise ValueError(error)
+    return snapshot
+
+
+def _encode(snapshot: Snapshot | None, error: str | None) -> Tensor:
+    """uint8 [n]: length of the facts, facts, tensors."""
+    packed = compact(snapshot) if snapshot is not None else Snapshot({}, {})
+    facts = json.dumps({"error": error, "facts": None if snapshot is None else packed.facts}).encode()
+    tensors = safetensors.torch.save(packed.tensors)
+    return bytes_to_tensor(len(facts).to_bytes(_LENGTH_BYTES, "little") + facts + tensors)
+
+
+def _decode(message: Tensor) -> tuple[Snapshot | None, str | None]:
+    length = int.from_bytes(tensor_to_bytes(message[:_LENGTH_BYTES]), "little")
+    facts = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+    if facts["facts"] is None:
+        return None, facts["error"]
+    tensors = safetensors.torch.load(tensor_to_bytes(message[_LENGTH_BYTES + length :]))
+    return expand(Snapshot(tensors, facts["facts"])), facts["error"]

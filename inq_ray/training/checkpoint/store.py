@@ -1,0 +1,357 @@
+"""Where the checkpoints of one run lie: a folder on this machine or one that all share, or an object store.
+
+On a file system a checkpoint is written beside, reaches the disk, and is renamed: it is whole or not there. An object
+store has no rename: there the manifest is written last, and deleted first. Hidden names ending in .partial are being
+written, those ending in .deleted are being deleted; what a killed writer leaves, :meth:`CheckpointStore.clean` settles. One process at a time writes to a store: no two runs share a folder.
+"""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.fs as pafs
+
+from inq_ray.data.address import Location, MissingError, retry
+from inq_ray.training.checkpoint.compact import expand
+from inq_ray.training.checkpoint.files import MANIFEST, DamagedError, Manifest, encode, read_manifest, read_snapshot
+from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.retention import Entry, kept
+from inq_ray.training.checkpoint.snapshot import Snapshot
+
+_PARTIAL = ".partial"
+_DELETED = ".deleted"
+_COUNT = itertools.count()
+
+
+class Damaged(NamedTuple):
+    """A checkpoint that cannot be used, and why."""
+
+    place: Place
+    reason: str
+
+
+class Found(NamedTuple):
+    """The newest whole checkpoint.
+
+    Attributes:
+        entry: in short; None where there is none.
+        snapshot: expanded; None where there is none.
+        damaged: newer ones, the newest first.
+    """
+
+    entry: Entry | None
+    snapshot: Snapshot | None
+    damaged: tuple[Damaged, ...]
+
+
+class CheckpointStore:
+    """Checkpoints in a folder.
+
+    Args:
+        location: the folder, there or not.
+        keep_last: how many of the newest stay; see :func:`inq_ray.training.checkpoint.retention.kept`.
+    """
+
+    def __init__(self, location: Location, *, keep_last: int = 2) -> None:
+        if keep_last < 1:
+            raise ValueError(f"at least 1 checkpoint has to stay, got {keep_last}")
+        self.location = location
+        self.keep_last = keep_last
+
+    def places(self) -> list[Place]:
+        """Places of all checkpoints, whole ones or not, the newest first.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        found = map(Place.parse, self._names())
+        return sorted((place for place in found if place is not None), reverse=True)
+
+    def entries(self) -> list[Entry]:
+        """Checkpoints with a whole manifest, the newest first; their other files are not looked at.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        found = []
+        for place in self.places():
+            try:
+                found.append(self._manifest(place).entry)
+            except DamagedError:
+                continue  # found by its digests or its name, when it is to be loaded
+        return found
+
+    def load(self, place: Place) -> tuple[Entry, Snapshot]:
+        """Reads a checkpoint, all of it; the snapshot is expanded.
+
+        Raises:
+            DamagedError: it is not what was written.
+            ValueError: the storage fails.
+        """
+        manifest = self._manifest(place)
+        return manifest.entry, _expanded(_read(self.location.join(place.name), manifest))
+
+    def newest_good(self) -> Found:
+        """Reads the newest checkpoint whose digests hold.
+
+        Raises:
+            ValueError: the storage fails. That damages nothing: an older one is not taken for it.
+        """
+        damaged: list[Damaged] = []
+        for place in self.places():
+            try:
+                entry, snapshot = self.load(place)
+            except DamagedError as error:
+                damaged.append(Damaged(place, str(error)))
+                continue
+            return Found(entry, snapshot, tuple(damaged))
+        return Found(None, None, tuple(damaged))
+
+    def save(self, snapshot: Snapshot, *, is_stage_end: bool = False, top1: float | None = None) -> Entry:
+        """Writes a checkpoint; one at the same place is replaced.
+
+        Args:
+            snapshot: compact; see :func:`inq_ray.training.checkpoint.files.encode`.
+            is_stage_end: whether its stage ends there: it stays then.
+            top1: accuracy in percent that was measured there.
+
+        Raises:
+            ValueError: the storage fails, after several tries where that may help. Other checkpoints stand as before.
+        """
+        files = encode(snapshot, is_stage_end=is_stage_end, top1=top1)
+        write = self._write_here if self.location.is_local else self._write_there
+        write(snapshot.place.name, files)
+        return read_manifest(files[MANIFEST]).entry
+
+    def prune(self, newest: Place) -> list[Place]:
+        """Deletes the checkpoints that need not stay, damaged ones too, and returns their places.
+
+        Args:
+            newest: the one that was just written, and so is whole: it stays whatever else there is.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        stay = kept(self.entries(), self.keep_last) | {newest}
+        return self._delete(place for place in self.places() if place not in stay)
+
+    def discard_after(self, place: Place) -> list[Place]:
+        """Deletes what is later than the place from which a run goes on: damaged, or of a course that was given up.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        return self._delete(each for each in self.places() if each > place)
+
+    def clean(self) -> list[str]:
+        """Settles what killed writers have left: a whole one gets its name, the rest is deleted; returns its names.
+
+        Only the one process that writes may call it, before it writes.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        names = self._names()
+        if self.location.is_local:
+            leftovers = [name for name in names if name.startswith(".") and name.endswith((_PARTIAL, _DELETED))]
+            for name in leftovers:
+                self._settle(name)
+            return leftovers
+        leftovers = [name for name in names if Place.parse(name) is not None and not self._has_manifest(name)]
+        for name in leftovers:
+            self._delete_there(name)
+        return leftovers
+
+    def _names(self) -> list[str]:
+        try:
+            infos = self.location.list()
+        except MissingError:
+            return []
+        return [self.location.relative(info) for info in infos if info.type == pafs.FileType.Directory]
+
+    def _manifest(self, place: Place) -> Manifest:
+        manifest = _read_manifest(self.location.join(place.name))
+        if manifest.entry.place != place:
+            raise DamagedError(f"it was taken at {manifest.entry.place.name}, and is named {place.name}")
+        return manifest
+
+    def _delete(self, places: Iterable[Place]) -> list[Place]:
+        """Deletes checkpoints, the oldest first."""
+        ordered = sorted(places)
+        for place in ordered:
+            if self.location.is_local:
+                self._delete_here(place.name)
+            else:
+                self._delete_there(place.name)
+        return ordered
+
+    # On a file system with an atomic rename.
+
+    def _write_here(self, name: str, files: Mapping[str, bytes]) -> None:
+        folder = Path(self.location.path)
+        partial = folder / f".{name}.{_unique()}{_PARTIAL}"
+
+        def write() -> None:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                for file, data in files.items():
+                    _write_file(partial / file, data)
+                _sync(partial)
+                self._rename(partial, folder / name)
+            except OSError:
+                shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
+                raise
+
+        retry(write, self.location.join(name).name, verb="write")
+
+    def _rename(self, partial: Path, target: Path) -> None:
+        """Gives a whole checkpoint its name. Killed in between, it keeps the name of a partial one, and is found."""
+        aside = target.with_name(f".{target.name}.{_unique()}{_DELETED}")
+        is_there = target.exists()
+        if is_there:
+            target.rename(aside)
+        try:
+            partial.rename(target)
+        except OSError:
+            if is_there:
+                aside.rename(target)
+            raise
+        _sync(target.parent)
+        if is_there:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _delete_here(self, name: str) -> None:
+        folder = Path(self.location.path)
+        aside = folder / f".{name}.{_unique()}{_DELETED}"
+
+        def delete() -> None:
+            if (folder / name).exists():
+                (folder / name).rename(aside)  # at once: half a checkpoint never has a checkpoint's name
+            if aside.exists():
+                shutil.rmtree(aside)
+
+        retry(delete, self.location.join(name).name, verb="delete")
+
+    def _settle(self, name: str) -> None:
+        folder = Path(self.location.path)
+        target = self._target_of(name)
+        if target is not None:
+            retry(lambda: self._rename(folder / name, folder / target), self.location.join(name).name, verb="rename")
+        else:
+            retry(lambda: shutil.rmtree(folder / name), self.location.join(name).name, verb="delete")
+
+    def _target_of(self, leftover: str) -> str | None:
+        """The free name of a partial checkpoint that is whole after all; None of all else."""
+        if not leftover.endswith(_PARTIAL):
+            return None
+        try:
+            location = self.location.join(leftover)
+            manifest = _read_manifest(location)
+            _read(location, manifest)
+        except DamagedError:
+            return None
+        name = manifest.entry.place.name
+        return None if Path(self.location.path, name).exists() else name
+
+    # On an object store.
+
+    def _write_there(self, name: str, files: Mapping[str, bytes]) -> None:
+        if self._has_manifest(name):
+            self._delete_there(name)
+        for file, data in files.items():
+            location = self.location.join(name).join(file)
+            retry(_writing(location, data), location.name, verb="write")
+
+    def _delete_there(self, name: str) -> None:
+        location = self.location.join(name)
+
+        def delete() -> None:
+            if self._has_manifest(name):
+                location.fs.delete_file(location.join(MANIFEST).path)
+            location.fs.delete_dir(location.path)
+
+        retry(delete, location.name, verb="delete")
+
+    def _has_manifest(self, name: str) -> bool:
+        return self.location.join(name).join(MANIFEST).exists()
+
+
+def read_checkpoint(location: Location) -> tuple[Entry, Snapshot]:
+    """Reads a checkpoint wherever it lies and whatever it is called.
+
+    Raises:
+        DamagedError: it is not what was written.
+        ValueError: the storage fails.
+    """
+    manifest = _read_manifest(location)
+    return manifest.entry, _expanded(_read(location, manifest))
+
+
+def is_checkpoint(location: Location) -> bool:
+    """Whether there is a manifest, and so a checkpoint, damaged or not.
+
+    Raises:
+        ValueError: the storage fails.
+    """
+    return location.join(MANIFEST).exists()
+
+
+def _read_manifest(location: Location) -> Manifest:
+    return read_manifest(_read_file(location, MANIFEST))
+
+
+def _read(location: Location, manifest: Manifest) -> Snapshot:
+    return read_snapshot(manifest, lambda name, size: _read_file(location, name, size))
+
+
+def _expanded(compact: Snapshot) -> Snapshot:
+    try:
+        return expand(compact)
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"its digests hold, but its facts lack {error}") from error
+
+
+def _read_file(location: Location, name: str, size: int | None = None) -> bytes:
+    """A file's contents; what differs in size is not even read."""
+    file = location.join(name)
+    try:
+        info = file.info()
+        if info.type != pafs.FileType.File:
+            raise DamagedError(f"{name} is no file")
+        if size is not None and info.size != size:
+            raise DamagedError(f"{name} has {info.size} bytes of {size}")
+        return file.read(info.size)
+    except MissingError:
+        raise DamagedError(f"{name} is missing") from None
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _writing(location: Location, data: bytes) -> Callable[[], None]:
+    def write() -> None:
+        with location.fs.open_output_stream(location.path) as stream:
+            stream.write(data)
+
+    return write
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unique() -> str:
+    """A part of a name that no other writer and no other write of this one uses."""
+    return f"{os.uname().nodename}-{os.getpid()}-{next(_COUNT)}"
