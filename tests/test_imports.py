@@ -50,6 +50,7 @@ ROOMS = {
     "export": _room("core", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
+    "tracking": _room("training", "torch tensorboard mlflow wandb"),
     "cluster": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} ray"),
     "__init__": _room("core models export scheduler"),
 }
