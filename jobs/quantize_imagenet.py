@@ -8,18 +8,16 @@ Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it cou
 """
 
 import dataclasses
-import os
 import sys
-from pathlib import Path
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
 from inq_ray.models.layers import describe
-from inq_ray.models.weight_files import is_file
+from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.build import check
 from inq_ray.training.command_line import Command, parse
-from inq_ray.training.config import RunConfig
 from inq_ray.training.console import Console
+from inq_ray.training.paths import with_absolute_paths
 from inq_ray.training.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 
@@ -28,7 +26,9 @@ def main(arguments: list[str]) -> int:
     """Runs the job; returns its exit status."""
     try:
         command = parse(arguments)
-        return execute(dataclasses.replace(command, run=at_home(command.run)))
+        config = with_absolute_paths(command.run)
+        config = config.replace(output={"name": config.output.name or default_name(config)})
+        return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError) as error:
         print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -51,6 +51,7 @@ def execute(command: Command) -> int:
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
     RunFolder.planned(config).check_free(config.output.overwrite)
+    check_trackers(config.output.track)
     source, model = check(config)
     if command.dry_run:
         bits = None if config.plain else config.quantization.weight_bits
@@ -64,27 +65,6 @@ def execute(command: Command) -> int:
         console.close()
     console.show_summary(summary, str(RunFolder.planned(config).path))
     return 0
-
-
-def at_home(config: RunConfig) -> RunConfig:
-    """The configuration with absolute paths, since workers have working directories of their own, and with a name."""
-    data, weights = config.data.data, config.network.weights
-    return config.replace(
-        data={"data": data if data in ("digits", "") or "://" in data else absolute("--data", data)},
-        network={"weights": absolute("--weights", weights) if weights and is_file(weights) else weights},
-        output={
-            "storage_path": absolute("--storage-path", config.output.storage_path),
-            "name": config.output.name or default_name(config),
-        },
-    )
-
-
-def absolute(flag: str, path: str) -> str:
-    """The path from the root, with the home that ~ stands for."""
-    try:
-        return os.path.abspath(Path(path).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"{flag} {path}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -45,13 +45,13 @@ _BELOW_TRAINING = "core models data distributed export scheduler"
 ROOMS = {
     "core": _room(libraries="torch", files=False),
     "models": _room("core", "torch torchvision timm safetensors"),
-    "data": _room(libraries="torch torchvision pyarrow numpy PIL sklearn"),
+    "data": _room(libraries="torch torchvision pyarrow numpy PIL sklearn tenacity"),
     "distributed": _room("core", "torch torch.distributed"),
     "export": _room("core", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),
-    "cluster": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} ray"),
+    "cluster": _room(f"{_BELOW_TRAINING} training tracking", f"{_LEARNING} ray"),
     "__init__": _room("core models export scheduler"),
 }
 

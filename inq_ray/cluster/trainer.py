@@ -13,6 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.worker import work
+from inq_ray.tracking.trackers import Together, open_trackers
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Event, Reporter
@@ -42,9 +43,20 @@ def quantize(config: RunConfig, reporter: Reporter, *, verbose: bool = False) ->
         RunFailedError: a worker failed.
     """
     RunFolder.planned(config).check_free(config.output.overwrite)
+    summary: dict[str, Any] | None = None
     with connected(config.cluster, verbose=verbose):
         folder = RunFolder.create(config)
-        _fit(config, reporter, storage=folder.ray, is_evaluation=False)
+        trackers = open_trackers(config.output.track, config, folder.path)
+        try:
+            _fit(config, Together(reporter, trackers), storage=folder.ray, is_evaluation=False)
+            summary = _read_summary(folder)
+        finally:
+            trackers.close(summary)
+    return summary
+
+
+def _read_summary(folder: RunFolder) -> dict[str, Any]:
+    """What the workers have written last."""
     if not folder.summary.is_file():
         raise RunFailedError(
             f"this machine sees no {folder.summary} of the workers: --storage-path must be a folder of all nodes"

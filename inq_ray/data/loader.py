@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ from inq_ray.data.order import epoch_batches
 _PREFETCH = 2
 # Bound of waiting for one batch of loader workers.
 WAIT_SECONDS = 1800.0
-# What loader workers import before they are forked, once for all of them.
-_PRELOADED = ["torch", "inq_ray.data.encoded_set"]
+# What is imported once for all loader workers of a process, before they are forked; the program's own file is first.
+_PRELOADED = ["__main__", "torch", "inq_ray.data.encoded_set"]
 
 
 class Batch(NamedTuple):
@@ -73,6 +74,7 @@ class Loader:
         if num_workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(_PRELOADED)
+            forkserver.ensure_running()  # it imports while this process goes on
             processes = {
                 "multiprocessing_context": context,
                 "persistent_workers": True,

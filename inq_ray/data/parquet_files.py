@@ -65,7 +65,9 @@ def find_files(data: str) -> dict[str, list[Location]]:
         if match := _match(file):
             splits.setdefault(match["split"], []).append(file)
     if not splits:
-        raise ValueError(f"no Parquet of train, test or validation at {data}: files are named like train-*.parquet")
+        raise ValueError(
+            f"no images at {data}: neither train/CLASS/*.JPEG and val/CLASS/*.JPEG, nor Parquet named like train-*.parquet"
+        )
     for split, files in splits.items() if is_folder else ():
         _check_all_there(data, split, files)
     return splits

@@ -66,14 +66,14 @@ BAD = [
     ("--recipe resnet18-3", ["--recipe resnet18-3", "resnet18-3bit"]),
     ("--config {}/nowhere.json", ["--config {}/nowhere.json", "No such file"]),
     ("--config {}/config.json", ["--config {}/config.json", "training.epoch", "training.epochs"]),
-    ("--data {}/nowhere", ["{}/nowhere"]),
-    ("--data {}/empty", ["{}/empty", "parquet"]),
+    ("--data {}/nowhere --plain", ["{}/nowhere"]),
+    ("--data {}/empty --plain", ["{}/empty", "parquet", "train/CLASS"]),
     ("--data {}/truncated --float-epochs 1", ["{}/truncated/train-00001-of-00002.parquet"]),
     ("--data {}/labels --float-epochs 1", ["{}/labels/train-00000-of-00002.parquet", "3"]),
     ("--data {}/column --float-epochs 1", ["{}/column/train-00000-of-00002.parquet", "image", "pixels"]),
-    ("--data {}/no-test", ["{}/no-test", "test-*.parquet"]),
+    ("--data {}/no-test --plain", ["{}/no-test", "test-*.parquet", "--holdout"]),
     ("--data {}/only-test --arch cifar_resnet20 --float-epochs 1", ["{}/only-test", "train-*.parquet", "--evaluate"]),
-    ("--data s3://bucket/cifar", ["s3://bucket/cifar", "folder"]),
+    ("--data ftp://server/cifar --plain", ["ftp://server/cifar", "s3://"]),
     ("--data ~nobody-of-this-name/x", ["--data ~nobody-of-this-name/x"]),
     ("--arch resnet19", ["resnet19", "resnet18"]),
     ("--data {}/good --arch cifar_resnet20", ["--weights", "--float-epochs", "--plain"]),
@@ -152,7 +152,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
     assert "1,297 training images" in out
     assert "25,744 of 25,978 parameters" in out
     rows = [[cell.strip() for cell in line.strip("│|").split("│")] for line in out.splitlines() if "│" in line]
-    assert rows == [
+    assert ["classifier.weight", "Linear", "10x256", "2,560", "5"] in rows
+    assert ["classifier.bias", "Linear", "10", "10", "float (bias)"] in rows
+    assert rows[-5:] == [
         ["float", "0", "0", "12", "240"],
         ["1/4", "0.5", "12,872", "3", "60"],
         ["2/4", "0.75", "19,308", "3", "60"],
