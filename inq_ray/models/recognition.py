@@ -1,6 +1,8 @@
 """Which known network a file of weights belongs to, told by names and shapes; for messages."""
 
+import functools
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 import torch
 
@@ -33,12 +35,17 @@ def _candidates(given: Shapes) -> Iterator[str]:
     families: dict[str, list[str]] = {}
     for arch in torchvision_networks.names():
         families.setdefault(torchvision_networks.family(arch), []).append(arch)
-    yield from max(families.values(), key=lambda members: _overlap(given, shapes(members[0], num_classes=1000)))
+    yield from max(families.values(), key=lambda members: _overlap(given.keys(), _names_of(members[0])))
 
 
-def _overlap(given: Shapes, known: Shapes) -> float:
+@functools.cache
+def _names_of(arch: str) -> frozenset[str]:
+    return frozenset(shapes(arch, num_classes=1000))
+
+
+def _overlap(given: AbstractSet[str], known: AbstractSet[str]) -> float:
     """Return the fraction of names that both have, of those that either has."""
-    return len(given.keys() & known.keys()) / len(given.keys() | known.keys())
+    return len(given & known) / len(given | known)
 
 
 def _essential(given: Shapes) -> Shapes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -42,11 +43,10 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
-    except (
-        AssertionError,
-        TypeError,
-        ValueError,
-    ) as error:  # timm's families refuse what they cannot do by any of these
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        # timm's families refuse what they cannot do by any of these; a RuntimeError is a user's only with a size.
+        if isinstance(error, RuntimeError) and not options:
+            raise
         size = f" and images of {image_size} pixels" if options else ""
         raise ValueError(
             f"{arch=} cannot be built for {num_classes} classes, {in_channels} channel(s){size}: {first_line(error)}"
@@ -69,13 +69,14 @@ def weights_file(arch: str, weights: str) -> Path:
     """
     timm = _timm(arch)
     config = _config(arch, weights)
-    full_name = f"{config.architecture}.{config.tag}"
+    full_name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
 
     def make(path: Path) -> None:
         tensors = _download(timm, config)
         source = {"state_dict": tensors, "custom_load": False}
         try:
-            model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay=source)
+            with torch.random.fork_rng(devices=[]):
+                model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay=source)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"weights: timm cannot load {full_name}: {first_line(error)}") from error
         # A tensor by two names is written twice: the format holds no shared ones.
@@ -142,6 +143,6 @@ def _download(timm: ModuleType, config: Any) -> dict[str, Tensor]:
             return load(config.hf_hub_id)
     except Exception as error:  # the hub's client fails with errors of its own, of its HTTP library, and of the system
         raise ValueError(
-            f"weights: cannot download {config.hf_hub_id} from the Hugging Face hub: {first_line(error)}; download its "
+            f"weights: cannot load {config.hf_hub_id} from the Hugging Face hub: {first_line(error)}; download its "
             "model.safetensors where there is a network, and pass --weights FILE"
         ) from error

@@ -1,10 +1,13 @@
 """Networks by name."""
 
+import sys
+
 import pytest
 import torch
 
 from inq_ray.models import check_arch, create
 from inq_ray.models.registry import _our_names
+from inq_ray.models.shapes import without_data
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
@@ -67,3 +70,50 @@ def test_an_unknown_name_tells_the_nearest(arch: str, nearest: str) -> None:
 def test_numbers_must_be_positive(numbers: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         create("digits_cnn", **numbers)
+
+
+@pytest.mark.parametrize(
+    ("arch", "size"), [("vit_b_32", 64), ("maxvit_t", 448), ("resnet18", 64), ("timm/test_vit", 96)]
+)
+def test_networks_for_one_size_are_built_for_it(arch: str, size: int) -> None:
+    if arch.startswith("timm/"):
+        pytest.importorskip("timm", reason="the extra timm is not installed")
+    with without_data():
+        model = create(arch, num_classes=7, image_size=size)
+    assert model.to("meta")(torch.empty(2, 3, size, size, device="meta")).shape == (2, 7)
+
+
+@pytest.mark.parametrize("arch", ["vit_b_32", "maxvit_t", "timm/twins_pcpvt_small", "timm/maxvit_tiny_tf_224"])
+def test_sizes_that_a_network_cannot_be_built_for(arch: str) -> None:
+    if arch.startswith("timm/"):
+        pytest.importorskip("timm", reason="the extra timm is not installed")
+    with pytest.raises(ValueError, match=r"cannot be built for .*images of 7 pixels") as error:
+        create(arch, num_classes=7, image_size=7)
+    assert "\n" not in str(error.value)
+
+
+def test_timm_networks_take_other_channels_and_classes() -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    model = create("timm/test_resnet.r160_in1k", num_classes=7, in_channels=1).eval()
+    assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("arch", "told"),
+    [
+        ("timm/resnet19", "'timm/resnet19' is no network of timm; nearest: .*timm/resnet1"),
+        ("timm/", "is no network of timm; nearest: timm/resnet18"),
+        ("timm/resnet18.a9_in1k", "'timm/resnet18.a9_in1k' names no trained weights of timm's resnet18; nearest: a"),
+    ],
+)
+def test_unknown_names_of_timm(arch: str, told: str) -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    for function in (check_arch, lambda name: create(name, num_classes=10)):
+        with pytest.raises(ValueError, match=told):
+            function(arch)
+
+
+def test_without_timm_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"'timm/resnet18' needs timm.*: pip install 'inq-ray\[timm\]'"):
+        check_arch("timm/resnet18")

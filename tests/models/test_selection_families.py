@@ -13,7 +13,6 @@ TORCHVISION = [
     "convnext_tiny",
     "densenet121",
     "efficientnet_b0",
-    "efficientnet_v2_s",
     "googlenet",
     "inception_v3",
     "maxvit_t",
@@ -29,9 +28,7 @@ TORCHVISION = [
     "swin_t",
     "swin_v2_t",
     "vgg11_bn",
-    "vgg16",
     "vit_b_16",
-    "wide_resnet50_2",
 ]
 TIMM = [
     "resnet50",

@@ -1,5 +1,6 @@
 """Weights from files: what loads, what is refused and how, and that no file can run code."""
 
+import argparse
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inq_ray.models import create, load_weights
+from inq_ray.models import Loaded, create, head_parameters, load_weights
+from inq_ray.models.shapes import without_data
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -55,13 +57,68 @@ def test_safetensors(tmp_path: Path, state: dict[str, Tensor]) -> None:
         lambda state: {"state_dict": state, "epoch": 3, "arch": "digits_cnn"},
         lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
         lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {name.replace("features.", "features._orig_mod."): tensor for name, tensor in state.items()},
+        lambda state: {
+            f"module.{name.replace('features.0.', 'features.0._orig_mod.')}": tensor for name, tensor in state.items()
+        },
     ],
-    ids=["dict", "ordered", "wrapped", "ddp", "compiled"],
+    ids=["dict", "ordered", "wrapped", "ddp", "compiled in ddp", "ddp in compiled", "part", "part in ddp"],
 )
 def test_state_dicts(tmp_path: Path, state: dict[str, Tensor], suffix: str, wrap: Any) -> None:
     path = tmp_path / f"a{suffix}"
     torch.save(wrap(state), path)
     assert_loads(path, state)
+
+
+def wrong(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("part", "checkpoint"),
+    [
+        (
+            "model_ema",  # torchvision's reference: AveragedModel's state dict beside the model's, and its arguments
+            lambda state: {
+                "model": wrong(state),
+                "model_ema": {"n_averaged": torch.tensor(7), **{f"module.{name}": t for name, t in state.items()}},
+                "args": argparse.Namespace(lr=0.1, norm_weight_decay=None),
+                "epoch": 3,
+            },
+        ),
+        ("state_dict_ema", lambda state: {"state_dict": wrong(state), "state_dict_ema": state, "metric": 80.0}),
+        ("model", lambda state: {"model": state, "model_ema": None}),
+        ("", lambda state: {"n_averaged": torch.tensor(7), **{f"module.{name}": t for name, t in state.items()}}),
+    ],
+    ids=["torchvision", "timm", "no average", "AveragedModel"],
+)
+def test_an_average_of_weights_goes_before(
+    tmp_path: Path, state: dict[str, Tensor], part: str, checkpoint: Any
+) -> None:
+    torch.save(checkpoint(state), tmp_path / "a.pth")
+    assert_loads(tmp_path / "a.pth", state)
+    assert load_weights(network(), tmp_path / "a.pth") == Loaded(part, ())
+
+
+def test_a_file_of_torchs_own_averaged_and_compiled_model(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    model = network(1)
+    averaged = torch.optim.swa_utils.AveragedModel(torch.compile(model), use_buffers=True)  # type: ignore[arg-type]
+    torch.save(averaged.state_dict(), tmp_path / "a.pth")
+    assert_loads(tmp_path / "a.pth", state)
+
+
+def test_a_file_of_two_networks_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state | {f"_orig_mod.{name}": tensor + 0 for name, tensor in state.items()}, tmp_path / "a.safetensors")
+    assert "holds two networks" in refusal(tmp_path / "a.safetensors")
+
+
+def test_into_a_model_of_which_a_part_is_compiled(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    model = network()
+    model.features[0] = torch.compile(model.features[0])
+    load_weights(model, tmp_path / "a.safetensors")
+    assert torch.equal(model.features[0].weight, state["features.0.weight"])
 
 
 def test_into_a_wrapped_model(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -155,3 +212,80 @@ def test_the_trained_resnet20_loads(shared_data: Path) -> None:
     load_weights(model, shared_data / "models" / "cifar10_resnet20.safetensors")
     assert model.linear.weight.abs().max() > 0.5
     assert all(int(buffer) == 0 for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked"))
+
+
+HEAD = frozenset({"classifier.weight", "classifier.bias"})
+
+
+def test_a_head_for_other_classes_is_replaced_when_asked(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    model = create("digits_cnn", num_classes=7, in_channels=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert head_parameters("digits_cnn", 1) == HEAD
+    loaded = load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD)
+    assert loaded == Loaded("", ("classifier.weight", "classifier.bias"))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in HEAD else state[name])
+
+
+@pytest.mark.parametrize("change", ["missing", "one of two"])
+def test_a_head_is_replaced_as_a_whole(tmp_path: Path, state: dict[str, Tensor], change: str) -> None:
+    del state["classifier.bias"]
+    if change == "missing":
+        del state["classifier.weight"]
+    save_file(state, tmp_path / "a.safetensors")
+    model = network()
+    before = model.classifier.weight.clone()
+    assert load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD).fresh
+    assert torch.equal(model.classifier.weight, before)
+
+
+def test_a_head_that_fits_is_loaded_though_it_may_be_replaced(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    model = network()
+    assert load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD) == Loaded("", ())
+    assert torch.equal(model.classifier.weight, state["classifier.weight"])
+
+
+def test_all_but_the_head_must_fit(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    state["classifier.bias"] = torch.zeros(3)
+    state["features.0.weight"] = torch.zeros(16, 3, 3, 3)
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"DigitsCNN: 1 of another shape \(features.0.weight"):
+        load_weights(network(), tmp_path / "a.safetensors", replace_head=HEAD)
+
+
+def test_without_being_asked_the_message_says_how(tmp_path: Path) -> None:
+    save_file(create("digits_cnn", num_classes=7, in_channels=1).state_dict(), tmp_path / "a.safetensors")
+    message = refusal(tmp_path / "a.safetensors")
+    assert message.endswith("; the file has 7 classes and the network 10: --replace-head loads all but the head")
+
+
+def test_other_shapes_are_not_taken_for_other_classes(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state | {"features.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "a.safetensors")
+    assert "--replace-head" not in refusal(tmp_path / "a.safetensors")
+    save_file(state | {"features.1.bias": torch.zeros(())}, tmp_path / "a.safetensors")
+    assert "--replace-head" not in refusal(tmp_path / "a.safetensors")
+
+
+def test_a_file_of_another_network_is_recognized(tmp_path: Path) -> None:
+    save_file(create("cifar_resnet32", num_classes=10).state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected .*; the file looks like --arch cifar_resnet32$"):
+        load_weights(create("cifar_resnet20", num_classes=10), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("arch", ["googlenet", "inception_v3"])
+def test_torchvisions_files_with_auxiliary_classifiers_load(tmp_path: Path, arch: str) -> None:
+    """A bug once: what torchvision publishes for these two was refused."""
+    import torchvision.models
+
+    with without_data():
+        published = torchvision.models.get_model(arch, weights=None, aux_logits=True, init_weights=False)
+    published.to_empty(device="cpu").fc.weight.data.fill_(3)
+    torch.save(published.state_dict(), tmp_path / "a.pth")
+    with without_data():
+        model = create(arch, num_classes=1000)
+    model.to_empty(device="cpu")
+    assert model.transform_input, "as torchvision has it with its trained weights"
+    load_weights(model, tmp_path / "a.pth")
+    assert torch.equal(model.fc.weight, published.fc.weight)

@@ -1,0 +1,129 @@
+"""One's own network: found in the working directory, called with what it takes, and every mistake in one line."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from inq_ray.models import check_arch, create
+
+SOURCE = """
+from torch import nn
+
+def both(num_classes, in_channels=3):
+    return nn.Conv2d(in_channels, num_classes, 1)
+
+def classes(*, num_classes):
+    return nn.Linear(3, num_classes)
+
+def keywords(**options):
+    assert set(options) == {"num_classes"}
+    return nn.Linear(3, options["num_classes"])
+
+def nothing():
+    return nn.Linear(3, 2)
+
+def needs(width):
+    return nn.Linear(width, 2)
+
+def fails(num_classes):
+    raise KeyError("a", "b\\nc")
+
+def gives_a_list():
+    return []
+
+class Net(nn.Linear):
+    def __init__(self, num_classes):
+        super().__init__(5, num_classes)
+
+    @classmethod
+    def wide(cls, num_classes):
+        return cls(num_classes * 2)
+
+number = 3
+"""
+_names = (f"nets_of_a_test_{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the working directory, which is not on sys.path."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    name = next(_names)
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        ("both", (7, 2, 1, 1)),
+        ("classes", (7, 3)),
+        ("keywords", (7, 3)),
+        ("nothing", (2, 3)),
+        ("Net", (7, 5)),
+        ("Net.wide", (14, 5)),
+    ],
+)
+def test_called_with_what_it_takes(module: str, function: str, shape: tuple[int, ...]) -> None:
+    check_arch(f"{module}:{function}")
+    model = create(f"{module}:{function}", num_classes=7, in_channels=2)
+    assert model.weight.shape == shape
+
+
+def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
+    package = tmp_path / f"package_of_{module}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "net.py").write_text(f"from {module} import both as make")
+    assert isinstance(create(f"{package.name}.net:make", num_classes=2), nn.Conv2d)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("missing", "{module} (.*{module}.py) has no missing"),
+        ("Net.narrow", "has no Net.narrow"),
+        ("number", "number of {module} is a int, no function to call"),
+        ("needs", "needs() failed: TypeError: .*missing 1 required positional argument: 'width'"),
+        ("fails", "fails(num_classes=7) failed: KeyError: "),
+        ("gives_a_list", "gives_a_list() returned a list, not a torch.nn.Module"),
+    ],
+)
+def test_mistakes_in_one_line(module: str, function: str, told: str) -> None:
+    arch = f"{module}:{function}"
+    pattern = told.format(module=module).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(ValueError, match=f"^--arch {arch}: .*{pattern}") as error:
+        create(arch, num_classes=7)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arch", ["nets_that_are_nowhere:make", "nets_that_are_nowhere.inner:make"])
+def test_no_such_module_names_the_folder(module: str, tmp_path: Path, arch: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no module nets_that_are_nowhere in {tmp_path}, nor is one"):
+        check_arch(arch)
+
+
+def test_a_module_that_cannot_be_imported_says_why(module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}_bad.py").write_text("import nothing_of_this_name")
+    with pytest.raises(
+        ValueError, match=f"importing {module}_bad failed: ModuleNotFoundError: No module named 'nothing"
+    ):
+        check_arch(f"{module}_bad:make")
+    (tmp_path / f"{module}_worse.py").write_text("def make(:\n")
+    with pytest.raises(ValueError, match=f"importing {module}_worse failed: SyntaxError"):
+        check_arch(f"{module}_worse:make")
+
+
+@pytest.mark.parametrize("arch", [":", "nets:", ":make", "nets/a.py:make", "a b:c", "..a:b", "nets:make:it"])
+def test_another_form(arch: str) -> None:
+    with pytest.raises(ValueError, match=r"is named package\.module:function"):
+        check_arch(arch)
+
+
+def test_what_is_installed_is_not_hidden_by_the_working_directory(module: str, tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise SystemExit")
+    assert create("torchvision.models:resnet18", num_classes=3).fc.out_features == 3
