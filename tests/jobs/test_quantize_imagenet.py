@@ -207,13 +207,3 @@ def test_interrupting_is_not_a_traceback(job: Job, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(quantize_imagenet, "execute", interrupt)
     assert job() == (130, "", "quantize_imagenet: interrupted\n")
-
-
-def test_a_relative_path_means_the_folder_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = quantize_imagenet.parse(["--data", "d", "--weights", "w.pth", "--storage-path", "s"]).run
-    home = quantize_imagenet.at_home(config)
-    assert (home.data.data, home.network.weights) == (f"{tmp_path}/d", f"{tmp_path}/w.pth")
-    assert home.output.storage_path == f"{tmp_path}/s"
-    assert home.output.name is not None
-    assert quantize_imagenet.at_home(home) == home

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import pytest
+
+from inq_ray.training.command_line import parse
+from inq_ray.training.paths import with_absolute_paths
+
+
+def test_relative_paths_mean_the_folder_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = with_absolute_paths(parse(["--data", "d", "--weights", "w.pth", "--storage-path", "s"]).run)
+    assert (home.data.data, home.network.weights) == (f"{tmp_path}/d", f"{tmp_path}/w.pth")
+    assert home.output.storage_path == f"{tmp_path}/s"
+    assert with_absolute_paths(home) == home
+
+
+@pytest.mark.parametrize(
+    ("data", "weights"),
+    [("digits", "DEFAULT"), ("s3://bucket/imagenet", "IMAGENET1K_V1"), ("gs://b/*.parquet", "a1_in1k")],
+)
+def test_names_and_addresses_are_no_paths(data: str, weights: str) -> None:
+    config = with_absolute_paths(parse(["--data", data, "-a", "resnet18", "--weights", weights]).run)
+    assert (config.data.data, config.network.weights) == (data, weights)
+
+
+def test_a_file_that_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("DEFAULT").touch()
+    assert with_absolute_paths(parse(["--weights", "DEFAULT"]).run).network.weights == f"{tmp_path}/DEFAULT"
