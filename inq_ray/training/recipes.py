@@ -2,6 +2,7 @@
 
 import difflib
 
+from inq_ray.models.registry import is_ours, is_timm
 from inq_ray.training.config import NetworkConfig, QuantizationConfig, RunConfig, TrainingConfig
 
 # Accumulated portions of the paper (Zhou et al., ICLR 2017) by network and bits.
@@ -35,8 +36,13 @@ _OWN = [*(("cifar_resnet20", bits) for bits in (5, 4, 3, 2)), ("digits_cnn", 5)]
 
 
 def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
-    """The paper's portions for a network, or those of its ResNet-18 at these bits (its 5-bit ones above 5)."""
-    return PAPER_PORTIONS.get((arch, weight_bits)) or PAPER_PORTIONS["resnet18", min(weight_bits, 5)]
+    """The paper's portions for a network, or those of its ResNet-18 at these bits (its 5-bit ones above 5).
+
+    timm's networks have those of the paper's of the same name. The paper's networks that are not AlexNet or GoogleNet
+    share one list at 5 bits, so its variants (vgg16_bn, resnet34) have it too.
+    """
+    name = arch.removeprefix("timm/").partition(".")[0] if is_timm(arch) else arch
+    return PAPER_PORTIONS.get((name, weight_bits)) or PAPER_PORTIONS["resnet18", min(weight_bits, 5)]
 
 
 def recipe(name: str) -> RunConfig:
@@ -54,7 +60,9 @@ def recipe(name: str) -> RunConfig:
 
 def default_recipe(arch: str, weight_bits: int) -> RunConfig:
     """What a run of ``arch`` at ``weight_bits`` does if it is not told otherwise."""
-    training = _DIGITS if arch == "digits_cnn" else _CIFAR if arch.startswith("cifar_") else _IMAGENET
+    training = _IMAGENET
+    if is_ours(arch):
+        training = _DIGITS if arch == "digits_cnn" else _CIFAR
     return RunConfig(
         network=NetworkConfig(arch=arch),
         quantization=QuantizationConfig(weight_bits=weight_bits, iterative_steps=portions(arch, weight_bits)),

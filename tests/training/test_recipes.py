@@ -41,6 +41,33 @@ def test_every_network_has_a_default_at_all_bits(arch: str, bits: int) -> None:
     assert (config.network.arch, config.quantization.weight_bits) == (arch, bits)
 
 
+@pytest.mark.parametrize(
+    ("arch", "like"),
+    [
+        ("timm/resnet18", "resnet18"),
+        ("timm/resnet18.a1_in1k", "resnet18"),
+        ("timm/vgg16.tv_in1k", "vgg16"),
+        ("vgg16_bn", "vgg16"),
+        ("resnet34", "resnet50"),
+    ],
+)
+def test_variants_have_the_portions_of_the_papers_network(arch: str, like: str) -> None:
+    assert portions(arch, 5) == PAPER[f"{like}-5bit"]
+    assert default_recipe(arch, 5).training == default_recipe(like, 5).training
+
+
+@pytest.mark.parametrize(
+    "arch", ["my.nets:make", "cifar_nets:make", "digits_cnn:make", "alexnet:make", "timm/x.alexnet"]
+)
+def test_a_network_of_ones_own_has_the_recipe_of_imagenet_whatever_its_name(arch: str) -> None:
+    """A bug once: a name that began like one of ours got its recipe."""
+    config = default_recipe(arch, 3)
+    assert config.network.arch == arch
+    assert config.quantization.iterative_steps == PAPER["resnet18-3bit"]
+    assert config.training == default_recipe("resnet18", 3).training
+    assert default_recipe(arch, 5).quantization.iterative_steps == PAPER["resnet18-5bit"]
+
+
 @pytest.mark.parametrize(("name", "near"), [("resnet18-3bits", "resnet18-3bit"), ("vgg-5", "vgg16-5bit"), ("", "alex")])
 def test_an_unknown_recipe_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=f"--recipe {name}.*{near}"):
