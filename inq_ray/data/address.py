@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
@@ -119,7 +118,8 @@ class Location:
 
         def read() -> bytes:
             if self.is_local:  # also paths that are not UTF-8
-                return Path(self.path).read_bytes()
+                with open(self.path, "rb") as here:
+                    return here.read()
             with self.fs.open_input_file(self.path) as file:
                 data: bytes = file.read()
             if num_bytes is not None and len(data) < num_bytes:

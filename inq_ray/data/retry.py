@@ -103,6 +103,16 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
             often it was tried.
     """
     start = time.monotonic()
+    try:
+        return call()  # nearly always; what is below costs more than reading a small file
+    except OSError as error:
+        failures = [error]
+
+    def again() -> _Result:
+        if failures:
+            raise failures.pop()  # the first try counts
+        return call()
+
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
         stop=tenacity.stop_after_attempt(NUM_TRIES) | tenacity.stop_after_delay(TOTAL_SECONDS),
@@ -111,7 +121,7 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
         reraise=True,
     )
     try:
-        return tries(call)
+        return tries(again)
     except OSError as error:
         if is_transient(error):
             raise ValueError(
@@ -119,8 +129,7 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
                 f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that the storage can be reached "
                 "from here, and start again"
             ) from error
-        kind = _kind(error)
-        raise kind(f"cannot {verb} {what}: {reason(error)}{_advice(error)}") from error
+        raise _kind(error)(f"cannot {verb} {what}: {reason(error)}{_advice(error)}") from error
 
 
 def is_transient(error: BaseException) -> bool:

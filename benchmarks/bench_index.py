@@ -1,0 +1,118 @@
+"""What the index of an image folder costs, and that a reader's memory does not grow with the folder.
+
+Folders of 20,000 and of 200,000 images in 1000 classes, made of hard links to a small JPEG of each class, so that the
+disc holds few of them. Each row is measured in a process of its own.
+"""
+
+import io
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from inq_ray.data.address import locate
+from inq_ray.data.folder_cache import find_index
+from inq_ray.data.image_folder import FolderReader
+
+NUM_CLASSES = 1000
+SIZES = (20_000, 200_000)
+NUM_READ = 2000
+
+
+class Figures(NamedTuple):
+    """Of one process."""
+
+    seconds: float
+    grown: int  # private, anonymous memory after it, bytes
+
+
+def make_folder(root: Path, num_images: int) -> None:
+    """Makes the folder."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "JPEG")
+    for label in range(NUM_CLASSES):
+        folder = root / "train" / f"n{label:08d}"
+        folder.mkdir(parents=True)
+        first = folder / f"{folder.name}_0.JPEG"
+        first.write_bytes(file.getvalue())
+        for number in range(1, num_images // NUM_CLASSES):
+            os.link(first, folder / f"{folder.name}_{number}.JPEG")
+
+
+def measure(call: Callable[..., object], *args: object) -> Figures:
+    """Returns what a call costs in this process."""
+    before, start = anonymous_bytes(), time.perf_counter()
+    call(*args)
+    return Figures(time.perf_counter() - start, anonymous_bytes() - before)
+
+
+def anonymous_bytes() -> int:
+    """Returns this process's own memory: not the pages of files, which all processes of a node share."""
+    return 1024 * int(re.findall(r"Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text())[0])
+
+
+def index(root: str, place: Path) -> None:
+    """Finds the index: makes it, or opens the one that is there."""
+    find_index(locate(root), place)
+
+
+def measure_reading(root: str, path: Path, num_images: int) -> Figures:
+    """Returns what reading costs, after a first batch for which libraries make themselves ready."""
+    reader = FolderReader(locate(root).join("train"), path, "train", num_images)
+    reader.read(np.arange(100))
+    return measure(read, reader, num_images)
+
+
+def read(reader: FolderReader, num_images: int) -> None:
+    """Reads some images, in random order, in batches."""
+    for samples in np.split(np.random.default_rng(0).permutation(num_images)[:NUM_READ], NUM_READ // 100):
+        assert all(encoded.data for encoded in reader.read(samples))
+
+
+def alone(call: Callable[..., Figures], *args: object) -> Figures:
+    """Calls in a new process what returns figures."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(call, *args).result()
+
+
+def add_rows(table: Table, num_images: int, folder: Path) -> None:
+    """Measures one folder."""
+    root, place = folder / "images", folder / "index"
+    make_folder(root, num_images)
+    time.sleep(2.5)  # folders that changed a moment ago are not trusted to be as they were
+    listing = alone(measure, index, str(root), place)
+    (path,) = place.iterdir()
+    again = alone(measure, index, str(root), place)
+    reading = alone(measure_reading, str(root), path, num_images)
+    for name, figures, note in (
+        ("list and write the index", listing, f"{path.stat().st_size / 2**20:.1f} MiB on disc"),
+        ("open it again", again, f"{NUM_CLASSES} folders looked at"),
+        (f"read {NUM_READ} images", reading, f"{1e6 * reading.seconds / NUM_READ:.0f} us an image"),
+    ):
+        table.add_row(f"{num_images:,}", name, f"{figures.seconds:.2f}", f"{figures.grown / 2**20:.1f}", note)
+
+
+def main() -> None:
+    """Prints the table."""
+    table = Table(title=f"Index of a folder of {NUM_CLASSES} classes, {len(os.sched_getaffinity(0))} cores")
+    for column in ("images", "", "seconds", "own memory grew by MiB", ""):
+        table.add_column(column, justify="left" if not column else "right")
+    for num_images in SIZES:
+        with tempfile.TemporaryDirectory() as name:
+            os.environ["INQ_RAY_CACHE"] = name
+            add_rows(table, num_images, Path(name))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
