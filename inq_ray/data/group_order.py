@@ -155,6 +155,11 @@ def _windows(start: int, end: int, boundaries: NDArray[np.int64], size: int) -> 
     return np.unique(np.concatenate([[start], nearest, [end]]))
 
 
+def fitting_workers(num_workers: int) -> int:
+    """Return the largest number of loader workers, of at most `num_workers`, that share no lane; 0 stays 0."""
+    return next((num for num in range(min(num_workers, LANES), 0, -1) if LANES % num == 0), 0)
+
+
 def holdout_groups(groups: NDArray[np.int64], count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Split training samples in two by whole groups (and a part of one), so that reading either reads little else.
 

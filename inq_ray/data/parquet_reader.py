@@ -17,6 +17,13 @@ from inq_ray.data.parquet_rows import NO_BYTES, read_row_group
 # rank, are 0.9 GB when their windows begin, and half of that on average.
 HELD_BYTES = 2 * 2**30
 _NUM_THREADS = 4
+# Nothing wanted of a row group in so many reads, and as many images: what is left of it is not wanted in this epoch. Of
+# a window of 512 images in groups of 100, in 16 lanes, a group is wanted every 80th image on average, every 1000th at
+# the least; and where batches are large, by every 16th read.
+_IDLE_READS = 32
+_IDLE_IMAGES = 4096
+# So many images in the order in which they stand are no coincidence.
+_SHORTEST_SCAN = 8
 
 # Of one row group, by their numbers.
 _Images = dict[int, Encoded]
@@ -35,7 +42,9 @@ class ParquetReader:
 
     A row group is read when one of its images is asked for, and its other images are held until they are asked for:
     each is handed out once, and read again where it is asked for again. So the memory is that of the row groups that
-    have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first.
+    have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first, and
+    those of which nothing was wanted for a while. In training that are the groups of the windows of the lanes that this
+    process meets (see `group_order`). Validation goes through the samples as they stand, and nothing is held.
 
     Pickled it is two arrays by the number of row groups, and no image. It opens files when it reads.
 
@@ -81,10 +90,13 @@ class ParquetReader:
         unique = np.unique(samples)
         groups = np.searchsorted(self.groups, unique, side="right") - 1
         wanted = {int(group): unique[groups == group].tolist() for group in np.unique(groups)}
+        is_scan = len(samples) >= _SHORTEST_SCAN and bool((np.diff(samples) > 0).all())
+        self._held.count(len(samples))
         found: dict[int, Encoded] = {}
         for group, images in self._images(wanted):
             found.update((sample, images.pop(sample)) for sample in wanted[group])
-            self._held.put(group, images)
+            if not is_scan:
+                self._held.put(group, images)
         return [found[sample] for sample in samples.tolist()]
 
     def _images(self, wanted: dict[int, list[int]]) -> Iterator[tuple[int, _Images]]:
@@ -125,27 +137,49 @@ class ParquetReader:
         return Encoded(name, data, label)
 
 
+class _Begun(NamedTuple):
+    """What is left of a row group, and when it was used last."""
+
+    images: _Images
+    num_bytes: int
+    read: int
+    image: int
+
+
 class _Held:
     """What is left of row groups that were begun, the one used last at the end; no more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._groups: OrderedDict[int, tuple[_Images, int]] = OrderedDict()
-        self._num_bytes = 0
+        self.num_bytes = 0
+        self._groups: OrderedDict[int, _Begun] = OrderedDict()
+        self._num_reads = 0
+        self._num_images = 0
+
+    def count(self, num_images: int) -> None:
+        """Count a read, and let go of what has been idle for too long."""
+        self._num_reads += 1
+        self._num_images += num_images
+        while self._groups and self._is_idle(next(iter(self._groups.values()))):
+            self.pop(next(iter(self._groups)))
 
     def pop(self, group: int) -> _Images:
         """Return what is left of a row group, and hold it no more."""
-        images, num_bytes = self._groups.pop(group, ({}, 0))
-        self._num_bytes -= num_bytes
-        return images
+        begun = self._groups.pop(group, None)
+        if begun is None:
+            return {}
+        self.num_bytes -= begun.num_bytes
+        return begun.images
 
     def put(self, group: int, images: _Images) -> None:
         """Hold what is left of a row group, and let go of others where it is too much."""
         if not images:
             return
         num_bytes = sum(len(image.data or b"") for image in images.values())
-        self._groups[group] = images, num_bytes
-        self._num_bytes += num_bytes
-        while self._num_bytes > self.limit:
-            _, (_, freed) = self._groups.popitem(last=False)
-            self._num_bytes -= freed
+        self._groups[group] = _Begun(images, num_bytes, self._num_reads, self._num_images)
+        self.num_bytes += num_bytes
+        while self.num_bytes > self.limit:
+            self.pop(next(iter(self._groups)))
+
+    def _is_idle(self, begun: _Begun) -> bool:
+        return self._num_reads - begun.read > _IDLE_READS and self._num_images - begun.image > _IDLE_IMAGES

@@ -83,7 +83,7 @@ def test_any_samples_in_any_order(folder: Path, wanted: list[list[int]], held_by
         found = reader.read(np.array(samples, np.int64))
         assert [encoded.data for encoded in found] == [BLOBS[sample] for sample in samples]
         assert [encoded.label for encoded in found] == [LABELS[sample] for sample in samples]
-        assert reader._held._num_bytes <= held_bytes
+        assert reader._held.num_bytes <= held_bytes
 
 
 def test_names_are_file_and_row(folder: Path) -> None:
@@ -105,17 +105,39 @@ def test_an_epoch_in_order_reads_each_group_about_once(folder: Path, group_reads
         for step in range(len(order)):
             readers[step % num_workers].read(order[step].numpy())
         assert len(group_reads) <= 9 + num_workers * LANES
-        assert all(reader._held._num_bytes <= sum(map(len, BLOBS)) for reader in readers)
+        assert all(reader._held.num_bytes <= sum(map(len, BLOBS)) for reader in readers)
 
 
 def test_what_was_handed_out_is_not_held(folder: Path, group_reads: list[tuple[str, int]]) -> None:
     reader = open_reader(folder)
     for start in range(0, 60, 4):
         read(reader, *range(start, start + 4))
-    assert reader._held._num_bytes == 0
+    assert reader._held.num_bytes == 0
     assert len(group_reads) == len(set(group_reads)) == 9
     read(reader, 5)
     assert len(group_reads) == 10
+
+
+def test_what_is_left_over_is_let_go(tmp_path: Path) -> None:
+    """Images that are held out, or belong to another lane, are never asked for."""
+    write_parquet(tmp_path / "train.parquet", [bytes(10)] * 20_000, [0] * 20_000, row_group_size=100)
+    reader = open_reader(tmp_path)
+    order = np.random.default_rng(0)
+    held = []
+    for group in range(200):
+        for part in np.split(order.permutation(100)[:90] + 100 * group, 3):
+            reader.read(part)
+            held.append(reader._held.num_bytes)
+    assert max(held[:100]) < max(held) == max(held[-300:]) <= (4096 / 90 + 2) * 10 * 10 + 900
+
+
+def test_validation_holds_nothing(folder: Path, group_reads: list[tuple[str, int]]) -> None:
+    """Its next batch is another worker's."""
+    reader = open_reader(folder)
+    for start in range(0, 60, 12):
+        assert [image.data for image in read(reader, *range(start, start + 12))] == BLOBS[start : start + 12]
+        assert reader._held.num_bytes == 0
+    assert len(group_reads) == 9 + 3  # those that two batches share
 
 
 def test_pickled_it_is_small_and_holds_no_image(folder: Path) -> None:
@@ -131,7 +153,7 @@ def test_pickled_it_is_small_and_holds_no_image(folder: Path) -> None:
     reader = open_reader(folder)
     before = pickle.dumps(reader)
     read(reader, 3)
-    assert reader._held._num_bytes > 0
+    assert reader._held.num_bytes > 0
     assert pickle.dumps(reader) == before
 
 
