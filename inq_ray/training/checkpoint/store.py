@@ -2,7 +2,8 @@
 
 On a file system a checkpoint is written beside, reaches the disk, and is renamed: it is whole or not there. An object
 store has no rename: there the manifest is written last, and deleted first. Hidden names ending in .partial are being
-written, those ending in .deleted are being deleted; what a killed writer leaves, :meth:`CheckpointStore.clean` settles. One process at a time writes to a store: no two runs share a folder.
+written, those ending in .deleted are being deleted; what a killed writer leaves, :meth:`CheckpointStore.clean` settles.
+One process at a time writes to a store: no two runs share a folder.
 """
 
 import itertools

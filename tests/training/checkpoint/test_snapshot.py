@@ -1,0 +1,222 @@
+"""Snapshots put back: after them a run goes on as one that was never stopped, on one rank and on several."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.share import share_snapshot
+from inq_ray.training.checkpoint.snapshot import MODEL, Parts, Snapshot, history_of, restore, sums_of_rank
+from inq_ray.training.config import RunConfig
+from inq_ray.training.ema import Ema
+from tests.ranks import rank_outcomes, run_ranks
+from tests.training.checkpoint.networks import (
+    begin_stage,
+    make_history,
+    make_network,
+    make_parts,
+    make_snapshot,
+    snapshot_bits,
+    snapshot_of,
+    stop_gradients,
+    train_step,
+    wrapped,
+)
+
+STAGES, STEPS = 3, 4
+
+
+def as_file(snapshot: Snapshot) -> Snapshot:
+    packed = compact(snapshot)
+    tensors = {name: tensor.clone() for name, tensor in packed.tensors.items()}
+    return expand(Snapshot(tensors, json.loads(json.dumps(packed.facts, allow_nan=False))))
+
+
+def begin_again(snapshot: Snapshot, ema_decay: float | None, **sgd: Any) -> tuple[Parts, nn.Module]:
+    """What a process that has just started does with a snapshot: everything is made anew, of other weights."""
+    parts = make_parts(make_network(seed=99), ema_decay=None, **sgd)
+    restore(snapshot, replace(parts, lr_scheduler=None))
+    if snapshot.place.stage:
+        stop_gradients(parts)
+    parts = replace(parts, ema=None if ema_decay is None else Ema(parts.model, ema_decay))
+    restore(snapshot, parts)
+    return parts, wrapped(parts.model)
+
+
+def run(stop_at: tuple[int, int] | None, ema_decay: float | None, **sgd: Any) -> dict[str, Any]:
+    """Stages of some steps; at `stop_at` all is thrown away but the bytes of rank 0's snapshot.
+
+    BatchNorm's statistics are rank 0's before each stage and at the end, as in a run, and never in between.
+    """
+    network = make_network()
+    parts = make_parts(network, ema_decay=None, **sgd)
+    losses = []
+    for stage in range(STAGES):
+        broadcast_tensors(dict(parts.model.named_buffers()))
+        parts = begin_stage(parts, ema_decay)
+        if not any(param.requires_grad for param in parts.model.parameters()):
+            continue
+        model = wrapped(parts.model)
+        for step in range(STEPS):
+            if stop_at == (stage, step):
+                place = Place(stage=stage + 1, epoch=0, step=step)
+                snapshot = as_file(snapshot_of(parts, place)) if rank() == 0 else None
+                del parts, model
+                shared = share_snapshot(snapshot)
+                assert shared is not None
+                parts, model = begin_again(shared, ema_decay, **sgd)
+            losses.append(train_step(parts, model, 100 * stage + step)[0].item())
+        if parts.ema is not None:
+            parts.ema.store()
+    broadcast_tensors(dict(parts.model.named_buffers()))
+    return {"bits": snapshot_bits(snapshot_of(parts, Place(stage=STAGES, epoch=1, step=0))), "losses": losses}
+
+
+def run_both(stops: list[tuple[int, int]], ema_decay: float | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return run(None, ema_decay), [run(stop, ema_decay) for stop in stops]
+
+
+@pytest.mark.parametrize(("size", "ema_decay"), [(1, None), (1, 0.9), (2, 0.9), (3, None), (3, 0.9)])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(size: int, ema_decay: float | None) -> None:
+    stops = [(0, 0), (0, 3), (1, 1), (2, 2)]
+    answers = run_ranks(run_both, size, stops, ema_decay)
+    first = answers[0][0]["bits"]
+    for calm, stopped in answers:
+        assert calm["bits"] == first
+        for stop, other in zip(stops, stopped, strict=True):
+            different = [name for name, bits in calm["bits"].items() if other["bits"][name] != bits]
+            assert different == [], stop
+            assert other["losses"] == calm["losses"], stop
+
+
+def statistics_in_between() -> tuple[list[float], int]:
+    parts = begin_stage(make_parts(make_network()))
+    model = wrapped(parts.model)
+    train_step(parts, model, 0)
+    return dict(parts.model.named_buffers())["1.running_mean"].tolist(), world_size()
+
+
+def test_batchnorms_statistics_do_differ_between_ranks_while_they_train() -> None:
+    """Else the test above would prove nothing about them."""
+    first, second = run_ranks(statistics_in_between, 2)
+    assert first[0] != second[0]
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_restoring_a_snapshot_is_the_identity(data: st.DataObject) -> None:
+    stages = data.draw(st.integers(0, 3))
+    steps = data.draw(st.integers(0, 2))
+    kind = {
+        "is_quantized": data.draw(st.booleans()),
+        "fused": data.draw(st.booleans()),
+        "momentum": data.draw(st.sampled_from([0.0, 0.9])),
+        "ema_decay": data.draw(st.sampled_from([None, 0.9])),
+    }
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+    parts = make_parts(make_network(dtype=dtype), **kind)
+    if kind["is_quantized"]:
+        for _ in range(stages):
+            parts = begin_stage(parts, kind["ema_decay"])
+    for step in range(steps):
+        train_step(parts, parts.model, step)
+    snapshot = as_file(snapshot_of(parts, Place(stage=stages, epoch=0, step=steps)))
+    assert snapshot_bits(snapshot) == snapshot_bits(snapshot_of(parts, Place(stage=stages, epoch=0, step=steps)))
+    fresh = make_parts(make_network(seed=5, dtype=dtype), **kind)
+    strides = {name: param.stride() for name, param in fresh.model.named_parameters()}
+    restore(snapshot, replace(fresh, ema=None))
+    if kind["is_quantized"]:
+        stop_gradients(fresh)
+    fresh = replace(fresh, ema=None if kind["ema_decay"] is None else Ema(fresh.model, kind["ema_decay"]))
+    restore(snapshot, fresh)
+    after = snapshot_of(fresh, Place(stage=stages, epoch=0, step=steps))
+    assert snapshot_bits(after) == snapshot_bits(snapshot)
+    assert json.loads(json.dumps(after.facts)) == snapshot.facts
+    assert {name: param.stride() for name, param in fresh.model.named_parameters()} == strides
+    for step in range(3):
+        ours, theirs = train_step(fresh, fresh.model, step), train_step(parts, parts.model, step)
+        assert ours.tolist() == theirs.tolist()
+    assert snapshot_bits(snapshot_of(fresh, snapshot.place)) == snapshot_bits(snapshot_of(parts, snapshot.place))
+
+
+def test_history_comes_back() -> None:
+    snapshot = as_file(make_snapshot())
+    was, now = make_history(), history_of(snapshot)
+    assert repr(now.rows) == repr(was.rows)  # a loss of them is NaN
+    assert (now.epochs_done, now.bad_images, now.seconds) == (was.epochs_done, was.bad_images, was.seconds)
+    assert (now.epoch_seconds, now.data_seconds) == (was.epoch_seconds, was.data_seconds)
+    assert torch.equal(now.sums, was.sums)
+    assert RunConfig.from_json(json.dumps(snapshot.facts["config"])) == RunConfig()
+    assert snapshot.facts["world_size"] == 1
+
+
+def test_sums_go_on_at_any_world_size() -> None:
+    sums = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]], dtype=torch.float64)
+    assert [sums_of_rank(sums, place, 2).tolist() for place in range(2)] == sums.tolist()
+    for size in (1, 3):
+        parts = [sums_of_rank(sums, place, size) for place in range(size)]
+        assert sum(parts).tolist() == [11.0, 22.0, 33.0]
+
+
+def test_the_scalers_state_comes_back() -> None:
+    def make(**options: Any) -> Parts:
+        scaler = torch.amp.GradScaler("cpu", enabled=True, **options)
+        scaler.scale(torch.ones(1))
+        return replace(make_parts(make_network()), scaler=scaler)
+
+    fresh = make()
+    snapshot = as_file(snapshot_of(make(init_scale=2.0**7, growth_interval=9), Place(stage=0, epoch=0, step=1)))
+    restore(snapshot, fresh)
+    assert fresh.scaler is not None
+    assert fresh.scaler.get_scale() == 2.0**7
+
+
+def test_a_snapshot_of_something_else_is_refused() -> None:
+    snapshot = make_snapshot()
+    float_only = make_snapshot(stages=0, is_quantized=False)
+    with pytest.raises(ValueError, match="float network"):
+        restore(float_only, make_parts(make_network()))
+    with pytest.raises(ValueError, match="or the other way round"):
+        restore(snapshot, make_parts(make_network(), is_quantized=False))
+    with pytest.raises(ValueError, match=r"only one side has 7\.bias, 7\.weight"):
+        restore(snapshot, make_parts(nn.Sequential(*list(make_network())[:7])))
+    other = make_network()
+    other[7] = nn.Linear(32, 4)
+    with pytest.raises(ValueError, match=r"7\.weight as torch\.float32 \[3, 32\], the network as .* \[4, 32\]"):
+        restore(snapshot, make_parts(other))
+    with pytest.raises(ValueError, match="no learning-rate schedule"):
+        restore(Snapshot(snapshot.tensors, {**snapshot.facts, "lr_scheduler": None}), make_parts(make_network()))
+
+
+def test_a_refused_snapshot_changes_no_weight() -> None:
+    parts = make_parts(make_network(seed=3))
+    before = {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
+    snapshot = make_snapshot()
+    tensors = {name: tensor for name, tensor in snapshot.tensors.items() if name != MODEL + "7.bias"}
+    with pytest.raises(ValueError, match=r"7\.bias"):
+        restore(Snapshot(tensors, snapshot.facts), parts)
+    assert all(torch.equal(before[name], tensor) for name, tensor in parts.model.state_dict().items())
+
+
+def share(kind: str) -> dict[str, Any] | None:
+    snapshot = make_snapshot(seed=7) if rank() == 0 and kind == "snapshot" else None
+    shared = share_snapshot(snapshot, "it is broken" if rank() == 0 and kind == "error" else None)
+    return None if shared is None else {"bits": snapshot_bits(shared), "facts": shared.facts}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_every_rank_gets_rank_0s_snapshot(size: int) -> None:
+    expected = make_snapshot(seed=7)
+    for answer in run_ranks(share, size, "snapshot"):
+        assert answer["bits"] == snapshot_bits(expected)
+        assert json.loads(json.dumps(answer["facts"])) == json.loads(json.dumps(expected.facts))
+    assert run_ranks(share, size, "nothing") == [None] * size
+    assert ["it is broken"] * size == [str(outcome.error) for outcome in rank_outcomes(share, size, "error")]

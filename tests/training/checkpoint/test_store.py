@@ -1,0 +1,384 @@
+"""Stores on disk and on a real S3 server: whole or not there, whatever happens to writers, disks and files."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inq_ray.data import retry as retry_module
+from inq_ray.data.address import Location, locate
+from inq_ray.training.checkpoint.compact import compact
+from inq_ray.training.checkpoint.files import DamagedError, encode
+from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
+from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
+from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
+from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
+
+NUM_FLOATS = 50_000  # of a snapshot: 200 kB
+
+
+def at(stage: int, epoch: int = 0, step: int = 0) -> Place:
+    return Place(stage=stage, epoch=epoch, step=step)
+
+
+def simple(place: Place, value: float = 0.0, num: int = NUM_FLOATS) -> Snapshot:
+    """A compact snapshot that is quick to make, of a certain size."""
+    facts = {
+        "place": {"stage": place.stage, "epoch": place.epoch, "step": place.step},
+        "inq": None,
+        "value": float(value),
+    }
+    return Snapshot({f"{MODEL}weight": torch.full((num,), float(value))}, facts)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    pytest.importorskip("moto", reason="moto, which is a server of S3 for tests, is not installed")
+    with serve_s3() as server:
+        server.file_system().create_dir("checkpoints")
+        yield server
+
+
+@pytest.fixture
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Location:
+    for name in FOREIGN_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return locate(f"s3://checkpoints/{request.node.name}/run")
+
+
+@pytest.fixture(params=["here", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "here":
+        return locate(str(tmp_path / "run" / "checkpoints"))
+    found = request.getfixturevalue("on_s3")
+    assert isinstance(found, Location)
+    return found
+
+
+def value_of(store: CheckpointStore) -> float | None:
+    snapshot = store.newest_good().snapshot
+    return None if snapshot is None else snapshot.facts["value"]
+
+
+def names(store: CheckpointStore) -> list[str]:
+    return [store.location.relative(info) for info in store.location.list()]
+
+
+def test_the_newest_is_found(location: Location) -> None:
+    store = CheckpointStore(location)
+    assert store.newest_good() == (None, None, ())
+    assert store.clean() == []
+    for place in (at(0, 9, 5), at(1), at(1, 0, 30), at(1, 0, 4)):
+        entry = store.save(simple(place, place.step), is_stage_end=place.step == 5, top1=50.5)
+        assert (entry.place, entry.is_stage_end, entry.top1) == (place, place.step == 5, 50.5)
+        assert entry.num_bytes > 4 * NUM_FLOATS
+    assert [entry.place for entry in store.entries()] == [at(1, 0, 30), at(1, 0, 4), at(1), at(0, 9, 5)]
+    found = store.newest_good()
+    assert (found.entry, found.damaged) == (store.entries()[0], ())
+    assert found.snapshot is not None
+    assert found.snapshot.place == at(1, 0, 30)
+    assert torch.equal(found.snapshot.tensors[MODEL + "weight"], torch.full((NUM_FLOATS,), 30.0))
+    assert read_checkpoint(location.join(at(1).name))[0].place == at(1)
+    assert is_checkpoint(location.join(at(1).name))
+    assert not is_checkpoint(location)
+
+
+def test_a_runs_snapshot_comes_back(location: Location) -> None:
+    snapshot = make_snapshot()
+    store = CheckpointStore(location)
+    store.save(compact(snapshot))
+    found = store.newest_good().snapshot
+    assert found is not None
+    assert snapshot_bits(found) == snapshot_bits(snapshot)
+
+
+def test_one_at_the_same_place_is_replaced(location: Location) -> None:
+    store = CheckpointStore(location)
+    for value in (1.0, 2.0):
+        store.save(simple(at(1), value))
+    assert names(store) == [at(1).name]
+    assert value_of(store) == 2.0
+
+
+def test_what_need_not_stay_is_deleted(location: Location) -> None:
+    store = CheckpointStore(location, keep_last=2)
+    for epoch in range(6):
+        store.save(simple(at(1, epoch), num=10), is_stage_end=epoch == 1, top1=50.0 - epoch)
+        store.prune(at(1, epoch))
+    assert [entry.place.epoch for entry in store.entries()] == [5, 4, 1, 0]
+    assert sorted(names(store)) == [at(1, epoch).name for epoch in (0, 1, 4, 5)]
+    assert store.discard_after(at(1, 1)) == [at(1, 4), at(1, 5)]
+    assert sorted(names(store)) == [at(1, 0).name, at(1, 1).name]
+
+
+def test_the_one_just_written_stays_whatever_lies_there(location: Location) -> None:
+    store = CheckpointStore(location, keep_last=1)
+    store.save(simple(at(2, 0), num=10))  # of a course that was given up
+    store.save(simple(at(1, 0), num=10))
+    assert store.prune(at(1, 0)) == []
+    assert store.places() == [at(2), at(1)]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "flipped": flip,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+FILES = ["manifest.json", "facts.json", "tensors.safetensors"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, file: str, damage: str) -> None:
+    store = CheckpointStore(locate(str(tmp_path)), keep_last=1)
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step), step))
+    DAMAGE[damage](tmp_path / at(1, 0, 2).name / file)
+    found = store.newest_good()
+    assert found.entry is not None
+    assert found.entry.place == at(1, 0, 1)
+    assert [place for place, _ in found.damaged] == [at(1, 0, 2)]
+    assert file in found.damaged[0].reason
+    assert "\n" not in found.damaged[0].reason
+    with pytest.raises(DamagedError, match=file):
+        store.load(at(1, 0, 2))
+    # Going on: the damaged one is in nobody's way, and is replaced or deleted.
+    store.save(simple(at(1, 0, 2), 7.0))
+    store.prune(at(1, 0, 2))
+    assert value_of(store) == 7.0
+    assert names(store) == [at(1, 0, 2).name]
+
+
+def test_damaged_ones_are_deleted_like_others(tmp_path: Path) -> None:
+    store = CheckpointStore(locate(str(tmp_path)), keep_last=1)
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step)))
+    (tmp_path / at(1, 0, 1).name / "manifest.json").write_text("{")
+    assert store.prune(at(1, 0, 2)) == [at(1, 0, 1)]
+
+
+def test_none_whole(tmp_path: Path) -> None:
+    store = CheckpointStore(locate(str(tmp_path)))
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step)))
+        flip(tmp_path / at(1, 0, step).name / "tensors.safetensors")
+    found = store.newest_good()
+    assert (found.entry, found.snapshot) == (None, None)
+    assert [place.step for place, _ in found.damaged] == [2, 1]
+
+
+def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(locate(str(tmp_path)))
+    store.save(simple(at(1)))
+    (tmp_path / at(1).name).rename(tmp_path / at(2).name)
+    with pytest.raises(DamagedError, match=r"taken at checkpoint-01-.* is named checkpoint-02-"):
+        store.load(at(2))
+    assert read_checkpoint(locate(str(tmp_path / at(2).name)))[0].place == at(1)
+    monkeypatch.setattr("inq_ray.training.checkpoint.files.FORMAT_VERSION", 2)
+    store.save(simple(at(3)))
+    monkeypatch.undo()
+    with pytest.raises(DamagedError, match="format is 2, this program reads 1"):
+        store.load(at(3))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return encode(compact(make_snapshot()), is_stage_end=True, top1=50.0)
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_any_mutation_is_refused(
+    data: st.DataObject, written: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """But for white space in the manifest, which says the same then."""
+    folder = tmp_path_factory.getbasetemp() / "mutated" / at(1, 0, 2).name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    file = data.draw(st.sampled_from(FILES))
+    content = written[file]
+    start = data.draw(st.integers(0, len(content)))
+    stop = data.draw(st.integers(start, min(len(content), start + 20)))
+    mutated = content[:start] + data.draw(st.binary(max_size=20)) + content[stop:]
+    (folder / file).write_bytes(mutated)
+    store = CheckpointStore(locate(str(folder.parent)))
+    if mutated == content or (file == "manifest.json" and b"".join(mutated.split()) == content):
+        assert store.newest_good().entry is not None
+        return
+    found = store.newest_good()
+    assert found.entry is None
+    assert file in found.damaged[0].reason
+
+
+def write_for_ever(folder: str) -> None:
+    store = CheckpointStore(locate(folder), keep_last=2)
+    for step in range(1, 1_000_000):
+        place = at(1, 0, step)
+        store.save(simple(place, step))
+        store.prune(place)
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None:
+    store = CheckpointStore(locate(str(tmp_path)), keep_last=2)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", __name__])
+    newest = 0.0
+    for milliseconds in (15, 22, 29, 36, 43, 50):
+        process = context.Process(target=write_for_ever, args=(str(tmp_path),), daemon=True)
+        process.start()
+        deadline = time.monotonic() + 60
+        while not store.places() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(milliseconds / 1000)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        store.clean()
+        found = store.newest_good()
+        assert found.damaged == ()
+        assert found.entry is not None
+        newest = max(newest, found.snapshot.facts["value"])
+        assert len(names(store)) <= 3
+        assert all(not name.startswith(".") for name in names(store))
+        shutil.rmtree(tmp_path)
+    assert newest > 1
+
+
+def test_leftovers_of_killed_writers_are_settled(tmp_path: Path) -> None:
+    store = CheckpointStore(locate(str(tmp_path)))
+    for step in (1, 2, 3, 4):
+        store.save(simple(at(1, 0, step), step))
+    (tmp_path / at(1, 0, 4).name).rename(tmp_path / f".{at(1, 0, 4).name}.host-1-2.partial")  # whole, not yet named
+    shutil.copytree(tmp_path / at(1, 0, 2).name, tmp_path / f".{at(1, 0, 2).name}.host-1-3.partial")  # named since
+    (tmp_path / at(1, 0, 3).name).rename(tmp_path / f".{at(1, 0, 3).name}.host-1-4.partial")
+    flip(tmp_path / f".{at(1, 0, 3).name}.host-1-4.partial" / "tensors.safetensors")
+    (tmp_path / at(1, 0, 1).name).rename(tmp_path / f".{at(1, 0, 1).name}.host-1-5.deleted")
+    (tmp_path / ".other").mkdir()
+    assert [place.step for place in store.places()] == [2]
+    assert len(store.clean()) == 4
+    assert sorted(names(store)) == [".other", at(1, 0, 2).name, at(1, 0, 4).name]
+    assert value_of(store) == 4.0
+
+
+def test_what_has_no_manifest_on_s3_is_no_checkpoint(on_s3: Location) -> None:
+    store = CheckpointStore(on_s3)
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step), step))
+    on_s3.fs.delete_file(on_s3.join(at(1, 0, 2).name).join("manifest.json").path)
+    assert value_of(store) == 1.0
+    assert store.clean() == [at(1, 0, 2).name]
+    assert names(store) == [at(1, 0, 1).name]
+
+
+def test_flipped_on_s3(on_s3: Location) -> None:
+    store = CheckpointStore(on_s3)
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step), step))
+    file = on_s3.join(at(1, 0, 2).name).join("facts.json")
+    with on_s3.fs.open_output_stream(file.path) as stream:
+        stream.write(file.read().replace(b"2.0", b"3.0"))
+    found = store.newest_good()
+    assert found.entry is not None
+    assert found.entry.place.step == 1
+    assert "facts.json is not as it was written" in found.damaged[0].reason
+
+
+def test_a_storage_that_fails_damages_nothing(on_s3: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run would go on from an older one, or start anew, because of a network."""
+    store = CheckpointStore(on_s3)
+    store.save(simple(at(1)))
+    monkeypatch.setattr(retry_module, "NUM_TRIES", 2)
+    monkeypatch.setattr(retry_module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for call in (store.newest_good, store.entries, store.clean, lambda: store.save(simple(at(2)))):
+        with pytest.raises(ValueError, match="failed 2 times") as caught:
+            call()
+        assert not isinstance(caught.value, DamagedError)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_full(small_disk: Path) -> None:
+    store = CheckpointStore(locate(str(small_disk)), keep_last=9)
+    for step in (1, 2, 3, 4):
+        store.save(simple(at(1, 0, step), step))
+    before = sorted(names(store))
+    for step in (5, 4):  # a new one, and one that would be replaced
+        with pytest.raises(ValueError, match=rf"cannot write .*{at(1, 0, step).name}: No space left on device"):
+            store.save(simple(at(1, 0, step), 9.0, num=2 * NUM_FLOATS))
+        assert sorted(names(store)) == before  # nothing half, nothing hidden
+        assert value_of(store) == 4.0
+    store.discard_after(at(1, 0, 2))
+    store.save(simple(at(1, 0, 5), 5.0))
+    assert value_of(store) == 5.0
+
+
+def test_read_only_disk(small_disk: Path) -> None:
+    store = CheckpointStore(locate(str(small_disk)), keep_last=1)
+    for step in (1, 2):
+        store.save(simple(at(1, 0, step), step))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(ValueError, match=r"cannot write .*: Read-only file system"):
+        store.save(simple(at(1, 0, 3)))
+    with pytest.raises(ValueError, match=r"cannot delete .*: Read-only file system"):
+        store.prune(at(1, 0, 2))
+    assert value_of(store) == 2.0
+
+
+def test_files_that_may_not_grow(tmp_path: Path) -> None:
+    """A quota that every user meets: no mount is needed."""
+    store = CheckpointStore(locate(str(tmp_path)))
+    store.save(simple(at(1), 1.0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * NUM_FLOATS // 2, hard))
+    try:
+        with pytest.raises(ValueError, match=r"cannot write .*: File too large"):
+            store.save(simple(at(2)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(store) == [at(1).name]
+    assert value_of(store) == 1.0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = CheckpointStore(locate(str(tmp_path / "file" / "checkpoints")))
+    with pytest.raises(ValueError, match=r"cannot write .*: (Not a directory|File exists)"):
+        store.save(simple(at(1)))
+    with pytest.raises(ValueError, match="at least 1 checkpoint has to stay, got 0"):
+        CheckpointStore(locate(str(tmp_path)), keep_last=0)
