@@ -1,6 +1,6 @@
 """From stored images to what a network takes, on the device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,10 +21,15 @@ class ModelInput:
     std: Tensor
     device: torch.device
     memory_format: torch.memory_format
+    _scale: Tensor = field(init=False, repr=False)
+    _shift: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Once: copying them at each batch, as small as they are, would make the host wait for a GPU.
+        object.__setattr__(self, "_scale", (255 * self.std).to(self.device).view(1, -1, 1, 1))
+        object.__setattr__(self, "_shift", (self.mean / self.std).to(self.device).view(1, -1, 1, 1))
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] anywhere -> float32 [N, C, H, W] on the device."""
-        scale = (255 * self.std).to(self.device).view(1, -1, 1, 1)
-        shift = (self.mean / self.std).to(self.device).view(1, -1, 1, 1)
         scaled = images.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.memory_format)
-        return scaled.div_(scale).sub_(shift)
+        return scaled.div_(self._scale).sub_(self._shift)

@@ -1,0 +1,250 @@
+"""A training step of ours against the same DDP loop of torch alone, in turns, with more and more frozen.
+
+On CPUs ResNet-18 in float32, two ranks of one thread over gloo. Where there are GPUs, ResNet-18 and ResNet-50 in bf16
+and channels_last, a rank a GPU, over nccl where there are several.
+
+"Torch" is a network in DDP, torch.optim.SGD(fused=True), and the textbook's five lines; "ours" is Trainer.train_epoch
+with an inq_ray.SGD. Both take the same batches from the same loader through the same normalization. A run is a few
+steps between two barriers, and takes as long as its slowest rank.
+"""
+
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torchvision
+from timing import Case, report, take_turns
+from torch import Tensor, multiprocessing, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from inq_ray.core.sgd import SGD
+from inq_ray.data.image_set import Samples, SourceInfo
+from inq_ray.data.loader import Batch, Loader, train_requests
+from inq_ray.distributed.replica import largest, rank, world_size
+from inq_ray.models.selection import param_groups
+from inq_ray.scheduler import INQScheduler
+from inq_ray.training.bad_images import BadImages
+from inq_ray.training.build import Task
+from inq_ray.training.config import TrainingConfig
+from inq_ray.training.loop import Trainer
+from inq_ray.training.model_input import ModelInput
+from inq_ray.training.wrapping import wrap
+
+PORTIONS = (0.5, 0.875)
+CLASSES = 1000
+OPTIONS = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is measured: a network, images a rank and step, their size in pixels, steps a run, and rounds."""
+
+    arch: str
+    size: int = 224
+    images_per_rank: int
+    num_steps: int
+    num_rounds: int
+
+    @property
+    def batch_size(self) -> int:
+        """Of all ranks."""
+        return self.images_per_rank * world_size()
+
+
+ON_CPU = [Setup(arch="resnet18", images_per_rank=8, num_steps=2, num_rounds=8)]
+ON_GPU = [
+    Setup(arch="resnet18", images_per_rank=256, num_steps=40, num_rounds=10),
+    Setup(arch="resnet50", images_per_rank=256, num_steps=20, num_rounds=10),
+]
+
+
+@dataclass(frozen=True)
+class MadeImages:
+    """As many images as asked for, which cost nothing to read: the loader's time is not what is measured."""
+
+    images: Tensor
+    labels: Tensor
+    num: int
+    groups: None = None
+
+    def __len__(self) -> int:
+        return self.num
+
+    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:  # noqa: ARG002
+        """The first images, whichever are asked for."""
+        return Samples(self.images[: len(samples)], self.labels[: len(samples)])
+
+
+def make_task(setup: Setup, device: torch.device) -> Task:
+    """A network with fresh weights, the same on every rank, and made images."""
+    num, generator = setup.batch_size * setup.num_steps, torch.Generator().manual_seed(rank())
+    images = MadeImages(
+        torch.randint(256, (setup.images_per_rank, 3, setup.size, setup.size), generator=generator, dtype=torch.uint8),
+        torch.randint(CLASSES, (setup.images_per_rank,), generator=generator),
+        num,
+    )
+    info = SourceInfo(
+        name="made", num_classes=CLASSES, class_names=(), channels=3, height=setup.size, width=setup.size,
+        num_train=num, num_test=0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), fingerprint="",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return Task(
+        model=torchvision.models.get_model(setup.arch, weights=None).to(device, memory_format=torch.channels_last),
+        info=info,
+        loader=Loader({"train": images}, pin_memory=device.type == "cuda"),
+        train_indices=torch.arange(num),
+        validation_indices=torch.arange(0),
+        to_input=ModelInput(torch.tensor(info.mean), torch.tensor(info.std), device, torch.channels_last),
+    )
+
+
+def ours(setup: Setup, device: torch.device, portion: float) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+    """A run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer."""
+    task = make_task(setup, device)
+    optimizer = SGD(param_groups(task.model, 5), **OPTIONS)
+    INQScheduler(optimizer, (portion,)).step()
+    trainer = Trainer(
+        task=task,
+        training=TrainingConfig(batch_size=setup.batch_size),
+        num_steps=setup.num_steps,
+        shuffle_buffer=1,
+        model=wrap(task.model, device),
+        optimizer=optimizer,
+        scheduler=LambdaLR(optimizer, lambda _: 1.0),
+        scaler=torch.amp.GradScaler(device.type, enabled=False),
+        autocast_dtype=autocast_dtype(device),
+        mix=None,
+        ema=None,
+        bad_images=BadImages(0),
+    )
+
+    def run() -> None:
+        trainer.train_epoch(0, ignore)
+
+    return run, optimizer
+
+
+def ignore(*_: Any) -> None:
+    """Takes progress."""
+
+
+def torchs(setup: Setup, device: torch.device) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+    """A run of the same loop by torch alone, and its optimizer."""
+    task = make_task(setup, device)
+    model = wrap(task.model, device)
+    optimizer = torch.optim.SGD(task.model.parameters(), **OPTIONS)
+
+    def run() -> None:
+        model.train()
+        for batch in batches(task, setup):
+            labels = batch.labels.to(device, non_blocking=True)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, autocast_dtype(device), enabled=autocast_dtype(device) is not None):
+                loss = nn.functional.cross_entropy(model(task.to_input(batch.images)).float(), labels)
+            loss.backward()
+            optimizer.step()
+
+    return run, optimizer
+
+
+def batches(task: Task, setup: Setup) -> Iterator[Batch]:
+    """An epoch, as Trainer reads it."""
+    requests = train_requests(
+        task.loader.sets["train"], task.train_indices, batch_size=setup.batch_size, rank=rank(),
+        world_size=world_size(), seed=0, epoch=0, steps=range(setup.num_steps), buffer=1,
+    )  # fmt: skip
+    return task.loader.batches(requests)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """bf16 on GPUs."""
+    return torch.bfloat16 if device.type == "cuda" else None
+
+
+def together(run: Callable[[], None], device: torch.device) -> Callable[[Any], None]:
+    """The run between two barriers, so that every rank measures the time of the slowest."""
+
+    def timed(_: Any) -> None:
+        run()
+        meet(device)
+
+    return timed
+
+
+def meet(device: torch.device) -> None:
+    """Waits for the device, and for all ranks."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    largest(torch.zeros(1, device=device))
+
+
+def measure(setup: Setup, device: torch.device) -> None:
+    """Measures, and prints on rank 0."""
+    made = {
+        "torch": torchs(setup, device),
+        **{f"ours, {part:g} frozen": ours(setup, device, part) for part in PORTIONS},
+    }
+    cases = {name: Case(together(run, device), lambda: meet(device)) for name, (run, _) in made.items()}
+    seconds = take_turns(cases, setup.num_rounds)
+    per_step = {name: [each / setup.num_steps for each in times] for name, times in seconds.items()}
+    steps = take_turns(
+        {name: Case(optimizer_step(optimizer, device), lambda: meet(device)) for name, (_, optimizer) in made.items()},
+        setup.num_rounds,
+    )
+    if rank() > 0:
+        return
+    where = f"{world_size()} x {torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}"
+    notes = {
+        name: f" ({setup.batch_size / statistics.median(times):,.1f} images/s)" for name, times in per_step.items()
+    }
+    report(f"A step of {setup.arch}, batch {setup.batch_size}, {where}", per_step, reference="torch", notes=notes)
+    report("Of it the optimizer's step", steps, reference="torch", notes={})
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[Any], None]:
+    """The optimizer's step alone, on the last gradients."""
+
+    def step(_: Any) -> None:
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def work(place: int, num_ranks: int, store: str, setups: list[Setup]) -> None:
+    """One rank."""
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", place) if has_gpu else torch.device("cpu")
+    if has_gpu:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+        os.environ["GLOO_SOCKET_IFNAME"] = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo", store=dist.FileStore(store, num_ranks), rank=place, world_size=num_ranks
+    )
+    for setup in setups:
+        measure(setup, device)
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Starts the ranks: two on CPUs, one a GPU."""
+    num_ranks, setups = (torch.cuda.device_count(), ON_GPU) if torch.cuda.is_available() else (2, ON_CPU)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(work, (num_ranks, str(Path(folder, "store")), setups), nprocs=num_ranks)
+    print(f"{time.perf_counter() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
