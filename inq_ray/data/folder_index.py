@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inq_ray.data.address import Location
-from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_classes, some
+from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, some
 from inq_ray.data.image_set import Split
 
 FORMAT_VERSION = 1
@@ -160,7 +160,7 @@ def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
 
 
 class _Part(NamedTuple):
-    """What was listed of one split."""
+    """What was listed: rows as Arrow, which take a tenth of the memory of Python's objects."""
 
     rows: Any
     folders: list[Entry]
@@ -168,17 +168,21 @@ class _Part(NamedTuple):
 
 
 def _list_split(folder: Location, names: list[bytes], classes: list[bytes], num_beside: int, pool: Executor) -> _Part:
-    """List the folders of a split's classes into one record batch; as Arrow, class by class, it takes little memory."""
-    labels = {name: label for label, name in enumerate(classes)}
-    batches: list[Any] = []
-    folders: list[Entry] = []
-    num_ignored = num_beside
-    for name, listing in zip(names, list_classes(folder, names, pool), strict=True):
-        label = np.full(len(listing.paths), labels[name], np.int32)
-        batches.append(pa.record_batch([listing.paths, listing.sizes, label], schema=_SCHEMA))
-        folders += listing.folders
-        num_ignored += listing.num_ignored
-    return _Part(_combine(batches), folders, num_ignored)
+    """List the folders of a split's classes on the pool's threads."""
+    number = {name: label for label, name in enumerate(classes)}
+    parts = list(pool.map(partial(_list_class, folder), names, [number[name] for name in names]))
+    return _Part(
+        rows=_combine([part.rows for part in parts]),
+        folders=[entry for part in parts for entry in part.folders],
+        num_ignored=num_beside + sum(part.num_ignored for part in parts),
+    )
+
+
+def _list_class(folder: Location, name: bytes, label: int) -> _Part:
+    listing = list_class(folder, name)
+    labels = np.full(len(listing.paths), label, np.int32)
+    rows = pa.record_batch([listing.paths, listing.sizes, labels], schema=_SCHEMA)
+    return _Part(rows, listing.folders, listing.num_ignored)
 
 
 def _combine(batches: list[Any]) -> Any:

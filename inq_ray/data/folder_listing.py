@@ -8,8 +8,6 @@ What begins with a dot is hidden, and no data. Names are bytes: file systems kno
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
-from functools import partial
 from typing import NamedTuple
 
 import pyarrow.fs as pafs
@@ -118,16 +116,12 @@ def stamp_of(folder: Location) -> str:
         return ""
 
 
-def list_classes(folder: Location, classes: list[bytes], pool: Executor) -> Iterator[ClassListing]:
-    """List the folders of classes on the pool's threads, in the order of `classes`.
+def list_class(folder: Location, name: bytes) -> ClassListing:
+    """List a class's folder in the folder of its split.
 
     Raises:
-        ValueError: One of them cannot be listed.
+        ValueError: It cannot be listed.
     """
-    return pool.map(partial(_list_class, folder), classes)
-
-
-def _list_class(folder: Location, name: bytes) -> ClassListing:
     entries = scan(folder.join(os.fsdecode(name)), recursive=True)
     files = [entry for entry in entries if not entry.is_folder]
     images = [entry for entry in files if is_image(entry.path)]
