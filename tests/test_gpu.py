@@ -10,6 +10,8 @@ from inq_ray.core.partition import Strategy
 from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
+from inq_ray.training.clip import clip_live_gradients
+from inq_ray.training.ema import Ema
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 from inq_ray.training.run import run
@@ -62,6 +64,36 @@ def test_frozen_weights_keep_their_bits_and_live_ones_move_as_in_torch(form: dic
     assert ours[frozen].equal(start[frozen])
     assert ours[~frozen].equal(theirs[~frozen])
     assert not optimizer.state[ours]["momentum_buffer"][frozen].any()
+
+
+@pytest.mark.parametrize("portion", [0.0, 0.5])
+def test_gradients_are_clipped_by_the_norm_over_live_weights(portion: float) -> None:
+    torch.manual_seed(3)
+    params = [torch.nn.Parameter(torch.randn(shape, device="cuda")) for shape in ((64, 33, 3, 3), (100,))]
+    frozen = [torch.rand(param.shape, device="cuda") < portion for param in params]
+    optimizer = SGD(params)
+    for param, mask in zip(params, frozen, strict=True):
+        optimizer.freeze(param, mask)
+        param.grad = torch.randn_like(param)
+    live = [grad[~mask] for mask, param in zip(frozen, params, strict=True) if (grad := param.grad) is not None]
+    others = [torch.nn.Parameter(torch.zeros_like(grad)) for grad in live]
+    for other, grad in zip(others, live, strict=True):
+        other.grad = grad.clone()
+    norm = clip_live_gradients(optimizer, 1.0)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(others, 1.0), rtol=1e-6, atol=0.0)
+    for param, mask, other in zip(params, frozen, others, strict=True):
+        assert param.grad is not None
+        torch.testing.assert_close(param.grad[~mask], other.grad, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.5, 0.75, 0.999])
+def test_the_average_of_equal_levels_is_the_level(decay: float) -> None:
+    levels = torch.tensor([0.0, *(sign * 2.0**k for k in range(-126, 128) for sign in (1, -1))], device="cuda")
+    model = torch.nn.ParameterList([torch.nn.Parameter(levels.clone())])
+    ema = Ema(model, decay)
+    for _ in range(3):
+        ema.update()
+    assert ema.state_dict()["0"].view(torch.int32).equal(levels.view(torch.int32))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
