@@ -72,7 +72,7 @@ class Picture:
                 the rectangle's edges are then rounded. All others come in full.
 
         Returns:
-            uint8 [h, w, 3], h and w those of the box, or a fraction of them; may be a view.
+            uint8 [h, w, 3], h and w those of the box, or a fraction of them; writable, perhaps not contiguous.
 
         Raises:
             ValueError: The file is broken.
@@ -86,7 +86,8 @@ class Picture:
         self._image = None  # Pillow's images can be decoded at one scale only
         if shrink > 1 and image.size != _draft(image, shrink).size:
             box = _shrunken(box, shrink)
-        return _rgb(image)[box.top : box.top + box.height, box.left : box.left + box.width]
+        # A copy, as torch wants memory that may be written to.
+        return np.array(_rgb(image)[box.top : box.top + box.height, box.left : box.left + box.width])
 
 
 def _shrunken(box: Box, shrink: int) -> Box:
