@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import torch.hub
 
 WAIT_SECONDS = 3600.0
 _POLL_SECONDS = 0.1
+# As torch.hub.HASH_REGEX, but for names in which a few letters after a hyphen mean something else.
+_SUM = re.compile(r"-([a-f0-9]{8,})\.")
 
 
 def checkpoints_folder() -> Path:
@@ -31,7 +34,7 @@ def cached(url: str) -> Path:
         TimeoutError: Another process has been downloading for longer than `WAIT_SECONDS`.
     """
     path = checkpoints_folder() / Path(urlparse(url).path).name
-    found = torch.hub.HASH_REGEX.search(path.name)
+    found = _SUM.search(path.name)
     digits = found.group(1) if found else ""
 
     def make(partial: Path) -> None:

@@ -22,9 +22,9 @@ class LayerRow:
         module: type of the module that holds it ("Conv2d").
         shape: of the tensor.
         bits: of a quantized weight; None = it stays float.
-        why_float: "" for a quantized one; else "bias", "normalization", "embedding", "skipped" (a layer's weight that
-            a pattern keeps), "not asked for" (a layer's weight where there are no bits), "computed" (what a
-            parametrization computes a weight from), or "no layer's weight" (positions, scales, tokens).
+        why_float: "" for a quantized one; else "bias", "normalization", "embedding", "recurrent", "skipped" (a layer's
+            weight that a pattern keeps), "not asked for" (a layer's weight where there are no bits), "computed" (what
+            a parametrization computes a weight from), or "no layer's weight" (positions, scales, tokens).
     """
 
     name: str
@@ -99,4 +99,6 @@ def _why(name: str, owner: nn.Module) -> str:
     if isinstance(owner, ParametrizationList):
         return "computed"
     key = name.rpartition(".")[2]
-    return "bias" if key.endswith("bias") or key in ("bias_k", "bias_v") else "no layer's weight"
+    if key.endswith("bias") or key.startswith("bias_"):  # attention's bias_k, an LSTM's bias_ih_l0
+        return "bias"
+    return "recurrent" if isinstance(owner, nn.RNNBase) else "no layer's weight"

@@ -39,7 +39,7 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
     name = arch.removeprefix(PREFIX)
     config = timm.models.get_pretrained_cfg(name)
     options = {}
-    if image_size is not None and config is not None and config.fixed_input_size:
+    if image_size is not None and config and config.fixed_input_size and image_size != config.input_size[1]:
         options["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)

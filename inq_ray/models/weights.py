@@ -10,7 +10,7 @@ from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
 from inq_ray.models.weight_files import read_tensors
 
-_DDP = "module."
+_DDP = "module"
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
@@ -66,11 +66,17 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[st
 def _plain(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take off what wrappers put before or into names, unless the model's own names have it."""
     plain = {plain_name(name): tensor for name, tensor in given.items()}
+    if not any(_DDP in name.split(".") for name in own):  # a part may be wrapped: torch's example does so with vgg
+        plain = {".".join(part for part in name.split(".") if part != _DDP): plain[name] for name in plain}
+    while _all_wrapped(plain) and not _all_wrapped(own):
+        plain = {name.removeprefix(f"{_DDP}."): tensor for name, tensor in plain.items()}
     if len(plain) < len(given):
-        raise ValueError(f"weights: {path} holds two networks, a compiled and a plain one; save one of them")
-    while all(name.startswith(_DDP) for name in plain) and not all(name.startswith(_DDP) for name in own):
-        plain = {name.removeprefix(_DDP): tensor for name, tensor in plain.items()}
+        raise ValueError(f"weights: {path} holds two networks, a wrapped and a plain one; save one of them")
     return plain
+
+
+def _all_wrapped(names: Collection[str]) -> bool:
+    return all(name.startswith(f"{_DDP}.") for name in names)
 
 
 def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -54,6 +54,11 @@ def test_where_torch_looks(server: FileServer, tmp_path: Path) -> None:
     assert torch.equal(torch.hub.load_state_dict_from_url(url, weights_only=True)["a"], torch.ones(2))
 
 
+def test_a_few_letters_are_no_sum(server: FileServer, folder: Path) -> None:
+    server.files["/net-ab.pth"] = CONTENT
+    assert cached(f"{server.address}/net-ab.pth") == folder / "net-ab.pth"
+
+
 def test_many_ask_and_one_downloads(server: FileServer, folder: Path) -> None:
     """Threads stand for processes: each opens the lock's file for itself, which is what flock tells apart."""
     server.delay_seconds = 0.3

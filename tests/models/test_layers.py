@@ -32,6 +32,7 @@ class Everything(nn.Module):
         self.positions = nn.Embedding(5, 4)
         self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
         self.computed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4, bias=False))
+        self.memory = nn.RNN(4, 4)
         self.head = nn.Linear(4, 2, bias=False)
 
 
@@ -52,6 +53,10 @@ def test_reasons() -> None:
         "attention.out_proj.bias": ("NonDynamicallyQuantizableLinear", "bias"),
         "computed.parametrizations.weight.original0": ("ParametrizationList", "computed"),
         "computed.parametrizations.weight.original1": ("ParametrizationList", "computed"),
+        "memory.weight_ih_l0": ("RNN", "recurrent"),
+        "memory.weight_hh_l0": ("RNN", "recurrent"),
+        "memory.bias_ih_l0": ("RNN", "bias"),
+        "memory.bias_hh_l0": ("RNN", "bias"),
         "head.weight": ("Linear", "skipped"),
     }
 

@@ -62,8 +62,10 @@ def test_safetensors(tmp_path: Path, state: dict[str, Tensor]) -> None:
         lambda state: {
             f"module.{name.replace('features.0.', 'features.0._orig_mod.')}": tensor for name, tensor in state.items()
         },
+        # torch's ImageNet example wraps `features` of AlexNet and VGG alone
+        lambda state: {name.replace("features.", "features.module."): tensor for name, tensor in state.items()},
     ],
-    ids=["dict", "ordered", "wrapped", "ddp", "compiled in ddp", "ddp in compiled", "part", "part in ddp"],
+    ids=["dict", "ordered", "wrapped", "ddp", "compiled in ddp", "ddp in compiled", "part", "part in ddp", "dp part"],
 )
 def test_state_dicts(tmp_path: Path, state: dict[str, Tensor], suffix: str, wrap: Any) -> None:
     path = tmp_path / f"a{suffix}"
@@ -111,6 +113,14 @@ def test_a_file_of_torchs_own_averaged_and_compiled_model(tmp_path: Path, state:
 def test_a_file_of_two_networks_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
     save_file(state | {f"_orig_mod.{name}": tensor + 0 for name, tensor in state.items()}, tmp_path / "a.safetensors")
     assert "holds two networks" in refusal(tmp_path / "a.safetensors")
+
+
+def test_a_model_with_a_part_named_module_keeps_it(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"module": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    torch.save({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, tmp_path / "a.pth")
+    other = nn.ModuleDict({"module": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    load_weights(other, tmp_path / "a.pth")
+    assert torch.equal(other["module"].weight, model["module"].weight)
 
 
 def test_into_a_model_of_which_a_part_is_compiled(tmp_path: Path, state: dict[str, Tensor]) -> None:
