@@ -7,7 +7,8 @@ do. Epochs of a few steps say less.
 Gradients travel while others are still computed; what holds back is only how long they travel on after that. DDP times
 it (events on the device for nccl, clocks for gloo) in its first ten steps and then in every hundredth; the mean of
 those stands for all steps, and in short trainings the first ones weigh more. It includes waiting for ranks that are
-slower: hence the figure of the rank that waits the least, and that of the rank that waits the most for data.
+slower: hence the figure of the rank that waits the least, and that of the rank that waits the most for data. Where
+sending takes cores from computing, as gloo does, that is computing, not waiting.
 
 The timing costs two readings of the clock a step, below a microsecond, and three numbers between the ranks an epoch.
 """

@@ -77,8 +77,8 @@ def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> 
         return
     if device_type == "cpu":
         _check_cpp_compiler()
-    elif importlib.util.find_spec("triton") is None:
-        raise ValueError("--compile needs Triton on GPUs: pip install triton, or leave --compile out")
+    else:
+        _check_triton()
 
 
 def _check_cpp_compiler() -> None:
@@ -94,4 +94,16 @@ def _check_cpp_compiler() -> None:
         raise ValueError(
             f"--compile needs the headers of Python on CPUs, and there is no {header}: install python3-dev, or leave "
             "--compile out"
+        )
+
+
+def _check_triton() -> None:
+    """What torch's compiler needs on a GPU: Triton, which has a C compiler build what launches its kernels."""
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError("--compile needs Triton on GPUs: pip install triton, or leave --compile out")
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise ValueError(
+            f"--compile needs a C compiler on GPUs, and there is no {' or '.join(compilers)}: install gcc, name "
+            "another in CC, or leave --compile out"
         )

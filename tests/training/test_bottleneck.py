@@ -115,8 +115,8 @@ def test_gradients_that_travel_alone_are_seen() -> None:
 @pytest.mark.parametrize("slow_data", [True, False])
 def test_waiting_for_a_slower_rank_is_not_the_network(slow_data: bool) -> None:
     answers = run_ranks(train, 2, 20, 8, 1, slow_data)
-    assert answers[0][1] > 0.02, "the fast rank waits for the slow one"
-    spent = answers[0][0]
-    assert spent.network_share < 0.1
-    assert spent.bound == ("data" if slow_data else "compute")
+    spent, waited = answers[0][0], answers[0][1] * 8
+    assert waited > 0.2, "the fast rank waits for the slow one"
+    assert spent.network_seconds < waited / 2
+    assert spent.bound != "network"
     assert (spent.data_share > 0.5) == slow_data

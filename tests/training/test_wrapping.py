@@ -156,8 +156,14 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrapping.sysconfig, "get_path", lambda _: "/nowhere")
     assert "/nowhere/Python.h" in refused(compile=True)
     monkeypatch.setattr(wrapping.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="Triton"):
+    with pytest.raises(ValueError, match="needs Triton"):
         check_wrapping("cuda", compile=True, sync_batchnorm=False)
+    monkeypatch.setattr(wrapping.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ValueError, match="needs a C compiler on GPUs, and there is no no-such-compiler"):
+        check_wrapping("cuda", compile=True, sync_batchnorm=False)
+    monkeypatch.setenv("CC", "true")
+    check_wrapping("cuda", compile=True, sync_batchnorm=True)
     check_wrapping("cuda", compile=False, sync_batchnorm=True)
 
 
