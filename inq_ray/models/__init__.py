@@ -25,7 +25,7 @@ from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import check_arch, create
 from inq_ray.models.selection import param_groups, unwrap
 from inq_ray.models.shapes import head_parameters
-from inq_ray.models.weight_files import is_file
+from inq_ray.models.weight_files import is_weights_file
 from inq_ray.models.weights import Loaded, load_weights
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "describe",
     "head_parameters",
     "input_preset",
-    "is_file",
+    "is_weights_file",
     "load_weights",
     "param_groups",
     "resolve_weights",

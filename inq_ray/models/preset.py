@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from inq_ray.models import timm_networks, torchvision_networks
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
-from inq_ray.models.weight_files import is_file
+from inq_ray.models.weight_files import is_weights_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def input_preset(arch: str, weights: str | None = None) -> InputPreset:
     check_arch(arch)
     if is_own(arch) or is_ours(arch):
         return InputPreset()
-    name = None if weights is None or is_file(weights) else weights
+    name = None if weights is None or is_weights_file(weights) else weights
     return _of_timm(arch, name) if is_timm(arch) else _of_torchvision(arch, name)
 
 

@@ -24,8 +24,8 @@ from inq_ray.core.codebook import check_num_bits
 
 COMPILED = "_orig_mod"
 _IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-# Convolutions that standardize their weight before they use it, by the names of their classes: timm's (copied into many
-# other places), and those of Hugging Face's BiT and of the original of weight standardization.
+# Convolutions that standardize their weight before they use it, by the names of their classes: timm's, which have been
+# copied into many other places, and Hugging Face's. Of a class by another name only its `forward` would tell.
 _STANDARDIZED = frozenset(
     {
         "StdConv2d",

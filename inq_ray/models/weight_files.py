@@ -26,7 +26,7 @@ class Tensors(NamedTuple):
     part: str
 
 
-def is_file(weights: str) -> bool:
+def is_weights_file(weights: str) -> bool:
     """Whether what a user passed as weights names a file, and not trained weights by name."""
     path = Path(weights).expanduser()
     return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.is_file()
