@@ -53,8 +53,8 @@ class ImageTransform:
         preset = self.preset
         picture = Picture(data)
         box, mirrored = draw_crop(picture.height, picture.width, self.policy, sample, seed, epoch)
-        pixels = picture.part(box, _shrink(min(box.height, box.width), preset.train_size))
-        image = _resize(torch.from_numpy(pixels), preset.train_size, preset.interpolation)
+        pixels = picture.part(box, largest_shrink(min(box.height, box.width), preset.train_size))
+        image = resize_square(torch.from_numpy(pixels), preset.train_size, preset.interpolation)
         if mirrored:
             image = image.flip(2)
         return apply_policy(image, self.policy, preset.mean, sample, seed, epoch, preset.interpolation)
@@ -78,12 +78,12 @@ class ImageTransform:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _shrink(side: int, size: int) -> int:
+def largest_shrink(side: int, size: int) -> int:
     """Return the largest of 8, 4, 2, 1 by which a side can be divided and is still as long as `size`."""
     return next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or side >= shrink * size)
 
 
-def _resize(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+def resize_square(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """Resize uint8 [h, w, 3] to a square: uint8 [3, size, size], its bytes in the same order as before.
 
     torch has vector code for uint8 whose channels lie beside each other, which is what a decoder makes.
