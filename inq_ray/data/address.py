@@ -34,6 +34,8 @@ SILENCE_SECONDS = 30.0
 _GOOGLE_SECONDS = 10
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+# Variables of the environment that the file systems read.
+_SETTINGS = ("AWS_", "CLOUD_STORAGE_", "GOOGLE_")
 _Result = TypeVar("_Result")
 _GLOB = re.compile(r"[*?[]")
 
@@ -95,11 +97,20 @@ class Location:
         Raises:
             ValueError: There is no such folder, or the storage fails.
         """
-        selector = pafs.FileSelector(self.path, recursive=recursive)
+        # pyarrow lists on Google's storage only what is an object, and folders are none.
+        selector = pafs.FileSelector(self.path, recursive=recursive or not self.lists_folders)
         try:
-            return sorted(self._retry(lambda: self.fs.get_file_info(selector)), key=lambda info: info.path)
+            found = {info.path: info for info in self._retry(lambda: self.fs.get_file_info(selector))}
         except UnicodeDecodeError as error:
             raise ValueError(f"cannot list {self.name}: the name of a file there is not UTF-8; rename it") from error
+        if not self.lists_folders:
+            found = _with_folders(self.path, found)
+        return [info for _, info in sorted(found.items()) if recursive or "/" not in self.relative(info)]
+
+    @property
+    def lists_folders(self) -> bool:
+        """Whether the folders in a folder can be listed without listing all that is in them."""
+        return not self.root.startswith("gs:")
 
     def relative(self, info: pafs.FileInfo) -> str:
         """Return the path of something listed here, from here."""
@@ -190,6 +201,15 @@ def locate(data: str) -> Location:
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
 
 
+def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
+    """Return what was listed below a folder, by path, and the folders on the way to it."""
+    paths = [path.rstrip("/") for path in found]  # some tools make an object "folder/" for a folder
+    ends = ((path, end) for path in paths for end in range(len(base) + 1, len(path)) if path[end] == "/")
+    folders = {path[:end] for path, end in ends} | {path.rstrip("/") for path in found if path.endswith("/")}
+    files = {path: info for path, info in found.items() if path.rstrip("/") not in folders}
+    return files | {path: pafs.FileInfo(path, pafs.FileType.Directory) for path in folders}
+
+
 def expand(data: str) -> list[Location]:
     """Return the files and folders that a pattern stands for, sorted; without *, ? and [ in it just its location.
 
@@ -269,7 +289,7 @@ def _file_system(root: str) -> pafs.FileSystem:
     """Return the file system of a root; a process opens it once for each set of settings in its environment."""
     if not root:
         return _local()
-    return _remote(root, tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+    return _remote(root, tuple(sorted(item for item in os.environ.items() if item[0].startswith(_SETTINGS))))
 
 
 @cache

@@ -103,7 +103,10 @@ def find_splits(root: Location) -> dict[Split, str]:
     Raises:
         ValueError: There is no such folder, or it cannot be listed.
     """
-    present = {os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder}
+    if root.lists_folders:
+        present = {os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder}
+    else:
+        present = {name for names in SPLIT_FOLDERS.values() for name in names if root.join(name).exists()}
     found = {split: [name for name in names if name in present] for split, names in SPLIT_FOLDERS.items()}
     return {split: names[0] for split, names in found.items() if names}
 

@@ -20,7 +20,7 @@ from inq_ray.data.address import Location, MissingError, UnreadableError
 from inq_ray.data.encoded_set import Encoded, EncodedSet
 from inq_ray.data.folder_cache import find_index
 from inq_ray.data.folder_index import FolderFacts, open_index
-from inq_ray.data.folder_listing import SPLIT_FOLDERS, is_image, scan
+from inq_ray.data.folder_listing import SPLIT_FOLDERS, find_splits, is_image, scan
 from inq_ray.data.image_set import SourceInfo, Split
 from inq_ray.data.image_transform import ImageTransform
 from inq_ray.data.preset import Policy, Preset
@@ -38,14 +38,12 @@ def is_image_folder(location: Location) -> bool:
     if location.is_local and not os.path.isdir(location.path):
         return False
     try:
-        entries = scan(location)
+        if find_splits(location):
+            return True
+        folders = [os.fsdecode(entry.path) for entry in scan(location) if entry.is_folder]
+        return any(is_image(entry.path) for name in folders[:1] for entry in scan(location.join(name)))
     except MissingError:
         return False
-    folders = [os.fsdecode(entry.path) for entry in entries if entry.is_folder]
-    splits = [name for names in SPLIT_FOLDERS.values() for name in names if name in folders]
-    if not splits:
-        return any(is_image(entry.path) for name in folders[:1] for entry in scan(location.join(name)))
-    return not any(entry.path.endswith(b".parquet") for entry in scan(location.join(splits[0])))
 
 
 class FolderSource:

@@ -64,7 +64,10 @@ _ADVICE = (
     (re.compile("EXPIRED|INVALID_TOKEN|TOKEN_REFRESH"), "the credentials have run out: renew them (AWS_SESSION_TOKEN)"),
     (re.compile("NO_SUCH_BUCKET"), "there is no such bucket: correct its name, or set AWS_ENDPOINT_URL"),
     (re.compile("REQUEST_TIME_TOO_SKEWED|REQUEST_EXPIRED"), "set this machine's clock"),
-    (re.compile("HTTP status 30|PermanentRedirect|HTTP status 400"), "set AWS_REGION to the region of the bucket"),
+    (
+        re.compile("HTTP status 30|PermanentRedirect|HTTP status 400"),
+        "set AWS_REGION to the bucket's, or renew the keys",
+    ),
     (re.compile("PERMISSION_DENIED|UNAUTHENTICATED"), "set GOOGLE_APPLICATION_CREDENTIALS to those of one who may"),
     (
         re.compile("ACCESS_DENIED|HTTP status 40[13]"),
@@ -154,9 +157,9 @@ def reason(error: OSError) -> str:
 
 def _kind(error: OSError) -> type[ValueError]:
     """Return whether a failure that stays is one of this file alone: others may be readable nevertheless."""
-    if isinstance(error, FileNotFoundError):
-        return MissingError
     text = str(error)
+    if isinstance(error, FileNotFoundError) or text.startswith("No such file or directory"):
+        return MissingError
     closed = isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError) or "is a directory" in text
     return UnreadableError if closed or "AWS Error ACCESS_DENIED" in text else ValueError
 

@@ -1,10 +1,11 @@
-"""A real S3 server for the tests of data, one for each process of a session that asks for it."""
+"""Servers of storages for the tests of data, started by the first test that asks for them."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from inq_ray.data import retry
+from tests.gcs import GoogleServer, serve_gcs
 from tests.proxy import BadProxy, bad_proxy
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 
@@ -24,6 +25,14 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleServer]:
+    """A server like Google's, for this test alone, and gs:// means it."""
+    with serve_gcs() as server:
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", server.endpoint)
+        yield server
 
 
 @pytest.fixture
