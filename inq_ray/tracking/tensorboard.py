@@ -1,5 +1,12 @@
-"""TensorBoard: an event file in the run's folder."""
+"""TensorBoard: an event file in the run's folder.
 
+It is written by TensorBoard's own parts, but not by torch's SummaryWriter: that writes in a thread of its own, whose
+errors come out as a traceback when a disk is full.
+"""
+
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,33 +19,45 @@ _COMPARED = "validation/top1"
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:  # noqa: ARG001, it shows the folder's
     """Makes the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return _TensorBoard(SummaryWriter(str(folder / "tensorboard")), parameters)
+    place = folder / "tensorboard"
+    place.mkdir(exist_ok=True)
+    # By this name TensorBoard finds it; a run that goes on has another one.
+    path = place / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+    return _TensorBoard(path.open("xb"), parameters)
 
 
 class _TensorBoard:
-    def __init__(self, writer: Any, parameters: Mapping[str, Scalar]) -> None:
+    def __init__(self, file: Any, parameters: Mapping[str, Scalar]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard.summary import hparams
 
-        self._writer = writer
+        self._event = Event
+        self._records = RecordWriter(file)
         self._epoch = 0
+        self._write(file_version="brain.Event:2")
         compared, begun, self._ended = hparams(dict(parameters), {_COMPARED: 0.0})  # type: ignore[no-untyped-call]
         for part in (compared, begun):
-            writer.file_writer.add_summary(part)
-        writer.flush()
+            self._write(summary=part)
+        self._records.flush()
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
+        from torch.utils.tensorboard.summary import scalar
+
         self._epoch = epoch
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+            self._write(step=epoch, summary=scalar(name, value))  # type: ignore[no-untyped-call]
+        self._records.flush()
 
     def finish(self, summary: Mapping[str, Scalar] | None) -> None:
-        values = summary or {}
-        for name, value in numbers(values).items():
-            self._writer.add_scalar(f"summary/{name}", value, self._epoch)
-        if values:
-            self._writer.add_text("summary", "\n".join(f"    {name}: {value}" for name, value in values.items()))
-        self._writer.file_writer.add_summary(self._ended)
-        self._writer.close()
+        from torch.utils.tensorboard.summary import text
+
+        if summary is not None:
+            self.log({f"summary/{name}": value for name, value in numbers(summary).items()}, self._epoch)
+            lines = "\n".join(f"    {name}: {value}" for name, value in summary.items())
+            self._write(step=self._epoch, summary=text("summary", lines))  # type: ignore[no-untyped-call]
+        self._write(summary=self._ended)
+        self._records.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())

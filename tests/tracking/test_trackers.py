@@ -4,6 +4,9 @@ import importlib.util
 import json
 import logging
 import struct
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from inq_ray.tracking.metrics import Scalar
 from inq_ray.tracking.trackers import Together, Trackers, check_trackers, open_trackers
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import Event, Started
+from tests.conftest import REPO
 from tests.tracking.rows import ROWS, SUMMARY
 
 CONFIG = default_recipe("digits_cnn", 5)
@@ -135,6 +139,7 @@ def test_several_reporters_are_one() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard's own imports
 def test_tensorboard_reads_back_what_was_tracked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     track("tensorboard", tmp_path / "run")
+    track("tensorboard", tmp_path / "failed", None)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
@@ -161,6 +166,32 @@ def test_tensorboard_without_a_place_is_left_out(tmp_path: Path, capsys: pytest.
     err = capsys.readouterr().err
     assert err.startswith("warning: the run goes on without the tracker tensorboard: ")
     assert err.count("\n") == 1
+
+
+@needs("tensorboard")
+def test_tensorboard_on_a_full_disk_is_left_out_with_one_line(tmp_path: Path) -> None:
+    """In a process of its own, which may write no file beyond some bytes."""
+    script = f"""
+        import resource, signal
+        from pathlib import Path
+        from inq_ray.tracking.trackers import open_trackers
+        from inq_ray.training.recipes import default_recipe
+        from tests.tracking.rows import ROWS, SUMMARY
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+        trackers = open_trackers(["tensorboard"], default_recipe("digits_cnn", 5), Path({str(tmp_path)!r}))
+        for _ in range(50):
+            trackers.report(ROWS[1])
+        trackers.close(SUMMARY)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=True, capture_output=True, text=True, cwd=REPO
+    )
+    assert ended.stdout == ""
+    assert (
+        ended.stderr == "warning: the run goes on without the tracker tensorboard: OSError: [Errno 27] File too large\n"
+    )
 
 
 @needs("mlflow", "sqlalchemy", "alembic")
