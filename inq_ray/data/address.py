@@ -16,26 +16,17 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from inq_ray.data.retry import MissingError, UnreadableError, reason, retry
+from inq_ray.data.file_system import file_system, s3_endpoint
+from inq_ray.data.retry import MissingError, UnreadableError, retry
 
 __all__ = ["Location", "MissingError", "UnreadableError", "expand", "locate", "retry"]
 
 SCHEMES = ("file", "gs", "hdfs", "s3")
-CONNECT_SECONDS = 10.0
-# Of silence: as long as bytes come, however slowly, nothing is cut off.
-SILENCE_SECONDS = 30.0
-# google-cloud-cpp tries again by itself; the growing pauses are ours.
-_GOOGLE_SECONDS = 10
-
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
-# Variables of the environment that the file systems read.
-_SETTINGS = ("AWS_", "CLOUD_STORAGE_", "GOOGLE_")
 _Result = TypeVar("_Result")
 _GLOB = re.compile(r"[*?[]")
 
@@ -61,7 +52,7 @@ class Location:
         Raises:
             ValueError: It cannot be opened.
         """
-        return _file_system(self.root)
+        return file_system(self.root)
 
     @property
     def is_local(self) -> bool:
@@ -193,6 +184,8 @@ def locate(data: str) -> Location:
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
     if scheme == "hdfs":
+        if not re.fullmatch(r"[^:]*(:\d+)?", bucket):
+            raise ValueError(f"{data=}: {bucket!r} is no host:port, as in hdfs://host:8020/folder")
         return Location(f"hdfs://{authority}", f"/{path}", data)
     if not bucket:
         raise ValueError(f"{data=} has no bucket: addresses are like {scheme}://bucket/folder")
@@ -277,59 +270,5 @@ def _shown(name: str) -> str:
 
 def _where() -> str:
     """Return which S3 is meant, where that is not Amazon's."""
-    endpoint = _endpoint()
+    endpoint = s3_endpoint()
     return f" (at {endpoint})" if endpoint else ""
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
-def _file_system(root: str) -> pafs.FileSystem:
-    """Return the file system of a root; a process opens it once for each set of settings in its environment."""
-    if not root:
-        return _local()
-    return _remote(root, tuple(sorted(item for item in os.environ.items() if item[0].startswith(_SETTINGS))))
-
-
-@cache
-def _local() -> pafs.FileSystem:
-    return pafs.LocalFileSystem()
-
-
-@lru_cache(maxsize=8)
-def _remote(root: str, _: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
-    scheme, authority = root.split("://")
-    open_it = {"s3": _open_s3, "gs": _open_google, "hdfs": _open_hadoop}[scheme]
-    try:
-        return open_it(authority)
-    except OSError as error:
-        advice = "; Hadoop's libhdfs and Java are needed: set HADOOP_HOME, JAVA_HOME, CLASSPATH" * (scheme == "hdfs")
-        raise ValueError(f"cannot open {root}: {reason(error)}{advice}") from error
-
-
-def _open_s3(authority: str) -> pafs.FileSystem:
-    user, _, bucket = authority.rpartition("@")
-    endpoint = _endpoint()
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = "us-east-1" if endpoint else retry(lambda: pafs.resolve_s3_region(bucket), f"the region of {bucket}")
-    return pafs.S3FileSystem(
-        anonymous=user == "anonymous",
-        region=region,
-        endpoint_override=endpoint,
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=SILENCE_SECONDS,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # `retry` does it, in the open
-    )
-
-
-def _open_google(authority: str) -> pafs.FileSystem:
-    user, _, _ = authority.rpartition("@")
-    return pafs.GcsFileSystem(anonymous=user == "anonymous", retry_time_limit=timedelta(seconds=_GOOGLE_SECONDS))
-
-
-def _open_hadoop(authority: str) -> pafs.FileSystem:
-    user, _, host_port = authority.rpartition("@")
-    host, _, port = host_port.partition(":")
-    return pafs.HadoopFileSystem(host or "default", int(port or 0), user=user or None)

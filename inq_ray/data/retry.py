@@ -68,7 +68,10 @@ _ADVICE = (
         re.compile("HTTP status 30|PermanentRedirect|HTTP status 400"),
         "set AWS_REGION to the bucket's, or renew the keys",
     ),
-    (re.compile("PERMISSION_DENIED|UNAUTHENTICATED"), "set GOOGLE_APPLICATION_CREDENTIALS to those of one who may"),
+    (
+        re.compile("PERMISSION_DENIED|UNAUTHENTICATED|OAuth2"),
+        "set GOOGLE_APPLICATION_CREDENTIALS to those of one who may",
+    ),
     (
         re.compile("ACCESS_DENIED|HTTP status 40[13]"),
         "these credentials may not: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights",

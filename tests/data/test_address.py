@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from inq_ray.data import address
-from inq_ray.data.address import Location, MissingError, UnreadableError, expand, locate
+from inq_ray.data import file_system
+from inq_ray.data.address import Location, MissingError, UnreadableError, expand, locate, retry
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
@@ -63,6 +63,7 @@ def test_what_an_address_means(data: str, root: str, path: str) -> None:
         ("ftp://host/a", r"data='ftp://host/a' is no address that is read here.* file://, gs://, hdfs://, s3://"),
         ("s3:///a", r"has no bucket: addresses are like s3://bucket/folder"),
         ("s3://bucket/a?region=x", "options in an address are not read"),
+        ("hdfs://host:port/a", "'host:port' is no host:port, as in hdfs://host:8020/folder"),
         ("file://", "is no path"),
         ("", "is no path"),
     ],
@@ -192,7 +193,7 @@ def test_connections_that_break_are_tried_again(bucket: str, proxy: BadProxy) ->
     assert place.read(len(BODY)) == BODY
     assert proxy.num_drops == 0
     proxy.num_drops = 1
-    assert address.retry(lambda: file.read_at(1000, 5000), place.name) == BODY[5000:6000]
+    assert retry(lambda: file.read_at(1000, 5000), place.name) == BODY[5000:6000]
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -229,7 +230,7 @@ def test_a_slow_storage_works(bucket: str, proxy: BadProxy) -> None:
 
 @pytest.mark.usefixtures("short_pauses")
 def test_silence_has_an_end(bucket: str, proxy: BadProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(file_system, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("inq_ray.data.retry.NUM_TRIES", 1)
     proxy.delay_seconds = 30.0
     with pytest.raises(ValueError, match=r"failed 1 times in .* too slow"):
@@ -250,7 +251,7 @@ def test_hadoop_is_not_here() -> None:
 @pytest.mark.usefixtures("short_pauses")
 def test_google_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inq_ray.data.retry.NUM_TRIES", 2)
-    monkeypatch.setattr(address, "_GOOGLE_SECONDS", 1)
+    monkeypatch.setattr(file_system, "GOOGLE_SECONDS", 1)
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=r"cannot read gs://anonymous@bucket/a: failed 2 times .*UNAVAILABLE"):
         locate("gs://anonymous@bucket/a").list()
