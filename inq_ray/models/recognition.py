@@ -35,7 +35,10 @@ def _candidates(given: Shapes) -> Iterator[str]:
     families: dict[str, list[str]] = {}
     for arch in torchvision_networks.names():
         families.setdefault(torchvision_networks.family(arch), []).append(arch)
-    yield from max(families.values(), key=lambda members: _overlap(given.keys(), _names_of(members[0])))
+    overlaps = {family: _overlap(given.keys(), _names_of(members[0])) for family, members in families.items()}
+    nearest = max(families, key=lambda family: overlaps[family])
+    if overlaps[nearest]:
+        yield from families[nearest]
 
 
 @functools.cache

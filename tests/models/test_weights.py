@@ -11,8 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inq_ray.models import Loaded, create, head_parameters, load_weights
+from inq_ray.models import Loaded, create, head_parameters, load_weights, recognition
 from inq_ray.models.shapes import without_data
+
+
+@pytest.fixture(autouse=True)
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file looks like is searched for among our networks only: torchvision's take seconds."""
+    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition._OURS))
 
 
 def network(seed: int = 0) -> nn.Module:
