@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 import struct
 import subprocess
 import sys
@@ -299,3 +300,18 @@ def test_wandb_without_an_account_is_left_out(
     err = capsys.readouterr().err
     assert err.startswith("warning: the run goes on without the tracker wandb: UsageError: No API key")
     assert err.count("\n") == 1
+
+
+@needs("wandb")
+def test_wandb_whose_server_is_gone_in_the_middle_holds_nothing_up(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.tracking.wandb_server", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert float(ended.stdout) < 20.0
+    assert ended.stderr.startswith("warning: the run goes on without the tracker wandb: TimeoutError: ")
+    assert ended.stderr.count("\n") == 1
