@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inq_ray.data.address import Location
-from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, some
+from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
 from inq_ray.data.image_set import Split
 
 FORMAT_VERSION = 1
@@ -129,7 +129,11 @@ def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
     """
     folders = find_splits(root)
     if not folders:
-        raise ValueError(f"{root.name} has no folder train, val, validation or test, with a folder for each class")
+        there = some(entry.path for entry in scan(root) if entry.is_folder) or "none"
+        raise ValueError(
+            f"{root.name} has no folder train, val, validation or test (its folders: {there}): "
+            "give the folder that holds train/CLASS/ and val/CLASS/"
+        )
     classes: list[bytes] = []
     parts: dict[Split, _Part] = {}
     with ThreadPoolExecutor(NUM_LISTERS) as pool:

@@ -133,8 +133,11 @@ def test_names_that_are_not_utf8_and_links(tree: Path, tmp_path: Path) -> None:
             {"train/a/1.jpg": b"", **{f"val/{name}/1.jpg": b"" for name in "abcdef"}},
             r"val has 5 classes that train has not \(b, c, d, \.\.\.\): folders of one class must",
         ),
-        ({"n01/a.jpg": b""}, "has no folder train, val, validation or test, with a folder for each class"),
-        ({".train/n01/a.jpg": b""}, "has no folder train, val"),
+        (
+            {"n01/a.jpg": b""},
+            r"has no folder train, val, validation or test \(its folders: n01\): give the folder that",
+        ),
+        ({".train/n01/a.jpg": b""}, r"has no folder train, val.*: none\)"),
     ],
 )
 def test_folders_that_are_none(changes: dict[str, bytes | None], message: str, tmp_path: Path, s3: S3Server) -> None:

@@ -141,8 +141,14 @@ def test_through_a_bad_connection_the_same(images: Path, address: str, proxy: Ba
     proxy.drop_after_bytes = 1500
     assert everything(train) == everything(open_folder(images).split("train"))
     assert proxy.num_drops == 0
-    proxy.delay_seconds = 0.02
+
+
+def test_a_far_storage_is_asked_for_many_at_once(images: Path, address: str, proxy: BadProxy, tmp_path: Path) -> None:
+    train = open_folder(address, tmp_path).split("train")
+    proxy.delay_seconds = 0.2
+    start = time.monotonic()
     assert everything(train) == everything(open_folder(images).split("train"))
+    assert time.monotonic() - start < 24 * 2 * 0.2 / 2  # two answers for each image: head and body
 
 
 @pytest.mark.usefixtures("short_pauses")
