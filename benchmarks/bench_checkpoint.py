@@ -1,18 +1,17 @@
 """What a checkpoint of ResNet-18 costs: stall of the training thread, time until it is whole on disk, bytes.
 
-Half of the weights are frozen at 5 bits, all have momentum, and with averages (EMA) too. Steps of the optimizer with
-and without a checkpoint that is written meanwhile show what the thread that packs and writes takes from the training
-on one core each. The naive size is that of all tensors as they are in memory, as pickling them would write.
+Half of the weights are frozen at 5 bits, all have momentum, and with averages (EMA) too. Steps of the optimizer while
+a checkpoint is written, against as many calm ones, show all that the training loses, the stall and what the thread that
+packs and writes takes from it. The naive size is that of all tensors as they are in memory.
 """
 
 import statistics
 import tempfile
 import time
-from typing import Any
 
 import torch
 import torchvision
-from timing import Case, report, take_turns
+from timing import report
 
 from inq_ray.core.sgd import SGD
 from inq_ray.data.address import locate
@@ -26,7 +25,7 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
 
 ROUNDS = 5
-STEPS = 50
+STEPS = 20
 SECONDS_BETWEEN = 60.0
 
 
@@ -64,11 +63,6 @@ class Bench:
         self.num_bytes = 0
         self._step = 0
 
-    def checkpoint(self, _: Any = None) -> None:
-        """Takes one and waits for it, which is not counted as stall."""
-        self.begin()
-        self.end()
-
     def begin(self) -> None:
         """Takes one."""
         began = time.perf_counter()
@@ -83,46 +77,48 @@ class Bench:
         self.writes.append(self.writer.last.seconds)
         self.num_bytes = self.writer.last.entry.num_bytes
 
-    def steps(self, has_checkpoint: bool) -> None:
-        """Takes a number of optimizer steps; the first one may be followed by a checkpoint."""
+    def steps(self) -> float:
+        """Takes a number of optimizer steps, and returns the seconds of one."""
         assert self.parts.optimizer is not None
-        for step in range(STEPS):
+        began = time.perf_counter()
+        for _ in range(STEPS):
             self.parts.optimizer.step()
-            if step == 0 and has_checkpoint:
-                self.begin()
+        return (time.perf_counter() - began) / STEPS
 
-    def with_checkpoint(self, _: Any = None) -> None:
-        """As many steps, a checkpoint written meanwhile; waits for it where the steps end first."""
-        self.steps(True)
+    def lost(self) -> float:
+        """Seconds that training loses to a checkpoint: those of its steps meanwhile, less as many calm ones."""
+        assert self.parts.optimizer is not None
+        calm = self.steps()
+        began = time.perf_counter()
+        self.begin()
+        num_steps = 0
+        while self.writer.is_busy:
+            self.parts.optimizer.step()
+            num_steps += 1
+        lost = time.perf_counter() - began - num_steps * calm
         self.end()
-
-    def calm(self, _: Any = None) -> None:
-        """As many steps."""
-        self.steps(False)
+        return lost
 
 
 def main() -> None:
     """Runs on one thread."""
     torch.set_num_threads(1)
-    notes, seconds = {}, {}
+    notes: dict[str, str] = {}
+    seconds: dict[str, list[float]] = {}
     for name, has_ema in (("", False), (" with EMA", True)):
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(folder, has_ema=has_ema)
-            bench.checkpoint()
-            cases = {"calm": Case(bench.calm), "with a checkpoint": Case(bench.with_checkpoint)}
-            seconds |= {key + name: times for key, times in take_turns(cases, ROUNDS).items()}
+            bench.lost()
+            bench.stalls, bench.writes = [], []
+            lost = [bench.lost() for _ in range(ROUNDS)]
             naive = sum(tensor.nbytes for tensor in snapshot_of(bench.parts, 0).tensors.values())
-            lost = statistics.median(
-                each - calm
-                for each, calm in zip(seconds["with a checkpoint" + name], seconds["calm" + name], strict=True)
-            )
-            bench.writer.close()
-            stall = statistics.median(bench.stalls[-ROUNDS:])
-            seconds |= {"stall" + name: bench.stalls[-ROUNDS:], "until whole" + name: bench.writes[-ROUNDS:]}
-            notes["stall" + name] = f" ({100 * stall / SECONDS_BETWEEN:.3f} % of a minute)"
+            seconds |= {"stall" + name: bench.stalls, "lost" + name: lost, "until whole" + name: bench.writes}
+            for key in ("stall", "lost"):
+                share = statistics.median(seconds[key + name]) / SECONDS_BETWEEN
+                notes[key + name] = f" ({100 * share:.2f} % of a minute)"
             notes["until whole" + name] = f" ({bench.num_bytes / 1e6:.1f} MB, naive {naive / 1e6:.1f} MB)"
-            notes["with a checkpoint" + name] = f" (all in all {100 * lost / SECONDS_BETWEEN:.2f} % of a minute)"
-    report(f"A checkpoint of ResNet-18; {STEPS} steps", seconds, reference="calm", notes=notes)
+            bench.writer.close()
+    report("A checkpoint of ResNet-18", seconds, reference="stall", notes=notes)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ average could be anything in another optimizer), that tensor stays as it is: com
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.codebook import Codebook, float_format
 from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
 
@@ -37,19 +38,18 @@ def compact(snapshot: Snapshot) -> Snapshot:
         entry |= {"shape": list(frozen.shape), "num_frozen": num_frozen, "live_only": []}
         if num_frozen == 0:
             continue
-        flat = frozen.reshape(-1)
-        live = ~flat
+        flat, codes = frozen.reshape(-1), codes.reshape(-1)
+        live = _places(~flat)
         codebook = Codebook(entry["num_bits"], entry["n_1"])
-        frozen_codes = codes.reshape(-1)[flat]
         if num_frozen < frozen.numel():
             tensors[FROZEN + name] = pack_codes(flat, 1)
-        tensors[CODES + name] = pack_codes(frozen_codes, codebook.num_bits)
+        tensors[CODES + name] = pack_codes(codes.index_select(0, _places(flat)), codebook.num_bits)
         for kind in (MODEL, MOMENTUM, AVERAGE):
             if kind + name not in tensors:
                 continue
             values = tensors[kind + name].reshape(-1)
-            if _same_bits(values[flat], _at_frozen(kind, codebook, frozen_codes, values.dtype)):
-                tensors[kind + name] = values[live]
+            if _follows(values, flat, _at_frozen(kind, codebook, codes, values.dtype)):
+                tensors[kind + name] = values.index_select(0, live)
                 entry["live_only"].append(kind)
     return Snapshot({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
 
@@ -74,13 +74,16 @@ def expand(snapshot: Snapshot) -> Snapshot:
         if num_frozen:
             packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen))
             frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
-            codes[flat] = frozen_codes
+            frozen, alive = _places(flat), _places(~flat)
+            if len(frozen) != num_frozen:
+                raise ValueError(f"the checkpoint has {num_frozen} codes of {name} for {len(frozen)} frozen weights")
+            codes.index_copy_(0, frozen, frozen_codes)
             for kind in live_only:
                 live = _take(tensors, kind + name, None)
-                values = torch.empty(count, dtype=live.dtype)
-                values[flat] = _at_frozen(kind, codebook, frozen_codes, live.dtype)
-                values[~flat] = live
-                tensors[kind + name] = values.view(shape)
+                if len(live) != len(alive):
+                    raise ValueError(f"the checkpoint has {len(live)} live values in {kind}{name} for {len(alive)}")
+                values = _at_frozen(kind, codebook, codes, live.dtype)
+                tensors[kind + name] = values.index_copy_(0, alive, live).view(shape)
         tensors[FROZEN + name], tensors[CODES + name] = flat.view(shape), codes.view(shape)
     return Snapshot(tensors, facts)
 
@@ -96,8 +99,15 @@ def _at_frozen(kind: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype)
     return torch.zeros(codes.shape, dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype)
 
 
-def _same_bits(values: Tensor, others: Tensor) -> bool:
-    return torch.equal(values.view(torch.uint8), others.view(torch.uint8)) if values.numel() else True
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask (bool [n]) is true, int64. They select ten times as fast as a mask, and NumPy finds them fastest."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def _follows(values: Tensor, frozen: Tensor, expected: Tensor) -> bool:
+    """Whether values (float [n]) are those bits at frozen weights that are expected (float [n], +0.0 at live ones)."""
+    bits = float_format(values.dtype).bits_dtype
+    return torch.equal(values.view(bits) * frozen.view(torch.uint8), expected.view(bits))
 
 
 def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tensor:

@@ -312,8 +312,8 @@ def _read(location: Location, manifest: Manifest) -> Snapshot:
 def _expanded(compact: Snapshot) -> Snapshot:
     try:
         return expand(compact)
-    except (KeyError, TypeError) as error:
-        raise DamagedError(f"its digests hold, but its facts lack {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"its digests hold, but it cannot be read ({error})") from error
 
 
 def _read_file(location: Location, name: str, size: int | None = None) -> bytes:
