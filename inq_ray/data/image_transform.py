@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from inq_ray.data.crop import draw_crop
-from inq_ray.data.picture import Picture
+from inq_ray.data.picture import MAX_PIXELS, Picture
 from inq_ray.data.policy import apply_policy
 from inq_ray.data.preset import Interpolation, Policy, Preset
 
@@ -71,7 +71,11 @@ class ImageTransform:
         Raises:
             ValueError: It cannot be read.
         """
-        image = Image.fromarray(Picture(data).pixels())
+        picture = Picture(data)
+        short, long = sorted((picture.height, picture.width))
+        if self.preset.resize_size**2 * long > MAX_PIXELS * short:
+            raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to be resized: crop it")
+        image = Image.fromarray(picture.pixels())
         mode = InterpolationMode(self.preset.interpolation)
         image = functional.resize(image, [self.preset.resize_size], interpolation=mode, antialias=True)
         image = functional.center_crop(image, [self.preset.crop_size])
