@@ -9,14 +9,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from inq_ray.data.address import locate
+from inq_ray.data.parquet_writer import plan_folder, write_shards
 from tests.conftest import REPO
+from tests.data.parquet import encode, random_images
 from tests.documents import Block, Document, commands
+from tests.s3 import serve_s3
 
 _SHELL = ("bash", "sh", "shell", "console")
 _TEXT = ("", "text", "json", "toml", "yaml", "csv", "diff", "make")
@@ -53,6 +58,8 @@ SNIPPETS = [
     pytest.param(block, id=_place(document, block), marks=[pytest.mark.ray] if _imports_ray(block) else [])
     for document, block in PYTHON
 ]
+# The data that the documents call by these names are made up for the tests.
+_MADE_UP = re.compile(r"imagenet(-parquet)?|s3://my-bucket/.*")
 COMMANDS = [
     pytest.param(block, words, id=f"{_place(document, block)} {' '.join(words)[:60]}")
     for document, block in BLOCKS
@@ -104,8 +111,47 @@ def test_snippet_runs(block: Block, job_env: dict[str, str], tmp_path: Path, req
     _run([sys.executable, str(script)], cwd=tmp_path, env={**job_env, "PYTHONPATH": str(REPO)})
 
 
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `imagenet` and `imagenet-parquet`: 300 images of 10 classes to train on, 10 to validate on."""
+    folder = tmp_path_factory.mktemp("documents")
+    images = [encode(pixels, "JPEG") for pixels in random_images(10, height=100, width=120)]
+    for split, num_images in (("train", 300), ("val", 10)):
+        for number in range(num_images):
+            path = folder / "imagenet" / split / f"n{number % 10:08}" / f"{number}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images[number % 10])
+    for plan in plan_folder(str(folder / "imagenet"), seed=0, shard_bytes=10**6):
+        list(write_shards(plan, locate(str(folder / "imagenet-parquet")), rows_per_group=16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def s3_environment(made_up: Path) -> Iterator[dict[str, str]]:
+    """Settings of a real S3 server with s3://my-bucket/imagenet-parquet."""
+    with serve_s3() as server:
+        server.upload(made_up / "imagenet-parquet", "my-bucket/imagenet-parquet")
+        yield server.environment
+
+
+def _run_on_made_up(words: list[str], folder: Path, env: dict[str, str]) -> None:
+    """Run a job on made-up data: the one that makes Parquet really does, into a folder of its own."""
+    makes = words[0] == "jobs/make_parquet.py"
+    if makes:
+        alone = folder / "alone"
+        shutil.rmtree(alone, ignore_errors=True)
+        alone.mkdir()
+        (alone / "imagenet").symlink_to(folder / "imagenet")
+        folder = alone
+    # The plan times a step: a small one does.
+    flags = [*words[1:], *(["--overwrite"] if makes else ["--dry-run", "--batch-size", "4", "--crop-size", "32"])]
+    _run([sys.executable, str(REPO / words[0]), *flags], cwd=folder, env={**env, "PYTHONPATH": str(REPO)})
+
+
 @pytest.mark.parametrize(("block", "words"), COMMANDS)
-def test_command_exists(block: Block, words: list[str], job_env: dict[str, str]) -> None:
+def test_command_exists(
+    block: Block, words: list[str], job_env: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     _skip_if_left_out(block)
     if words[:3] == ["ray", "job", "submit"] and "--" in words:
         words = words[words.index("--") + 1 :]
@@ -113,6 +159,10 @@ def test_command_exists(block: Block, words: list[str], job_env: dict[str, str])
     if name == "make":
         targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
         assert set(targets) <= _make_targets(), f"the Makefile has no {set(targets) - _make_targets()}"
+    elif name in ("python", "python3") and any(map(_MADE_UP.fullmatch, words)):
+        if any(word.startswith("s3://") for word in words):
+            job_env = job_env | request.getfixturevalue("s3_environment")
+        _run_on_made_up(words[1:], request.getfixturevalue("made_up"), job_env)
     elif name in ("python", "python3") and words[1].startswith("jobs/"):
         if "../shared/data" in " ".join(words) and not (REPO.parent / "shared" / "data").is_dir():
             pytest.skip("no ../shared/data beside the checkout")
@@ -124,12 +174,14 @@ def test_command_exists(block: Block, words: list[str], job_env: dict[str, str])
         assert known, "tests/test_docs.py does not know this command"
 
 
-def test_flags_that_are_described_exist(job_env: dict[str, str]) -> None:
-    flags = Document.read(REPO / "README.md").flags()
-    if flags:
-        text = _run([sys.executable, "jobs/quantize_imagenet.py", "--help"], cwd=REPO, env=job_env)
-        known = set(re.findall(r"--[a-z][a-z0-9-]*", text))
-        assert flags <= known
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [("README.md", ["quantize_imagenet"]), ("docs/data.md", ["quantize_imagenet", "make_parquet"])],
+)
+def test_flags_that_are_described_exist(name: str, jobs: list[str], job_env: dict[str, str]) -> None:
+    texts = [_run([sys.executable, f"jobs/{job}.py", "--help"], cwd=REPO, env=job_env) for job in jobs]
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", " ".join(texts)))
+    assert Document.read(REPO / name).flags() <= known
 
 
 def test_nothing_names_a_place_that_only_one_machine_has() -> None:
