@@ -4,9 +4,8 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,18 +45,24 @@ class EpochResult:
     images_per_second: float
 
 
-class OnStep(Protocol):
-    """Called on rank 0 after each step."""
+@dataclass(frozen=True, kw_only=True)
+class EpochState:
+    """Where an epoch is, on one rank.
 
-    def __call__(self, step: int, sums: Tensor, seconds: float, data_seconds: float) -> None:
-        """Takes steps done, sums of loss, hits and samples so far, and times since the epoch began.
+    Attributes:
+        step: global batches done.
+        sums: float64 [3] on the device, loss, hits and samples so far: reading it waits for the device.
+        seconds: wall-clock time.
+        data_seconds: of them, those in which this rank waited for images.
+    """
 
-        Args:
-            step: global batches done.
-            sums: float64 [3] on the device, of rank 0: reading it waits for the device.
-            seconds: wall-clock time.
-            data_seconds: of them, those in which rank 0 waited for images.
-        """
+    step: int
+    sums: Tensor
+    seconds: float = 0.0
+    data_seconds: float = 0.0
+
+
+OnStep = Callable[[EpochState], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,40 +97,40 @@ class Trainer:
     ema: Ema | None
     bad_images: BadImages
 
-    def train_epoch(self, epoch: int, on_step: OnStep) -> EpochResult:
+    def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
         """Trains for one epoch; every rank calls it.
 
         Args:
             epoch: counted over the whole run, from 0: order and augmentation depend on it.
-            on_step: called on rank 0 after each step.
+            on_step: called on every rank after each step.
+            start: where the epoch goes on; None = at its beginning.
 
         Raises:
             DivergedError: on every rank, where the epoch's mean loss is not finite.
             ValueError: more images than allowed cannot be read, or the storage does not answer.
         """
         self.model.train()
-        device = self.task.to_input.device
-        # What the network draws itself (dropout) is a function of seed, epoch and rank, not of what came before.
-        torch.manual_seed(_derived_seed(self.training.seed, epoch, rank()))
-        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, hits, samples
-        batches = Waiting(self.task.loader.batches(self._requests(epoch)))
-        began = time.perf_counter()
+        if start is None:
+            start = EpochState(step=0, sums=torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device))
+        sums = start.sums.clone()
+        batches = Waiting(self.task.loader.batches(self._requests(epoch, start.step)))
+        began = time.perf_counter() - start.seconds
         for batch in batches:
             self.bad_images.add(batch.bad)
             sums += self._step(batch, epoch)
-            if rank() == 0:
-                on_step(batch.step + 1, sums, time.perf_counter() - began, batches.seconds)
+            seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
+            on_step(EpochState(step=batch.step + 1, sums=sums, seconds=seconds, data_seconds=data_seconds))
         self.bad_images.agree()
         loss, hits, samples = sum_counts(sums).tolist()
-        seconds = time.perf_counter() - began
-        spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=batches.seconds, num_steps=self.num_steps)
+        seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
+        spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=data_seconds, num_steps=self.num_steps)
         if not math.isfinite(loss):
             raise DivergedError(f"epoch {epoch + 1}: the training loss is {loss}: lower --lr, or warm up longer")
         return EpochResult(
             loss=loss / samples, top1=100 * hits / samples, spent=spent, images_per_second=samples / spent.seconds
         )
 
-    def _requests(self, epoch: int) -> Iterator[Request]:
+    def _requests(self, epoch: int, start: int) -> Iterator[Request]:
         return train_requests(
             self.task.loader.sets["train"],
             self.task.train_indices,
@@ -134,7 +139,7 @@ class Trainer:
             world_size=world_size(),
             seed=self.training.seed,
             epoch=epoch,
-            steps=range(self.num_steps),
+            steps=range(start, self.num_steps),
             buffer=self.shuffle_buffer,
         )
 
@@ -143,6 +148,8 @@ class Trainer:
         if not len(batch.labels):
             raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
         device = self.task.to_input.device
+        # What the network draws itself (dropout) is a function of these, not of what came before.
+        torch.manual_seed(_derived_seed(self.training.seed, epoch, batch.step, rank()))
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
         num_parts = min(self.training.accumulate, len(labels))

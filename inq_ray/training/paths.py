@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from inq_ray.models.weight_files import is_file
+from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import RunConfig
 
 
@@ -16,7 +16,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     data, weights = config.data.data, config.network.weights
     return config.replace(
         data={"data": data if data in ("digits", "") or "://" in data else _absolute("--data", data)},
-        network={"weights": _absolute("--weights", weights) if weights and is_file(weights) else weights},
+        network={"weights": _absolute("--weights", weights) if weights and is_weights_file(weights) else weights},
         output={"storage_path": _absolute("--storage-path", config.output.storage_path)},
     )
 

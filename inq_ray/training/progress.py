@@ -1,13 +1,10 @@
 """Where a run is, told about once a second."""
 
 import dataclasses
-import functools
 import time
 
-from torch import Tensor
-
 from inq_ray.training.config import RunConfig
-from inq_ray.training.loop import OnStep
+from inq_ray.training.loop import EpochState
 from inq_ray.training.reporter import Progress, Reporter
 
 # Progress is told at most this often, but for the steps that --print-freq names.
@@ -43,20 +40,21 @@ class ProgressTeller:
         self._num_epochs = config.float_epochs + sum(config.stage_epochs)
         self._last = 0.0
 
-    def on_step(self, phase: Phase, epochs_done: int) -> OnStep:
-        """What is to be called after each step of an epoch."""
-        return functools.partial(self._tell, phase, epochs_done)
+    def tell(self, phase: Phase, epochs_done: int, state: EpochState) -> None:
+        """To be called after each step.
 
-    def _tell(
-        self, phase: Phase, epochs_done: int, step: int, sums: Tensor, seconds: float, data_seconds: float
-    ) -> None:
-        now = time.perf_counter()
+        Args:
+            phase: the epoch.
+            epochs_done: epochs before it, over the whole run.
+            state: where it is.
+        """
+        now, step, seconds = time.perf_counter(), state.step, state.seconds
         print_freq = self._config.output.print_freq
         is_printed = print_freq is not None and step % print_freq == 0
         if now - self._last < _SECONDS and not is_printed:
             return
         self._last = now
-        loss, _, samples = sums.tolist()
+        loss, _, samples = state.sums.tolist()
         epochs_left = self._num_epochs - epochs_done - step / phase.steps
         self._reporter.report(
             Progress(
@@ -65,7 +63,7 @@ class ProgressTeller:
                 step=step,
                 loss=loss / samples,
                 images_per_second=step * self._config.training.batch_size / seconds,
-                data_share=data_seconds / seconds,
+                data_share=state.data_seconds / seconds,
                 remaining_seconds=epochs_left * (seconds * phase.steps / step + self.validation_seconds),
                 is_printed=is_printed,
             )

@@ -31,7 +31,7 @@ from inq_ray.training.build import Task, build_task
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
 from inq_ray.training.evaluate import evaluate
-from inq_ray.training.loop import DivergedError, EpochResult, Trainer
+from inq_ray.training.loop import DivergedError, EpochResult, EpochState, Trainer
 from inq_ray.training.lr_schedule import lr_factor
 from inq_ray.training.progress import Phase, ProgressTeller
 from inq_ray.training.reporter import Reporter, Row, Started
@@ -141,7 +141,7 @@ class Run:
         for epoch in range(1, epochs + 1):
             lr = trainer.optimizer.param_groups[0]["lr"]
             phase = Phase(stage=stage, portion=portion, epoch=epoch, epochs=epochs, steps=trainer.num_steps)
-            result = trainer.train_epoch(self.epochs_done, self.teller.on_step(phase, self.epochs_done))
+            result = trainer.train_epoch(self.epochs_done, functools.partial(self._on_step, phase))
             self.epochs_done += 1
             self.spent += result.spent
             with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
@@ -149,6 +149,10 @@ class Run:
             self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
         if trainer.ema is not None:
             trainer.ema.store()
+
+    def _on_step(self, phase: Phase, state: EpochState) -> None:
+        if rank() == 0:
+            self.teller.tell(phase, self.epochs_done, state)
 
     def _trainer(self, optimizer: SGD, lr_scheduler: LambdaLR) -> Trainer:
         training, device = self.config.training, self.task.to_input.device

@@ -11,7 +11,7 @@ from inq_ray.core.sgd import SGD
 from inq_ray.data.loader import Loader, steps_per_epoch, train_requests
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.loop import DivergedError, EpochResult, Trainer
+from inq_ray.training.loop import DivergedError, EpochResult, EpochState, Trainer
 from inq_ray.training.wrapping import wrap
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.toys import toy_images, toy_network, toy_task
@@ -115,7 +115,7 @@ def test_a_step_has_as_many_parts_as_asked_for(batch_size: int, accumulate: int)
 
 def test_progress_is_told_after_each_step() -> None:
     told: list[tuple[int, float]] = []
-    result = make_trainer(40, batch_size=12).train_epoch(0, lambda step, sums, *_: told.append((step, sums[2].item())))
+    result = make_trainer(40, batch_size=12).train_epoch(0, lambda at: told.append((at.step, at.sums[2].item())))
     assert told == [(1, 12.0), (2, 24.0), (3, 36.0)]
     assert result.spent.seconds > result.spent.data_seconds > 0
 
@@ -182,7 +182,7 @@ def test_a_rank_that_fails_lets_no_other_hang() -> None:
     assert outcomes[0].error is not None
 
 
-def test_dropout_is_a_function_of_seed_and_epoch() -> None:
+def test_dropout_is_a_function_of_seed_epoch_and_step() -> None:
     def trained(draws_before: int) -> list[float]:
         model = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 3))
         with torch.no_grad():
@@ -206,3 +206,28 @@ def test_augmented_images_are_those_of_the_epoch() -> None:
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
     assert len(toy_images(24)) == 24
+
+
+@pytest.mark.parametrize("start", [1, 3])
+def test_an_epoch_goes_on_in_its_middle_with_the_same_bits(start: int) -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(36, 3))
+
+    kept: list[Any] = []
+
+    def keep(at: EpochState) -> None:
+        if at.step == start:
+            kept.extend([calm.task.model.state_dict(), calm.optimizer.state_dict(), at])
+            kept[:] = copy.deepcopy(kept)
+
+    calm = make_trainer(40, dropping(), batch_size=10)
+    result = calm.train_epoch(2, keep)
+    weights, momentum, state = kept
+    resumed = make_trainer(40, dropping(), batch_size=10)
+    resumed.task.model.load_state_dict(weights)
+    resumed.optimizer.load_state_dict(momentum)
+    torch.rand(7)
+    again = resumed.train_epoch(2, lambda _: None, state)
+    assert all(map(torch.equal, calm.task.model.parameters(), resumed.task.model.parameters()))
+    assert (again.loss, again.top1) == (result.loss, result.top1)
