@@ -1,5 +1,6 @@
 """Image files made for tests, and those of the real sample."""
 
+import functools
 import io
 import struct
 import zlib
@@ -43,6 +44,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
     )
 
 
+@functools.cache
 def sample_files(shared_data: Path) -> list[bytes]:
     """The 250 JPEGs of the ImageNet sample."""
     files = sorted((shared_data / "imagenet_sample").glob("*.parquet"))
