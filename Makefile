@@ -58,8 +58,9 @@ format: $(FINISHED) ## put the code into the form that lint asks for
 bench: $(FINISHED) ## run every benchmark in benchmarks/
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done
 
-constraints: $(FINISHED) ## write constraints.txt anew after pyproject.toml changed (ARGS=--upgrade: with newest versions)
-	@printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
+constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--upgrade: with newest versions)
+	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet
+	printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
 		--no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
 
 clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)

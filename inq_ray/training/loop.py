@@ -183,7 +183,7 @@ class Trainer:
         scaled: Tensor = self.scaler.scale(loss * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]
         hits = (logits.detach().argmax(dim=1) == labels).sum()
-        return torch.stack([loss.detach().double(), hits.double(), hits.new_tensor(len(labels)).double()])
+        return torch.stack([loss.detach().double(), hits.double(), hits.new_full((), len(labels)).double()])
 
     def _only_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
         """While ``local``, gradients are added up on this rank and not yet sent."""
