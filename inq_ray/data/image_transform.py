@@ -21,8 +21,8 @@ class ImageTransform:
     """What is done to image files, one at a time; a value that can be sent to other processes.
 
     Images come as uint8 [3, height, width], not normalized (that happens on the device). Their bytes lie by pixels,
-    red, green and blue beside each other: strides (1, 3 * width, 3). Stacked by copying into one tensor of
-    `torch.channels_last`, they stay so.
+    red, green and blue beside each other: strides (1, 3 * width, 3), unless automatic augmentation changed them. Stacked
+    by copying into one tensor of `torch.channels_last`, they stay so.
 
     Attributes:
         preset: How the network wants to see them.
@@ -90,7 +90,8 @@ def largest_shrink(side: int, size: int) -> int:
 def resize_square(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """Resize uint8 [h, w, 3] to a square: uint8 [3, size, size], its bytes in the same order as before.
 
-    torch has vector code for uint8 whose channels lie beside each other, which is what a decoder makes.
+    torch has vector code for uint8 whose channels lie beside each other, which is what a decoder makes: a batch of one
+    must have the strides of channels_last, also the one that does not matter. "nearest" is Pillow's.
     """
     images = pixels[None].permute(0, 3, 1, 2)
     if interpolation == "nearest":
