@@ -21,7 +21,7 @@ class ImageTransform:
     """What is done to image files, one at a time; a value that can be sent to other processes.
 
     Images come as uint8 [3, height, width], not normalized (that happens on the device). Their bytes lie by pixels,
-    red, green and blue beside each other: strides (1, 3 * width, 3), unless automatic augmentation changed them. Stacked
+    red, green and blue beside each other: strides (1, 3 * width, 3), unless auto-augmentation changed them. Stacked
     by copying into one tensor of `torch.channels_last`, they stay so.
 
     Attributes:
