@@ -66,7 +66,8 @@ def find_files(data: str) -> dict[str, list[Location]]:
             splits.setdefault(match["split"], []).append(file)
     if not splits:
         raise ValueError(
-            f"no images at {data}: neither train/CLASS/*.JPEG and val/CLASS/*.JPEG, nor Parquet named like train-*.parquet"
+            f"no images at {data}: neither train/CLASS/*.JPEG and val/CLASS/*.JPEG, "
+            "nor Parquet named like train-*.parquet"
         )
     for split, files in splits.items() if is_folder else ():
         _check_all_there(data, split, files)
