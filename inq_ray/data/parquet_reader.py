@@ -1,5 +1,6 @@
 """The image files of a split in Parquet, read row group by row group when they are asked for."""
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ _NUM_THREADS = 4
 # the least; and where batches are large, by every 16th read.
 _IDLE_READS = 32
 _IDLE_IMAGES = 4096
+# Handed out between two requests that the heap gives back what is free.
+_TRIM_BYTES = 1 << 28
 # So many images in the order in which they stand are no coincidence.
 _SHORTEST_SCAN = 8
 
@@ -73,13 +76,14 @@ class ParquetReader:
         rows = [rows for shard in shards for rows in shard.group_rows]
         self.groups: NDArray[np.int64] = np.cumsum([0, *rows], dtype=np.int64)
         self._held = _Held(held_bytes)
+        self._num_gone = 0
 
     def __len__(self) -> int:
         return int(self.groups[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the images held."""
-        return {**self.__dict__, "_held": _Held(self._held.limit)}
+        return {**self.__dict__, "_held": _Held(self._held.limit), "_num_gone": 0}
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
         """Read some images, in this order; see :meth:`inq_ray.data.encoded_set.Reader.read`.
@@ -97,6 +101,10 @@ class ParquetReader:
             found.update((sample, images.pop(sample)) for sample in wanted[group])
             if not is_scan:
                 self._held.put(group, images)
+        self._num_gone += sum(len(encoded.data or b"") for encoded in found.values())
+        if self._num_gone > _TRIM_BYTES:
+            self._num_gone = 0
+            _trim()
         return [found[sample] for sample in samples.tolist()]
 
     def _images(self, wanted: dict[int, list[int]]) -> Iterator[tuple[int, _Images]]:
@@ -135,6 +143,13 @@ class ParquetReader:
         if not 0 <= label < self._num_classes:
             return Encoded(name, None, -1, f"label {label} is none of 0 to {self._num_classes - 1}")
         return Encoded(name, data, label)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system (glibc): images that come and go leave holes in its heap, which grows."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class _Begun(NamedTuple):
