@@ -15,11 +15,13 @@ from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.build import check
+from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.command_line import Command, parse
 from inq_ray.training.console import Console
 from inq_ray.training.paths import with_absolute_paths
 from inq_ray.training.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
+from inq_ray.training.start import look
 
 
 def main(arguments: list[str]) -> int:
@@ -46,21 +48,30 @@ def execute(command: Command) -> int:
     console = Console(config)
     check_fits_here(config.cluster)
     if command.evaluate:
-        check(config, evaluate=True)
-        accuracy = evaluate(config, verbose=command.verbose)
+        source, _ = check(config, evaluate=True)
+        accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=command.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
-    RunFolder.planned(config).check_free(config.output.overwrite)
+    RunFolder.planned(config).check_usable()
     check_trackers(config.output.track)
     source, model = check(config)
+    fingerprint = source.info.fingerprint
+    decision = look(config, fingerprint=fingerprint)
+    for note in source.notes:
+        console.say(note)
     if command.dry_run:
         bits = None if config.plain else config.quantization.weight_bits
         layers = describe(model, bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
+    if isinstance(decision, Finished):
+        console.say(decision.line)
+        return 0
     try:
         console.start()
-        summary = quantize(config, console, verbose=command.verbose)
+        if isinstance(decision, Resume):
+            console.say("\n".join(decision.notes))
+        summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=command.verbose)
     finally:
         console.close()
     console.show_summary(summary, str(RunFolder.planned(config).path))

@@ -17,7 +17,7 @@ def work(arguments: dict[str, Any]) -> None:
     """The training function of a :class:`ray.train.torch.TorchTrainer`.
 
     Args:
-        arguments: "config" (JSON), "mailbox" (actor handle), "evaluate" (bool).
+        arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
@@ -27,6 +27,7 @@ def work(arguments: dict[str, Any]) -> None:
     else:
         reporter = SilentReporter()
     if arguments["evaluate"]:
-        reporter.report(evaluate_only(config, device=device))
+        reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
     else:
-        run(config, device=device, reporter=reporter, folder=RunFolder.planned(config))
+        folder = RunFolder.planned(config)
+        run(config, device=device, reporter=reporter, folder=folder, fingerprint=arguments["fingerprint"])

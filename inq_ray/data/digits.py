@@ -58,6 +58,11 @@ class DigitsSource:
             ).hexdigest(),
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def split(self, split: Split) -> ImageSet:
         """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""
         return self._sets[split]

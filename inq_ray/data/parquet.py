@@ -83,6 +83,11 @@ class ParquetSource:
             is_streamed=not fits,
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test".
 

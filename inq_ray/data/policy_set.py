@@ -28,6 +28,11 @@ class PolicySource:
         """The source's."""
         return self.source.info
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.source.notes
+
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test"."""
         return PolicySet(self.source.split(split), self.policy, self.info.mean)

@@ -1,5 +1,6 @@
 """A name, a path or an address -> data to train and test on."""
 
+import platform
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +18,17 @@ class Source(Protocol):
 
     Attributes:
         info: Facts, known without decoding.
+        notes: What users should know of the data, a line each.
     """
 
     @property
     def info(self) -> SourceInfo:
         """Facts, known without decoding."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users should know of the data, a line each."""
         ...
 
     def split(self, split: Split) -> Images:
@@ -34,7 +41,12 @@ class Source(Protocol):
 
 
 def open_source(
-    data: str, *, preset: Preset | None = None, policy: Policy | None = None, index_folder: Path | None = None
+    data: str,
+    *,
+    preset: Preset | None = None,
+    policy: Policy | None = None,
+    index_folder: Path | None = None,
+    fingerprint: str | None = None,
 ) -> Source:
     """Open data without decoding them.
 
@@ -46,15 +58,21 @@ def open_source(
         preset: How the network wants to see images; plays no part for small images of one size, kept in memory.
         policy: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
+        fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: There is no such data, or it is not of this layout; one line that names what is wrong.
+        ValueError: There is no such data, or it is not of this layout, or other data than those of the fingerprint; one
+            line that names what is wrong.
     """
     preset, policy = preset or Preset(), policy or Policy()
-    source = _open(data, preset, policy, index_folder)
+    source = _open(data, preset, policy, index_folder, fingerprint)
+    if fingerprint not in (None, source.info.fingerprint):
+        raise ValueError(
+            f"{data} holds other data on {platform.node()} than where the run was started: every node must see the same"
+        )
     if source.info.is_streamed or (policy.auto_augment == "none" and policy.random_erasing == 0):
         return source
     from inq_ray.data.policy_set import PolicySource
@@ -62,7 +80,7 @@ def open_source(
     return PolicySource(source, policy)
 
 
-def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None) -> Source:
+def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None, fingerprint: str | None) -> Source:
     if data == "digits":
         from inq_ray.data.digits import DigitsSource
 
@@ -73,5 +91,5 @@ def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None) 
     from inq_ray.data.parquet import ParquetSource
 
     if "*" not in data and is_image_folder(location := locate(data)):
-        return FolderSource(location, preset, policy, index_folder)
+        return FolderSource(location, preset, policy, index_folder, fingerprint=fingerprint)
     return ParquetSource(data, preset, policy)

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.group_order import fitting_workers, holdout_groups
+from inq_ray.data.image_set import Images, SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order import holdout
 from inq_ray.data.preset import Interpolation, Policy, Preset
@@ -44,21 +45,24 @@ class Task:
     to_input: ModelInput
 
 
-def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = False) -> Task:
+def build_task(
+    config: RunConfig, device: torch.device, *, evaluate: bool = False, fingerprint: str | None = None
+) -> Task:
     """Opens the data, makes the network and loads its weights.
 
     Args:
         config: the configuration.
         device: where the network goes.
         evaluate: nothing will be trained: only the images to validate on are looked at, ``train_indices`` is empty.
+        fingerprint: what the data must be: those with which the driver began.
 
     Raises:
         ValueError: data, network or weights are not there or do not fit; one line.
     """
-    source = open_data(config)
+    source = open_data(config, fingerprint)
     if config.data.holdout:
         train = validation = source.split("train")
-        train_indices, validation_indices = split_holdout(config, source.info)
+        train_indices, validation_indices = split_holdout(config, train)
     else:
         validation = source.split("test")
         train = validation if evaluate else source.split("train")
@@ -71,7 +75,7 @@ def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = Fals
         info=source.info,
         loader=Loader(
             {"train": train, "validation": validation},
-            num_workers=num_loader_workers(config, source.info),
+            num_workers=num_loader_workers(config, source.info, train),
             pin_memory=device.type == "cuda",
         ),
         train_indices=train_indices,
@@ -85,11 +89,11 @@ def build_task(config: RunConfig, device: torch.device, *, evaluate: bool = Fals
     )
 
 
-def open_data(config: RunConfig) -> Source:
+def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     """The data, as the network wants to see them.
 
     Raises:
-        ValueError: they are not there, or not of a known layout.
+        ValueError: they are not there, or not of a known layout, or others than those of the fingerprint.
     """
     data = config.data
     is_auto = data.interpolation == "auto"
@@ -109,14 +113,18 @@ def open_data(config: RunConfig) -> Source:
         ),
         policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
+        fingerprint=fingerprint,
     )
 
 
-def num_loader_workers(config: RunConfig, info: SourceInfo) -> int:
+def num_loader_workers(config: RunConfig, info: SourceInfo, train: Images) -> int:
     """Processes of each rank that read images; memory is read by the rank itself."""
     if config.data.loader_workers is not None:
         return config.data.loader_workers
-    return config.cluster.cpus_per_worker if info.is_streamed else 0
+    num_cpus = config.cluster.cpus_per_worker
+    if not info.is_streamed:
+        return 0
+    return num_cpus if train.groups is None else fitting_workers(num_cpus)
 
 
 def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
@@ -141,17 +149,16 @@ def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
     return model
 
 
-def split_holdout(config: RunConfig, info: SourceInfo) -> tuple[Tensor, Tensor]:
+def split_holdout(config: RunConfig, train: Images) -> tuple[Tensor, Tensor]:
     """Indices (int64) of the training images that are trained on, and of those held out.
 
-    Raises:
-        ValueError: more are to be held out than there are.
+    Where images are read in groups, whole groups are held out but for a part of one: else every validation would read
+    nearly all of the set.
     """
-    if config.data.holdout >= info.num_train:
-        raise ValueError(
-            f"--holdout {config.data.holdout} leaves none of the {info.num_train} training images to train on"
-        )
-    return holdout(info.num_train, config.data.holdout, config.training.seed)
+    count, seed = config.data.holdout, config.training.seed
+    if train.groups is None:
+        return holdout(len(train), count, seed)
+    return holdout_groups(train.groups, count, seed)
 
 
 def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Module]:
@@ -199,9 +206,11 @@ def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:
 
 def _check_validation(config: RunConfig, info: SourceInfo) -> None:
     """There must be images to measure accuracy on."""
-    if config.data.holdout:
-        split_holdout(config, info)
-    elif info.num_test == 0:
+    if config.data.holdout >= max(1, info.num_train):
+        raise ValueError(
+            f"--holdout {config.data.holdout} leaves none of the {info.num_train} training images to train on"
+        )
+    if config.data.holdout == 0 and info.num_test == 0:
         raise ValueError(
             f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): "
             "add them, or hold some out of the training images by --holdout N"

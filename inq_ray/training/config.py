@@ -22,6 +22,7 @@ Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
 AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
+_EVERY = re.compile(r"[1-9][0-9]{0,8}[smh]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -209,8 +210,11 @@ class ClusterConfig:
     """Give each worker a GPU."""
     cpus_per_worker: int = 1
     """CPU cores, and threads, of a worker."""
+    max_failures: int = 3
+    """Times that a run goes on from its last checkpoint after a worker or a node was lost."""
 
     def __post_init__(self) -> None:
+        _check_at_least("--max-failures", self.max_failures, 0)
         _check_at_least("--num-workers", self.num_workers, 1)
         _check_at_least("--cpus-per-worker", self.cpus_per_worker, 1)
 
@@ -229,6 +233,14 @@ class OutputConfig:
     """Steps between printed lines of progress (also -p); by default a line a minute, or a live one on a terminal."""
     track: tuple[str, ...] = ()
     """Where metrics go beside the run's folder: tensorboard, mlflow, wandb."""
+    checkpoint_every: str = "10m"
+    """Time (30s, 10m, 2h) or steps (500) between checkpoints; there is one at each stage's two ends in any case."""
+    checkpoint_path: str | None = None
+    """Folder or address (s3://bucket/runs) for checkpoints; by default the run's own folder."""
+    keep_checkpoints: int = 2
+    """Checkpoints to keep beside those of each stage's end and the best one."""
+    resume: str = "auto"
+    """auto goes on with an unfinished run of the same name, never does not, a path goes on from that checkpoint."""
 
     def __post_init__(self) -> None:
         if self.name is not None and not _NAME.fullmatch(self.name):
@@ -239,6 +251,12 @@ class OutputConfig:
         if "://" in self.storage_path:
             raise ValueError(
                 f"--storage-path must be a folder that every node sees, got the address {self.storage_path!r}"
+            )
+        _check_at_least("--keep-checkpoints", self.keep_checkpoints, 1)
+        if not _EVERY.fullmatch(self.checkpoint_every):
+            raise ValueError(
+                f"--checkpoint-every must be a time such as 30s, 10m or 2h, or a number of steps, got "
+                f"{self.checkpoint_every!r}"
             )
         if self.print_freq is not None:
             _check_at_least("--print-freq", self.print_freq, 1)

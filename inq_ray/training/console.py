@@ -18,7 +18,7 @@ from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.bottleneck import Spent
 from inq_ray.training.config import RunConfig
 from inq_ray.training.plan import Plan
-from inq_ray.training.reporter import Event, Progress, Row, Started
+from inq_ray.training.reporter import Event, Note, Progress, Row, Started
 
 _PLAIN_WIDTH = 120
 
@@ -44,6 +44,8 @@ class Console:
             self.say(_started(event))
         elif isinstance(event, Row):
             self.say(self._row(event))
+        elif isinstance(event, Note):
+            self.say(event.text)
         elif isinstance(event, Progress):
             self._show_progress(event)
 

@@ -13,6 +13,9 @@ from inq_ray.data.loader import steps_per_epoch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import RunConfig
 
+# Enough to keep a CPU busy, and no more than it does in seconds.
+_TIMED_IMAGES = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPhase:
@@ -93,14 +96,15 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
 
 
 def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> float | None:
-    """Times one worker's share of a step, with one worker's threads; the second of two counts."""
+    """Times one worker's share of a step, with one worker's threads, on CPUs a part of it; the second of two counts."""
     if config.cluster.use_gpu and not torch.cuda.is_available():
         return None  # the GPUs are on other machines
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     share = -(-config.training.batch_size // config.cluster.num_workers // config.training.accumulate)
-    images = torch.rand(share, info.channels, info.height, info.width, device=device)
+    num_images = share if config.cluster.use_gpu else min(share, _TIMED_IMAGES)
+    images = torch.rand(num_images, info.channels, info.height, info.width, device=device)
     images = images.contiguous(memory_format=memory_format)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(min(config.cluster.cpus_per_worker, os.cpu_count() or 1))
@@ -113,4 +117,4 @@ def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> 
         seconds = time.perf_counter() - began
     torch.set_num_threads(num_threads)
     model.zero_grad(set_to_none=True)
-    return seconds * config.training.accumulate
+    return seconds * config.training.accumulate * share / num_images

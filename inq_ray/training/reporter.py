@@ -79,7 +79,14 @@ class Row:
     num_bad_images: int = 0
 
 
-Event = Started | Progress | Row | Accuracy
+@dataclass(frozen=True)
+class Note:
+    """A line that a person should see, such as where a run goes on."""
+
+    text: str
+
+
+Event = Started | Progress | Row | Note | Accuracy
 
 
 class Reporter(Protocol):

@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from inq_ray import __version__
 from inq_ray.core.sgd import SGD
 from inq_ray.data.batch_mix import BatchMix
+from inq_ray.data.image_set import BadImage
 from inq_ray.data.loader import eval_requests, steps_per_epoch
 from inq_ray.distributed.digest import check_replicas, state_tensors
-from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.distributed.replica import broadcast_tensors, rank, sum_counts, world_size
 from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
@@ -28,19 +29,29 @@ from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.bottleneck import Spent
 from inq_ray.training.build import Task, build_task
+from inq_ray.training.checkpoint.keeper import Checkpoints
+from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
 from inq_ray.training.evaluate import evaluate
 from inq_ray.training.loop import DivergedError, EpochResult, EpochState, Trainer
 from inq_ray.training.lr_schedule import lr_factor
 from inq_ray.training.progress import Phase, ProgressTeller
-from inq_ray.training.reporter import Reporter, Row, Started
+from inq_ray.training.reporter import Note, Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.summary import summarize
 from inq_ray.training.wrapping import wrap
 
 
-def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: RunFolder) -> dict[str, Any]:
+def run(
+    config: RunConfig,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+    folder: RunFolder,
+    fingerprint: str | None = None,
+) -> dict[str, Any]:
     """Trains and quantizes; every rank calls it, rank 0 reports and writes.
 
     Args:
@@ -48,6 +59,7 @@ def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: 
         device: of this rank.
         reporter: takes rank 0's events.
         folder: of the run, made before.
+        fingerprint: what the data must be, where that is known.
 
     Returns:
         The summary, the same on every rank but for times.
@@ -59,13 +71,13 @@ def run(config: RunConfig, *, device: torch.device, reporter: Reporter, folder: 
         VerificationError: the written files are not what they should be.
     """
     set_deterministic()
-    return Run(config, device, reporter, folder).execute()
+    return Run(config, device, reporter, folder, fingerprint).execute()
 
 
-def evaluate_only(config: RunConfig, *, device: torch.device) -> Accuracy:
+def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
     """Accuracy of the network as it is; every rank calls it."""
     set_deterministic()
-    task = build_task(config, device, evaluate=True)
+    task = build_task(config, device, evaluate=True, fingerprint=fingerprint)
     broadcast_tensors(task.model.state_dict())
     return _validate(task, config, BadImages(config.data.skip_bad_images))
 
@@ -81,11 +93,18 @@ def set_deterministic() -> None:
 class Run:
     """State of a run on one rank: the network, where it is, and the rows so far."""
 
-    def __init__(self, config: RunConfig, device: torch.device, reporter: Reporter, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        reporter: Reporter,
+        folder: RunFolder,
+        fingerprint: str | None = None,
+    ) -> None:
         self.config = config
         self.reporter = reporter
         self.folder = folder
-        self.task = build_task(config, device)
+        self.task = build_task(config, device, fingerprint=fingerprint)
         self.rows: list[Row] = []
         self.began = time.perf_counter()
         self.epochs_done = 0
@@ -96,63 +115,176 @@ class Run:
             precision = "bf16" if device.type == "cuda" else "float32"
         self.precision = precision
         self.teller = ProgressTeller(config, reporter)
+        self.checkpoints = Checkpoints(config, self.task.info.fingerprint, lambda text: reporter.report(Note(text)))
+        self.start: Snapshot | None = None
+        self._is_due = False
 
     def execute(self) -> dict[str, Any]:
-        """The whole run; returns the summary."""
+        """The whole run, from its last checkpoint where there is one; returns the summary."""
         config = self.config
+        self.start = self.checkpoints.load()
         # The first thing that ranks agree on: from here on rank 0's network is everybody's.
         broadcast_tensors(self.task.model.state_dict())
         groups = param_groups(
             self.task.model, None if config.plain else config.quantization.weight_bits, skip=config.quantization.skip
         )
         self._report_start(groups)
-        if config.network.weights is not None:
+        if self.start is not None:
+            self._remember(history_of(self.start))
+        elif config.network.weights is not None:
             self._validate(stage=0, portion=0.0)
-        if config.float_epochs:
+        if config.float_epochs and self._starts_at(0):
             self._train_float(config.float_epochs)
         scheduler = None if config.plain else self._run_stages(groups)
         return self._finish(scheduler)
+
+    def _remember(self, history: History) -> None:
+        """Goes on with the metrics of the run so far."""
+        self.rows = list(history.rows)
+        self.epochs_done = history.epochs_done
+        self.began = time.perf_counter() - history.seconds
+        self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
+        for row in self.rows:
+            self.spent += Spent(
+                seconds=row.train_seconds or 0.0,
+                data_seconds=row.data_seconds or 0.0,
+                network_seconds=row.network_seconds or 0.0,
+            )
+            self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
+        if rank() == 0:
+            self.folder.rewrite(self.rows)
+
+    def _starts_at(self, stage: int) -> bool:
+        """Whether there is anything to do in a stage."""
+        return self.start is None or stage >= self.start.place.stage
+
+    def _place_in(self, stage: int) -> Place | None:
+        """Where the run goes on within a stage; None = at its beginning."""
+        if self.start is None or self.start.place.stage != stage:
+            return None
+        return self.start.place
 
     def _train_float(self, epochs: int) -> None:
         training = self.config.training
         lr = training.lr if self.config.plain else training.float_lr
         optimizer = SGD(self.task.model.parameters(), lr=lr, **self._sgd_options())
-        trainer = self._trainer(optimizer, self._lr_scheduler(optimizer, epochs))
-        self._train(trainer, epochs, stage=0, portion=0.0)
+        if self._place_in(0) is not None:
+            assert self.start is not None
+            restore(self.start, Parts(model=self.task.model, optimizer=optimizer))
+        self._train(optimizer, None, epochs, stage=0, portion=0.0)
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
-        config = self.config
+        config, model = self.config, self.task.model
         optimizer = SGD(groups, lr=config.training.lr, **self._sgd_options())
         portions = config.quantization.iterative_steps
         inq = INQScheduler(optimizer, portions, config.quantization.strategy, config.training.seed)
+        if self.start is not None and self.start.place.stage > 0:
+            restore(self.start, Parts(model=model, optimizer=optimizer, inq=inq))
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
-            broadcast_tensors(dict(self.task.model.named_buffers()))
-            inq.step()
-            lr_scheduler = self._lr_scheduler(optimizer, epochs)
-            self._validate(stage=stage, portion=portion)
+            if not self._starts_at(stage):
+                continue
+            if self._place_in(stage) is None:
+                broadcast_tensors(dict(model.named_buffers()))
+                inq.step()
+                row = self._validate(stage=stage, portion=portion)
+                parts = Parts(model=model, optimizer=optimizer, inq=inq)
+                self._save(parts, Place(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
             self._stop_gradients_of_frozen(inq)
-            if not any(param.requires_grad for param in self.task.model.parameters()):
-                continue  # no bias, no normalization: nothing is left to train
-            self._train(self._trainer(optimizer, lr_scheduler), epochs, stage=stage, portion=portion)
-            self._check_replicas(inq)
+            if any(param.requires_grad for param in model.parameters()):
+                self._train(optimizer, inq, epochs, stage=stage, portion=portion)
         return inq
 
-    def _train(self, trainer: Trainer, epochs: int, *, stage: int, portion: float) -> None:
-        for epoch in range(1, epochs + 1):
-            lr = trainer.optimizer.param_groups[0]["lr"]
+    def _train(self, optimizer: SGD, inq: INQScheduler | None, epochs: int, *, stage: int, portion: float) -> None:
+        """Trains the epochs of a phase, or those that are left of them."""
+        place = self._place_in(stage) or Place(stage=stage, epoch=0, step=0)
+        if place.epoch >= epochs:
+            return
+        lr_scheduler = self._lr_scheduler(optimizer, epochs)
+        trainer = self._trainer(optimizer, lr_scheduler)
+        trainer.settle()
+        state = self._restore_phase(trainer, inq, place)
+        for epoch in range(place.epoch + 1, epochs + 1):
+            lr = lr_scheduler.base_lrs[0] * lr_scheduler.lr_lambdas[0]((epoch - 1) * trainer.num_steps)
             phase = Phase(stage=stage, portion=portion, epoch=epoch, epochs=epochs, steps=trainer.num_steps)
-            result = trainer.train_epoch(self.epochs_done, functools.partial(self._on_step, phase))
+            on_step = functools.partial(self._on_step, trainer, inq, phase)
+            result = trainer.train_epoch(self.epochs_done, on_step, state)
+            state = None
             self.epochs_done += 1
             self.spent += result.spent
             with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
                 row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
             self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
+            if epoch < epochs and self._is_due:
+                self._is_due = False
+                self._save(self._parts(trainer, inq), Place(stage=stage, epoch=epoch, step=0), top1=row.top1)
         if trainer.ema is not None:
             trainer.ema.store()
+        self._check_replicas(inq)
+        parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq)
+        end = Place(stage=stage, epoch=epochs, step=0)
+        self._save(parts, end, is_stage_end=True, top1=self.rows[-1].top1)
 
-    def _on_step(self, phase: Phase, state: EpochState) -> None:
+    def _restore_phase(self, trainer: Trainer, inq: INQScheduler | None, place: Place) -> EpochState | None:
+        """Puts the trainer where the run goes on; returns where its epoch does, None = at its beginning."""
+        if self.start is None or place != self.start.place or (place.epoch, place.step) == (0, 0):
+            return None
+        restore(self.start, self._parts(trainer, inq))
+        if place.step == 0:
+            return None
+        history = history_of(self.start)
+        return EpochState(
+            step=place.step,
+            sums=sums_of_rank(history.sums, rank(), world_size()).to(self.task.to_input.device),
+            seconds=history.epoch_seconds,
+            data_seconds=history.data_seconds,
+        )
+
+    def _on_step(self, trainer: Trainer, inq: INQScheduler | None, phase: Phase, state: EpochState) -> None:
         if rank() == 0:
             self.teller.tell(phase, self.epochs_done, state)
+        if not self.checkpoints.clock.is_due():
+            return
+        if state.step == phase.steps:
+            self._is_due = True  # after the epoch's validation
+            return
+        place = Place(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
+        self._save(self._parts(trainer, inq), place, state=state)
+
+    def _parts(self, trainer: Trainer, inq: INQScheduler | None) -> Parts:
+        return Parts(
+            model=self.task.model,
+            optimizer=trainer.optimizer,
+            inq=inq,
+            lr_scheduler=trainer.scheduler,
+            scaler=trainer.scaler,
+            ema=trainer.ema,
+        )
+
+    def _save(
+        self,
+        parts: Parts,
+        place: Place,
+        *,
+        state: EpochState | None = None,
+        is_stage_end: bool = False,
+        top1: float | None = None,
+    ) -> None:
+        """Takes a checkpoint; every rank calls it, rank 0 writes."""
+        self.bad_images.agree()
+        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
+        if state is not None:
+            sums[rank()] = state.sums.cpu()
+            sums = sum_counts(sums)
+        history = History(
+            epochs_done=self.epochs_done,
+            rows=tuple(self.rows),
+            bad_images=self.bad_images.reasons,
+            sums=sums,
+            epoch_seconds=state.seconds if state else 0.0,
+            data_seconds=state.data_seconds if state else 0.0,
+            seconds=time.perf_counter() - self.began,
+        )
+        self.checkpoints.save(parts, history, place, is_stage_end=is_stage_end, top1=top1)
 
     def _trainer(self, optimizer: SGD, lr_scheduler: LambdaLR) -> Trainer:
         training, device = self.config.training, self.task.to_input.device
@@ -253,6 +385,7 @@ class Run:
     def _finish(self, inq: INQScheduler | None) -> dict[str, Any]:
         """Writes the result, reads it back, and proves it; summary.json comes last."""
         digest = self._check_replicas(inq)
+        self.checkpoints.close()
         summary = {**summarize(self.config, self.rows), "digest": digest, "world_size": world_size()}
         if rank() != 0:
             return summary

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class RunFolder:
             ValueError: a run of that name exists, or the folder cannot be made.
         """
         folder = cls.planned(config)
+        folder.check_usable()
         folder.check_free(config.output.overwrite)
         # What was said of an earlier run is not said of this one: the file alone shall never delete a run.
         saved = config.replace(output={"overwrite": False})
@@ -84,14 +86,22 @@ class RunFolder:
         return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name)
 
     def check_free(self, overwrite: bool) -> None:
-        """Refuses a name that is taken, and a place that cannot be written to; makes nothing.
+        """Refuses a name that is taken; makes nothing.
 
         Raises:
-            ValueError: the name is taken and not to be overwritten, or the folder of runs is none or not writable.
+            ValueError: the name is taken and not to be overwritten.
+        """
+        if os.path.lexists(self.path) and not overwrite:
+            raise ValueError(self.taken())
+
+    def check_usable(self) -> None:
+        """Refuses a name that something else has than a run, and a place that cannot be written to; makes nothing.
+
+        Raises:
+            ValueError: what is there is no run, or the folder of runs is none or not writable.
         """
         try:
-            taken = os.path.lexists(self.path)
-            if taken and not (overwrite and self.config.is_file() and not self.path.is_symlink()):
+            if os.path.lexists(self.path) and (not self.config.is_file() or self.path.is_symlink()):
                 raise ValueError(self.taken())
             above = next(folder for folder in self.path.parents if os.path.lexists(folder))
         except OSError as error:
@@ -119,6 +129,13 @@ class RunFolder:
             if is_new:
                 writer.writeheader()
             writer.writerow(values)
+
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """Begins both metrics files anew with these lines: those of a run that goes on from a checkpoint."""
+        self.metrics_jsonl.unlink(missing_ok=True)
+        self.metrics_csv.unlink(missing_ok=True)
+        for row in rows:
+            self.append(row)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, the last file of a run."""

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import shutil
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inq_ray.distributed.replica import world_size
+
+_SETTLING_PASSES = 2
 
 
 def wrap(
@@ -58,6 +61,28 @@ def wrap(
     return DistributedDataParallel(
         inner, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
+
+
+def settle(model: nn.Module, step: Callable[[], None]) -> None:
+    """Lets DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
+
+    DDP sums gradients in buckets, which it arranges anew after the first backward pass. With more than two ranks the
+    order of a sum follows an element's place in its bucket, so a run that was stopped and goes on would differ from one
+    that was not. Two passes whose gradients are dropped settle it; buffers are left as they were.
+
+    Args:
+        model: as `wrap` returns it; every rank calls it.
+        step: a forward and a backward pass, of any images, and nothing else.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng():
+        for _ in range(_SETTLING_PASSES):
+            step()
+            model.zero_grad(set_to_none=True)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
 
 
 def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> None:  # noqa: A002

@@ -60,7 +60,8 @@ def tiny_config(storage: Path, name: str = "tiny", **sections: dict[str, Any]) -
 def run_here(config: RunConfig) -> Finished:
     """Runs in this process, which may be a rank of several; rank 0 makes the folder."""
     folder = RunFolder.planned(config)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if is_first and not folder.config.is_file():
         RunFolder.create(config)
     told = Recorder()
     return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder), told)

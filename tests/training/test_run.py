@@ -52,7 +52,8 @@ def accuracy_of(weights: Path) -> Accuracy:
 def test_the_files_of_a_run(finished: Finished) -> None:
     names = {path.name for path in finished.folder.path.iterdir()}
     assert names == {
-        "config.json", "metrics.jsonl", "metrics.csv", "model.safetensors", "codes.safetensors", "summary.json"
+        "config.json", "metrics.jsonl", "metrics.csv", "model.safetensors", "codes.safetensors", "summary.json",
+        "checkpoints",
     }  # fmt: skip
     assert read_summary(finished.folder) == json.loads(json.dumps(finished.summary))
     newest = max(finished.folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -268,15 +269,15 @@ def test_a_network_that_ends_as_no_numbers_is_no_result(tmp_path: Path) -> None:
 
 def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
     """A run in which one rank's tensor moves by itself while stage 1 is re-trained."""
-    train = Run._train
+    check = Run._check_replicas
 
-    def train_with_a_fault(self: Run, trainer: Any, epochs: int, *, stage: int, portion: float) -> None:
-        train(self, trainer, epochs, stage=stage, portion=portion)
-        if stage == 1 and torch.distributed.get_rank() == faulty:
+    def check_after_a_fault(self: Run, inq: INQScheduler | None) -> str:
+        if inq is not None and inq.stage == 1 and torch.distributed.get_rank() == faulty:
             with torch.no_grad():
                 self.task.model.state_dict()[name][0] += 1
+        return check(self, inq)
 
-    Run._train = train_with_a_fault  # type: ignore[method-assign]  # in this rank's process alone
+    Run._check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary
 
 

@@ -86,7 +86,7 @@ def test_a_storage_path_that_is_a_file_is_named(tmp_path: Path, below: str) -> N
     config = configured(tmp_path / below)
     for attempt in (
         lambda: RunFolder.create(config),
-        lambda: RunFolder.planned(config).check_free(overwrite=False),
+        lambda: RunFolder.planned(config).check_usable(),
     ):
         with pytest.raises(ValueError, match=f"--storage-path {tmp_path / below}: .*{tmp_path / 'file'} is no folder"):
             attempt()
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_made(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
     with pytest.raises(ValueError, match=f"--storage-path {tmp_path / 'runs'}: {tmp_path} cannot be written to"):
-        RunFolder.planned(configured(tmp_path / "runs")).check_free(overwrite=False)
+        RunFolder.planned(configured(tmp_path / "runs")).check_usable()
 
 
 def test_a_failing_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

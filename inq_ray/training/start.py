@@ -1,0 +1,67 @@
+"""What a start of a run finds: nothing, a run to go on with, a finished one, or one that is not to be touched."""
+
+from inq_ray.training.checkpoint.keeper import store_of
+from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.resume import (
+    AUTO,
+    NEVER,
+    NOTHING,
+    Decision,
+    Refuse,
+    Standing,
+    Start,
+    decide,
+    look_at,
+)
+from inq_ray.training.config import RunConfig
+from inq_ray.training.run_folder import RunFolder
+
+
+def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
+    """Decides whether a run starts, goes on, or is finished; reads, and writes nothing.
+
+    Args:
+        config: with a name.
+        fingerprint: of the data.
+
+    Raises:
+        ValueError: it is not to be started; one line with what to do.
+    """
+    folder = RunFolder.planned(config)
+    folder.check_usable()
+    mode = config.output.resume
+    chosen = None if mode in (AUTO, NEVER) else look_at(mode)
+    decision = decide(mode, _standing(folder, config), config, chosen=chosen, fingerprint=fingerprint)
+    if isinstance(decision, Refuse):
+        raise ValueError(decision.line)
+    return decision
+
+
+def prepare(config: RunConfig, decision: Decision) -> RunFolder:
+    """Makes the folder of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
+
+    Raises:
+        ValueError: the folder cannot be made.
+    """
+    folder = RunFolder.planned(config)
+    if isinstance(decision, Start):
+        folder = RunFolder.create(config)
+        store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
+    elif not folder.config.is_file():
+        folder = RunFolder.create(config)  # --resume PATH, under a new name
+    return folder
+
+
+def _standing(folder: RunFolder, config: RunConfig) -> Standing:
+    """What there is of the run."""
+    assert config.output.name is not None
+    if not folder.config.is_file():
+        return Standing(name=config.output.name)
+    is_finished = folder.summary.is_file()
+    found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()
+    return Standing(
+        name=config.output.name,
+        config=RunConfig.from_file(str(folder.config)),
+        is_finished=is_finished,
+        found=found,
+    )

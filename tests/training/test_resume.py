@@ -1,0 +1,128 @@
+"""A run that is stopped anywhere and started again ends with the bits, and the metrics, of one that was not."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inq_ray.training.config import RunConfig
+from inq_ray.training.loop import EpochState
+from inq_ray.training.progress import Phase
+from inq_ray.training.reporter import Note
+from inq_ray.training.run import Run
+from inq_ray.training.run_folder import RunFolder
+from tests.ranks import run_ranks
+from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
+
+pytestmark = needs_digits
+
+# Of a row, what a watch says.
+TIMES = ("validation_seconds", "train_seconds", "data_seconds", "network_seconds", "images_per_second")
+
+
+class StoppedError(Exception):
+    """The run ends here."""
+
+
+def configured(storage: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
+    """Six steps an epoch, two epochs a phase, a checkpoint after every second step."""
+    training: dict[str, Any] = {"batch_size": 200, "float_epochs": 2, "epochs": 2, **sections.pop("training", {})}
+    config = tiny_config(storage, name, training=training, **sections)
+    return config.replace(output={"checkpoint_every": "2"})
+
+
+def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[str, list[str]]:
+    """Runs, and is stopped at these (stage, epoch, step), one start after the other; returns digest and notes."""
+    on_step = Run._on_step
+    told: list[str] = []
+    for stop in [*stops, None]:
+
+        def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState, stop: Any = stop) -> None:
+            on_step(self, trainer, inq, phase, state)
+            self.checkpoints.close()  # what is being written gets done, so that tests know from where a run goes on
+            if (phase.stage, phase.epoch, state.step) == stop:
+                raise StoppedError
+
+        Run._on_step = stop_there  # type: ignore[method-assign]
+        try:
+            finished = run_here(config)
+        except StoppedError:
+            continue
+        finally:
+            Run._on_step = on_step  # type: ignore[method-assign]
+        told = [event.text for event in finished.told.events if isinstance(event, Note)]
+        return finished.summary["digest"], told
+    raise AssertionError("it was never run to its end")
+
+
+def rows(config: RunConfig) -> list[dict[str, str]]:
+    with RunFolder.planned(config).metrics_csv.open() as table:
+        return [{name: row[name] for name in row if name not in TIMES} for row in csv.DictReader(table)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_same_bits(size: int, tmp_path: Path) -> None:
+    stops = [(0, 1, 3), (0, 2, 6), (1, 1, 1), (1, 2, 4), (2, 1, 6), (2, 2, 5)]
+    options: dict[str, Any] = {"training": {"ema_decay": 0.9, "momentum": 0.8}} if size == 3 else {}
+    calm, stopped = (configured(tmp_path, name, **options) for name in ("calm", "stopped"))
+    expected = run_ranks(run_in_parts, size, calm, [])
+    found = run_ranks(run_in_parts, size, stopped, stops)
+    assert {digest for digest, _ in found} == {expected[0][0]}
+    assert found[0][1] == ["going on from checkpoint-02-0001-00000004"]
+    assert rows(stopped) == rows(calm)
+    ours, theirs = (read_summary(RunFolder.planned(config)) for config in (stopped, calm))
+    for name in ("float_top1", "stages", "top1", "digest", "verification"):
+        assert ours[name] == theirs[name], name
+
+
+def test_a_run_whose_last_checkpoint_is_its_end_only_writes_its_result(tmp_path: Path) -> None:
+    config = configured(tmp_path, "ended")
+    digest, _ = run_in_parts(config, [])
+    folder = RunFolder.planned(config)
+    folder.summary.unlink()
+    (folder.result / "model.safetensors").unlink()
+    again, notes = run_in_parts(config, [])
+    assert again == digest
+    assert notes == ["going on from checkpoint-02-0002-00000000"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    config = configured(tmp_path, "damaged")
+    calm, _ = run_in_parts(config, [])
+    folder = RunFolder.planned(config)
+    folder.summary.unlink()
+    newest = max((folder.path / "checkpoints").iterdir())
+    for file in newest.glob("*.safetensors"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    digest, notes = run_in_parts(config, [])
+    assert digest == calm
+    assert newest.name in notes[0]
+    assert "damaged" in notes[0]
+    assert notes[1].startswith("going on from checkpoint-")
+    assert newest.name not in notes[1]
+
+
+def test_another_number_of_ranks_goes_on_too(tmp_path: Path) -> None:
+    config = configured(tmp_path, "fewer")
+    with pytest.raises(Exception, match="StoppedError"):
+        run_ranks(run_until, 2, config)
+    digest, notes = run_in_parts(config, [])
+    assert len(digest) == 64
+    assert notes == ["going on from checkpoint-01-0000-00000002"]
+    assert len(rows(config)) == 2 + 2 * 3
+
+
+def run_until(config: RunConfig) -> None:
+    on_step = Run._on_step
+
+    def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
+        on_step(self, trainer, inq, phase, state)
+        self.checkpoints.close()
+        if (phase.stage, phase.epoch, state.step) == (1, 1, 2):
+            raise StoppedError
+
+    Run._on_step = stop_there  # type: ignore[method-assign]
+    run_here(config)
