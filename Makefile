@@ -14,6 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 FINISHED := .venv/.finished
 PY := .venv/bin/python
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # An environment holds absolute paths: one that was made elsewhere counts as missing.
 ifneq ($(file <$(FINISHED)),$(CURDIR))
@@ -34,10 +35,12 @@ setup: $(FINISHED) ## make the environment .venv (the other targets do it by the
 demo: $(FINISHED) ## quantize a small network for handwritten digits on two Ray workers, in under a minute
 	@$(PY) jobs/quantize_imagenet.py $(ARGS)
 
-test: $(FINISHED) ## run the tests: first those without Ray, then those on a local Ray cluster
+test: $(FINISHED) ## run the tests: first the quick ones, then programs, servers and ranks, then those on a local Ray cluster
 	@failed=''
-	echo '== Tests without Ray'
-	$(PY) -m pytest -m 'not ray and not gpu' --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS) || failed="$$failed without-Ray"
+	echo '== Tests of parts'
+	$(PY) -m pytest -m 'not ray and not gpu and not system' $(PARALLEL) $(ARGS) || failed="$$failed parts"
+	echo "== Tests of programs, servers, ranks and whole runs (after $$SECONDS s)"
+	$(PY) -m pytest -m 'system and not ray and not gpu' $(PARALLEL) $(ARGS) || [ $$? -eq 5 ] || failed="$$failed system"
 	echo "== Tests on a local Ray cluster (after $$SECONDS s)"
 	$(PY) -m pytest -m 'ray and not gpu' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi

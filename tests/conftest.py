@@ -28,6 +28,10 @@ _THREADS = {"OMP_NUM_THREADS": "1"}
 # `python` and `ray` in a command, also in one submitted to the cluster, are those of this environment.
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
+# Tests with a fixture that starts a server, and modules of tests on several ranks, have the mark `system`.
+_SERVERS = frozenset({"gcs", "proxy", "s3", "s3_server"})
+_OF_RANKS = frozenset({"run_ranks", "rank_outcomes"})
+
 # Where a shell says which cluster to use: never a test's business.
 _FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
 
@@ -61,6 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name, raising=False)
     for name, value in {**_THREADS, **_session_settings(cache.name)}.items():
         patch.setenv(name, value)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and (
+            not _SERVERS.isdisjoint(item.fixturenames) or not _OF_RANKS.isdisjoint(vars(item.module))
+        ):
+            item.add_marker("system")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

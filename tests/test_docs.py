@@ -23,6 +23,8 @@ from tests.data.parquet import encode, random_images
 from tests.documents import Block, Document, commands
 from tests.s3 import serve_s3
 
+pytestmark = pytest.mark.system
+
 _SHELL = ("bash", "sh", "shell", "console")
 _TEXT = ("", "text", "json", "toml", "yaml", "csv", "diff", "make")
 

@@ -16,6 +16,8 @@ import pytest
 
 import inq_ray
 
+pytestmark = pytest.mark.system
+
 _ROOT = Path(inq_ray.__file__).parent
 
 

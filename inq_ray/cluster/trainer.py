@@ -171,12 +171,13 @@ def _failure(error: Exception) -> RunFailedError:
     if _is_out_of_memory(causes[rank]):
         line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
         return RunFailedError(line)
-    return WorkersLostError(line) if _is_lost(causes[rank]) else RunFailedError(line)
+    return WorkersLostError(line) if _is_lost(failures[rank], causes[rank]) else RunFailedError(line)
 
 
-def _is_lost(cause: BaseException) -> bool:
+def _is_lost(failure: Exception, cause: BaseException) -> bool:
     """Whether a process or its machine went away, and not the program that failed: another try may end well."""
-    return isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
+    is_silent = hasattr(failure, "health_check_failure")
+    return is_silent or isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
 
 
 def _is_out_of_memory(cause: BaseException) -> bool:

@@ -4,7 +4,6 @@ import platform
 from pathlib import Path
 from typing import Protocol
 
-from inq_ray.data.address import locate
 from inq_ray.data.image_set import Images, SourceInfo, Split
 from inq_ray.data.preset import Policy, Preset
 
@@ -87,6 +86,7 @@ def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None, 
         return DigitsSource()
     if not data:
         raise ValueError(f"no data given: pass 'digits', {_LAYOUTS}")
+    from inq_ray.data.address import locate
     from inq_ray.data.image_folder import FolderSource, is_image_folder
     from inq_ray.data.parquet import ParquetSource
 

@@ -18,6 +18,8 @@ from inq_ray.data.parquet_writer import Plan, find_shards, plan_folder, remove, 
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
+pytestmark = pytest.mark.system
+
 CLASSES = ("ant", "bee", "cat")
 SHARD_BYTES = 1500
 

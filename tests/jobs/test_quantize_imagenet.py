@@ -139,7 +139,7 @@ def test_a_run_that_exists_is_left_alone(more: list[str], job: Job) -> None:
     (folder / "model.safetensors").write_text("precious")
     status, out, err = job("--name", "mine", *more)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
-    assert "--name mine" in err
+    assert "run mine was made with --epochs 4 (now 3)" in err
     assert "another --name" in err
     assert "--overwrite" in err
     assert (folder / "model.safetensors").read_text() == "precious"

@@ -22,6 +22,8 @@ from inq_ray.training.reporter import Event, Started
 from tests.conftest import REPO
 from tests.tracking.rows import ROWS, SUMMARY
 
+pytestmark = pytest.mark.system
+
 CONFIG = default_recipe("digits_cnn", 5)
 STARTED = Started(
     arch="digits_cnn", num_parameters=2, num_quantized=1, num_train=3, num_validation=4, world_size=1, device="cpu",

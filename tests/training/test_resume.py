@@ -15,7 +15,7 @@ from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
 
-pytestmark = needs_digits
+pytestmark = [needs_digits, pytest.mark.system]
 
 # Of a row, what a watch says.
 TIMES = ("validation_seconds", "train_seconds", "data_seconds", "network_seconds", "images_per_second")

@@ -28,7 +28,7 @@ from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import Finished, needs_digits, read_summary, run_here, tiny_config
 from tests.training.toys import validation_batches
 
-pytestmark = needs_digits
+pytestmark = [needs_digits, pytest.mark.system]
 
 QUANTIZED = {"features.0.weight", "features.3.weight", "features.7.weight", "classifier.weight"}
 

@@ -16,6 +16,8 @@ from inq_ray.training import wrapping
 from inq_ray.training.wrapping import check_wrapping, wrap
 from tests.ranks import run_ranks
 
+pytestmark = pytest.mark.system
+
 CPU = torch.device("cpu")
 
 

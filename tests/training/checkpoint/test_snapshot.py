@@ -31,6 +31,8 @@ from tests.training.checkpoint.networks import (
     wrapped,
 )
 
+pytestmark = pytest.mark.system
+
 STAGES, STEPS = 3, 4
 
 

@@ -27,6 +27,8 @@ from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, re
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
 
+pytestmark = pytest.mark.system
+
 NUM_FLOATS = 50_000  # of a snapshot: 200 kB
 
 
