@@ -4,6 +4,8 @@ No generator has a state that would have to be saved, replayed or kept alike on 
 over versions of torch and numpy, machines and batch compositions.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,11 +26,17 @@ def counter_hash(purpose: str, seed: int, epoch: int, samples: NDArray[np.int64]
     Returns:
         uint64 [n], a function of (purpose, seed, epoch, sample) alone.
     """
+    state = np.uint64(_key(purpose, seed, epoch)) + (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
+    return _mix(state)
+
+
+@lru_cache(maxsize=64)
+def _key(purpose: str, seed: int, epoch: int) -> int:
+    """Where the stream of numbers begins; many samples ask for the same one."""
     key = 0
     for value in (*purpose.encode(), seed, epoch):
         key = _mix_integer((key ^ (value & _MASK)) + _GAMMA)
-    state = np.uint64(key) + (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
-    return _mix(state)
+    return key
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -11,6 +11,7 @@ from inq_ray.data.preset import Policy
 _NUM_TRIES = 10
 _NUM_WORDS = 2 * _NUM_TRIES + 3
 _STRIDE = 32
+_WORDS = np.arange(_NUM_WORDS)
 
 
 class Box(NamedTuple):
@@ -40,7 +41,7 @@ def draw_crop(height: int, width: int, policy: Policy, sample: int, seed: int, e
     Returns:
         The rectangle; whether it is mirrored left to right.
     """
-    bits = counter_hash("random_crop", seed, epoch, sample * _STRIDE + np.arange(_NUM_WORDS))
+    bits = counter_hash("random_crop", seed, epoch, sample * _STRIDE + _WORDS)
     uniform = ((bits >> np.uint64(11)) * 2.0**-53).tolist()  # in [0, 1), 53 bits
     top, left, mirror = uniform[2 * _NUM_TRIES :]
     crop_height, crop_width = _draw_size(height, width, policy, uniform)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from inq_ray.data.image_set import BadImage, Samples
 from inq_ray.data.image_transform import ImageTransform
@@ -85,7 +86,8 @@ class EncodedSet:
         size = self.transform.preset.train_size if augment is not None else self.transform.preset.crop_size
         # Pixels of one place side by side, as decoders write them and channels-last convolutions want them.
         pixels = [image.permute(1, 2, 0) for image in images]
-        stacked = torch.stack(pixels) if pixels else torch.empty(0, size, size, 3, dtype=torch.uint8)
+        # In a loader worker this writes into memory that the rank's process shares.
+        stacked: Tensor = default_collate(pixels) if pixels else torch.empty(0, size, size, 3, dtype=torch.uint8)
         return Samples(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), tuple(bad))
 
     def _pixels(self, encoded: Encoded, sample: int, augment: tuple[int, int] | None) -> Tensor:
