@@ -95,6 +95,13 @@ class Loader:
             **processes,
         )
 
+    def start(self) -> None:
+        """Starts the workers and waits until all are ready, so that no epoch is blamed for it; without any, nothing."""
+        split = next(iter(self.sets))
+        nothing = Request(split, 0, torch.empty(0, dtype=torch.int64), None)
+        for _ in self.batches([nothing] * self.num_workers):
+            pass
+
     def batches(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """Yield the batches of requests, in their order.
 

@@ -105,6 +105,7 @@ class Run:
         self.reporter = reporter
         self.folder = folder
         self.task = build_task(config, device, fingerprint=fingerprint)
+        self.task.loader.start()
         self.rows: list[Row] = []
         self.began = time.perf_counter()
         self.epochs_done = 0

@@ -157,6 +157,7 @@ class Moody:
 def test_loader_workers_change_nothing_and_live_on() -> None:
     images = image_set(40)
     loader = Loader({"train": images, "validation": images}, num_workers=2)
+    loader.start()
     options: dict[str, Any] = {"batch_size": 4, "rank": 1, "world_size": 2, "seed": 7}
     processes = set()
     for epoch in range(2):
