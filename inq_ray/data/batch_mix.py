@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from torch import Tensor
-from torchvision.transforms import v2
 
 from inq_ray.data.counter_hash import counter_hash
 from inq_ray.data.torch_generator import seeded
@@ -30,6 +29,8 @@ class BatchMix:
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if not (math.isfinite(alpha) and alpha >= 0):
                 raise ValueError(f"{name} must be 0 (off) or above, got {alpha}")
+        from torchvision.transforms import v2  # takes seconds, and most runs mix nothing
+
         transforms: list[v2.Transform] = []
         if mixup_alpha > 0:
             transforms.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
