@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from inq_ray.models.weight_files import is_weights_file
+from inq_ray.training.checkpoint.resume import AUTO, NEVER
 from inq_ray.training.config import RunConfig
 
 
@@ -13,16 +14,23 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     Raises:
         ValueError: a path's ~ stands for nobody's home; names the flag.
     """
-    data, weights = config.data.data, config.network.weights
+    data, weights, output = config.data.data, config.network.weights, config.output
+    checkpoints = output.checkpoint_path
     return config.replace(
-        data={"data": data if data in ("digits", "") or "://" in data else _absolute("--data", data)},
+        data={"data": data if data in ("digits", "") else _absolute("--data", data)},
         network={"weights": _absolute("--weights", weights) if weights and is_weights_file(weights) else weights},
-        output={"storage_path": _absolute("--storage-path", config.output.storage_path)},
+        output={
+            "storage_path": _absolute("--storage-path", output.storage_path),
+            "checkpoint_path": None if checkpoints is None else _absolute("--checkpoint-path", checkpoints),
+            "resume": output.resume if output.resume in (AUTO, NEVER) else _absolute("--resume", output.resume),
+        },
     )
 
 
 def _absolute(flag: str, path: str) -> str:
-    """The path from the root, with the home that ~ stands for."""
+    """The path from the root, with the home that ~ stands for; an address as it is."""
+    if "://" in path:
+        return path
     try:
         return os.path.abspath(Path(path).expanduser())
     except RuntimeError as error:

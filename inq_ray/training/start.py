@@ -56,6 +56,7 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     """What there is of the run."""
     assert config.output.name is not None
     if not folder.config.is_file():
+        store_of(config).places()  # a storage that does not answer is said now
         return Standing(name=config.output.name)
     is_finished = folder.summary.is_file()
     found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()

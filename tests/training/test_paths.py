@@ -11,7 +11,17 @@ def test_relative_paths_mean_the_folder_of_the_job(tmp_path: Path, monkeypatch: 
     home = with_absolute_paths(parse(["--data", "d", "--weights", "w.pth", "--storage-path", "s"]).run)
     assert (home.data.data, home.network.weights) == (f"{tmp_path}/d", f"{tmp_path}/w.pth")
     assert home.output.storage_path == f"{tmp_path}/s"
+    assert (home.output.checkpoint_path, home.output.resume) == (None, "auto")
     assert with_absolute_paths(home) == home
+
+
+def test_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = with_absolute_paths(parse(["--checkpoint-path", "c", "--resume", "r/checkpoint-01-0000-00000002"]).run)
+    assert home.output.checkpoint_path == f"{tmp_path}/c"
+    assert home.output.resume == f"{tmp_path}/r/checkpoint-01-0000-00000002"
+    there = with_absolute_paths(parse(["--checkpoint-path", "s3://b/c", "--resume", "s3://b/c/x"]).run)
+    assert (there.output.checkpoint_path, there.output.resume) == ("s3://b/c", "s3://b/c/x")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""What a start of a run finds, on this machine and on a storage."""
+
+from pathlib import Path
+
+import pytest
+
+from inq_ray.training.checkpoint.resume import Finished, Resume, Start
+from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.start import look, prepare
+from tests.training.runs import Finished as Run
+from tests.training.runs import needs_digits, run_here, tiny_config
+
+pytestmark = needs_digits
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_here(tiny_config(tmp_path_factory.mktemp("runs")))
+
+
+def test_a_new_name_starts(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    decision = look(config, fingerprint=None)
+    assert isinstance(decision, Start)
+    assert not any(tmp_path.iterdir())
+    assert prepare(config, decision).config.is_file()
+
+
+def test_a_finished_run_says_so_and_an_unfinished_one_goes_on(run: Run) -> None:
+    config = tiny_config(run.folder.path.parent)
+    assert isinstance(look(config, fingerprint=None), Finished)
+    summary = run.folder.summary.read_text()
+    run.folder.summary.unlink()
+    decision = look(config, fingerprint=None)
+    run.folder.summary.write_text(summary)
+    assert isinstance(decision, Resume)
+    assert decision.entry.place.name == "checkpoint-02-0001-00000000"
+
+
+def test_what_differs_is_named(run: Run) -> None:
+    config = tiny_config(run.folder.path.parent, training={"lr": 0.5})
+    with pytest.raises(ValueError, match=r"^run tiny was made with --lr 0.02 \(now 0.5\); .*--overwrite"):
+        look(config, fingerprint=None)
+
+
+def test_other_data_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "summary", run.folder.path / "none")  # as if it were unfinished
+    with pytest.raises(ValueError, match=r"^run tiny was made with --data .* as it was"):
+        look(tiny_config(run.folder.path.parent), fingerprint="other data")
+
+
+def test_never_and_overwrite(run: Run) -> None:
+    config = tiny_config(run.folder.path.parent)
+    with pytest.raises(ValueError, match="--resume never"):
+        look(config.replace(output={"resume": "never"}), fingerprint=None)
+    assert isinstance(look(config.replace(output={"overwrite": True}), fingerprint=None), Start)
+
+
+def test_a_checkpoint_by_its_path_begins_a_run_of_another_name(run: Run, tmp_path: Path) -> None:
+    checkpoint = run.folder.path / "checkpoints" / "checkpoint-01-0001-00000000"
+    config = tiny_config(tmp_path, "other").replace(output={"resume": str(checkpoint)})
+    decision = look(config, fingerprint=None)
+    assert isinstance(decision, Resume)
+    prepare(config, decision)
+    assert run_here(config).summary["digest"] == run.summary["digest"]
+    with pytest.raises(ValueError, match="no checkpoint"):
+        look(config.replace(output={"resume": str(tmp_path), "name": "third"}), fingerprint=None)
+
+
+def test_overwriting_deletes_checkpoints_that_lie_elsewhere(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "runs").replace(output={"checkpoint_path": str(tmp_path / "elsewhere")})
+    run_here(config)
+    assert any((tmp_path / "elsewhere" / "tiny").iterdir())
+    assert not (RunFolder.planned(config).path / "checkpoints").exists()
+    again = config.replace(output={"overwrite": True})
+    prepare(again, look(again, fingerprint=None))
+    assert not any((tmp_path / "elsewhere" / "tiny").iterdir())
