@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from typing import Any
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Row
+
+# Of a network's name within that of its run.
+_LONGEST_NETWORK = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +165,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def default_name(config: RunConfig) -> str:
-    """Network, bits (or "float") and time."""
+    """Network, bits (or "float") and time; what no file name should have in the network's name becomes a dash."""
     kind = "float" if config.plain else f"{config.quantization.weight_bits}bit"
-    return f"{config.network.arch}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    network = re.sub(r"[^A-Za-z0-9._-]+", "-", config.network.arch)[:_LONGEST_NETWORK]
+    return f"{network}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}".lstrip("._-")

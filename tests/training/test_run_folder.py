@@ -158,3 +158,20 @@ def test_default_names_are_allowed_names() -> None:
         config = config.replace(output={"name": default_name(config)})
         assert config.output.name is not None
         assert config.output.name.startswith("digits_cnn-float" if config.plain else "digits_cnn-5bit")
+
+
+@pytest.mark.parametrize(
+    ("arch", "start"),
+    [
+        ("timm/vit_tiny_patch16_224.augreg_in21k", "timm-vit_tiny_patch16_224.augreg_in21k-5bit-2"),
+        ("package.module:function", "package.module-function-5bit-2"),
+        ("_own.réseau:net", "own.r-seau-net-5bit-2"),
+        ("", "5bit-2"),  # refused as a network, and not as a name
+        ("x" * 300, "x" * 80 + "-5bit-2"),
+    ],
+)
+def test_any_networks_name_makes_an_allowed_name(arch: str, start: str) -> None:
+    config = RunConfig().replace(network={"arch": arch})
+    name = default_name(config)
+    assert config.replace(output={"name": name}).output.name == name
+    assert name.startswith(start)
