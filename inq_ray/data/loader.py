@@ -20,6 +20,8 @@ from inq_ray.data.order import epoch_batches
 
 # Batches that each loader worker has ready or in work.
 _PREFETCH = 2
+# Images of a batch of validation, whatever the number of ranks.
+VALIDATION_BATCH = 250
 # Bound of waiting for one batch of loader workers.
 WAIT_SECONDS = 1800.0
 # What is imported once for all loader workers of a process, before they are forked; the program's own file is first.
@@ -183,7 +185,7 @@ def eval_requests(
     *,
     rank: int,
     world_size: int,
-    batch_size: int = 250,
+    batch_size: int = VALIDATION_BATCH,
     limit: int | None = None,
     split: str = "validation",
 ) -> Iterator[Request]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.data.loader import steps_per_epoch
+from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import RunConfig
 
@@ -67,21 +67,27 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     training = config.training
     num_train = info.num_train - config.data.holdout
     steps = steps_per_epoch(num_train, training.batch_size)
+    steps = min(steps, training.limit_batches or steps)
+    num_validation = config.data.holdout or info.num_test
     bits = None if config.plain else config.quantization.weight_bits
     groups = param_groups(model, bits, skip=config.quantization.skip)
     quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
-    float_epochs = training.epochs if config.plain else training.float_epochs
     phases = []
-    if float_epochs:
-        phases.append(PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=float_epochs, steps=float_epochs * steps))
-    for stage, portion in enumerate(() if config.plain else config.quantization.iterative_steps, start=1):
+    if config.float_epochs:
+        phases.append(
+            PlannedPhase(
+                stage=0, portion=0.0, num_frozen=0, epochs=config.float_epochs, steps=config.float_epochs * steps
+            )
+        )
+    portions = () if config.plain else config.quantization.iterative_steps
+    for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
         phases.append(
             PlannedPhase(
                 stage=stage,
                 portion=portion,
                 num_frozen=sum(num_frozen(portion, count) for count in quantized),
-                epochs=training.epochs,
-                steps=training.epochs * steps,
+                epochs=epochs,
+                steps=epochs * steps,
             )
         )
     return Plan(
@@ -90,7 +96,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
-        num_validation=config.data.holdout or info.num_test,
+        num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
         seconds_per_step=_seconds_per_step(config, info, model),
     )
 
@@ -104,7 +110,10 @@ def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> 
     model = model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
     share = -(-config.training.batch_size // config.cluster.num_workers // config.training.accumulate)
     num_images = share if config.cluster.use_gpu else min(share, _TIMED_IMAGES)
-    images = torch.rand(num_images, info.channels, info.height, info.width, device=device)
+    size = (info.height, info.width)
+    if info.is_streamed and config.data.train_crop_size:
+        size = (config.data.train_crop_size,) * 2
+    images = torch.rand(num_images, info.channels, *size, device=device)
     images = images.contiguous(memory_format=memory_format)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(min(config.cluster.cpus_per_worker, os.cpu_count() or 1))

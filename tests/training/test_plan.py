@@ -53,6 +53,19 @@ def test_what_is_held_out_or_skipped_is_not_counted() -> None:
     assert found.phases[-1].num_frozen == sum(WEIGHTS[:3])
 
 
+def test_epochs_in_all_are_dealt_out_and_trials_cut_epochs_short() -> None:
+    config = default_recipe("digits_cnn", 5).replace(
+        data={"holdout": 297}, training={"batch_size": 100, "epochs_total": 6, "limit_batches": 7, "float_epochs": 2}
+    )
+    found = planned(config)
+    assert [phase.epochs for phase in found.phases] == [2, 2, 2, 1, 1]
+    assert [phase.steps for phase in found.phases] == [14, 14, 14, 7, 7]
+    assert found.num_validation == 297
+    few = planned(config.replace(training={"limit_batches": 1}))
+    assert [phase.steps for phase in few.phases] == [2, 2, 2, 1, 1]
+    assert few.num_validation == 250
+
+
 def test_plain_training_is_one_phase() -> None:
     config = default_recipe("digits_cnn", 5).replace(training={"float_epochs": 0, "epochs": 2})
     found = planned(RunConfig(network=config.network, training=config.training, plain=True))
