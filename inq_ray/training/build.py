@@ -250,9 +250,11 @@ def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) 
     try:
         with torch.no_grad():
             logits = torch.func.functional_call(model, buffers, (images,))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # networks refuse by any of these
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}") from None
+    except Exception as error:  # torch's networks refuse by several kinds, a user's own may fail with anything
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, AssertionError | RuntimeError | ValueError) or not reason:
+            reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
+        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}") from error
     expected = [len(images), info.num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,23 @@ def test_a_single_image_a_worker_is_refused_where_batchnorm_needs_two() -> None:
     )
     with pytest.raises(ValueError, match=r"--arch resnet18 does not take 1 image\(s\) a worker of \[1, 8, 8\]"):
         check(config)
+
+
+@pytest.mark.parametrize(("body", "reason"), [("{}['k']", "KeyError: 'k'"), ("1 / 0", "ZeroDivisionError: division")])
+def test_a_network_of_ones_own_that_fails_is_one_line(
+    body: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_network.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(8, num_classes)\n"
+        f"    def forward(self, images):\n        return {body}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "failing_network", raising=False)
+    config = DIGITS.replace(network={"arch": "failing_network:Net"})
+    with pytest.raises(ValueError, match=f"--arch failing_network:Net does not take .*: {reason}") as error:
+        check(config)
+    assert "\n" not in str(error.value)
