@@ -96,24 +96,39 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
         ValueError: they are not there, or not of a known layout, or others than those of the fingerprint.
     """
     data = config.data
+    return open_source(
+        data.data,
+        preset=image_preset(config),
+        policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
+        index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
+        fingerprint=fingerprint,
+    )
+
+
+def image_preset(config: RunConfig) -> Preset:
+    """How the network sees images: as its weights state it, but for what the flags say.
+
+    Raises:
+        ValueError: there is no such network, no such weights of it, or a size is not possible.
+    """
+    data = config.data
     is_auto = data.interpolation == "auto"
     stated = input_preset(config.network.arch, config.network.weights)
     crop_size = data.crop_size or stated.crop_size
     # Another crop keeps its share of the resized image, as 224 of 256 is.
     resize_size = data.resize_size or round(crop_size * stated.resize_size / stated.crop_size)
-    return open_source(
-        data.data,
-        preset=Preset(
-            crop_size=crop_size,
-            resize_size=resize_size,
-            train_crop_size=data.train_crop_size,
-            interpolation=cast(Interpolation, stated.interpolation if is_auto else data.interpolation),
-            mean=cast(tuple[float, float, float], stated.mean),
-            std=cast(tuple[float, float, float], stated.std),
-        ),
-        policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
-        index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
-        fingerprint=fingerprint,
+    if resize_size < crop_size:
+        raise ValueError(
+            f"--resize-size {resize_size} is less than the {crop_size} pixels of the crop, which would get black "
+            f"borders: take at least {crop_size}, or a smaller --crop-size"
+        )
+    return Preset(
+        crop_size=crop_size,
+        resize_size=resize_size,
+        train_crop_size=data.train_crop_size,
+        interpolation=cast(Interpolation, stated.interpolation if is_auto else data.interpolation),
+        mean=cast(tuple[float, float, float], stated.mean),
+        std=cast(tuple[float, float, float], stated.std),
     )
 
 

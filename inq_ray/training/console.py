@@ -1,9 +1,6 @@
 """What a person sees of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
 
 import datetime as dt
-import os
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +14,7 @@ from inq_ray import __version__
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.bottleneck import Spent
 from inq_ray.training.config import RunConfig
+from inq_ray.training.next_command import next_command
 from inq_ray.training.plan import Plan
 from inq_ray.training.reporter import Event, Note, Progress, Row, Started
 
@@ -107,17 +105,7 @@ class Console:
             self.say(f"speed     {_spent(summary['spent'])}")
         self.say(f"digest    {summary['digest']}")
         self.say(f"result    {folder}")
-        self.say(f"next      {self._next_command(summary, folder)}")
-
-    def _next_command(self, summary: dict[str, Any], folder: str) -> str:
-        config, job = self.config, f"{_python()} jobs/quantize_imagenet.py"
-        weights = f"--weights {shlex.quote(f'{folder}/model.safetensors')}"
-        data = f"--data {shlex.quote(config.data.data)} --arch {config.network.arch}"
-        if not summary["stages"]:
-            return f"{job} {data} {weights}"
-        if config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
-            return f"{job} --weight-bits 3"
-        return f"{job} {data} {weights} --evaluate"
+        self.say(f"next      {next_command(self.config, folder, is_quantized=bool(summary['stages']))}")
 
     def _row(self, row: Row) -> str:
         where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"
@@ -212,12 +200,6 @@ def _measured_on(config: RunConfig) -> str:
 def _spent(spent: dict[str, Any]) -> str:
     names = ("seconds", "data_seconds", "network_seconds")
     return str(Spent(**{name: spent[name] for name in names}))
-
-
-def _python() -> str:
-    """The interpreter as one would type it here."""
-    path = os.path.relpath(sys.executable)
-    return sys.executable if path.startswith("..") else path
 
 
 def _duration(seconds: float) -> str:
