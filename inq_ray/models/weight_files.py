@@ -1,6 +1,7 @@
 """Files of weights: safetensors, or a state dict by torch's weights-only loader; nothing is ever unpickled."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +53,9 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of what an error says, without a terminal's colours, or its type."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0].rstrip()
 
 
 def _read_state_dict(path: Path) -> object:

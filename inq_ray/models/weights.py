@@ -86,7 +86,7 @@ def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, 
 
 
 def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Refuse names, shapes and kinds of numbers that are not the model's, in one line."""
+    """Refuse names, shapes and kinds of numbers that are not the model's, and what are no numbers, in one line."""
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     shared = [name for name in own if name in given]
@@ -96,6 +96,7 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
         for name in shared
         if given[name].is_floating_point() != own[name].is_floating_point()
     ]
+    not_finite = [name for name in shared if not bool(given[name].isfinite().all())]
     problems = [
         _few("missing", missing),
         _few("unexpected", unexpected),
@@ -103,10 +104,11 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
             "of another shape", [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
         ),
         _few("of another type", kinds),
+        _few("with NaN or infinite values", not_finite),
     ]
     if any(problems):
         advice = ""
-        if misshaped and not (missing or unexpected or kinds):
+        if misshaped and not (missing or unexpected or kinds or not_finite):
             advice = _advice_on_head([(given[name], own[name]) for name in misshaped])
         elif missing or unexpected:
             advice = _advice_on_arch(given)

@@ -284,6 +284,23 @@ def test_other_shapes_are_not_taken_for_other_classes(tmp_path: Path, state: dic
     assert "--replace-head" not in refusal(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_before_anything_starts(
+    tmp_path: Path, state: dict[str, Tensor], value: float
+) -> None:
+    broken = state["features.0.weight"].clone()
+    broken.view(-1)[3] = value
+    save_file(state | {"features.0.weight": broken}, tmp_path / "a.safetensors")
+    assert "1 with NaN or infinite values (features.0.weight)" in refusal(tmp_path / "a.safetensors")
+
+
+def test_a_file_of_a_whole_module_is_refused_without_colours(tmp_path: Path) -> None:
+    torch.save(network(), tmp_path / "a.pth")
+    message = refusal(tmp_path / "a.pth")
+    assert "would run code" in message
+    assert message.isprintable()
+
+
 def test_a_file_of_another_network_is_recognized(tmp_path: Path) -> None:
     save_file(create("cifar_resnet32", num_classes=10).state_dict(), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"unexpected .*; the file looks like --arch cifar_resnet32$"):
@@ -297,7 +314,9 @@ def test_torchvisions_files_with_auxiliary_classifiers_load(tmp_path: Path, arch
 
     with without_data():
         published = torchvision.models.get_model(arch, weights=None, aux_logits=True, init_weights=False)
-    published.to_empty(device="cpu").fc.weight.data.fill_(3)
+    for tensor in published.to_empty(device="cpu").state_dict().values():
+        tensor.zero_()
+    published.fc.weight.data.fill_(3)
     torch.save(published.state_dict(), tmp_path / "a.pth")
     with without_data():
         model = create(arch, num_classes=1000)
