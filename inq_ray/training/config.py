@@ -21,6 +21,7 @@ LrSchedule = Literal["cosine", "step", "constant"]
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
 AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+OnNan = Literal["stop", "skip", "rewind"]
 
 _EVERY = re.compile(r"[1-9][0-9]{0,8}[smh]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -157,6 +158,8 @@ class TrainingConfig:
     """Compile the network by torch.compile."""
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
+    on_nan: OnNan = "stop"
+    """If a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start at half the rate."""
     limit_batches: int | None = None
     """Steps of an epoch, and batches of 250 validation images, at most: for a trial."""
 
@@ -198,6 +201,7 @@ class TrainingConfig:
             raise ValueError(f"--ema-decay must be in (0, 1), got {self.ema_decay}")
         _check_choice("--lr-schedule", self.lr_schedule, LrSchedule)
         _check_choice("--precision", self.precision, Precision)
+        _check_choice("--on-nan", self.on_nan, OnNan)
 
 
 @dataclass(frozen=True, kw_only=True)

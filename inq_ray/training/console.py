@@ -123,6 +123,8 @@ class Console:
                 parts.append(f"waited {100 * row.data_seconds / row.train_seconds:.0f} % for data")
         if row.num_bad_images:
             parts.append(f"{row.num_bad_images} bad image(s) left out so far")
+        if row.num_skipped_steps:
+            parts.append(f"{row.num_skipped_steps} step(s) skipped so far")
         return "  ".join(parts)
 
     def _show_progress(self, event: Progress) -> None:

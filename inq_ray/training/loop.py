@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,8 @@ from inq_ray.training.build import Task
 from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.ema import Ema
+from inq_ray.training.faults import LOOK_STEPS, MOST_IN_A_ROW, DivergedError, Faults, Watch, is_finite, marked
 from inq_ray.training.wrapping import settle
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a number; raised on every rank at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +81,9 @@ class Trainer:
         mix: mixup and cutmix; None = neither.
         ema: average of the weights; None = none.
         bad_images: counts what cannot be read.
+        stage: for messages.
+        faults: counts steps whose loss or gradient is not finite.
+        watch: steps of which that is not known yet.
     """
 
     task: Task
@@ -97,6 +98,9 @@ class Trainer:
     mix: BatchMix | None
     ema: Ema | None
     bad_images: BadImages
+    stage: int = 0
+    faults: Faults = field(default_factory=Faults)
+    watch: Watch = field(default_factory=Watch)
 
     def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
         """Trains for one epoch; every rank calls it.
@@ -107,7 +111,8 @@ class Trainer:
             start: where the epoch goes on; None = at its beginning.
 
         Raises:
-            DivergedError: on every rank, where the epoch's mean loss is not finite.
+            DivergedError: on every rank, where a step's loss or gradient is not finite and is not left out; with "stop"
+                on a GPU within LOOK_STEPS steps, or by :meth:`check`, else before anything moves.
             ValueError: more images than allowed cannot be read, or the storage does not answer.
         """
         self.model.train()
@@ -121,15 +126,26 @@ class Trainer:
             sums += self._step(batch, epoch)
             seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
             on_step(EpochState(step=batch.step + 1, sums=sums, seconds=seconds, data_seconds=data_seconds))
+        self.check()
         self.bad_images.agree()
         loss, hits, samples = sum_counts(sums).tolist()
         seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
         spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=data_seconds, num_steps=self.num_steps)
-        if not math.isfinite(loss):
-            raise DivergedError(f"epoch {epoch + 1}: the training loss is {loss}: lower --lr, or warm up longer")
+        if not (math.isfinite(loss) and samples):
+            raise DivergedError(f"{self._in_words(epoch)}: no step was finite: lower --lr, or warm up longer")
         return EpochResult(
             loss=loss / samples, top1=100 * hits / samples, spent=spent, images_per_second=samples / spent.seconds
         )
+
+    def check(self) -> None:
+        """To be called on every rank before what the steps so far have made is kept.
+
+        Raises:
+            DivergedError: on every rank, where one of them was not finite.
+        """
+        fault = self.watch.first_fault()
+        if fault is not None:
+            raise self._diverged(*fault)
 
     def settle(self) -> None:
         """To be called once before the first epoch, by every rank; see :func:`inq_ray.training.wrapping.settle`."""
@@ -165,6 +181,7 @@ class Trainer:
         _seed(_derived_seed(self.training.seed, epoch, batch.step, rank()), device)
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
+        before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
         num_parts = min(self.training.accumulate, len(labels))
         parts = list(zip(batch.images.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True))
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,8 +189,11 @@ class Trainer:
             with self._only_local(index < len(parts) - 1):
                 place = batch.step * self.training.accumulate + index
                 sums += self._forward_backward(images, part_labels, (self.training.seed, epoch, place, rank()))
+        self.scaler.unscale_(self.optimizer)
+        if self._is_fault(epoch, batch.step, sums[0]):
+            self._leave_out(before)
+            return torch.zeros_like(sums)
         if self.training.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
             clip_live_gradients(self.optimizer, self.training.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -181,6 +201,57 @@ class Trainer:
         if self.ema is not None:
             self.ema.update()
         return sums
+
+    def _is_fault(self, epoch: int, step: int, loss: Tensor) -> bool:
+        """Whether a step is to be left out; the same on every rank.
+
+        Raises:
+            DivergedError: it was not finite, and the run shall not go on with it.
+        """
+        finite = is_finite(param for group in self.optimizer.param_groups for param in group["params"])
+        on_nan, has_scale = self.training.on_nan, self.scaler.is_enabled()
+        if on_nan == "stop" and finite.is_cuda and not has_scale:
+            self.watch.note(epoch, step, finite)
+            if len(self.watch) >= LOOK_STEPS:
+                self.check()
+            return False
+        if finite:
+            self.faults.in_a_row = 0
+            return False
+        if has_scale and self._is_of_scale(loss):
+            return False
+        if on_nan != "skip" or self.faults.in_a_row == MOST_IN_A_ROW:
+            raise self._diverged(epoch, step)
+        self.faults.num_skipped += 1
+        self.faults.in_a_row += 1
+        return True
+
+    def _is_of_scale(self, loss: Tensor) -> bool:
+        """Whether fp16's scale was too large and nothing else is wrong: GradScaler leaves such steps out by itself.
+
+        A loss is each rank's own, so ranks have to ask each other here, where something has gone wrong.
+        """
+        num_faults = sum_counts(torch.tensor([int(not math.isfinite(loss.item()))]))
+        return not num_faults.item() and self.scaler.get_scale() > 1
+
+    def _leave_out(self, buffers: list[Tensor]) -> None:
+        """Moves nothing but the learning rate: the next step finds all as this one did, BatchNorm's statistics too."""
+        with torch.no_grad():
+            for buffer, before in zip(self.task.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # so it is meant
+            self.scheduler.step()
+
+    def _diverged(self, epoch: int, step: int) -> DivergedError:
+        in_a_row = f", as in {self.faults.in_a_row} before it" if self.faults.in_a_row else ""
+        line = f"{self._in_words(epoch)}, step {step + 1}: the loss or its gradient is not finite{in_a_row}"
+        return DivergedError(f"{line}: lower --lr, warm up longer, or go on with another --on-nan (skip, rewind)")
+
+    def _in_words(self, epoch: int) -> str:
+        return f"stage {self.stage}, epoch {epoch + 1} of the run"
 
     def _forward_backward(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Tensor:
         device = self.task.to_input.device
@@ -193,7 +264,7 @@ class Trainer:
             logits, targets, reduction="sum", label_smoothing=self.training.label_smoothing
         )
         # DDP averages over ranks, whose parts may differ in size: this makes it the mean over the global batch.
-        scaled: Tensor = self.scaler.scale(loss * (world_size() / self.training.batch_size))
+        scaled: Tensor = self.scaler.scale(marked(loss) * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]
         hits = (logits.detach().argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach().double(), hits.double(), hits.new_full((), len(labels)).double()])

@@ -1,6 +1,7 @@
 """Where a run is, told about once a second."""
 
 import dataclasses
+import math
 import time
 
 from inq_ray.training.config import RunConfig
@@ -61,7 +62,7 @@ class ProgressTeller:
                 **dataclasses.asdict(phase),
                 num_stages=len(self._config.stage_epochs),
                 step=step,
-                loss=loss / samples,
+                loss=loss / samples if samples else math.nan,
                 images_per_second=step * self._config.training.batch_size / seconds,
                 data_share=state.data_seconds / seconds,
                 remaining_seconds=epochs_left * (seconds * phase.steps / step + self.validation_seconds),

@@ -59,7 +59,7 @@ class Row:
 
     Accuracies are in percent, losses are means over the samples, both over all ranks. `data_seconds` are those of
     `train_seconds` in which ranks waited for images, `network_seconds` those in which they waited for gradients, see
-    :mod:`inq_ray.training.bottleneck`; `num_bad_images` were left out so far.
+    :mod:`inq_ray.training.bottleneck`; `num_bad_images` and `num_skipped_steps` were left out so far.
     """
 
     stage: int
@@ -77,6 +77,7 @@ class Row:
     network_seconds: float | None = None
     images_per_second: float | None = None
     num_bad_images: int = 0
+    num_skipped_steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, histo
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
 from inq_ray.training.evaluate import evaluate
-from inq_ray.training.loop import DivergedError, EpochResult, EpochState, Trainer
+from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
+from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.lr_schedule import lr_factor
 from inq_ray.training.progress import Phase, ProgressTeller
 from inq_ray.training.reporter import Note, Reporter, Row, Started
@@ -67,11 +68,20 @@ def run(
     Raises:
         ValueError: data or weights are not there on this machine.
         ReplicaMismatchError: the ranks no longer hold the same bits.
-        DivergedError: the loss is no longer finite.
+        DivergedError: a loss or its gradient is not finite, and --on-nan stops there.
         VerificationError: the written files are not what they should be.
     """
     set_deterministic()
-    return Run(config, device, reporter, folder, fingerprint).execute()
+    rewound: Faults | None = None
+    while True:
+        attempt = Run(config, device, reporter, folder, fingerprint, rewound)
+        try:
+            return attempt.execute()
+        except DivergedError as error:
+            if config.training.on_nan != "rewind":
+                raise
+            rewound = attempt.rewind(error)
+        del attempt  # the next one needs its memory
 
 
 def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
@@ -91,7 +101,11 @@ def set_deterministic() -> None:
 
 
 class Run:
-    """State of a run on one rank: the network, where it is, and the rows so far."""
+    """State of a run on one rank: the network, where it is, and the rows so far.
+
+    Args:
+        rewound: what is remembered of an attempt that was given up; its last stage begins again. None = go on.
+    """
 
     def __init__(
         self,
@@ -100,6 +114,7 @@ class Run:
         reporter: Reporter,
         folder: RunFolder,
         fingerprint: str | None = None,
+        rewound: Faults | None = None,
     ) -> None:
         self.config = config
         self.reporter = reporter
@@ -118,12 +133,19 @@ class Run:
         self.teller = ProgressTeller(config, reporter)
         self.checkpoints = Checkpoints(config, self.task.info.fingerprint, lambda text: reporter.report(Note(text)))
         self.start: Snapshot | None = None
+        self.stage = 0
+        self.faults = rewound or Faults()
+        self._is_rewound = rewound is not None
         self._is_due = False
+        self._num_skipped_told = 0
 
     def execute(self) -> dict[str, Any]:
         """The whole run, from its last checkpoint where there is one; returns the summary."""
         config = self.config
-        self.start = self.checkpoints.load()
+        again = Place(stage=self.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
+        self.start = self.checkpoints.load(again)
+        if self._is_rewound and rank() == 0:
+            self.folder.rewrite([])
         # The first thing that ranks agree on: from here on rank 0's network is everybody's.
         broadcast_tensors(self.task.model.state_dict())
         groups = param_groups(
@@ -139,10 +161,38 @@ class Run:
         scheduler = None if config.plain else self._run_stages(groups)
         return self._finish(scheduler)
 
+    def rewind(self, error: DivergedError) -> Faults:
+        """Gives this attempt up; every rank calls it. The next one begins the stage again, at half its learning rate.
+
+        Not from the last checkpoint: those that --checkpoint-every asks for are where a watch, or the storage, has put
+        them. From the stage's start a run ends with the same bits whether or not it is interrupted too. The same rate
+        would end in the same fault.
+
+        Returns:
+            What the next attempt has to remember.
+
+        Raises:
+            DivergedError: the stage has begun again too often.
+        """
+        self.checkpoints.close()
+        num_rewinds = self.faults.rewinds.count(self.stage)
+        if num_rewinds == MOST_REWINDS:
+            raise DivergedError(f"{error} (stage {self.stage} began again {num_rewinds} times)") from error
+        faults = dataclasses.replace(self.faults, in_a_row=0, rewinds=(*self.faults.rewinds, self.stage))
+        if rank() == 0:
+            what = str(error).partition(": lower")[0]
+            times = f"{num_rewinds + 1} of {MOST_REWINDS}"
+            rate = f"{faults.lr_factor(self.stage):g} of its learning rate"
+            self.reporter.report(Note(f"{what}: stage {self.stage} begins again at {rate} ({times})"))
+        return faults
+
     def _remember(self, history: History) -> None:
         """Goes on with the metrics of the run so far."""
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done
+        if not self._is_rewound:
+            self.faults = history.faults
+        self._num_skipped_told = self.faults.num_skipped
         self.began = time.perf_counter() - history.seconds
         self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
         for row in self.rows:
@@ -197,6 +247,7 @@ class Run:
 
     def _train(self, optimizer: SGD, inq: INQScheduler | None, epochs: int, *, stage: int, portion: float) -> None:
         """Trains the epochs of a phase, or those that are left of them."""
+        self.stage = stage
         place = self._place_in(stage) or Place(stage=stage, epoch=0, step=0)
         if place.epoch >= epochs:
             return
@@ -243,13 +294,24 @@ class Run:
     def _on_step(self, trainer: Trainer, inq: INQScheduler | None, phase: Phase, state: EpochState) -> None:
         if rank() == 0:
             self.teller.tell(phase, self.epochs_done, state)
+            self._tell_skipped(phase, state)
         if not self.checkpoints.clock.is_due():
             return
         if state.step == phase.steps:
             self._is_due = True  # after the epoch's validation
             return
+        trainer.check()
         place = Place(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
         self._save(self._parts(trainer, inq), place, state=state)
+
+    def _tell_skipped(self, phase: Phase, state: EpochState) -> None:
+        if self.faults.num_skipped == self._num_skipped_told:
+            return
+        self._num_skipped_told = self.faults.num_skipped
+        where = f"stage {phase.stage}, epoch {phase.epoch}, step {state.step}"
+        self.reporter.report(
+            Note(f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)")
+        )
 
     def _parts(self, trainer: Trainer, inq: INQScheduler | None) -> Parts:
         return Parts(
@@ -284,6 +346,7 @@ class Run:
             epoch_seconds=state.seconds if state else 0.0,
             data_seconds=state.data_seconds if state else 0.0,
             seconds=time.perf_counter() - self.began,
+            faults=dataclasses.replace(self.faults),
         )
         self.checkpoints.save(parts, history, place, is_stage_end=is_stage_end, top1=top1)
 
@@ -304,6 +367,8 @@ class Run:
             mix=BatchMix(training.mixup, training.cutmix, self.task.info.num_classes) if has_mix else None,
             ema=None if training.ema_decay is None else Ema(self.task.model, training.ema_decay),
             bad_images=self.bad_images,
+            stage=self.stage,
+            faults=self.faults,
         )
 
     def _num_steps(self) -> int:
@@ -314,7 +379,11 @@ class Run:
     def _lr_scheduler(self, optimizer: SGD, epochs: int) -> LambdaLR:
         """The course of a phase of so many epochs, from its start."""
         factor: Callable[[int], float] = functools.partial(
-            lr_factor, steps_per_epoch=self._num_steps(), epochs=epochs, training=self.config.training
+            _scaled_lr_factor,
+            scale=self.faults.lr_factor(self.stage),
+            steps_per_epoch=self._num_steps(),
+            epochs=epochs,
+            training=self.config.training,
         )
         return LambdaLR(optimizer, factor)
 
@@ -369,6 +438,7 @@ class Run:
             network_seconds=result.spent.network_seconds if result else None,
             images_per_second=result.images_per_second if result else None,
             num_bad_images=len(self.bad_images),
+            num_skipped_steps=self.faults.num_skipped,
         )
         self.rows.append(row)
         if rank() == 0:
@@ -396,6 +466,8 @@ class Run:
         summary |= {
             "num_bad_images": len(self.bad_images),
             "bad_images": self.bad_images.reasons,
+            "num_skipped_steps": self.faults.num_skipped,
+            "rewinds": list(self.faults.rewinds),
             "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
             "verification": dataclasses.asdict(verification),
             "seconds": time.perf_counter() - self.began,
@@ -423,6 +495,10 @@ class Run:
                 precision=self.precision,
             )
         )
+
+
+def _scaled_lr_factor(step: int, *, scale: float, **course: Any) -> float:
+    return scale * lr_factor(step, **course)
 
 
 def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:

@@ -10,7 +10,7 @@ import torch
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from inq_ray.cluster import trainer
-from inq_ray.training.loop import DivergedError
+from inq_ray.training.faults import DivergedError
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 from inq_ray.training.run_folder import RunFolder

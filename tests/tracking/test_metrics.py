@@ -15,6 +15,7 @@ from tests.tracking.rows import SUMMARY, row
 def test_an_epoch_has_the_metrics_of_training_and_of_validation() -> None:
     assert row_metrics(row(1, 1)) == {
         "stage": 1.0, "portion": 0.5, "lr": 0.1, "images_per_second": 1234.0, "num_bad_images": 0.0,
+        "num_skipped_steps": 0.0,
         "validation/top1": 91.1, "validation/top5": 99.0, "validation/loss": 0.5, "validation/seconds": 1.0,
         "train/loss": 0.25, "train/top1": 98.0, "train/seconds": 2.0,
     }  # fmt: skip
@@ -23,7 +24,7 @@ def test_an_epoch_has_the_metrics_of_training_and_of_validation() -> None:
 def test_right_after_quantizing_accuracy_has_a_name_of_its_own() -> None:
     assert row_metrics(row(1, 0)) == {
         "stage": 1.0, "portion": 0.5, "quantized/top1": 91.0, "quantized/top5": 99.0, "quantized/loss": 0.5,
-        "quantized/seconds": 1.0, "num_bad_images": 0.0,
+        "quantized/seconds": 1.0, "num_bad_images": 0.0, "num_skipped_steps": 0.0,
     }  # fmt: skip
     assert "validation/top1" in row_metrics(row(0, 0)), "the float network as given"
 

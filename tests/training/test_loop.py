@@ -11,7 +11,8 @@ from inq_ray.core.sgd import SGD
 from inq_ray.data.loader import Loader, steps_per_epoch, train_requests
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.loop import DivergedError, EpochResult, EpochState, Trainer
+from inq_ray.training.faults import DivergedError
+from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.wrapping import wrap
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.toys import toy_images, toy_network, toy_task

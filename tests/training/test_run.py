@@ -21,7 +21,7 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import Accuracy, evaluate
-from inq_ray.training.loop import DivergedError
+from inq_ray.training.faults import DivergedError
 from inq_ray.training.model_input import ModelInput
 from inq_ray.training.run import Run, evaluate_only
 from tests.ranks import rank_outcomes, run_ranks

@@ -45,8 +45,11 @@ class Checkpoints:
         self._tell = tell
         self._writer: CheckpointWriter | None = None
 
-    def load(self) -> Snapshot | None:
+    def load(self, not_after: Place | None = None) -> Snapshot | None:
         """The newest whole checkpoint of the run, or the one that --resume names; None = it starts from its beginning.
+
+        Args:
+            not_after: later ones are given up; None = none is.
 
         Raises:
             ValueError: on every rank; the storage fails, or the one that is named cannot be read.
@@ -54,15 +57,17 @@ class Checkpoints:
         snapshot, error = None, None
         if rank() == 0:
             try:
-                snapshot = self._open()
+                snapshot = self._open(not_after)
             except ValueError as failure:
                 error = str(failure)
         return share_snapshot(snapshot, error)
 
-    def _open(self) -> Snapshot | None:
+    def _open(self, not_after: Place | None) -> Snapshot | None:
         """Reads on rank 0, and tidies: it is the only writer."""
         store = store_of(self._config)
         store.clean()
+        if not_after is not None:
+            store.discard_after(not_after)
         found = store.newest_good()
         for damaged in found.damaged:
             self._tell(f"{damaged.place.name} is damaged and left out: {damaged.reason}")

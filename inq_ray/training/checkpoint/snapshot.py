@@ -11,7 +11,7 @@ import dataclasses
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
+from inq_ray.training.faults import Faults
 from inq_ray.training.reporter import Row
 
 # Kinds of tensors: what stands before a parameter's or buffer's name.
@@ -85,6 +86,7 @@ class History:
         epoch_seconds: time spent in that epoch.
         data_seconds: of them, those in which rank 0 waited for images.
         seconds: time spent in the whole run.
+        faults: steps that were not finite.
     """
 
     epochs_done: int
@@ -94,6 +96,7 @@ class History:
     epoch_seconds: float
     data_seconds: float
     seconds: float
+    faults: Faults = field(default_factory=Faults)
 
 
 def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fingerprint: str | None) -> Snapshot:
@@ -119,6 +122,7 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
         "seconds": {"run": history.seconds, "epoch": history.epoch_seconds, "data": history.data_seconds},
         "rows": [_row_to_json(row) for row in history.rows],
         "bad_images": dict(history.bad_images),
+        "faults": history.faults.to_json(),
         "inq": None if inq is None else _inq_facts(inq),
         "groups": [{key: _number(group[key]) for key in _RATES if key in group} for group in _groups(optimizer)],
         "lr_scheduler": parts.lr_scheduler.state_dict() if parts.lr_scheduler else None,
@@ -184,6 +188,7 @@ def history_of(snapshot: Snapshot) -> History:
         epoch_seconds=facts["seconds"]["epoch"],
         data_seconds=facts["seconds"]["data"],
         seconds=facts["seconds"]["run"],
+        faults=Faults.from_json(facts.get("faults", {})),  # checkpoints of before there were any have none
     )
 
 
