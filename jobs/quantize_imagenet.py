@@ -49,6 +49,8 @@ def execute(command: Command) -> int:
     check_fits_here(config.cluster)
     if command.evaluate:
         source, _ = check(config, evaluate=True)
+        for note in source.notes:
+            print(note, file=sys.stderr)
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=command.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
@@ -70,7 +72,8 @@ def execute(command: Command) -> int:
     try:
         console.start()
         if isinstance(decision, Resume):
-            console.say("\n".join(decision.notes))
+            for note in decision.notes:
+                console.say(note)
         summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=command.verbose)
     finally:
         console.close()

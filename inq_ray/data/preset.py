@@ -10,7 +10,7 @@ AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "a
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_LARGEST = 4096
+LARGEST_SIZE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class Policy:
 
 
 def _check_size(name: str, size: object) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST:
-        raise ValueError(f"{name} must be a whole number of pixels from 1 to {_LARGEST}, got {size}")
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:
+        raise ValueError(f"{name} must be a whole number of pixels from 1 to {LARGEST_SIZE}, got {size}")
 
 
 def _check_choice(name: str, value: str, choices: object) -> None:

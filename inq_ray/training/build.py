@@ -193,6 +193,7 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=config.training.compile, sync_batchnorm=False)
     _check_weights_are_named(config, evaluate)
     source = open_data(config)
+    _check_sizes_matter(config, source.info)
     _check_validation(config, source.info)
     if not evaluate:
         _check_batch(config, source.info)
@@ -203,6 +204,23 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         )  # a pattern of --skip may meet nothing, or everything
     _check_takes_images(config, model, source.info, evaluate)
     return source, model
+
+
+def _check_sizes_matter(config: RunConfig, info: SourceInfo) -> None:
+    """Small images of one size stay as they are: who asks for another size would not get it."""
+    data = config.data
+    given = {
+        "--crop-size": data.crop_size is not None,
+        "--train-crop-size": data.train_crop_size is not None,
+        "--resize-size": data.resize_size is not None,
+        "--interpolation": data.interpolation != "auto",
+    }
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags and not info.is_streamed:
+        raise ValueError(
+            f"{flags[0]} plays no part: the images of {info.name} are all of {info.width}x{info.height} pixels, are "
+            "kept in memory, and stay as they are; leave it out"
+        )
 
 
 def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from inq_ray.core.codebook import check_num_bits
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
+from inq_ray.data.preset import LARGEST_SIZE
 
 LrSchedule = Literal["cosine", "step", "constant"]
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
@@ -66,6 +67,8 @@ class DataConfig:
         ):
             if value is not None:
                 _check_at_least(flag, value, least)
+                if flag.endswith("-size") and value > LARGEST_SIZE:
+                    raise ValueError(f"{flag} must be at most {LARGEST_SIZE} pixels, got {value}")
         _check_choice("--interpolation", self.interpolation, Interpolation)
         _check_choice("--auto-augment", self.auto_augment, AutoAugment)
         if not 0 <= self.random_erasing <= 1:
