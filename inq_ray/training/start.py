@@ -45,7 +45,10 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     """
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
-        folder = RunFolder.create(config)
+        if folder.config.is_file() and not config.output.overwrite:
+            folder.rewrite([])  # it ended before its first checkpoint
+        else:
+            folder = RunFolder.create(config)
         store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name

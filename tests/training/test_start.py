@@ -26,6 +26,15 @@ def test_a_new_name_starts(tmp_path: Path) -> None:
     assert prepare(config, decision).config.is_file()
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_starts_by_the_same_command(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    RunFolder.create(config).metrics_csv.write_text("of the run that ended")
+    decision = look(config, fingerprint=None)
+    assert isinstance(decision, Start)
+    folder = prepare(config, decision)
+    assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+
+
 def test_a_finished_run_says_so_and_an_unfinished_one_goes_on(run: Run) -> None:
     config = tiny_config(run.folder.path.parent)
     assert isinstance(look(config, fingerprint=None), Finished)
