@@ -11,7 +11,8 @@ import dataclasses
 import sys
 
 from inq_ray.cluster.connection import check_fits_here
-from inq_ray.cluster.trainer import RunFailedError, evaluate, quantize
+from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.trainer import evaluate, quantize
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.build import check

@@ -9,7 +9,8 @@ import ray
 import torch
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from inq_ray.cluster import trainer
+from inq_ray.cluster import fit, trainer
+from inq_ray.cluster.failure import RunFailedError, WorkersLostError, failure_of
 from inq_ray.training.faults import DivergedError
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
@@ -31,21 +32,21 @@ def _wrapped(inner: Exception) -> Exception:
 def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it() -> None:
     echo = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.2]:1234")
     failures = {0: _wrapped(echo), 1: _wrapped(DivergedError("epoch 1: the training loss is nan\nmore"))}
-    failure = trainer._failure(_FailedError(failures))
+    failure = failure_of(_FailedError(failures))
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
-    assert not isinstance(failure, trainer.WorkersLostError)
-    echoed = trainer._failure(_FailedError({0: _wrapped(echo)}))
+    assert not isinstance(failure, WorkersLostError)
+    echoed = failure_of(_FailedError({0: _wrapped(echo)}))
     assert str(echoed).startswith("rank 0: RuntimeError: [gloo")
-    assert isinstance(echoed, trainer.WorkersLostError)
+    assert isinstance(echoed, WorkersLostError)
 
 
 def test_a_process_that_died_is_said_to_have_died() -> None:
     failure = WorkerHealthCheckFailedError("A worker health check failed.", OSError("The actor died unexpectedly"))
-    died = trainer._failure(_FailedError({1: failure}))
-    assert isinstance(died, trainer.WorkersLostError)
+    died = failure_of(_FailedError({1: failure}))
+    assert isinstance(died, WorkersLostError)
     assert str(died) == "rank 1: OSError: The actor died unexpectedly"
-    assert str(trainer._failure(_FailedError({}))) == "workers failed"
-    assert str(trainer._failure(_FailedError({0: ValueError()}))) == "rank 0: ValueError: no message"
+    assert str(failure_of(_FailedError({}))) == "workers failed"
+    assert str(failure_of(_FailedError({0: ValueError()}))) == "rank 0: ValueError: no message"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ def test_a_process_that_died_is_said_to_have_died() -> None:
     [MemoryError("no more"), torch.OutOfMemoryError("CUDA out of memory"), ray.exceptions.OutOfMemoryError("4 GB")],
 )
 def test_memory_that_is_not_enough_is_not_tried_again(error: Exception) -> None:
-    failure = trainer._failure(_FailedError({0: _wrapped(error)}))
-    assert not isinstance(failure, trainer.WorkersLostError)
+    failure = failure_of(_FailedError({0: _wrapped(error)}))
+    assert not isinstance(failure, WorkersLostError)
     assert "take a smaller --batch-size" in str(failure)
 
 
@@ -67,15 +68,15 @@ def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.Monke
             told.append(str(event))
 
     def lost(*_: object, **__: object) -> None:
-        raise trainer.WorkersLostError("rank 1: died")
+        raise WorkersLostError("rank 1: died")
 
-    monkeypatch.setattr(trainer, "_fit", lost)
+    monkeypatch.setattr(trainer, "fit", lost)
     config = default_recipe("digits_cnn", 5).replace(
         output={"storage_path": str(tmp_path), "name": "lost"}, cluster={"max_failures": 2}
     )
-    with pytest.raises(trainer.RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
+    with pytest.raises(RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
         trainer._fit_again(config, Reporter(), RunFolder.planned(config), None)
-    assert not isinstance(failed.value, trainer.WorkersLostError)
+    assert not isinstance(failed.value, WorkersLostError)
     assert [text.count("starting again") for text in told] == [1, 1]
 
 
@@ -90,11 +91,11 @@ def test_an_interrupt_does_not_end_as_success(monkeypatch: pytest.MonkeyPatch, t
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(0)
 
-    monkeypatch.setattr(trainer, "TorchTrainer", Trainer)
-    monkeypatch.setattr(trainer, "deliver", contextlib.nullcontext)
+    monkeypatch.setattr(fit, "TorchTrainer", Trainer)
+    monkeypatch.setattr(fit, "deliver", contextlib.nullcontext)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        trainer._fit(
+        fit.fit(
             default_recipe("digits_cnn", 5), SilentReporter(), storage=tmp_path, fingerprint=None, is_evaluation=False
         )
     assert signal.getsignal(signal.SIGINT) == before

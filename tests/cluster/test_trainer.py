@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inq_ray.cluster.trainer import RunFailedError, quantize
+from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.trainer import quantize
 from inq_ray.export.files import read_codes, read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe

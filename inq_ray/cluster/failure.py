@@ -1,0 +1,58 @@
+"""What a failed Ray Train run failed of: the program, its memory, or a worker that is gone."""
+
+import ray
+import ray.exceptions
+import torch
+
+
+class RunFailedError(RuntimeError):
+    """A run that started did not end well; one line with rank and reason."""
+
+
+class WorkersLostError(RunFailedError):
+    """Workers or a node are gone; the run can go on from its last checkpoint."""
+
+
+def failure_of(error: Exception) -> RunFailedError:
+    """What went wrong, in one line: the error of the rank that failed first, not of those that lost touch with it.
+
+    Args:
+        error: of Ray Train's ``fit``.
+    """
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    causes = {rank: _cause(failure) for rank, failure in failures.items()}
+    if not causes:
+        return RunFailedError(str(error).splitlines()[0])
+    rank = min(causes, key=lambda rank: (_is_echo(causes[rank]), rank))
+    name, text = type(causes[rank]).__name__, str(causes[rank])
+    line = f"rank {rank}: {name}: {text.splitlines()[0] if text else 'no message'}"
+    if _is_out_of_memory(causes[rank]):
+        line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
+        return RunFailedError(line)
+    return WorkersLostError(line) if _is_lost(failures[rank], causes[rank]) else RunFailedError(line)
+
+
+def _is_lost(failure: Exception, cause: BaseException) -> bool:
+    """Whether a process or its machine went away, and not the program that failed: another try may end well."""
+    is_silent = hasattr(failure, "health_check_failure")
+    return is_silent or isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
+
+
+def _is_out_of_memory(cause: BaseException) -> bool:
+    return isinstance(cause, MemoryError | torch.OutOfMemoryError | ray.exceptions.OutOfMemoryError) or (
+        isinstance(cause, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(cause)
+    )
+
+
+def _cause(failure: Exception) -> BaseException:
+    """What Ray Train has wrapped: the worker's own exception, or what became of its process."""
+    for attribute in ("_base_exc", "health_check_failure", "__cause__"):
+        inner = getattr(failure, attribute, None)
+        if isinstance(inner, BaseException):
+            return inner
+    return failure
+
+
+def _is_echo(cause: BaseException) -> bool:
+    """Whether a collective operation failed, as it does on every rank when one of them is gone."""
+    return any(word in str(cause) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))
