@@ -266,7 +266,8 @@ def _check_batch(config: RunConfig, info: SourceInfo) -> None:
 
 def _check_takes_images(config: RunConfig, model: nn.Module, info: SourceInfo, evaluate: bool) -> None:
     """Runs as few images through the network as a worker may have: some networks refuse small ones, or a single one."""
-    smallest = 1 if evaluate else config.training.batch_size // config.cluster.num_workers // config.training.accumulate
+    training, most = config.training, config.cluster.workers.most
+    smallest = 1 if evaluate else training.batch_size // most // training.accumulate
     model.train(not evaluate)
     sizes = {(info.height, info.width)}
     if info.is_streamed and config.data.train_crop_size and not evaluate:

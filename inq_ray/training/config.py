@@ -17,6 +17,7 @@ from inq_ray.core.codebook import check_num_bits
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.data.preset import LARGEST_SIZE
+from inq_ray.training.worker_range import WorkerRange
 
 LrSchedule = Literal["cosine", "step", "constant"]
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
@@ -25,6 +26,7 @@ Precision = Literal["auto", "float32", "bf16", "fp16"]
 OnNan = Literal["stop", "skip", "rewind"]
 
 _EVERY = re.compile(r"[1-9][0-9]{0,8}[smh]?")
+_TIME = re.compile(r"[1-9][0-9]{0,8}[smh]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -211,19 +213,36 @@ class TrainingConfig:
 class ClusterConfig:
     """Where it runs."""
 
-    num_workers: int = 2
-    """Processes that train together, one a GPU or CPU slot."""
+    num_workers: int | str = 2
+    """Processes that train together, one a GPU or CPU slot; of a range (2..8) as many as fit at each start."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     cpus_per_worker: int = 1
     """CPU cores, and threads, of a worker."""
     max_failures: int = 3
     """Times that a run goes on from its last checkpoint after a worker or a node was lost."""
+    placement_timeout: str = "10m"
+    """Time (30s, 10m, 2h) to wait at each start for a cluster to have room for the least number of workers."""
 
     def __post_init__(self) -> None:
         _check_at_least("--max-failures", self.max_failures, 0)
-        _check_at_least("--num-workers", self.num_workers, 1)
+        workers = WorkerRange.parse(self.num_workers)
+        object.__setattr__(self, "num_workers", workers.most if workers.least == workers.most else str(workers))
         _check_at_least("--cpus-per-worker", self.cpus_per_worker, 1)
+        if not _TIME.fullmatch(self.placement_timeout):
+            raise ValueError(
+                f"--placement-timeout must be a time such as 30s, 10m or 2h, got {self.placement_timeout[:80]!r}"
+            )
+
+    @property
+    def workers(self) -> WorkerRange:
+        """The least and the most workers."""
+        return WorkerRange.parse(self.num_workers)
+
+    @property
+    def placement_seconds(self) -> int:
+        """The bound of waiting for room."""
+        return int(self.placement_timeout[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.placement_timeout[-1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,10 +305,11 @@ class RunConfig:
         training = self.training
         if training.precision == "fp16" and not self.cluster.use_gpu:
             raise ValueError("--precision fp16 needs --use-gpu: on CPUs take float32 or bf16")
-        if training.batch_size < self.cluster.num_workers * training.accumulate:
+        most = self.cluster.workers.most
+        if training.batch_size < most * training.accumulate:
             raise ValueError(
-                f"--batch-size {training.batch_size} (global) is too small for {self.cluster.num_workers} workers and "
-                f"--accumulate {training.accumulate}: take at least {self.cluster.num_workers * training.accumulate}"
+                f"--batch-size {training.batch_size} (global) is too small for {most} workers and "
+                f"--accumulate {training.accumulate}: take at least {most * training.accumulate}"
             )
         if self.plain and training.float_epochs:
             raise ValueError(f"--plain trains for --epochs: set --float-epochs 0, got {training.float_epochs}")
@@ -391,6 +411,7 @@ _IN_WORDS: dict[Any, str] = {
     str: "a text",
     str | None: "a text or null",
     int | None: "a whole number or null",
+    int | str: "a whole number or a text",
     float | None: "a number or null",
     tuple[float, ...]: "a list of numbers",
     tuple[str, ...]: "a list of texts",
@@ -401,9 +422,8 @@ def _is_a(value: Any, kind: Any) -> bool:
     """Whether a JSON value is of a field's type; of a choice it has to be text, its section looks further."""
     if kind is float:
         return type(value) is float or (type(value) is int and abs(value) <= 2**53)
-    if isinstance(kind, types.UnionType):  # ... | None
-        inner = next(option for option in typing.get_args(kind) if option is not type(None))
-        return value is None or _is_a(value, inner)
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is Literal:
         return isinstance(value, str)
     return type(value) is kind

@@ -108,7 +108,7 @@ def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> 
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    share = -(-config.training.batch_size // config.cluster.num_workers // config.training.accumulate)
+    share = -(-config.training.batch_size // config.cluster.workers.most // config.training.accumulate)
     num_images = share if config.cluster.use_gpu else min(share, _TIMED_IMAGES)
     size = (info.height, info.width)
     if info.is_streamed and config.data.train_crop_size:

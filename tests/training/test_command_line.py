@@ -141,6 +141,10 @@ def test_a_file_starts_the_same_run_and_flags_override_it(tmp_path: Path) -> Non
         ("--iterative-steps 0.5 1.5", "^--iterative-steps.*0.5 1.5"),
         ("--iterative-steps 0.5 half", "--iterative-steps.*'half'"),
         ("--num-workers 0", "^--num-workers must be at least 1, got 0"),
+        ("--num-workers 8..2", "^--num-workers 8..2 is an empty range: did you mean 2..8"),
+        ("--num-workers two", "^--num-workers must be a number, or a range such as 2..8, got 'two'"),
+        ("--num-workers 2..8 --batch-size 7", "^--batch-size 7 .* 8 workers .* at least 8"),
+        ("--placement-timeout 10", "^--placement-timeout must be a time such as 30s, 10m or 2h, got '10'"),
         ("--precision fp16", "^--precision fp16 needs --use-gpu"),
         ("--batch-size 1", "^--batch-size 1 .*2 workers"),
         ("--name a/b", "^--name.*'a/b'"),
@@ -215,3 +219,8 @@ def test_a_terminal_makes_no_difference_to_messages(
     with pytest.raises(ValueError, match=r"^--batch-size 1 \(global\) is too small for 2 workers .* at least 2$"):
         parse(["--batch-size", "1"])
     assert os.environ.get("COLUMNS") == columns
+
+
+def test_a_range_of_workers() -> None:
+    cluster = parse("--num-workers 2..8 --placement-timeout 1h".split()).run.cluster
+    assert (cluster.num_workers, cluster.workers, cluster.placement_seconds) == ("2..8", (2, 8), 3600)

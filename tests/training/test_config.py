@@ -46,12 +46,14 @@ BAD_FIELDS = [
     *((TrainingConfig, {"lr_gamma": value}, "--lr-gamma") for value in (0.0, 1.1, math.nan)),
     *((TrainingConfig, {"warmup_epochs": value}, "--warmup-epochs") for value in (-1.0, math.nan)),
     (TrainingConfig, {"precision": "fp8"}, "--precision"),
-    (ClusterConfig, {"num_workers": 0}, "--num-workers"),
+    *((ClusterConfig, {"num_workers": value}, "--num-workers") for value in (0, "8..2", "0..2", "many", "")),
+    *((ClusterConfig, {"placement_timeout": value}, "--placement-timeout") for value in ("", "0s", "10", "1d", "s")),
     (ClusterConfig, {"cpus_per_worker": 0}, "--cpus-per-worker"),
     *((OutputConfig, {"name": name}, "--name") for name in ("", "..", ".hidden", "a/b", "a b", "a\n", "x" * 200, "ä")),
     (OutputConfig, {"storage_path": "s3://bucket/runs"}, "--storage-path"),
     (RunConfig, {"training": TrainingConfig(precision="fp16")}, "--use-gpu"),
     (RunConfig, {"training": TrainingConfig(batch_size=3, accumulate=2)}, "--batch-size 3"),
+    (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
     (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
 ]
@@ -92,7 +94,9 @@ configs = st.builds(
         precision=st.sampled_from(["auto", "float32", "bf16"]),
         channels_last=st.booleans(),
     ),
-    cluster=st.builds(ClusterConfig, num_workers=st.integers(1, 16), use_gpu=st.booleans()),
+    cluster=st.builds(
+        ClusterConfig, num_workers=st.integers(1, 16) | st.sampled_from(["2..8", "3..3"]), use_gpu=st.booleans()
+    ),
     output=st.builds(
         OutputConfig, name=st.none() | st.from_regex(r"[a-z][a-z0-9._-]{0,9}", fullmatch=True), overwrite=st.booleans()
     ),
@@ -139,6 +143,8 @@ def test_what_json_leaves_out_has_its_default() -> None:
         ('{"quantization": {"iterative_steps": ["a"]}}', "quantization.iterative_steps must be a list of numbers"),
         ('{"quantization": {"iterative_steps": [0.5]}}', "--iterative-steps"),
         ('{"quantization": {"skip": "fc"}}', "quantization.skip must be a list of texts, got 'fc'"),
+        ('{"cluster": {"num_workers": "2..x"}}', "--num-workers must be a number, or a range such as 2..8, got '2..x'"),
+        ('{"cluster": {"num_workers": 2.5}}', "cluster.num_workers must be a whole number or a text, got 2.5"),
         ('{"network": {"weights": 3}}', "network.weights must be a text or null, got 3"),
         ('{"network": {"arch": null}}', "network.arch must be a text, got None"),
         ('{"plain": "yes"}', "plain must be true or false, got 'yes'"),
@@ -181,3 +187,13 @@ def test_replace_changes_fields_of_sections_and_checks_them() -> None:
     assert (config.training.lr, config.cluster.num_workers, config.quantization) == (0.5, 3, QuantizationConfig())
     with pytest.raises(ValueError, match="--lr"):
         config.replace(training={"lr": 0.0})
+
+
+def test_workers_are_a_number_or_a_range() -> None:
+    assert ClusterConfig().num_workers == 2
+    assert ClusterConfig(num_workers="4").num_workers == ClusterConfig(num_workers="4..4").num_workers == 4
+    elastic = RunConfig().replace(cluster={"num_workers": "2..8", "placement_timeout": "2m"})
+    assert (elastic.cluster.num_workers, elastic.cluster.workers) == ("2..8", (2, 8))
+    assert elastic.cluster.placement_seconds == 120
+    assert '"num_workers": "2..8"' in elastic.to_json()
+    assert '"num_workers": 2,' in RunConfig().to_json()
