@@ -42,14 +42,15 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "core models data distributed export scheduler"
+_BELOW_TRAINING = "core files models data distributed export scheduler"
 
 ROOMS = {
     "core": _room(libraries="torch", files=False),
-    "models": _room("core", "torch torchvision timm safetensors"),
-    "data": _room(libraries="torch torchvision pyarrow numpy PIL sklearn tenacity"),
+    "files": _room(),
+    "models": _room("core files", "torch torchvision timm safetensors"),
+    "data": _room("files", "torch torchvision pyarrow numpy PIL sklearn tenacity"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core", "torch safetensors"),
+    "export": _room("core files", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),

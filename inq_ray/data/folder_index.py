@@ -8,10 +8,8 @@ memory, however many images there are.
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +22,7 @@ import pyarrow.compute as pc
 from inq_ray.data.address import Location
 from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
 from inq_ray.data.image_set import Split
+from inq_ray.files.whole import whole
 
 FORMAT_VERSION = 1
 # Listing waits for the storage, not for this machine.
@@ -96,25 +95,18 @@ def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> No
     Raises:
         ValueError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     metadata = {_METADATA_KEY: json.dumps({"version": FORMAT_VERSION, **asdict(facts)})}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as file:
-            with pa.ipc.new_file(file, _SCHEMA.with_metadata(metadata)) as writer:
-                for split in SPLITS:
-                    writer.write_batch(rows[split])
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        schema = _SCHEMA.with_metadata(metadata)
+        with whole(path) as beside, beside.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for split in SPLITS:
+                writer.write_batch(rows[split])
     except OSError as error:
         raise ValueError(
             f"cannot write the index of images to {path.parent}: {error.strerror}; "
             "use a folder that can be written to and has room"
         ) from error
-    finally:
-        with suppress(OSError):  # also there is no folder
-            partial.unlink()
 
 
 def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:

@@ -3,19 +3,19 @@
 Files lie in a folder that only their user can write to, and are raw numbers: nothing that is read here can run code.
 """
 
-import fcntl
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from inq_ray.files import lock
+from inq_ray.files.whole import whole
+
 VARIABLE = "INQ_RAY_CACHE"
 WAIT_SECONDS = 600.0
-_POLL_SECONDS = 0.05
 
 
 def cache_folder() -> Path:
@@ -76,28 +76,22 @@ def _is_complete(path: Path, num_bytes: int) -> bool:
 
 def _make(path: Path, num_bytes: int, write: Callable[[BinaryIO], None]) -> None:
     """Write beside and rename, so that a file of this name is always whole, even after a loss of power."""
-    partial = path.with_suffix(".partial")
     try:
-        with partial.open("wb") as file:
+        with whole(path, beside=path.with_suffix(".partial")) as partial, partial.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, num_bytes)  # says now that there is no room, not at the end
             write(file)
             assert file.tell() == num_bytes, (file.tell(), num_bytes)
-            file.flush()
             os.fchmod(file.fileno(), 0o400)
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise ValueError(
             f"cannot write {num_bytes / 2**20:.0f} MiB of decoded images to {path.parent}: {error.strerror}; "
             f"set {VARIABLE} to a folder with room"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, wait_seconds: float, doing: str) -> Iterator[None]:
-    """Hold a file's lock; the kernel releases it when the process ends, however it ends.
+    """Hold a lock of the node; see :func:`inq_ray.files.lock.locked`.
 
     Args:
         path: Of the file, which is made if there is none.
@@ -107,17 +101,12 @@ def locked(path: Path, wait_seconds: float, doing: str) -> Iterator[None]:
     Raises:
         TimeoutError: Another process has held it for longer.
     """
-    deadline = time.monotonic() + wait_seconds
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(
-                        f"another process has been {doing} for more than {wait_seconds:.0f} s (lock {path}): "
-                        f"end it if it hangs, or set {VARIABLE} to another folder"
-                    ) from None
-                time.sleep(_POLL_SECONDS)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock.locked(path, wait_seconds=wait_seconds))
+        except lock.HeldError as error:
+            raise TimeoutError(
+                f"another process has been {doing} for more than {wait_seconds:.0f} s ({error}): "
+                f"end it if it hangs, or set {VARIABLE} to another folder"
+            ) from None
         yield

@@ -7,7 +7,6 @@ shuffle (see group_order).
 """
 
 import json
-import os
 import re
 import tempfile
 from collections import deque
@@ -27,6 +26,7 @@ from inq_ray.data.encoded_set import Encoded, Reader
 from inq_ray.data.image_folder import FolderSource, is_image_folder
 from inq_ray.data.order import epoch_order
 from inq_ray.data.preset import Policy, Preset
+from inq_ray.files.whole import whole
 
 _NUM_SAMPLED = 256
 # Row groups that are being read while one is written.
@@ -209,17 +209,11 @@ def _placed(file: Location) -> Iterator[BinaryIO]:
             _change(lambda: _upload(sink, partial), file)
             _change(lambda: file.fs.move(partial.path, file.path), file)
         return
-    path = Path(partial.path)
     try:
-        with path.open("wb") as sink:
+        with whole(Path(file.path), beside=Path(partial.path)) as beside, beside.open("wb") as sink:
             yield sink
-            sink.flush()
-            os.fsync(sink.fileno())
-        path.replace(file.path)
     except OSError as error:
         raise ValueError(f"cannot write {file.name}: {error.strerror or error}") from error
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _upload(source: BinaryIO, file: Location) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.state import TensorState
 from inq_ray.export.float_state import used_codes
+from inq_ray.files.whole import whole
 
 MODEL_FILE = "model.safetensors"
 CODES_FILE = "codes.safetensors"
@@ -88,15 +89,9 @@ def _describe(codebook: Codebook) -> dict[str, int | None]:
 
 def _write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes beside and renames, both reaching the disk: whatever is killed, the old file stands or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as beside:
         save_file(_plain(tensors), beside, metadata)
         beside.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
-        _sync(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,14 +110,6 @@ def _umask() -> int:
     current = os.umask(0o022)
     os.umask(current)
     return current
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

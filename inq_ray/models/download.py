@@ -1,19 +1,18 @@
 """Files that every process of a node needs and one of them makes: torch.hub's folder of downloaded weights."""
 
-import fcntl
 import hashlib
-import os
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch.hub
 
+from inq_ray.files.lock import HeldError, locked
+from inq_ray.files.whole import whole
+
 WAIT_SECONDS = 3600.0
-_POLL_SECONDS = 0.1
 # As torch.hub.HASH_REGEX, but for names in which a few letters after a hyphen mean something else.
 _SUM = re.compile(r"-([a-f0-9]{8,})\.")
 
@@ -66,9 +65,15 @@ def once(path: Path, make: Callable[[Path], None], is_right: Callable[[], bool] 
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(f"{path.name}.lock")):
+        with ExitStack() as stack:
+            stack.enter_context(locked(path.with_name(f"{path.name}.lock"), wait_seconds=WAIT_SECONDS))
             if not (path.is_file() and is_right()):
-                _write(path, make)
+                make(stack.enter_context(whole(path, beside=path.with_name(f"{path.name}.partial"))))
+    except HeldError as error:
+        raise TimeoutError(
+            f"another process has been downloading weights for more than {WAIT_SECONDS:.0f} s ({error}): "
+            "end it if it hangs, or pass --weights FILE"
+        ) from None
     except OSError as error:
         if isinstance(error, TimeoutError):
             raise
@@ -79,35 +84,7 @@ def once(path: Path, make: Callable[[Path], None], is_right: Callable[[], bool] 
     return path
 
 
-def _write(path: Path, make: Callable[[Path], None]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        make(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _has_sum(path: Path, digits: str) -> bool:
     """Whether the SHA-256 of a file begins with these hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(digits)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; the kernel releases it when the process ends, however it ends."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(
-                        f"another process has been downloading weights for more than {WAIT_SECONDS:.0f} s (lock "
-                        f"{path}): end it if it hangs, or pass --weights FILE"
-                    ) from None
-                time.sleep(_POLL_SECONDS)
-        yield

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inq_ray.files.whole import write_text
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Row
 
@@ -45,6 +46,11 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def events(self) -> Path:
+        """A line for each :class:`inq_ray.training.incident.Incident`."""
+        return self.path / "events.jsonl"
+
+    @property
     def summary(self) -> Path:
         """What came out; there only when the run is finished and verified."""
         return self.path / "summary.json"
@@ -76,7 +82,7 @@ class RunFolder:
                 shutil.rmtree(folder.path)
             folder.path.parent.mkdir(parents=True, exist_ok=True)
             folder.path.mkdir()
-            write_whole(folder.config, saved.to_json() + "\n")
+            write_text(folder.config, saved.to_json() + "\n")
         except FileExistsError:
             raise ValueError(folder.taken()) from None
         except OSError as error:
@@ -143,20 +149,7 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, the last file of a run."""
-        write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside and renames it, so that it is never seen half written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        write_text(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: float | None) -> float | None:

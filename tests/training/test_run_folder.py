@@ -7,7 +7,7 @@ import pytest
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Row
-from inq_ray.training.run_folder import RunFolder, default_name, write_whole
+from inq_ray.training.run_folder import RunFolder, default_name
 
 ROW = Row(stage=1, portion=0.5, epoch=0, top1=90.0, top5=99.0, loss=0.25, validation_seconds=0.5)
 
@@ -137,20 +137,6 @@ def test_metrics_are_json_that_every_reader_takes(tmp_path: Path) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     assert json.loads(folder.metrics_jsonl.read_text(), parse_constant=refuse)["loss"] is None
-
-
-def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "summary.json"
-    write_whole(path, "first")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, "second")
-    assert path.read_text() == "first"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_default_names_are_allowed_names() -> None:

@@ -6,7 +6,6 @@ written, those ending in .deleted are being deleted; what a killed writer leaves
 One process at a time writes to a store: no two runs share a folder.
 """
 
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from inq_ray.data.address import Location, MissingError, retry
+from inq_ray.files.whole import sync, unique
 from inq_ray.training.checkpoint.compact import expand
 from inq_ray.training.checkpoint.files import MANIFEST, DamagedError, Manifest, encode, read_manifest, read_snapshot
 from inq_ray.training.checkpoint.place import Place
@@ -24,7 +24,6 @@ from inq_ray.training.checkpoint.snapshot import Snapshot
 
 _PARTIAL = ".partial"
 _DELETED = ".deleted"
-_COUNT = itertools.count()
 
 
 class Damaged(NamedTuple):
@@ -193,7 +192,7 @@ class CheckpointStore:
 
     def _write_here(self, name: str, files: Mapping[str, bytes]) -> None:
         folder = Path(self.location.path)
-        partial = folder / f".{name}.{_unique()}{_PARTIAL}"
+        partial = folder / f".{name}.{unique()}{_PARTIAL}"
 
         def write() -> None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -201,7 +200,7 @@ class CheckpointStore:
             try:
                 for file, data in files.items():
                     _write_file(partial / file, data)
-                _sync(partial)
+                sync(partial)
                 self._rename(partial, folder / name)
             except OSError:
                 shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
@@ -211,7 +210,7 @@ class CheckpointStore:
 
     def _rename(self, partial: Path, target: Path) -> None:
         """Gives a whole checkpoint its name. Killed in between, it keeps the name of a partial one, and is found."""
-        aside = target.with_name(f".{target.name}.{_unique()}{_DELETED}")
+        aside = target.with_name(f".{target.name}.{unique()}{_DELETED}")
         is_there = target.exists()
         if is_there:
             target.rename(aside)
@@ -221,13 +220,13 @@ class CheckpointStore:
             if is_there:
                 aside.rename(target)
             raise
-        _sync(target.parent)
+        sync(target.parent)
         if is_there:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _delete_here(self, name: str) -> None:
         folder = Path(self.location.path)
-        aside = folder / f".{name}.{_unique()}{_DELETED}"
+        aside = folder / f".{name}.{unique()}{_DELETED}"
 
         def delete() -> None:
             if (folder / name).exists():
@@ -343,16 +342,3 @@ def _writing(location: Location, data: bytes) -> Callable[[], None]:
             stream.write(data)
 
     return write
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unique() -> str:
-    """A part of a name that no other writer and no other write of this one uses."""
-    return f"{os.uname().nodename}-{os.getpid()}-{next(_COUNT)}"

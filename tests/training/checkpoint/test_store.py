@@ -321,7 +321,7 @@ def test_killed_between_any_two_steps_on_disk(tmp_path: Path, is_replaced: bool)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         store.save(simple(at(1, 0, 1), 1.0, num=10))
         patched.append(pytest.MonkeyPatch())
-        for owner, name in ((store_module, "_write_file"), (store_module, "_sync"), (Path, "rename")):
+        for owner, name in ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename")):
             patched[-1].setattr(owner, name, killer.wrap(getattr(owner, name)))
 
     def work() -> None:

@@ -1,0 +1,71 @@
+"""Files that are whole or not there, whatever is killed and whenever the power goes."""
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_COUNT = itertools.count()
+# Of file systems whose folders cannot be synced, some FUSE and SMB ones: there is nothing more to ask of them.
+_NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
+
+@contextmanager
+def whole(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
+    """Give a path beside; what is written there becomes `path` at the end of the block, once it has reached the disk.
+
+    Where anything raises, `path` stays as it was, and nothing stays beside.
+
+    Args:
+        path: The file; its folder is there. One that is there is replaced.
+        beside: Where it is written, in the same folder; by default under a hidden name that no other writer uses.
+            Whoever holds a lock gives one of its own, so that what a killed process left is written over.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if beside is None:
+        beside = path.with_name(f".{path.name}.{unique()}.partial")
+    try:
+        yield beside
+        sync(beside)
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):  # as there may be no folder, or one that cannot be written to any more
+            beside.unlink()
+        raise
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; the file stays as it was.
+    """
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Have a file's contents, or the names in a folder, reach the disk.
+
+    Raises:
+        OSError: They do not.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def unique() -> str:
+    """Return a part of a name that no other process of any machine uses, and this one only once."""
+    return f"{os.uname().nodename}-{os.getpid()}-{next(_COUNT)}"

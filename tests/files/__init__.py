@@ -1,0 +1,1 @@
+"""Tests of inq_ray.files."""
