@@ -14,6 +14,7 @@ from inq_ray import __version__
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.bottleneck import Spent
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident
 from inq_ray.training.next_command import next_command
 from inq_ray.training.plan import Plan
 from inq_ray.training.reporter import Event, Note, Progress, Row, Started
@@ -42,7 +43,7 @@ class Console:
             self.say(_started(event))
         elif isinstance(event, Row):
             self.say(self._row(event))
-        elif isinstance(event, Note):
+        elif isinstance(event, Note | Incident):
             self.say(event.text)
         elif isinstance(event, Progress):
             self._show_progress(event)

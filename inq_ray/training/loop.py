@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.sgd import SGD
 from inq_ray.data.batch_mix import BatchMix
@@ -92,7 +92,7 @@ class Trainer:
     shuffle_buffer: int
     model: nn.Module
     optimizer: SGD
-    scheduler: LRScheduler
+    scheduler: LambdaLR
     scaler: torch.amp.GradScaler
     autocast_dtype: torch.dtype | None
     mix: BatchMix | None

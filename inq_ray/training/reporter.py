@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.incident import Incident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Note:
     text: str
 
 
-Event = Started | Progress | Row | Note | Accuracy
+Event = Started | Progress | Row | Note | Incident | Accuracy
 
 
 class Reporter(Protocol):

@@ -12,37 +12,37 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray import __version__
 from inq_ray.core.sgd import SGD
-from inq_ray.data.batch_mix import BatchMix
-from inq_ray.data.image_set import BadImage
-from inq_ray.data.loader import eval_requests, steps_per_epoch
+from inq_ray.data.loader import eval_requests
 from inq_ray.distributed.digest import check_replicas, state_tensors
-from inq_ray.distributed.replica import broadcast_tensors, rank, sum_counts, world_size
+from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
 from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.bad_images import BadImages
-from inq_ray.training.bottleneck import Spent
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, history_of, restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
-from inq_ray.training.ema import Ema
 from inq_ray.training.evaluate import evaluate
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
+from inq_ray.training.journal import Journal
 from inq_ray.training.loop import EpochResult, EpochState, Trainer
-from inq_ray.training.lr_schedule import lr_factor
-from inq_ray.training.progress import Phase, ProgressTeller
-from inq_ray.training.reporter import Note, Reporter, Row, Started
+from inq_ray.training.phase import make_trainer, precision_of, sgd_options
+from inq_ray.training.progress import Phase
+from inq_ray.training.reporter import Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.stop import StopError
 from inq_ray.training.summary import summarize
-from inq_ray.training.wrapping import wrap
+
+
+def _never() -> bool:
+    return False
 
 
 def run(
@@ -52,6 +52,7 @@ def run(
     reporter: Reporter,
     folder: RunFolder,
     fingerprint: str | None = None,
+    is_asked_to_stop: Callable[[], bool] = _never,
 ) -> dict[str, Any]:
     """Trains and quantizes; every rank calls it, rank 0 reports and writes.
 
@@ -61,6 +62,7 @@ def run(
         reporter: takes rank 0's events.
         folder: of the run, made before.
         fingerprint: what the data must be, where that is known.
+        is_asked_to_stop: whether this rank has been; answers at once, and is asked about once a second while training.
 
     Returns:
         The summary, the same on every rank but for times.
@@ -69,12 +71,13 @@ def run(
         ValueError: data or weights are not there on this machine.
         ReplicaMismatchError: the ranks no longer hold the same bits.
         DivergedError: a loss or its gradient is not finite, and --on-nan stops there.
+        StopError: on every rank, once one was asked to stop; a checkpoint is written.
         VerificationError: the written files are not what they should be.
     """
     set_deterministic()
     rewound: Faults | None = None
     while True:
-        attempt = Run(config, device, reporter, folder, fingerprint, rewound)
+        attempt = Run(config, device, reporter, folder, fingerprint, rewound, is_asked_to_stop)
         try:
             return attempt.execute()
         except DivergedError as error:
@@ -101,10 +104,11 @@ def set_deterministic() -> None:
 
 
 class Run:
-    """State of a run on one rank: the network, where it is, and the rows so far.
+    """State of a run on one rank: the network, where it is, and what it remembers.
 
     Args:
         rewound: what is remembered of an attempt that was given up; its last stage begins again. None = go on.
+        is_asked_to_stop: whether this rank has been.
     """
 
     def __init__(
@@ -115,46 +119,39 @@ class Run:
         folder: RunFolder,
         fingerprint: str | None = None,
         rewound: Faults | None = None,
+        is_asked_to_stop: Callable[[], bool] = _never,
     ) -> None:
         self.config = config
-        self.reporter = reporter
         self.folder = folder
         self.task = build_task(config, device, fingerprint=fingerprint)
         self.task.loader.start()
-        self.rows: list[Row] = []
-        self.began = time.perf_counter()
-        self.epochs_done = 0
-        self.spent = Spent()
-        self.bad_images = BadImages(config.data.skip_bad_images)
-        precision = config.training.precision
-        if precision == "auto":
-            precision = "bf16" if device.type == "cuda" else "float32"
-        self.precision = precision
-        self.teller = ProgressTeller(config, reporter)
-        self.checkpoints = Checkpoints(config, self.task.info.fingerprint, lambda text: reporter.report(Note(text)))
-        self.start: Snapshot | None = None
+        self.journal = Journal(config, reporter, folder, rewound)
+        self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
         self.stage = 0
-        self.faults = rewound or Faults()
         self._is_rewound = rewound is not None
+        self._start: Place | None = None
+        self._snapshot: Snapshot | None = None
         self._is_due = False
-        self._num_skipped_told = 0
 
     def execute(self) -> dict[str, Any]:
         """The whole run, from its last checkpoint where there is one; returns the summary."""
-        config = self.config
-        again = Place(stage=self.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
-        self.start = self.checkpoints.load(again)
-        if self._is_rewound and rank() == 0:
-            self.folder.rewrite([])
+        config, journal = self.config, self.journal
+        again = Place(stage=journal.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
+        self._snapshot = self.checkpoints.load(again)
+        if self._is_rewound:
+            journal.begin_anew()
         # The first thing that ranks agree on: from here on rank 0's network is everybody's.
         broadcast_tensors(self.task.model.state_dict())
         groups = param_groups(
             self.task.model, None if config.plain else config.quantization.weight_bits, skip=config.quantization.skip
         )
         self._report_start(groups)
-        if self.start is not None:
-            self._remember(history_of(self.start))
-        elif config.network.weights is not None:
+        if self._snapshot is not None:
+            self._start = self._snapshot.place
+            journal.go_on(self._snapshot)
+        if self.checkpoints.clock.look():
+            raise StopError(self._start)
+        if self._start is None and config.network.weights is not None:
             self._validate(stage=0, portion=0.0)
         if config.float_epochs and self._starts_at(0):
             self._train_float(config.float_epochs)
@@ -175,62 +172,43 @@ class Run:
             DivergedError: the stage has begun again too often.
         """
         self.checkpoints.close()
-        num_rewinds = self.faults.rewinds.count(self.stage)
+        before = self.journal.faults
+        num_rewinds = before.rewinds.count(self.stage)
         if num_rewinds == MOST_REWINDS:
             raise DivergedError(f"{error} (stage {self.stage} began again {num_rewinds} times)") from error
-        faults = dataclasses.replace(self.faults, in_a_row=0, rewinds=(*self.faults.rewinds, self.stage))
+        faults = dataclasses.replace(before, in_a_row=0, rewinds=(*before.rewinds, self.stage))
         if rank() == 0:
             what = str(error).partition(": lower")[0]
             times = f"{num_rewinds + 1} of {MOST_REWINDS}"
             rate = f"{faults.lr_factor(self.stage):g} of its learning rate"
-            self.reporter.report(Note(f"{what}: stage {self.stage} begins again at {rate} ({times})"))
+            self.journal.note("stage_rewound", f"{what}: stage {self.stage} begins again at {rate} ({times})")
         return faults
-
-    def _remember(self, history: History) -> None:
-        """Goes on with the metrics of the run so far."""
-        self.rows = list(history.rows)
-        self.epochs_done = history.epochs_done
-        if not self._is_rewound:
-            self.faults = history.faults
-        self._num_skipped_told = self.faults.num_skipped
-        self.began = time.perf_counter() - history.seconds
-        self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
-        for row in self.rows:
-            self.spent += Spent(
-                seconds=row.train_seconds or 0.0,
-                data_seconds=row.data_seconds or 0.0,
-                network_seconds=row.network_seconds or 0.0,
-            )
-            self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
-        if rank() == 0:
-            self.folder.rewrite(self.rows)
 
     def _starts_at(self, stage: int) -> bool:
         """Whether there is anything to do in a stage."""
-        return self.start is None or stage >= self.start.place.stage
+        return self._start is None or stage >= self._start.stage
 
     def _place_in(self, stage: int) -> Place | None:
         """Where the run goes on within a stage; None = at its beginning."""
-        if self.start is None or self.start.place.stage != stage:
+        if self._start is None or self._start.stage != stage:
             return None
-        return self.start.place
+        return self._start
 
     def _train_float(self, epochs: int) -> None:
         training = self.config.training
         lr = training.lr if self.config.plain else training.float_lr
-        optimizer = SGD(self.task.model.parameters(), lr=lr, **self._sgd_options())
+        optimizer = SGD(self.task.model.parameters(), lr=lr, **sgd_options(training))
         if self._place_in(0) is not None:
-            assert self.start is not None
-            restore(self.start, Parts(model=self.task.model, optimizer=optimizer))
+            self._restore(Parts(model=self.task.model, optimizer=optimizer))
         self._train(optimizer, None, epochs, stage=0, portion=0.0)
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
-        optimizer = SGD(groups, lr=config.training.lr, **self._sgd_options())
+        optimizer = SGD(groups, lr=config.training.lr, **sgd_options(config.training))
         portions = config.quantization.iterative_steps
         inq = INQScheduler(optimizer, portions, config.quantization.strategy, config.training.seed)
-        if self.start is not None and self.start.place.stage > 0:
-            restore(self.start, Parts(model=model, optimizer=optimizer, inq=inq))
+        if self._start is not None and self._start.stage > 0:
+            self._restore(Parts(model=model, optimizer=optimizer, inq=inq))
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
             if not self._starts_at(stage):
                 continue
@@ -240,6 +218,7 @@ class Run:
                 row = self._validate(stage=stage, portion=portion)
                 parts = Parts(model=model, optimizer=optimizer, inq=inq)
                 self._save(parts, Place(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
+                self._stop_if_asked()
             self._stop_gradients_of_frozen(inq)
             if any(param.requires_grad for param in model.parameters()):
                 self._train(optimizer, inq, epochs, stage=stage, portion=portion)
@@ -251,39 +230,55 @@ class Run:
         place = self._place_in(stage) or Place(stage=stage, epoch=0, step=0)
         if place.epoch >= epochs:
             return
-        lr_scheduler = self._lr_scheduler(optimizer, epochs)
-        trainer = self._trainer(optimizer, lr_scheduler)
+        trainer = make_trainer(
+            self.config,
+            self.task,
+            optimizer,
+            stage=stage,
+            epochs=epochs,
+            faults=self.journal.faults,
+            bad_images=self.journal.bad_images,
+        )
         trainer.settle()
         state = self._restore_phase(trainer, inq, place)
         for epoch in range(place.epoch + 1, epochs + 1):
-            lr = lr_scheduler.base_lrs[0] * lr_scheduler.lr_lambdas[0]((epoch - 1) * trainer.num_steps)
+            lr = trainer.scheduler.base_lrs[0] * trainer.scheduler.lr_lambdas[0]((epoch - 1) * trainer.num_steps)
             phase = Phase(stage=stage, portion=portion, epoch=epoch, epochs=epochs, steps=trainer.num_steps)
             on_step = functools.partial(self._on_step, trainer, inq, phase)
-            result = trainer.train_epoch(self.epochs_done, on_step, state)
+            result = trainer.train_epoch(self.journal.epochs_done, on_step, state)
             state = None
-            self.epochs_done += 1
-            self.spent += result.spent
+            self.journal.epochs_done += 1
+            self.journal.spent += result.spent
             with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
                 row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
-            self.teller.validation_seconds = max(self.teller.validation_seconds, row.validation_seconds)
-            if epoch < epochs and self._is_due:
+            if epoch == epochs:
+                break
+            is_asked = self.checkpoints.clock.look()
+            if self._is_due or is_asked:
                 self._is_due = False
-                self._save(self._parts(trainer, inq), Place(stage=stage, epoch=epoch, step=0), top1=row.top1)
+                place = Place(stage=stage, epoch=epoch, step=0)
+                self._save(self._parts(trainer, inq), place, top1=row.top1, is_last=is_asked)
         if trainer.ema is not None:
             trainer.ema.store()
         self._check_replicas(inq)
         parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq)
         end = Place(stage=stage, epoch=epochs, step=0)
-        self._save(parts, end, is_stage_end=True, top1=self.rows[-1].top1)
+        self._save(parts, end, is_stage_end=True, top1=self.journal.rows[-1].top1)
+        self._stop_if_asked()
+
+    def _restore(self, parts: Parts) -> None:
+        assert self._snapshot is not None
+        restore(self._snapshot, parts)
 
     def _restore_phase(self, trainer: Trainer, inq: INQScheduler | None, place: Place) -> EpochState | None:
         """Puts the trainer where the run goes on; returns where its epoch does, None = at its beginning."""
-        if self.start is None or place != self.start.place or (place.epoch, place.step) == (0, 0):
+        snapshot, self._snapshot = self._snapshot, None  # as large as the network several times over
+        if snapshot is None or place != self._start or (place.epoch, place.step) == (0, 0):
             return None
-        restore(self.start, self._parts(trainer, inq))
+        restore(snapshot, self._parts(trainer, inq))
         if place.step == 0:
             return None
-        history = history_of(self.start)
+        history = history_of(snapshot)
         return EpochState(
             step=place.step,
             sums=sums_of_rank(history.sums, rank(), world_size()).to(self.task.to_input.device),
@@ -292,26 +287,14 @@ class Run:
         )
 
     def _on_step(self, trainer: Trainer, inq: INQScheduler | None, phase: Phase, state: EpochState) -> None:
-        if rank() == 0:
-            self.teller.tell(phase, self.epochs_done, state)
-            self._tell_skipped(phase, state)
-        if not self.checkpoints.clock.is_due():
-            return
-        if state.step == phase.steps:
+        self.journal.tell_step(phase, state)
+        look = self.checkpoints.clock.tick()
+        if look.is_due and state.step == phase.steps:
             self._is_due = True  # after the epoch's validation
-            return
-        trainer.check()
-        place = Place(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
-        self._save(self._parts(trainer, inq), place, state=state)
-
-    def _tell_skipped(self, phase: Phase, state: EpochState) -> None:
-        if self.faults.num_skipped == self._num_skipped_told:
-            return
-        self._num_skipped_told = self.faults.num_skipped
-        where = f"stage {phase.stage}, epoch {phase.epoch}, step {state.step}"
-        self.reporter.report(
-            Note(f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)")
-        )
+        if look.is_asked or (look.is_due and state.step < phase.steps):
+            trainer.check()
+            place = Place(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
+            self._save(self._parts(trainer, inq), place, state=state, is_last=look.is_asked)
 
     def _parts(self, trainer: Trainer, inq: INQScheduler | None) -> Parts:
         return Parts(
@@ -330,71 +313,36 @@ class Run:
         *,
         state: EpochState | None = None,
         is_stage_end: bool = False,
+        is_last: bool = False,
         top1: float | None = None,
     ) -> None:
-        """Takes a checkpoint; every rank calls it, rank 0 writes."""
-        self.bad_images.agree()
-        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
-        if state is not None:
-            sums[rank()] = state.sums.cpu()
-            sums = sum_counts(sums)
-        history = History(
-            epochs_done=self.epochs_done,
-            rows=tuple(self.rows),
-            bad_images=self.bad_images.reasons,
-            sums=sums,
-            epoch_seconds=state.seconds if state else 0.0,
-            data_seconds=state.data_seconds if state else 0.0,
-            seconds=time.perf_counter() - self.began,
-            faults=dataclasses.replace(self.faults),
+        """Takes a checkpoint; every rank calls it, rank 0 writes.
+
+        Raises:
+            ReplicaMismatchError: on every rank; nothing is written, so that the last checkpoint is a good one.
+            StopError: where it is the last one.
+        """
+        stage = parts.inq.stage if parts.inq else None
+        check_replicas(replicated(parts), stage=stage, what="weights, momentum, masks or codes")
+        history = self.journal.history(state)
+        must_be_written = is_stage_end or is_last
+        self.checkpoints.save(
+            parts, history, place, is_stage_end=is_stage_end, top1=top1, must_be_written=must_be_written
         )
-        self.checkpoints.save(parts, history, place, is_stage_end=is_stage_end, top1=top1)
+        if is_last:
+            self._stop(place)
 
-    def _trainer(self, optimizer: SGD, lr_scheduler: LambdaLR) -> Trainer:
-        training, device = self.config.training, self.task.to_input.device
-        dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        has_mix = training.mixup > 0 or training.cutmix > 0
-        return Trainer(
-            task=self.task,
-            training=training,
-            num_steps=self._num_steps(),
-            shuffle_buffer=self.config.data.shuffle_buffer,
-            model=wrap(self.task.model, device, compile=training.compile, sync_batchnorm=training.sync_batchnorm),
-            optimizer=optimizer,
-            scheduler=lr_scheduler,
-            scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
-            autocast_dtype=dtype,
-            mix=BatchMix(training.mixup, training.cutmix, self.task.info.num_classes) if has_mix else None,
-            ema=None if training.ema_decay is None else Ema(self.task.model, training.ema_decay),
-            bad_images=self.bad_images,
-            stage=self.stage,
-            faults=self.faults,
-        )
+    def _stop_if_asked(self) -> None:
+        """To be called by every rank after a stage's end was saved."""
+        if self.checkpoints.clock.look():
+            self._stop(self.checkpoints.last)
 
-    def _num_steps(self) -> int:
-        """Global batches an epoch."""
-        steps = steps_per_epoch(len(self.task.train_indices), self.config.training.batch_size)
-        return min(steps, self.config.training.limit_batches or steps)
-
-    def _lr_scheduler(self, optimizer: SGD, epochs: int) -> LambdaLR:
-        """The course of a phase of so many epochs, from its start."""
-        factor: Callable[[int], float] = functools.partial(
-            _scaled_lr_factor,
-            scale=self.faults.lr_factor(self.stage),
-            steps_per_epoch=self._num_steps(),
-            epochs=epochs,
-            training=self.config.training,
-        )
-        return LambdaLR(optimizer, factor)
-
-    def _sgd_options(self) -> dict[str, Any]:
-        training = self.config.training
-        return {
-            "momentum": training.momentum,
-            "nesterov": training.nesterov,
-            "weight_decay": training.weight_decay,
-            "fused": True,
-        }
+    def _stop(self, place: Place | None) -> None:
+        self.checkpoints.close()
+        error = StopError(place)
+        if rank() == 0:
+            self.journal.note("stopped", str(error))
+        raise error
 
     def _stop_gradients_of_frozen(self, inq: INQScheduler) -> None:
         """A tensor without live weights needs no gradient: none is computed, none travels."""
@@ -416,11 +364,12 @@ class Run:
             DivergedError: on every rank, where training has ended in a network whose loss is not finite.
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
-        began = time.perf_counter()
-        accuracy = _validate(self.task, self.config, self.bad_images)
+        journal, began = self.journal, time.perf_counter()
+        accuracy = _validate(self.task, self.config, journal.bad_images)
         if epoch and not math.isfinite(accuracy.loss):
             raise DivergedError(
-                f"the validation loss after epoch {self.epochs_done} is {accuracy.loss}: lower --lr, or warm up longer"
+                f"the validation loss after epoch {journal.epochs_done} is {accuracy.loss}: lower --lr, or warm up "
+                "longer"
             )
         row = Row(
             stage=stage,
@@ -437,13 +386,10 @@ class Run:
             data_seconds=result.spent.data_seconds if result else None,
             network_seconds=result.spent.network_seconds if result else None,
             images_per_second=result.images_per_second if result else None,
-            num_bad_images=len(self.bad_images),
-            num_skipped_steps=self.faults.num_skipped,
+            num_bad_images=len(journal.bad_images),
+            num_skipped_steps=journal.faults.num_skipped,
         )
-        self.rows.append(row)
-        if rank() == 0:
-            self.folder.append(row)
-            self.reporter.report(row)
+        journal.add(row)
         return row
 
     def _check_replicas(self, inq: INQScheduler | None) -> str:
@@ -457,20 +403,15 @@ class Run:
         """Writes the result, reads it back, and proves it; summary.json comes last."""
         digest = self._check_replicas(inq)
         self.checkpoints.close()
-        summary = {**summarize(self.config, self.rows), "digest": digest, "world_size": world_size()}
+        summary = {**summarize(self.config, self.journal.rows), "digest": digest, "world_size": world_size()}
         if rank() != 0:
             return summary
         state = self.task.model.state_dict()
         write_result(self.folder.result, state, inq.state if inq else {})
         verification = verify(self.folder.result, inq.state if inq else {})
         summary |= {
-            "num_bad_images": len(self.bad_images),
-            "bad_images": self.bad_images.reasons,
-            "num_skipped_steps": self.faults.num_skipped,
-            "rewinds": list(self.faults.rewinds),
-            "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
+            **self.journal.summary(),
             "verification": dataclasses.asdict(verification),
-            "seconds": time.perf_counter() - self.began,
             "versions": {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "config": dataclasses.asdict(self.config),
         }
@@ -483,7 +424,7 @@ class Run:
         params: list[tuple[nn.Parameter, bool]] = [
             (param, group["weight_bits"] is not None) for group in groups for _, param in group["params"]
         ]
-        self.reporter.report(
+        self.journal.tell(
             Started(
                 arch=self.config.network.arch,
                 num_parameters=sum(param.numel() for param, _ in params),
@@ -492,13 +433,9 @@ class Run:
                 num_validation=len(self.task.validation_indices),
                 world_size=world_size(),
                 device=str(self.task.to_input.device),
-                precision=self.precision,
+                precision=precision_of(self.config, self.task.to_input.device),
             )
         )
-
-
-def _scaled_lr_factor(step: int, *, scale: float, **course: Any) -> float:
-    return scale * lr_factor(step, **course)
 
 
 def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:

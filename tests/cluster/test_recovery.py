@@ -10,6 +10,7 @@ import pytest
 
 from inq_ray.cluster.trainer import quantize
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import Event, Note
 from tests.conftest import RayCluster
@@ -22,7 +23,7 @@ class _Notes:
         self.texts: list[str] = []
 
     def report(self, event: Event) -> None:
-        if isinstance(event, Note):
+        if isinstance(event, Note | Incident):
             self.texts.append(event.text)
 
 

@@ -218,7 +218,7 @@ def rewind_for_ever(config: RunConfig) -> list[str]:
     report = Run._report_start
 
     def note(self: Run, groups: Any) -> None:
-        told.append(f"{self.faults.rewinds}")
+        told.append(f"{self.journal.faults.rewinds}")
         report(self, groups)
 
     Run._report_start = note  # type: ignore[method-assign]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident
 from inq_ray.training.loop import EpochState
 from inq_ray.training.progress import Phase
-from inq_ray.training.reporter import Note
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
@@ -51,7 +51,7 @@ def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[
             continue
         finally:
             Run._on_step = on_step  # type: ignore[method-assign]
-        told = [event.text for event in finished.told.events if isinstance(event, Note)]
+        told = [event.text for event in finished.told.events if isinstance(event, Incident)]
         return finished.summary["digest"], told
     raise AssertionError("it was never run to its end")
 

@@ -1,50 +1,84 @@
-"""When the next checkpoint is due: all ranks must find the same answer, and none may wait for it at every step."""
+"""When the next checkpoint is due, and whether the run is to stop.
+
+All ranks must find the same answer, and none may wait for it at every step.
+"""
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
-from inq_ray.distributed.replica import of_rank_0
+from inq_ray.distributed.replica import largest, rank
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-# Steps after which a new clock asks rank 0 for the first time, and the most after which any does.
+# Steps after which a new clock looks for the first time, and the most after which any does.
 _FIRST_STEPS = 4
 _MOST_STEPS = 1000
+# Between two looks, about: a run that is asked to stop goes on for so long.
+_LOOK_SECONDS = 1.0
+
+
+class Look(NamedTuple):
+    """The same on every rank.
+
+    Attributes:
+        is_due: a checkpoint is.
+        is_asked: a rank was asked to stop.
+    """
+
+    is_due: bool
+    is_asked: bool
 
 
 class CheckpointClock:
-    """Counts steps, or time by rank 0's watch.
+    """Counts steps, or time by rank 0's watch, and looks about once a second whether the run is to stop.
 
-    Where time counts, rank 0 tells all ranks after how many steps it will be looked at its watch again: in as many as
-    the time that is left takes, by the speed since the last look.
+    At each look rank 0 tells all ranks after how many steps the next one is, by the speed since the last: one small
+    message a second, none at the other steps.
 
     Args:
         every: "500" steps, or a time: "30s", "10m", "2h".
+        is_asked: whether this rank has been asked to stop; answers at once.
     """
 
-    def __init__(self, every: str) -> None:
+    def __init__(self, every: str, is_asked: Callable[[], bool] = lambda: False) -> None:
         unit = _SECONDS.get(every[-1])
         self._steps = None if unit else int(every)
         self._seconds = float(int(every[:-1]) * unit) if unit else 0.0
-        self._left = self._steps or _FIRST_STEPS
+        self._is_asked = is_asked
+        self._left_to_due = self._steps or 0
+        self._left_to_look = self._between = _FIRST_STEPS
         self._taken = self._looked = time.monotonic()
-        self._between = self._left
 
-    def is_due(self) -> bool:
-        """To be called by every rank after each step; the same on all of them."""
-        self._left -= 1
-        if self._left > 0:
-            return False
+    def tick(self) -> Look:
+        """To be called by every rank after each step."""
+        is_due = False
         if self._steps is not None:
-            self._left = self._steps
-            return True
+            self._left_to_due -= 1
+            is_due = self._left_to_due == 0
+            self._left_to_due = self._left_to_due or self._steps
+        self._left_to_look -= 1
+        if self._left_to_look > 0:
+            return Look(is_due, is_asked=False)
+        look = self._look()
+        return Look(is_due or look.is_due, look.is_asked)
+
+    def look(self) -> bool:
+        """Whether the run is to stop; to be called by every rank at the same place, between epochs."""
+        return bool(largest(torch.tensor([int(self._is_asked())])).item())
+
+    def _look(self) -> Look:
         now = time.monotonic()
         step_seconds = max(now - self._looked, 1e-6) / self._between
-        is_due = now - self._taken >= self._seconds
-        left = self._seconds if is_due else self._seconds - (now - self._taken)
-        steps = min(_MOST_STEPS, max(1, round(left / step_seconds)))
-        due, self._between = of_rank_0(torch.tensor([int(is_due), steps])).tolist()
-        self._left, self._looked = self._between, now
+        is_due = self._steps is None and now - self._taken >= self._seconds
+        pause = _LOOK_SECONDS
+        if self._steps is None:
+            pause = min(pause, self._seconds if is_due else self._seconds - (now - self._taken))
+        steps = min(_MOST_STEPS, max(1, round(pause / step_seconds)))
+        of_rank_0 = [int(is_due), steps] if rank() == 0 else [0, 0]
+        due, self._between, asked = largest(torch.tensor([*of_rank_0, int(self._is_asked())])).tolist()
+        self._left_to_look, self._looked = self._between, now
         if due:
             self._taken = now
-        return bool(due)
+        return Look(bool(due), bool(asked))

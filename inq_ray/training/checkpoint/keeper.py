@@ -1,5 +1,6 @@
 """The checkpoints of a run while it trains: loads what there is, knows when one is due, and has rank 0 write it."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Kind
 
 
 def store_of(config: RunConfig) -> CheckpointStore:
@@ -35,14 +37,26 @@ class Checkpoints:
     Args:
         config: of the run.
         fingerprint: of its data.
-        tell: takes a line; called on rank 0.
+        note: takes the kind of an incident and a line; called on rank 0.
+        is_asked_to_stop: whether this rank has been.
+
+    Attributes:
+        clock: when the next one is due.
+        last: where the last one was taken or loaded; None = there was none.
     """
 
-    def __init__(self, config: RunConfig, fingerprint: str, tell: Callable[[str], None]) -> None:
-        self.clock = CheckpointClock(config.output.checkpoint_every)
+    def __init__(
+        self,
+        config: RunConfig,
+        fingerprint: str,
+        note: Callable[[Kind, str], None],
+        is_asked_to_stop: Callable[[], bool],
+    ) -> None:
+        self.clock = CheckpointClock(config.output.checkpoint_every, is_asked_to_stop)
+        self.last: Place | None = None
         self._config = config
         self._fingerprint = fingerprint
-        self._tell = tell
+        self._note = note
         self._writer: CheckpointWriter | None = None
 
     def load(self, not_after: Place | None = None) -> Snapshot | None:
@@ -60,7 +74,9 @@ class Checkpoints:
                 snapshot = self._open(not_after)
             except ValueError as failure:
                 error = str(failure)
-        return share_snapshot(snapshot, error)
+        shared = share_snapshot(snapshot, error)
+        self.last = None if shared is None else shared.place
+        return shared
 
     def _open(self, not_after: Place | None) -> Snapshot | None:
         """Reads on rank 0, and tidies: it is the only writer."""
@@ -70,29 +86,45 @@ class Checkpoints:
             store.discard_after(not_after)
         found = store.newest_good()
         for damaged in found.damaged:
-            self._tell(f"{damaged.place.name} is damaged and left out: {damaged.reason}")
+            self._note("checkpoint_damaged", f"{damaged.place.name} is damaged and left out: {damaged.reason}")
         resume = self._config.output.resume
         snapshot = found.snapshot
         if snapshot is None and resume not in (AUTO, NEVER):
             snapshot = look_at(resume).snapshot
         if snapshot is not None:
             store.discard_after(snapshot.place)
-            self._tell(f"going on from {snapshot.place.name}")
-        self._writer = CheckpointWriter(store, self._tell, has_older=found.snapshot is not None)
+        tell = functools.partial(self._note, "checkpoint_failed")
+        self._writer = CheckpointWriter(store, tell, has_older=found.snapshot is not None)
         return snapshot
 
     def save(
-        self, parts: Parts, history: History, place: Place, *, is_stage_end: bool = False, top1: float | None = None
+        self,
+        parts: Parts,
+        history: History,
+        place: Place,
+        *,
+        is_stage_end: bool = False,
+        top1: float | None = None,
+        must_be_written: bool = False,
     ) -> None:
-        """Copies the run's state and lets it be written; a stage's ends are waited for, others may be left out.
+        """Copies the run's state and lets it be written.
+
+        Args:
+            parts: the run's objects.
+            history: what it remembers.
+            place: where it is.
+            is_stage_end: whether the stage ends here.
+            top1: accuracy in percent that was measured here.
+            must_be_written: waits for the one before; others are left out where that is not written yet.
 
         Raises:
             ValueError: an earlier one could not be written, and none stands.
         """
+        self.last = place
         if self._writer is None:
             return
         snapshot = take(parts, history, place=place, config=self._config, fingerprint=self._fingerprint)
-        wait_seconds = WAIT_SECONDS if is_stage_end else 0.0
+        wait_seconds = WAIT_SECONDS if must_be_written else 0.0
         self._writer.write(snapshot, is_stage_end=is_stage_end, top1=top1, wait_seconds=wait_seconds)
 
     def close(self) -> None:

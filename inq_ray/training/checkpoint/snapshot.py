@@ -87,6 +87,7 @@ class History:
         data_seconds: of them, those in which rank 0 waited for images.
         seconds: time spent in the whole run.
         faults: steps that were not finite.
+        time: seconds since 1970 when it was taken; None where that was not kept.
     """
 
     epochs_done: int
@@ -97,6 +98,7 @@ class History:
     data_seconds: float
     seconds: float
     faults: Faults = field(default_factory=Faults)
+    time: float | None = None
 
 
 def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fingerprint: str | None) -> Snapshot:
@@ -119,6 +121,7 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
     facts = {
         "place": dataclasses.asdict(place),
         "epochs_done": history.epochs_done,
+        "time": history.time,
         "seconds": {"run": history.seconds, "epoch": history.epoch_seconds, "data": history.data_seconds},
         "rows": [_row_to_json(row) for row in history.rows],
         "bad_images": dict(history.bad_images),
@@ -134,6 +137,15 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
         "world_size": len(history.sums),
     }
     return Snapshot({name: tensor.detach() for name, tensor in tensors.items()}, facts)
+
+
+def replicated(parts: Parts) -> dict[str, Tensor]:
+    """What is the same bits on every rank at any step, by kind and name: all but buffers, averages and counts."""
+    tensors = {MODEL + name: param.detach() for name, param in parts.model.named_parameters()}
+    tensors |= {MOMENTUM + name: buffer for name, buffer in _momentum(parts.model, parts.optimizer).items()}
+    tensors |= {FROZEN + name: state.frozen for name, state in parts.inq.state.items()} if parts.inq else {}
+    tensors |= {CODES + name: state.codes for name, state in parts.inq.state.items()} if parts.inq else {}
+    return tensors
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
@@ -189,6 +201,7 @@ def history_of(snapshot: Snapshot) -> History:
         data_seconds=facts["seconds"]["data"],
         seconds=facts["seconds"]["run"],
         faults=Faults.from_json(facts.get("faults", {})),  # checkpoints of before there were any have none
+        time=facts.get("time"),
     )
 
 

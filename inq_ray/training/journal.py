@@ -1,0 +1,149 @@
+"""What a run remembers beside its network: metrics, faults, time; rank 0 tells it and writes it down."""
+
+import dataclasses
+import time
+
+import torch
+
+from inq_ray.data.image_set import BadImage
+from inq_ray.distributed.replica import rank, sum_counts, world_size
+from inq_ray.training.bad_images import BadImages
+from inq_ray.training.bottleneck import Spent
+from inq_ray.training.checkpoint.snapshot import History, Snapshot, history_of
+from inq_ray.training.config import RunConfig
+from inq_ray.training.faults import Faults
+from inq_ray.training.incident import Incident, IncidentLog, Kind
+from inq_ray.training.loop import EpochState
+from inq_ray.training.progress import Phase, ProgressTeller
+from inq_ray.training.reporter import Event, Reporter, Row
+from inq_ray.training.run_folder import RunFolder
+
+
+class Journal:
+    """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone tells and writes.
+
+    Args:
+        config: of the run.
+        reporter: takes rank 0's events.
+        folder: of the run.
+        faults: what is remembered of an attempt that was given up.
+
+    Attributes:
+        rows: metrics so far.
+        epochs_done: over the whole run.
+        spent: time in training, and what of it was waiting.
+        bad_images: those left out so far.
+        faults: steps that were not finite so far.
+        began: when the run would have begun had it never been interrupted, by time.perf_counter().
+    """
+
+    def __init__(self, config: RunConfig, reporter: Reporter, folder: RunFolder, faults: Faults | None = None) -> None:
+        self.rows: list[Row] = []
+        self.epochs_done = 0
+        self.spent = Spent()
+        self.bad_images = BadImages(config.data.skip_bad_images)
+        self.faults = faults or Faults()
+        self.began = time.perf_counter()
+        self._keeps_faults = faults is not None
+        self._reporter = reporter
+        self._folder = folder
+        self._log = IncidentLog(folder.events)
+        self._teller = ProgressTeller(config, reporter)
+        self._num_skipped_told = self.faults.num_skipped
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the run, without what was lost."""
+        return time.perf_counter() - self.began
+
+    def tell(self, event: Event) -> None:
+        """Passes an event on; rank 0."""
+        self._reporter.report(event)
+
+    def note(self, kind: Kind, text: str, seconds_lost: float | None = None) -> None:
+        """Tells an incident and writes it down; rank 0."""
+        incident = Incident(kind=kind, text=text, seconds_lost=seconds_lost)
+        self._log.add(incident)
+        self._reporter.report(incident)
+
+    def add(self, row: Row) -> None:
+        """Takes a line of metrics."""
+        self.rows.append(row)
+        self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+        if rank() == 0:
+            self._folder.append(row)
+            self._reporter.report(row)
+
+    def begin_anew(self) -> None:
+        """Forgets the metrics on disk, where an attempt was given up."""
+        if rank() == 0:
+            self._folder.rewrite([])
+
+    def go_on(self, snapshot: Snapshot) -> None:
+        """Goes on with what a snapshot's run remembered."""
+        history = history_of(snapshot)
+        self.rows = list(history.rows)
+        self.epochs_done = history.epochs_done
+        if not self._keeps_faults:
+            self.faults = history.faults
+        self._num_skipped_told = self.faults.num_skipped
+        self.began = time.perf_counter() - history.seconds
+        self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
+        for row in self.rows:
+            self.spent += Spent(
+                seconds=row.train_seconds or 0.0,
+                data_seconds=row.data_seconds or 0.0,
+                network_seconds=row.network_seconds or 0.0,
+            )
+            self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+        if rank() == 0:
+            self._folder.rewrite(self.rows)
+            lost = None if history.time is None else max(0.0, time.time() - history.time)
+            self.note("resumed", f"going on from {snapshot.place.name}", lost)
+
+    def tell_step(self, phase: Phase, state: EpochState) -> None:
+        """To be called on every rank after each step."""
+        if rank() != 0:
+            return
+        self._teller.tell(phase, self.epochs_done, state)
+        if self.faults.num_skipped == self._num_skipped_told:
+            return
+        self._num_skipped_told = self.faults.num_skipped
+        where = f"stage {phase.stage}, epoch {phase.epoch}, step {state.step}"
+        text = f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)"
+        self.note("step_skipped", text)
+
+    def history(self, state: EpochState | None) -> History:
+        """What a checkpoint keeps of it; every rank calls it.
+
+        Args:
+            state: of the epoch in which the run is; None = between two.
+        """
+        self.bad_images.agree()
+        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
+        if state is not None:
+            sums[rank()] = state.sums.cpu()
+            sums = sum_counts(sums)
+        return History(
+            epochs_done=self.epochs_done,
+            rows=tuple(self.rows),
+            bad_images=self.bad_images.reasons,
+            sums=sums,
+            epoch_seconds=state.seconds if state else 0.0,
+            data_seconds=state.data_seconds if state else 0.0,
+            seconds=self.seconds,
+            faults=dataclasses.replace(self.faults),
+            time=time.time(),
+        )
+
+    def summary(self) -> dict[str, object]:
+        """Its part of summary.json; rank 0."""
+        return {
+            "num_bad_images": len(self.bad_images),
+            "bad_images": self.bad_images.reasons,
+            "num_skipped_steps": self.faults.num_skipped,
+            "rewinds": list(self.faults.rewinds),
+            "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
+            "events": self._log.summary(),
+            "seconds": self.seconds,
+        }
