@@ -1,9 +1,9 @@
-"""Joining a cluster, or starting one on this machine; and whether the workers fit in it."""
+"""Joining a cluster, or starting one on this machine, where the workers have to fit in it."""
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import ray
 import torch
@@ -30,7 +30,8 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
     process that is connected already stays so.
 
     Raises:
-        ValueError: the workers do not fit; before a cluster is started where it can be known.
+        ValueError: the workers do not fit into a cluster of this machine alone, which is not started then. Another may
+            get room, see :func:`inq_ray.cluster.placement.place`.
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
     for name, value in _DEFAULTS.items():
@@ -39,7 +40,6 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
     if not joined_before:
         _start_or_join(cluster, verbose)
     try:
-        check_fits(cluster, ray.cluster_resources(), "the cluster")  # type: ignore[no-untyped-call]
         yield
     finally:
         if not joined_before:
@@ -64,29 +64,28 @@ def check_fits_here(cluster: ClusterConfig) -> None:
         ValueError: names what is asked for, what there is, and the flag.
     """
     if not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local":
-        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-        check_fits(cluster, here, "this machine")
+        check_fits(cluster, {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())})
 
 
-def check_fits(cluster: ClusterConfig, resources: dict[str, float], whose: str) -> None:
-    """Refuses more workers than there is room for.
+def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:
+    """Refuses more workers, or a higher least number of them, than this machine has room for.
 
     Args:
         cluster: what is asked for.
-        resources: totals by Ray's names, "CPU" and "GPU".
-        whose: for the message.
+        resources: of this machine by Ray's names, "CPU" and "GPU".
 
     Raises:
         ValueError: names what is asked for, what there is, and the flag.
     """
     num_cpus, num_gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    workers = cluster.workers
     if cluster.use_gpu and num_gpus == 0:
-        raise ValueError(f"--use-gpu: {whose} has no GPU; leave it out to train on CPUs")
-    if cluster.use_gpu and cluster.num_workers > num_gpus:
-        raise ValueError(f"--num-workers {cluster.num_workers} is more than the {num_gpus} GPUs that {whose} has")
-    wanted = cluster.num_workers * cluster.cpus_per_worker
+        raise ValueError("--use-gpu: this machine has no GPU; leave it out to train on CPUs")
+    if cluster.use_gpu and workers.least > num_gpus:
+        raise ValueError(f"--num-workers {workers} is more than the {num_gpus} GPUs that this machine has")
+    wanted = workers.least * cluster.cpus_per_worker
     if wanted > num_cpus:
         raise ValueError(
-            f"--num-workers {cluster.num_workers} and --cpus-per-worker {cluster.cpus_per_worker} need {wanted} CPUs, "
-            f"{whose} has {num_cpus}: take fewer workers"
+            f"--num-workers {workers} and --cpus-per-worker {cluster.cpus_per_worker} need {wanted} CPUs, "
+            f"this machine has {num_cpus}: take fewer workers"
         )

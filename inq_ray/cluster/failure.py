@@ -2,7 +2,11 @@
 
 import ray
 import ray.exceptions
+import ray.train
 import torch
+
+# Of Ray Train's own errors, those of workers that a start has not got; the classes are not public.
+_NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
 
 
 class RunFailedError(RuntimeError):
@@ -22,7 +26,7 @@ def failure_of(error: Exception) -> RunFailedError:
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     causes = {rank: _cause(failure) for rank, failure in failures.items()}
     if not causes:
-        return RunFailedError(str(error).splitlines()[0])
+        return _failure_without_rank(error)
     rank = min(causes, key=lambda rank: (_is_echo(causes[rank]), rank))
     name, text = type(causes[rank]).__name__, str(causes[rank])
     line = f"rank {rank}: {name}: {text.splitlines()[0] if text else 'no message'}"
@@ -30,6 +34,16 @@ def failure_of(error: Exception) -> RunFailedError:
         line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
         return RunFailedError(line)
     return WorkersLostError(line) if _is_lost(failures[rank], causes[rank]) else RunFailedError(line)
+
+
+def _failure_without_rank(error: Exception) -> RunFailedError:
+    """What went wrong where Ray Train names no worker: not all have started, or their machine is about to go."""
+    cause: Exception = getattr(error, "controller_failure", error)
+    line = next((line for line in str(cause).splitlines() if line.strip()), "no message")
+    is_lost = type(cause).__name__ in _NOT_STARTED or isinstance(
+        cause, ray.train.PreemptionError | ray.exceptions.RayActorError
+    )
+    return WorkersLostError(line) if is_lost else RunFailedError(line)
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:

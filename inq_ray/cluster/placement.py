@@ -1,0 +1,123 @@
+"""How many workers a start gets: as many as have room in the cluster now, within the range that is asked for.
+
+Ray Train has elastic workers too. They are not used: it grows and shrinks a run in the middle of its steps, by the
+cluster's totals whoever holds them, and tries again whatever the failure was. Here each start looks once, and what was
+found stays until the next start: a run that has lost workers grows again when it next starts, not before.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from ray._private.state import available_resources_per_node
+from ray.util import placement_group, remove_placement_group
+
+from inq_ray.training.config import ClusterConfig
+
+# A worker that was just lost gives back what it held within seconds: fewer than the most are not taken before.
+SETTLE_SECONDS = 5.0
+# Between two looks. What cannot be reserved in this time is not there: a lost node is listed for a while.
+_LOOK_SECONDS = 5.0
+_SETTLE_LOOK_SECONDS = 0.1
+
+Resources = Mapping[str, float]
+
+
+class NoRoomError(ValueError):
+    """The cluster has no room for the least number of workers."""
+
+
+class Room(Protocol):
+    """What is free in a cluster."""
+
+    def free(self) -> list[Resources]:
+        """Free resources of each node that is believed to be alive, by Ray's names."""
+        ...
+
+    def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
+        """Whether so many workers could be reserved at once, within this time; nothing stays reserved."""
+        ...
+
+
+class RayRoom:
+    """Room in the cluster that this process is connected to."""
+
+    def free(self) -> list[Resources]:
+        """See :class:`Room`."""
+        return list(available_resources_per_node().values())  # type: ignore[no-untyped-call]
+
+    def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
+        """See :class:`Room`; while it waits, a cluster that can grow sees what is wanted."""
+        group = placement_group([dict(worker)] * num_workers, strategy="PACK")
+        try:
+            return bool(group.wait(seconds))
+        finally:
+            remove_placement_group(group)
+
+
+def place(
+    cluster: ClusterConfig, tell: Callable[[str], None], *, settle_seconds: float = 0.0, room: Room | None = None
+) -> int:
+    """Waits until there is room for the least number of workers, and returns the number that there is room for.
+
+    Args:
+        cluster: what is asked for.
+        tell: takes a line, when there is something to wait for.
+        settle_seconds: for so long the most are waited for, before fewer are taken.
+        room: None = in the cluster that this process is connected to.
+
+    Raises:
+        NoRoomError: there was none within --placement-timeout; one line with what is missing.
+    """
+    room = RayRoom() if room is None else room
+    worker, (least, most) = worker_resources(cluster), cluster.workers
+    began, told = time.monotonic(), None
+    while True:
+        waited = time.monotonic() - began
+        num_workers = num_fitting(room.free(), worker, most)
+        if num_workers < most and waited < settle_seconds:
+            time.sleep(_SETTLE_LOOK_SECONDS)
+            continue
+        wanted = max(least, num_workers)
+        if room.can_hold(worker, wanted, min(_LOOK_SECONDS, cluster.placement_seconds)):
+            if least < most:
+                tell(f"{wanted} of --num-workers {cluster.workers} have room now")
+            return wanted
+        missing = _missing(worker, least, num_workers)
+        if waited > cluster.placement_seconds:
+            raise NoRoomError(
+                f"--placement-timeout {cluster.placement_timeout} is over without {missing}: add nodes, take a smaller "
+                "--num-workers, or wait longer"
+            )
+        if missing != told:
+            tell(f"waiting up to {cluster.placement_timeout} for {missing}")
+            told = missing
+
+
+def _missing(worker: Resources, least: int, num_workers: int) -> str:
+    if num_workers >= least:
+        return f"an answer of all nodes that should have room for {num_workers} worker(s)"
+    return f"room for {least} worker(s) of {in_words(worker)} each (--num-workers), there is room for {num_workers}"
+
+
+def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int:
+    """The number of workers that there is room for, up to a bound; a worker is on one node.
+
+    Args:
+        nodes: free resources of each.
+        worker: resources of one, each above 0.
+        most: the bound.
+    """
+    assert worker, "a worker takes something"
+    assert all(amount > 0 for amount in worker.values()), worker
+    return min(most, sum(min(int(node.get(name, 0) // worker[name]) for name in worker) for node in nodes))
+
+
+def worker_resources(cluster: ClusterConfig) -> dict[str, float]:
+    """Resources of one worker, by Ray's names."""
+    return {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if cluster.use_gpu else {})
+
+
+def in_words(worker: Resources) -> str:
+    """As "2 CPUs and 1 GPU"."""
+    return " and ".join(f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in worker.items())
