@@ -64,7 +64,7 @@ bench: $(FINISHED) ## run every benchmark in benchmarks/
 constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet
 	printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
-		--no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
+		--generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
 
 clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
