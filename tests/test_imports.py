@@ -54,7 +54,8 @@ ROOMS = {
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),
-    "cluster": _room(f"{_BELOW_TRAINING} training tracking", f"{_LEARNING} ray"),
+    "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
+    "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray"),
     "__init__": _room("core models export scheduler"),
 }
 
@@ -157,6 +158,8 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("scheduler", "from inq_ray.training.loop import train", "inq_ray.training.loop.train"),
         ("training", "from inq_ray.cluster import worker", "inq_ray.cluster.worker"),
         ("training", "import ray", "ray"),
+        ("sweep", "from ray import tune", "ray.tune"),
+        ("training", "from inq_ray.sweep import keys", "inq_ray.sweep.keys"),
         ("cluster", "import jobs.quantize_imagenet", "jobs.quantize_imagenet"),
     ],
 )

@@ -1,0 +1,82 @@
+"""Schedules: the accumulated portions of a run's stages, read, generated and shown."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from inq_ray.core.portions import check_portions
+
+Rising = Literal["geometric", "linear"]
+Schedule = tuple[float, ...]
+
+# Digits of a generated portion: fewer than a float has, so that it can be typed, and enough for any tensor.
+_DIGITS = 4
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def parse_schedule(text: str) -> Schedule:
+    """Reads portions such as "0.5,0.75,0.875,1"; blanks may stand for commas.
+
+    Raises:
+        ValueError: they are no numbers, or do not rise to 1.
+    """
+    try:
+        portions = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"--schedules: {text!r} is no list of portions, such as 0.5,0.75,0.875,1") from None
+    try:
+        return check_portions(portions, complete=True)
+    except ValueError as error:
+        raise ValueError(f"--schedules: {error}") from None
+
+
+def generated(num_stages: int, first: float, rising: Rising) -> Schedule:
+    """Portions of so many stages, from the first one to 1.
+
+    Args:
+        num_stages: at least 1.
+        first: portion of the first stage, in (0, 1); of a single stage it is 1 whatever is given.
+        rising: "geometric": each stage freezes the same share of what is live, portion_k = 1 - (1 - first)^k, but for
+            the last, which freezes the rest. "linear": each stage after the first freezes the same number of weights.
+
+    Raises:
+        ValueError: there is no such schedule, or its portions are too close to tell apart.
+    """
+    if num_stages < 1:
+        raise ValueError(f"--num-stages must be at least 1, got {num_stages}")
+    if not 0 < first < 1:
+        raise ValueError(f"--first-portion must be in (0, 1), got {first}")
+    if rising == "geometric":
+        inner = [1 - (1 - first) ** stage for stage in range(1, num_stages)]
+    else:
+        step = (1 - first) / max(1, num_stages - 1)
+        inner = [first + stage * step for stage in range(num_stages - 1)]
+    portions = [*(round(portion, _DIGITS) for portion in inner), 1.0]
+    if portions[0] <= 0 or any(after <= before for before, after in pairwise(portions)):
+        raise ValueError(f"--num-stages {num_stages} from --first-portion {first}: portions would be too close")
+    return tuple(portions)
+
+
+def from_shares(shares: Sequence[float]) -> Schedule:
+    """Portions of free rising: stage k freezes ``shares[k]`` of what is live, a last stage the rest.
+
+    Shares are in (0, 1). Portions that would not differ in 4 digits are one stage.
+    """
+    portions: list[float] = []
+    live = 1.0
+    for share in shares:
+        live *= 1 - share
+        portion = round(1 - live, _DIGITS)
+        if portion > (portions[-1] if portions else 0.0):
+            portions.append(portion)
+    return (*(portion for portion in portions if portion < 1), 1.0)
+
+
+def as_text(schedule: Sequence[float]) -> str:
+    """As it is given on a command line: 0.5,0.75,1."""
+    return ",".join(f"{portion:.12g}" for portion in schedule)
+
+
+def bar(schedule: Sequence[float]) -> str:
+    """A small bar for each stage: ▄▆▇█."""
+    return "".join(_BARS[min(7, int(portion * 8))] for portion in schedule)
