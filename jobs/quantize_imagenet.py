@@ -4,25 +4,28 @@
     python jobs/quantize_imagenet.py --data DIR --arch NAME --weights FILE --weight-bits 5
     ray job submit --working-dir . -- python jobs/quantize_imagenet.py
 
-Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start as asked.
+Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start as asked. 143 or 130:
+stopped by SIGTERM or Ctrl-C, with a checkpoint left.
 """
 
 import dataclasses
+import signal
 import sys
 
 from inq_ray.cluster.connection import check_fits_here
-from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.failure import RunFailedError, RunStoppedError
 from inq_ray.cluster.trainer import evaluate, quantize
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.build import check
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.command_line import Command, parse
+from inq_ray.training.config import RunConfig
 from inq_ray.training.console import Console
 from inq_ray.training.paths import with_absolute_paths
 from inq_ray.training.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
-from inq_ray.training.start import look
+from inq_ray.training.start import held, look
 
 
 def main(arguments: list[str]) -> int:
@@ -38,9 +41,12 @@ def main(arguments: list[str]) -> int:
     except RunFailedError as error:
         print(f"quantize_imagenet: failed: {error}", file=sys.stderr)
         return 1
+    except RunStoppedError as stop:
+        print(f"quantize_imagenet: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except KeyboardInterrupt:
         print("quantize_imagenet: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
 
 
 def execute(command: Command) -> int:
@@ -59,14 +65,21 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    decision = look(config, fingerprint=fingerprint)
     for note in source.notes:
         console.say(note)
     if command.dry_run:
+        look(config, fingerprint=fingerprint)
         bits = None if config.plain else config.quantization.weight_bits
         layers = describe(model, bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
+    with held(config, console.say):
+        return run(config, console, fingerprint, verbose=command.verbose)
+
+
+def run(config: RunConfig, console: Console, fingerprint: str, *, verbose: bool) -> int:
+    """Starts a run, or goes on with it, if it is not finished."""
+    decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
         console.say(decision.line)
         return 0
@@ -75,7 +88,7 @@ def execute(command: Command) -> int:
         if isinstance(decision, Resume):
             for note in decision.notes:
                 console.say(note)
-        summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=command.verbose)
+        summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=verbose)
     finally:
         console.close()
     console.show_summary(summary, str(RunFolder.planned(config).path))

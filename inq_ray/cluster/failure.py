@@ -1,9 +1,13 @@
 """What a failed Ray Train run failed of: the program, its memory, or a worker that is gone."""
 
+import signal
+
 import ray
 import ray.exceptions
 import ray.train
 import torch
+
+from inq_ray.distributed.agreement import ReplicaMismatchError
 
 # Of Ray Train's own errors, those of workers that a start has not got; the classes are not public.
 _NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
@@ -15,6 +19,26 @@ class RunFailedError(RuntimeError):
 
 class WorkersLostError(RunFailedError):
     """Workers or a node are gone; the run can go on from its last checkpoint."""
+
+
+class ReplicasDifferError(RunFailedError):
+    """The workers' networks were no longer the same bits; the last checkpoint is from before."""
+
+
+class RunStoppedError(RuntimeError):
+    """A run was ended by a signal.
+
+    Attributes:
+        signal: the first one.
+    """
+
+    def __init__(self, number: signal.Signals, text: str) -> None:
+        super().__init__(number, text)
+        self.signal = number
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.signal.name}: {self.text}"
 
 
 def failure_of(error: Exception) -> RunFailedError:
@@ -33,6 +57,8 @@ def failure_of(error: Exception) -> RunFailedError:
     if _is_out_of_memory(causes[rank]):
         line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
         return RunFailedError(line)
+    if isinstance(causes[rank], ReplicaMismatchError):
+        return ReplicasDifferError(line)
     return WorkersLostError(line) if _is_lost(failures[rank], causes[rank]) else RunFailedError(line)
 
 

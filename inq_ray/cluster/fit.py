@@ -1,52 +1,63 @@
 """One Ray Train fit: workers are placed, work, and end."""
 
-import signal
+import contextlib
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig
 
 from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
+from inq_ray.cluster.notice import ListeningTorchConfig
 from inq_ray.cluster.placement import worker_resources
+from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Reporter
 
-# Bound of every collective operation: a rank that is gone is noticed after this.
-_COLLECTIVE_SECONDS = 1800
-
 # By itself Ray Train asks for as many workers as before, for ever, where some do not start or were preempted.
 _NO_SECOND_TRY = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
+
+# Ray's own bounds of waiting for a worker's answer: of its state (10 minutes by default), and of one rank for another.
+_BOUNDS = ("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
+# A worker that computes answers late: less than this is no sign.
+_LEAST_BOUND = 10
+
+_POLL_SECONDS = 0.2
 
 
 def fit(
     config: RunConfig,
     reporter: Reporter,
+    signals: StopSignals,
     *,
     num_workers: int,
     storage: Path,
     fingerprint: str | None,
     is_evaluation: bool,
 ) -> None:
-    """Lets the workers run, or evaluate, to their end.
+    """Lets the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
 
     Args:
         config: checked.
         reporter: takes the events of rank 0, in this process.
+        signals: what this process is told.
         num_workers: by :func:`inq_ray.cluster.placement.place`.
         storage: Ray Train's own folder, empty.
         fingerprint: of the data.
         is_evaluation: measure the network as it is, and nothing else.
 
     Raises:
-        RunFailedError: a worker failed; WorkersLostError where one is gone.
-        KeyboardInterrupt: it was interrupted.
+        RunFailedError: a worker failed; WorkersLostError where one is gone, ReplicasDifferError where they differ.
+        RunStoppedError: a second signal came.
     """
     cluster = config.cluster
-    with deliver(reporter) as mailbox:
+    with deliver(reporter) as mailbox, _bounded(cluster.collective_seconds):
         trainer = TorchTrainer(
             work,
             train_loop_config={
@@ -63,15 +74,48 @@ def fit(
                 storage_path=str(storage),
                 failure_config=_NO_SECOND_TRY,
             ),
-            torch_config=TorchConfig(timeout_s=_COLLECTIVE_SECONDS),
+            torch_config=ListeningTorchConfig(timeout_s=cluster.collective_seconds),
         )
-        previous = signal.getsignal(signal.SIGINT)
         try:
-            trainer.fit()
-        except SystemExit as stop:
-            raise KeyboardInterrupt from stop  # Ray Train's handler of Ctrl-C ends the workers, then exits with 0
+            if threading.current_thread() is threading.main_thread():
+                _fit_beside(trainer, signals, mailbox)
+            else:
+                trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise failure_of(error) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, previous)
+
+
+def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:
+    """Fits in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
+    failures: list[BaseException] = []
+
+    def work_on() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # noqa: BLE001, raised in the main thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work_on, name="inq_ray-fit", daemon=True)
+    is_told = False
+    with signals.working():
+        thread.start()
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            if signals.asked and not is_told:
+                is_told = True
+                mailbox.ask_to_stop.remote()
+    if failures:
+        raise failures[0]
+
+
+@contextlib.contextmanager
+def _bounded(seconds: int) -> Iterator[None]:
+    """Ray Train takes its own bounds from the environment; those that a user has set stay."""
+    missing = [name for name in _BOUNDS if name not in os.environ]
+    for name in missing:
+        os.environ[name] = str(max(_LEAST_BOUND, seconds))
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]

@@ -1,5 +1,6 @@
-"""Events from rank 0 to the driver, wherever the two run."""
+"""Between rank 0 and the driver, wherever the two run: events go one way, the wish to stop the other."""
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -18,15 +19,24 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._stop = asyncio.Event()
 
-    def put(self, event: Event) -> None:
+    async def put(self, event: Event) -> None:
         """Adds an event."""
         self._events.append(event)
 
-    def take(self) -> list[Event]:
+    async def take(self) -> list[Event]:
         """Hands out the events that came since the last call."""
         events, self._events = self._events, []
         return events
+
+    async def ask_to_stop(self) -> None:
+        """Lets :meth:`asked_to_stop` answer."""
+        self._stop.set()
+
+    async def asked_to_stop(self) -> None:
+        """Answers once the run is asked to stop, and not before: whoever waits need not poll."""
+        await self._stop.wait()
 
 
 class MailboxReporter:
@@ -34,10 +44,15 @@ class MailboxReporter:
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
+        self._stop = mailbox.asked_to_stop.remote().future()
 
     def report(self, event: Event) -> None:
         """Sends an event."""
         self._mailbox.put.remote(event)
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether the driver has asked for it."""
+        return bool(self._stop.done())
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A configuration -> a Ray Train run."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -8,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.cluster.connection import connected
-from inq_ray.cluster.failure import RunFailedError, WorkersLostError
+from inq_ray.cluster.failure import ReplicasDifferError, RunFailedError, RunStoppedError, WorkersLostError
 from inq_ray.cluster.fit import fit
 from inq_ray.cluster.placement import SETTLE_SECONDS, NoRoomError, place
+from inq_ray.cluster.stopping import StopSignals
 from inq_ray.tracking.trackers import Together, open_trackers
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.checkpoint.resume import Decision
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident, IncidentLog, Kind
 from inq_ray.training.reporter import Event, Note, Reporter
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.start import look, prepare
+from inq_ray.training.start import held, look, prepare
 
 
 def quantize(
@@ -33,7 +36,8 @@ def quantize(
     Args:
         config: checked by :func:`inq_ray.training.build.check`, with a name.
         reporter: takes the events of rank 0, in this process.
-        decision: of :func:`inq_ray.training.start.look`, to start or to go on; None = it is asked here.
+        decision: of :func:`inq_ray.training.start.look`, to start or to go on, while the run was
+            :func:`inq_ray.training.start.held`; None = both are done here.
         fingerprint: of the data; workers that see other data end the run.
         verbose: whether Ray's own log is shown.
 
@@ -43,48 +47,107 @@ def quantize(
     Raises:
         ValueError: the name is taken, or the workers do not fit into the cluster; nothing was started or written.
         RunFailedError: a worker failed, or workers were lost too often, or there is no room for new ones.
+        RunStoppedError: a signal came (SIGTERM, SIGINT; in the main thread); the run has left a checkpoint.
     """
+    signals = StopSignals()
     summary: dict[str, Any] | None = None
-    with connected(config.cluster, verbose=verbose):
+    with contextlib.ExitStack() as stack:
+        if decision is None:
+            stack.enter_context(held(config, _notes(reporter)))
+        stack.enter_context(connected(config.cluster, verbose=verbose))
+        stack.enter_context(signals.listened_to())
         num_workers = place(config.cluster, _notes(reporter))
         folder = prepare(config, decision or look(config, fingerprint=fingerprint))
         trackers = open_trackers(config.output.track, config, folder.path)
-        try:
-            _fit_again(config, Together(reporter, trackers), folder, fingerprint, num_workers)
-            summary = _read_summary(folder)
-        finally:
-            trackers.close(summary)
+        stack.callback(lambda: trackers.close(summary))
+        run = _Attempts(config, Together(reporter, trackers), signals, folder, fingerprint)
+        run.fit_to_the_end(num_workers)
+        summary = _read_summary(folder)
     return summary
 
 
-def _fit_again(
-    config: RunConfig, reporter: Reporter, folder: RunFolder, fingerprint: str | None, num_workers: int
-) -> None:
-    """Trains, and goes on where workers were lost, as often as is allowed, on as many as have room then."""
-    num_failures, allowed = 0, config.cluster.max_failures
-    while True:
+class _Attempts:
+    """Fits one after the other, where workers are lost, as often as is allowed, on as many as have room then."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        reporter: Reporter,
+        signals: StopSignals,
+        folder: RunFolder,
+        fingerprint: str | None,
+    ) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._signals = signals
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._num_failures = 0
+
+    def fit_to_the_end(self, num_workers: int) -> None:
+        """Trains on so many workers first."""
+        while not self._fit(num_workers):
+            try:
+                num_workers = place(self._config.cluster, _notes(self._reporter), settle_seconds=SETTLE_SECONDS)
+            except NoRoomError as no_room:
+                raise self._failed(no_room) from no_room
+
+    def _fit(self, num_workers: int) -> bool:
+        """Trains; returns whether that was to the end."""
         # A storage of its own each time: Ray Train would take up its own state of the time before.
-        shutil.rmtree(folder.ray, ignore_errors=True)
+        shutil.rmtree(self._folder.ray, ignore_errors=True)
         try:
             fit(
-                config,
-                reporter,
+                self._config,
+                self._reporter,
+                self._signals,
                 num_workers=num_workers,
-                storage=folder.ray,
-                fingerprint=fingerprint,
+                storage=self._folder.ray,
+                fingerprint=self._fingerprint,
                 is_evaluation=False,
             )
         except WorkersLostError as error:
-            num_failures += 1
-            if num_failures > allowed:
-                raise RunFailedError(f"{error}; the same command goes on from the last checkpoint") from error
-            reporter.report(Note(f"{error}: starting again ({num_failures} of --max-failures {allowed})"))
-            try:
-                num_workers = place(config.cluster, _notes(reporter), settle_seconds=SETTLE_SECONDS)
-            except NoRoomError as no_room:
-                raise RunFailedError(f"{no_room}; the same command goes on from the last checkpoint") from no_room
+            self._count("workers_lost", error)
+        except ReplicasDifferError as error:
+            if self._config.cluster.on_mismatch == "stop":
+                self._note("failed", str(error))
+                raise
+            self._count("replicas_differ", error)
+        except RunFailedError as error:
+            self._note("failed", str(error))
+            raise
         else:
-            return
+            if self._folder.summary.is_file():
+                return True
+            if self._signals.asked is None:  # a worker's machine is about to go: elsewhere it goes on
+                self._reporter.report(Note("starting again on other workers"))
+        if self._signals.asked is not None:
+            raise RunStoppedError(self._signals.asked, "stopped; the same command goes on from the last checkpoint")
+        return False
+
+    def _count(self, kind: Kind, error: RunFailedError) -> None:
+        """Lets a failure pass, if it may.
+
+        Raises:
+            RunFailedError: there were too many.
+        """
+        self._num_failures += 1
+        allowed = self._config.cluster.max_failures
+        if self._num_failures > allowed:
+            raise self._failed(error) from error
+        self._note(kind, f"{error}: starting again ({self._num_failures} of --max-failures {allowed})")
+
+    def _failed(self, error: Exception) -> RunFailedError:
+        self._note("failed", str(error))
+        return RunFailedError(f"{error}; the same command goes on from the last checkpoint")
+
+    def _note(self, kind: Kind, text: str) -> None:
+        """While no worker is running: they write to the same file."""
+        incident = Incident(kind=kind, text=text)
+        if self._folder.path.is_dir():
+            IncidentLog(self._folder.events).add(incident)
+        if kind != "failed":  # that is said where it ends
+            self._reporter.report(incident)
 
 
 def _notes(reporter: Reporter) -> Callable[[str], None]:
@@ -120,6 +183,7 @@ def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool
         fit(
             config,
             keeper,
+            StopSignals(),
             num_workers=place(config.cluster, _notes(keeper)),
             storage=Path(folder),
             fingerprint=fingerprint,

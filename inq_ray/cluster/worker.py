@@ -1,5 +1,6 @@
 """What a Ray Train worker does: finds its place, then runs."""
 
+import contextlib
 from typing import Any
 
 import ray.train
@@ -7,10 +8,12 @@ import ray.train.torch
 import torch
 
 from inq_ray.cluster.mailbox import MailboxReporter
+from inq_ray.cluster.notice import Notice
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Reporter, SilentReporter
 from inq_ray.training.run import evaluate_only, run
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.stop import StopError
 
 
 def work(arguments: dict[str, Any]) -> None:
@@ -22,12 +25,24 @@ def work(arguments: dict[str, Any]) -> None:
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
     device = ray.train.torch.get_device()
+    notice = Notice()
+    is_asked_to_stop = notice.has_come
+    reporter: Reporter = SilentReporter()
     if ray.train.get_context().get_world_rank() == 0:
-        reporter: Reporter = MailboxReporter(arguments["mailbox"])
-    else:
-        reporter = SilentReporter()
+        reporter = mailbox = MailboxReporter(arguments["mailbox"])
+
+        def is_asked_to_stop() -> bool:
+            return notice.has_come() or mailbox.is_asked_to_stop()
+
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
-    else:
-        folder = RunFolder.planned(config)
-        run(config, device=device, reporter=reporter, folder=folder, fingerprint=arguments["fingerprint"])
+        return
+    with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
+        run(
+            config,
+            device=device,
+            reporter=reporter,
+            folder=RunFolder.planned(config),
+            fingerprint=arguments["fingerprint"],
+            is_asked_to_stop=is_asked_to_stop,
+        )

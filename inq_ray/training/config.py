@@ -24,6 +24,7 @@ Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
 AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 OnNan = Literal["stop", "skip", "rewind"]
+OnMismatch = Literal["stop", "restart"]
 
 _EVERY = re.compile(r"[1-9][0-9]{0,8}[smh]?")
 _TIME = re.compile(r"[1-9][0-9]{0,8}[smh]")
@@ -223,16 +224,19 @@ class ClusterConfig:
     """Times that a run goes on from its last checkpoint after a worker or a node was lost."""
     placement_timeout: str = "10m"
     """Time (30s, 10m, 2h) to wait at each start for a cluster to have room for the least number of workers."""
+    collective_timeout: str = "30m"
+    """Time after which a worker that does not answer is taken for lost."""
+    on_mismatch: OnMismatch = "stop"
+    """If the workers' networks are no longer the same bits: stop, or restart from the last checkpoint."""
 
     def __post_init__(self) -> None:
         _check_at_least("--max-failures", self.max_failures, 0)
         workers = WorkerRange.parse(self.num_workers)
         object.__setattr__(self, "num_workers", workers.most if workers.least == workers.most else str(workers))
         _check_at_least("--cpus-per-worker", self.cpus_per_worker, 1)
-        if not _TIME.fullmatch(self.placement_timeout):
-            raise ValueError(
-                f"--placement-timeout must be a time such as 30s, 10m or 2h, got {self.placement_timeout[:80]!r}"
-            )
+        _check_time("--placement-timeout", self.placement_timeout)
+        _check_time("--collective-timeout", self.collective_timeout)
+        _check_choice("--on-mismatch", self.on_mismatch, OnMismatch)
 
     @property
     def workers(self) -> WorkerRange:
@@ -242,7 +246,12 @@ class ClusterConfig:
     @property
     def placement_seconds(self) -> int:
         """The bound of waiting for room."""
-        return int(self.placement_timeout[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.placement_timeout[-1]]
+        return _seconds(self.placement_timeout)
+
+    @property
+    def collective_seconds(self) -> int:
+        """The bound of every wait of one worker for another."""
+        return _seconds(self.collective_timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,6 +451,15 @@ def _named(flag: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
+
+
+def _check_time(flag: str, value: str) -> None:
+    if not _TIME.fullmatch(value):
+        raise ValueError(f"{flag} must be a time such as 30s, 10m or 2h, got {value[:80]!r}")
+
+
+def _seconds(time: str) -> int:
+    return int(time[:-1]) * {"s": 1, "m": 60, "h": 3600}[time[-1]]
 
 
 def _check_at_least(flag: str, value: int, least: int) -> None:

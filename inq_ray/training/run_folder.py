@@ -61,6 +61,11 @@ class RunFolder:
         return self.path
 
     @property
+    def lock(self) -> Path:
+        """Held while the run is running; beside its folder, which --overwrite deletes."""
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    @property
     def ray(self) -> Path:
         """What Ray Train keeps for itself."""
         return self.path / ".ray"

@@ -1,11 +1,12 @@
 """How a run that ends badly is told, without a cluster."""
 
 import contextlib
+import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
-import ray
 import ray.train
 import torch
 from ray.train.v2._internal.exceptions import (
@@ -15,11 +16,14 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from inq_ray.cluster import fit, trainer
-from inq_ray.cluster.failure import RunFailedError, WorkersLostError, failure_of
+from inq_ray.cluster.failure import RunFailedError, RunStoppedError, WorkersLostError, failure_of
 from inq_ray.cluster.placement import NoRoomError
+from inq_ray.cluster.stopping import StopSignals
+from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.training.faults import DivergedError
+from inq_ray.training.incident import IncidentLog
 from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.reporter import Event, SilentReporter
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -76,14 +80,32 @@ def test_workers_that_do_not_start_are_lost_workers(error: Exception) -> None:
     assert not isinstance(failure_of(ray.train.ControllerError(ValueError("ours"))), WorkersLostError)
 
 
+class _Told:
+    """Keeps the text of what is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def report(self, event: Event) -> None:
+        self.texts.append(str(event))
+
+
+def _attempts(folder: Path, signals: StopSignals | None = None, **cluster: object) -> tuple[trainer._Attempts, _Told]:
+    config = default_recipe("digits_cnn", 5).replace(
+        output={"storage_path": str(folder), "name": "lost"}, cluster=dict(cluster)
+    )
+    told = _Told()
+    run = RunFolder.create(config)
+    return trainer._Attempts(config, told, signals or StopSignals(), run, None), told
+
+
+def _counts(folder: Path) -> dict[str, int]:
+    counts: dict[str, int] = IncidentLog(folder / "lost" / "events.jsonl").summary()["counts"]
+    return counts
+
+
 def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whether the run really goes on is tested on Ray."""
-    told: list[str] = []
-
-    class Reporter:
-        def report(self, event: object) -> None:
-            told.append(str(event))
-
     fits = []
 
     def lost(*_: object, num_workers: int, **__: object) -> None:
@@ -93,45 +115,141 @@ def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.Monke
     room = iter([3, 1])
     monkeypatch.setattr(trainer, "fit", lost)
     monkeypatch.setattr(trainer, "place", lambda *_, **__: next(room))
-    config = default_recipe("digits_cnn", 5).replace(
-        output={"storage_path": str(tmp_path), "name": "lost"}, cluster={"max_failures": 2}
-    )
+    attempts, told = _attempts(tmp_path, max_failures=2)
     with pytest.raises(RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
-        trainer._fit_again(config, Reporter(), RunFolder.planned(config), None, 2)
+        attempts.fit_to_the_end(2)
     assert not isinstance(failed.value, WorkersLostError)
-    assert [text.count("starting again") for text in told] == [1, 1]
+    assert [text.count("starting again") for text in told.texts] == [1, 1]
     assert fits == [2, 3, 1]
+    assert _counts(tmp_path) == {"failed": 1, "workers_lost": 2}
+
+
+def test_no_room_for_new_workers_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise WorkersLostError("rank 1: died")
 
     def no_room(*_: object, **__: object) -> int:
         raise NoRoomError("no room")
 
+    monkeypatch.setattr(trainer, "fit", lost)
     monkeypatch.setattr(trainer, "place", no_room)
+    attempts, _ = _attempts(tmp_path)
     with pytest.raises(RunFailedError, match=r"^no room; the same command goes on") as failed:
-        trainer._fit_again(config, Reporter(), RunFolder.planned(config), None, 2)
+        attempts.fit_to_the_end(2)
     assert not isinstance(failed.value, WorkersLostError)
 
 
-def test_an_interrupt_does_not_end_as_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Trainer:
-        """What Ray Train's fit does on Ctrl-C: its own handler, and an exit with status 0."""
+@pytest.mark.parametrize("on_mismatch", ["stop", "restart"])
+def test_replicas_that_differ_start_again_if_asked(
+    on_mismatch: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attempts, told = _attempts(tmp_path, on_mismatch=on_mismatch)
+    num_fits = 0
 
+    def differ(*_: object, **__: object) -> None:
+        nonlocal num_fits
+        num_fits += 1
+        if num_fits == 1:
+            raise failure_of(_FailedError({0: _wrapped(ReplicaMismatchError(2, "weights", "conv.weight", [1]))}))
+        (tmp_path / "lost" / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(trainer, "fit", differ)
+    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    if on_mismatch == "restart":
+        attempts.fit_to_the_end(2)
+        assert num_fits == 2
+        assert "tensor 'conv.weight' on ranks [1]" in told.texts[0]
+        assert _counts(tmp_path) == {"replicas_differ": 1}
+    else:
+        with pytest.raises(RunFailedError, match=r"rank 0: ReplicaMismatchError: stage 2: weights differ"):
+            attempts.fit_to_the_end(2)
+        assert _counts(tmp_path) == {"failed": 1}
+
+
+def test_workers_that_leave_are_replaced_and_not_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attempts, _ = _attempts(tmp_path, max_failures=0)
+    fits = iter([False, False, True])
+
+    def leave(*_: object, **__: object) -> None:
+        if next(fits):
+            (tmp_path / "lost" / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(trainer, "fit", leave)
+    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    attempts.fit_to_the_end(2)
+    assert next(fits, None) is None
+
+
+def test_a_signal_ends_a_run_that_has_left_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    signals = StopSignals()
+    attempts, _ = _attempts(tmp_path, signals)
+
+    def stop(*_: object, **__: object) -> None:
+        signals.asked = signal.SIGTERM
+
+    monkeypatch.setattr(trainer, "fit", stop)
+    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; the same command goes on") as stopped:
+        attempts.fit_to_the_end(2)
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def test_the_first_signal_waits_for_workers_and_the_second_does_not() -> None:
+    signals = StopSignals()
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with signals.listened_to():
+        with signals.working():
+            signal.raise_signal(signal.SIGTERM)
+            assert signals.asked == signal.SIGTERM
+            with pytest.raises(RunStoppedError, match="SIGTERM: ended at once"):
+                signal.raise_signal(signal.SIGINT)
+        signals = StopSignals()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    with signals.listened_to(), pytest.raises(RunStoppedError, match="SIGINT"):
+        signal.raise_signal(signal.SIGINT)  # nobody is at work yet
+
+
+class _Mailbox:
+    """Takes the wish to stop, and ends the fit."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.ask_to_stop = self
+
+    def remote(self) -> None:
+        self.asked.set()
+
+
+def test_fitting_hears_signals_and_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mailbox, bounds = _Mailbox(), list[str | None]()
+
+    class Trainer:
         def __init__(self, *_: object, **__: object) -> None:
             pass
 
         def fit(self) -> None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            raise SystemExit(0)
+            assert threading.current_thread() is not threading.main_thread()
+            bounds.extend(os.environ.get(name) for name in fit._BOUNDS)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            assert mailbox.asked.wait(30)
 
+    monkeypatch.setenv(fit._BOUNDS[0], "77")
+    monkeypatch.delenv(fit._BOUNDS[1], raising=False)
     monkeypatch.setattr(fit, "TorchTrainer", Trainer)
-    monkeypatch.setattr(fit, "deliver", contextlib.nullcontext)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(fit, "deliver", lambda _: contextlib.nullcontext(mailbox))
+    signals = StopSignals()
+    config = default_recipe("digits_cnn", 5).replace(cluster={"collective_timeout": "2m"})
+    with signals.listened_to():
         fit.fit(
-            default_recipe("digits_cnn", 5),
+            config,
             SilentReporter(),
+            signals,
             num_workers=2,
             storage=tmp_path,
             fingerprint=None,
             is_evaluation=False,
         )
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signals.asked == signal.SIGTERM
+    assert bounds == ["77", "120"]
+    assert fit._BOUNDS[1] not in os.environ

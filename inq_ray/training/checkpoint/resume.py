@@ -23,7 +23,15 @@ NEVER = "never"
 
 # Sections and fields that may change in the middle of a run: none of them decides a bit of the result.
 _FREE = frozenset(
-    {"output", "cluster.max_failures", "cluster.placement_timeout", "data.loader_workers", "data.skip_bad_images"}
+    {
+        "output",
+        "cluster.max_failures",
+        "cluster.placement_timeout",
+        "cluster.collective_timeout",
+        "cluster.on_mismatch",
+        "data.loader_workers",
+        "data.skip_bad_images",
+    }
 )
 # Those that may change too, but then the result is not the one that an undisturbed run would have had.
 _LOOSE = frozenset({"cluster.num_workers", "cluster.cpus_per_worker", "training.on_nan"})

@@ -1,0 +1,50 @@
+"""SIGTERM and Ctrl-C in the driver: the first lets the run leave a checkpoint and end, the second ends it at once."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from inq_ray.cluster.failure import RunStoppedError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignals:
+    """What this process has been told; in its main thread, elsewhere nothing is listened to.
+
+    Attributes:
+        asked: the first signal; None = none came.
+    """
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+        self._is_working = False
+
+    @contextlib.contextmanager
+    def listened_to(self) -> Iterator[None]:
+        """Handles the signals during the block, and leaves the handlers as they were."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """During the block the first signal is only noted: workers are at work, and end in order."""
+        self._is_working = True
+        try:
+            yield
+        finally:
+            self._is_working = False
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        is_first, self.asked = self.asked is None, self.asked or signal.Signals(number)
+        if not (is_first and self._is_working):
+            raise RunStoppedError(self.asked, "ended at once; the same command goes on from the last checkpoint")
