@@ -139,13 +139,14 @@ def train_requests(
     epoch: int,
     steps: range,
     buffer: int = 8192,
+    num_spans: int | None = None,
     split: str = "train",
 ) -> Iterator[Request]:
     """Yield what this rank's part of every global batch of an epoch is made of.
 
-    All ranks together see every sample at most once. Where every order costs the same, they see the same global batches
-    at any world size: a function of (seed, epoch) alone. Where samples are read in groups, see
-    :class:`inq_ray.data.group_order.GroupOrder`.
+    All ranks together see every sample at most once, and the same global batches at any world size: a function of (seed,
+    epoch) alone; where samples are read in groups (see :class:`inq_ray.data.group_order.GroupOrder`) of `num_spans`
+    and `buffer` too.
 
     Args:
         images: The set that `indices` points into.
@@ -157,6 +158,7 @@ def train_requests(
         epoch: Counted over the whole run.
         steps: Global batches within the epoch, of `steps_per_epoch(n, batch_size)`; the others cost nothing.
         buffer: Samples among which a rank shuffles where they are read in groups.
+        num_spans: Ranks for which the order of groups is laid out, the same for a whole run; None = `world_size`.
         split: Name of the set in the loader.
 
     Raises:
@@ -176,6 +178,7 @@ def train_requests(
         seed=seed,
         epoch=epoch,
         buffer=buffer,
+        num_spans=num_spans,
     )
     return (Request(split, step, batches[step], (seed, epoch)) for step in steps)
 

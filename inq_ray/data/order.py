@@ -48,6 +48,29 @@ class ShuffledBatches:
         return rank_slice(batch, self.rank, self.world_size)
 
 
+@dataclass(frozen=True)
+class GroupedBatches:
+    """Global batches that are put together of the parts of some spans; see :class:`EpochBatches`.
+
+    A span is what a rank would read were there as many ranks as spans. A rank takes its slice of the spans' parts, laid
+    end to end, so that a global batch is the same at any number of ranks. With as many ranks as spans each reads one;
+    with fewer several, and holds what several would hold; with more, some read the same groups.
+
+    Attributes:
+        spans: Those of which the rank takes something.
+        slices: What it takes of each one's part of a batch.
+    """
+
+    spans: tuple[GroupOrder, ...]
+    slices: tuple[slice, ...]
+
+    def __len__(self) -> int:
+        return len(self.spans[0])
+
+    def __getitem__(self, step: int) -> Tensor:
+        return torch.cat([span[step][part] for span, part in zip(self.spans, self.slices, strict=True)])
+
+
 def epoch_batches(
     groups: NDArray[np.int64] | None,
     indices: Tensor,
@@ -58,6 +81,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
     buffer: int,
+    num_spans: int | None = None,
 ) -> EpochBatches:
     """Return a rank's part of the batches of an epoch.
 
@@ -70,19 +94,38 @@ def epoch_batches(
         seed: Of the run.
         epoch: Counted over the whole run.
         buffer: Samples among which a rank shuffles where there are groups.
+        num_spans: Ranks for which the order of groups is laid out, the same for a whole run; None = `world_size`.
     """
     if groups is None:
         return ShuffledBatches(indices[epoch_order(len(indices), seed, epoch)], batch_size, rank, world_size)
-    return GroupOrder(
-        indices,
-        groups,
-        batch_size=batch_size,
-        rank=rank,
-        world_size=world_size,
-        seed=seed,
-        epoch=epoch,
-        buffer=buffer,
+    num_spans = world_size if num_spans is None else num_spans
+    shares = _shares_of_spans(batch_size, rank, world_size, num_spans)
+    spans = tuple(
+        GroupOrder(
+            indices,
+            groups,
+            batch_size=batch_size,
+            rank=span,
+            world_size=num_spans,
+            seed=seed,
+            epoch=epoch,
+            buffer=buffer,
+        )
+        for span in shares
     )
+    return GroupedBatches(spans, tuple(shares.values()))
+
+
+def _shares_of_spans(batch_size: int, rank: int, world_size: int, num_spans: int) -> dict[int, slice]:
+    """Return which spans' parts of a global batch a rank takes something of, and what of each."""
+    assert 0 <= rank < world_size <= batch_size, (rank, world_size, batch_size)
+    first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
+    shares = {}
+    for span in range(num_spans):
+        start, end = span * batch_size // num_spans, (span + 1) * batch_size // num_spans
+        if max(first, start) < min(last, end):
+            shares[span] = slice(max(first, start) - start, min(last, end) - start)
+    return shares
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:

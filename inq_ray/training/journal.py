@@ -9,6 +9,7 @@ from inq_ray.data.image_set import BadImage
 from inq_ray.distributed.replica import rank, sum_counts, world_size
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.bottleneck import Spent
+from inq_ray.training.checkpoint.resume import config_of
 from inq_ray.training.checkpoint.snapshot import History, Snapshot, history_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.faults import Faults
@@ -35,6 +36,9 @@ class Journal:
         bad_images: those left out so far.
         faults: steps that were not finite so far.
         began: when the run would have begun had it never been interrupted, by time.perf_counter().
+        order_workers: ranks for which the order of samples is laid out where they are read in groups: the most that the
+            run might have when it began, so that each batch has the same samples on however many it goes on.
+        world_sizes: numbers of ranks that it ran on, one after the other.
     """
 
     def __init__(self, config: RunConfig, reporter: Reporter, folder: RunFolder, faults: Faults | None = None) -> None:
@@ -44,6 +48,8 @@ class Journal:
         self.bad_images = BadImages(config.data.skip_bad_images)
         self.faults = faults or Faults()
         self.began = time.perf_counter()
+        self.order_workers = config.cluster.workers.most
+        self.world_sizes = (world_size(),)
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
@@ -96,10 +102,15 @@ class Journal:
                 network_seconds=row.network_seconds or 0.0,
             )
             self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+        self.order_workers = history.order_workers or config_of(snapshot).cluster.workers.most
+        before = history.world_sizes or (snapshot.facts["world_size"],)
+        has_changed = before[-1] != world_size()
+        self.world_sizes = (*before, world_size()) if has_changed else before
         if rank() == 0:
             self._folder.rewrite(self.rows)
             lost = None if history.time is None else max(0.0, time.time() - history.time)
-            self.note("resumed", f"going on from {snapshot.place.name}", lost)
+            changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
+            self.note("resumed", f"going on from {snapshot.place.name}{changed}", lost)
 
     def tell_step(self, phase: Phase, state: EpochState) -> None:
         """To be called on every rank after each step."""
@@ -134,6 +145,8 @@ class Journal:
             seconds=self.seconds,
             faults=dataclasses.replace(self.faults),
             time=time.time(),
+            order_workers=self.order_workers,
+            world_sizes=self.world_sizes,
         )
 
     def summary(self) -> dict[str, object]:
@@ -143,6 +156,7 @@ class Journal:
             "bad_images": self.bad_images.reasons,
             "num_skipped_steps": self.faults.num_skipped,
             "rewinds": list(self.faults.rewinds),
+            "world_sizes": list(self.world_sizes),
             "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
             "events": self._log.summary(),
             "seconds": self.seconds,

@@ -82,6 +82,8 @@ class Trainer:
         ema: average of the weights; None = none.
         bad_images: counts what cannot be read.
         stage: for messages.
+        order_workers: ranks for which the order of samples is laid out where they are read in groups; None = so many as
+            there are.
         faults: counts steps whose loss or gradient is not finite.
         watch: steps of which that is not known yet.
     """
@@ -99,6 +101,7 @@ class Trainer:
     ema: Ema | None
     bad_images: BadImages
     stage: int = 0
+    order_workers: int | None = None
     faults: Faults = field(default_factory=Faults)
     watch: Watch = field(default_factory=Watch)
 
@@ -170,6 +173,7 @@ class Trainer:
             epoch=epoch,
             steps=range(start, self.num_steps),
             buffer=self.shuffle_buffer,
+            num_spans=self.order_workers,
         )
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:

@@ -21,7 +21,15 @@ from inq_ray.training.wrapping import wrap
 
 
 def make_trainer(
-    config: RunConfig, task: Task, optimizer: SGD, *, stage: int, epochs: int, faults: Faults, bad_images: BadImages
+    config: RunConfig,
+    task: Task,
+    optimizer: SGD,
+    *,
+    stage: int,
+    epochs: int,
+    faults: Faults,
+    bad_images: BadImages,
+    order_workers: int,
 ) -> Trainer:
     """The trainer of a phase at its start; wraps the network, so gradients of frozen tensors are stopped before.
 
@@ -33,6 +41,7 @@ def make_trainer(
         epochs: of the phase: its learning rate's course.
         faults: so far.
         bad_images: so far.
+        order_workers: ranks for which the order of samples is laid out.
     """
     training, device = config.training, task.to_input.device
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(config, device)]
@@ -52,6 +61,7 @@ def make_trainer(
         ema=None if training.ema_decay is None else Ema(task.model, training.ema_decay),
         bad_images=bad_images,
         stage=stage,
+        order_workers=order_workers,
         faults=faults,
     )
 

@@ -238,6 +238,7 @@ class Run:
             epochs=epochs,
             faults=self.journal.faults,
             bad_images=self.journal.bad_images,
+            order_workers=self.journal.order_workers,
         )
         trainer.settle()
         state = self._restore_phase(trainer, inq, place)

@@ -1,13 +1,17 @@
 """The order of samples: permutations, alike at any world size, the same for ever."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inq_ray.data import epoch_order, holdout, rank_slice
 from inq_ray.data.counter_hash import counter_hash
+from inq_ray.data.group_order import GroupOrder
+from inq_ray.data.order import epoch_batches
 
 integers = st.integers(-(2**70), 2**70)
 
@@ -85,3 +89,38 @@ def test_every_bit_of_the_hash_is_even() -> None:
     bits = counter_hash("order", 3, 5, np.arange(20_000))
     shares = [((bits >> np.uint64(bit)) & np.uint64(1)).mean() for bit in range(64)]
     assert max(abs(share - 0.5) for share in shares) < 0.02
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=25),
+    num_spans=st.integers(1, 5),
+    world_size=st.integers(1, 5),
+    more=st.integers(0, 9),
+    buffer=st.sampled_from([1, 16, 200]),
+    epoch=st.integers(0, 3),
+)
+def test_batches_of_groups_are_the_same_on_any_number_of_ranks(
+    sizes: list[int], num_spans: int, world_size: int, more: int, buffer: int, epoch: int
+) -> None:
+    """The order is that of as many ranks as spans; each rank takes as much as it does where there are no groups."""
+    groups = np.cumsum([0, *sizes])
+    indices = torch.arange(groups[-1])
+    options: dict[str, Any] = {
+        "batch_size": max(num_spans, world_size) + more,
+        "seed": 3,
+        "epoch": epoch,
+        "buffer": buffer,
+    }
+    spans = [GroupOrder(indices, groups, rank=span, world_size=num_spans, **options) for span in range(num_spans)]
+    parts = [
+        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_spans=num_spans, **options)
+        for rank in range(world_size)
+    ]
+    for step in range(len(indices) // options["batch_size"]):
+        batch = torch.cat([span[step] for span in spans])
+        for rank, part in enumerate(parts):
+            assert len(part) == len(indices) // options["batch_size"]
+            assert torch.equal(part[step], rank_slice(batch, rank, world_size))
+    plain = epoch_batches(groups, indices, rank=0, world_size=num_spans, **options)
+    assert all(torch.equal(plain[step], spans[0][step]) for step in range(len(plain)))

@@ -88,6 +88,9 @@ class History:
         seconds: time spent in the whole run.
         faults: steps that were not finite.
         time: seconds since 1970 when it was taken; None where that was not kept.
+        order_workers: ranks for which the run's order is laid out where samples are read in groups; None where that was
+            not kept.
+        world_sizes: numbers of ranks that it ran on, one after the other; none where that was not kept.
     """
 
     epochs_done: int
@@ -99,6 +102,8 @@ class History:
     seconds: float
     faults: Faults = field(default_factory=Faults)
     time: float | None = None
+    order_workers: int | None = None
+    world_sizes: tuple[int, ...] = ()
 
 
 def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fingerprint: str | None) -> Snapshot:
@@ -122,12 +127,14 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
         "place": dataclasses.asdict(place),
         "epochs_done": history.epochs_done,
         "time": history.time,
+        "order_workers": history.order_workers,
+        "world_sizes": list(history.world_sizes),
         "seconds": {"run": history.seconds, "epoch": history.epoch_seconds, "data": history.data_seconds},
         "rows": [_row_to_json(row) for row in history.rows],
         "bad_images": dict(history.bad_images),
         "faults": history.faults.to_json(),
         "inq": None if inq is None else _inq_facts(inq),
-        "groups": [{key: _number(group[key]) for key in _RATES if key in group} for group in _groups(optimizer)],
+        "groups": [{key: _number(group[key]) for key in RATES if key in group} for group in _groups(optimizer)],
         "lr_scheduler": parts.lr_scheduler.state_dict() if parts.lr_scheduler else None,
         "scaler": parts.scaler.state_dict() if parts.scaler else None,
         "has_ema": parts.ema is not None,
@@ -202,6 +209,8 @@ def history_of(snapshot: Snapshot) -> History:
         seconds=facts["seconds"]["run"],
         faults=Faults.from_json(facts.get("faults", {})),  # checkpoints of before there were any have none
         time=facts.get("time"),
+        order_workers=facts.get("order_workers"),
+        world_sizes=tuple(facts.get("world_sizes", ())),
     )
 
 
@@ -221,7 +230,7 @@ def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
     return sums.sum(0) if rank == 0 else torch.zeros_like(sums[0])
 
 
-_RATES = ("lr", "initial_lr")
+RATES = ("lr", "initial_lr")
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
