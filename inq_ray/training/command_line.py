@@ -69,8 +69,8 @@ def parse(arguments: Sequence[str]) -> Command:
         ValueError: a flag or its value is not allowed; one line.
         SystemExit: after printing the help that was asked for.
     """
-    arguments = [part for argument in arguments for part in _our_words(argument)]
-    defaults = Command(run=_defaults(arguments))
+    arguments = [part for argument in arguments for part in our_words(argument)]
+    defaults = Command(run=defaults_of(arguments))
     command = in_one_line(lambda: _parse(arguments, defaults))
     if command.evaluate and command.dry_run:
         raise ValueError("--evaluate and --dry-run exclude each other")
@@ -113,8 +113,12 @@ def _plain_output() -> Iterator[io.StringIO]:
             os.environ["COLUMNS"] = columns
 
 
-def _our_words(argument: str) -> list[str]:
-    """What an alias stands for, with its value if that is part of it (--wd=0.1); other arguments as they are."""
+def our_words(argument: str) -> list[str]:
+    """What an alias stands for, with its value if that is part of it (--wd=0.1); other arguments as they are.
+
+    Raises:
+        ValueError: it is a flag of theirs for what is different here.
+    """
     flag, equals, value = argument.partition("=")
     if flag.replace("_", "-") in _REPLACED:
         raise ValueError(f"{flag} of INQ-pytorch's example is here {_REPLACED[flag.replace('_', '-')]}")
@@ -122,8 +126,12 @@ def _our_words(argument: str) -> list[str]:
     return [first + equals + value, *rest]
 
 
-def _defaults(arguments: Sequence[str]) -> RunConfig:
-    """Where the flags start from: what --config or --recipe name, else the recipe of the network and bits."""
+def defaults_of(arguments: Sequence[str]) -> RunConfig:
+    """Where the flags of a job start from: what --config or --recipe name, else the recipe of the network and bits.
+
+    Raises:
+        ValueError: there is no such recipe or file, or both are given.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--data", "--arch", "--weights", "--recipe", "--config", "--weight-bits", "--weight_bits"):
         first.add_argument(flag)
@@ -172,7 +180,7 @@ def _one_line(box: str) -> str:
         elif line.startswith("--"):
             suggested.append(line.split()[0].rstrip(","))
     text = " ".join(message)
-    checked = re.match(r"Error parsing run(\.\w+)?: ", text)
+    checked = re.match(r"Error parsing \w+(\.\w+)?: ", text)
     if checked:
         return text[checked.end() :]  # what our own checks say needs nothing around it
     hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""

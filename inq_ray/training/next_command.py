@@ -22,11 +22,11 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
     if is_quantized and config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
         return shlex.join([*job, "--weight-bits", "3"])
     weights = f"{folder}/model.safetensors"
-    words = [*job, "--data", config.data.data, "--arch", _arch(config.network), "--weights", weights]
+    words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
     return shlex.join([*words, *_images(config, weights), *(["--evaluate"] if is_quantized else [])])
 
 
-def _arch(network: NetworkConfig) -> str:
+def tagged_arch(network: NetworkConfig) -> str:
     """The network's name; of timm's with the tag of the weights that it began with, which says how images are seen."""
     name, weights = network.arch, network.weights
     if not is_timm(name) or weights is None or weights == "DEFAULT" or is_weights_file(weights):
@@ -39,7 +39,7 @@ def _images(config: RunConfig, weights: str) -> list[str]:
     """Flags without which a start from the result's file would see other images, or see them otherwise."""
     data, flags = config.data, []
     seen = image_preset(config)
-    unsaid = image_preset(RunConfig(network=NetworkConfig(arch=_arch(config.network), weights=weights)))
+    unsaid = image_preset(RunConfig(network=NetworkConfig(arch=tagged_arch(config.network), weights=weights)))
     if (seen.crop_size, seen.resize_size, seen.interpolation) != (
         unsaid.crop_size,
         unsaid.resize_size,
