@@ -111,7 +111,7 @@ def test_another_number_of_ranks_goes_on_too(tmp_path: Path) -> None:
         run_ranks(run_until, 2, config)
     digest, notes = run_in_parts(config, [])
     assert len(digest) == 64
-    assert notes == ["going on from checkpoint-01-0000-00000002"]
+    assert notes == ["going on from checkpoint-01-0000-00000002, on 1 worker(s) after 2"]
     assert len(rows(config)) == 2 + 2 * 3
 
 
