@@ -49,7 +49,7 @@ class Journal:
         self.faults = faults or Faults()
         self.began = time.perf_counter()
         self.order_workers = config.cluster.workers.most
-        self.world_sizes = (world_size(),)
+        self.world_sizes: tuple[int, ...] = (world_size(),)
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder

@@ -71,7 +71,7 @@ class Whole(NamedTuple):
 
 def run_until(config: RunConfig, stop: tuple[int, int, int] | None) -> Part:
     """Runs, on each rank, to a (stage, epoch, step), or to its end."""
-    on_step, requests = Run._on_step, loop.train_requests
+    on_step, requests = Run._on_step, loop.train_requests  # type: ignore[attr-defined]
     part = Part(None, [], {}, {})
 
     def stop_there(self: Run, trainer: Trainer, inq: Any, phase: Phase, state: EpochState) -> None:
@@ -104,8 +104,9 @@ def run_at(config: RunConfig, sizes: list[int], stops: list[tuple[int, int, int]
     total = config.training.batch_size
     batches: list[Seen] = []
     counts: dict[tuple[int, int], float] = {}
+    parts: list[Part] = []
     for size, stop in zip(sizes, [*stops, None], strict=True):
-        parts: list[Part] = run_ranks(run_until, size, config, stop)
+        parts = run_ranks(run_until, size, config, stop)
         assert len({part.digest for part in parts}) == 1, "digests of ranks"
         batches.append({})
         for rank, part in enumerate(parts):
