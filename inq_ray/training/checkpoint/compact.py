@@ -13,6 +13,7 @@ average could be anything in another optimizer), that tensor stays as it is: com
 """
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,17 @@ def expand(snapshot: Snapshot) -> Snapshot:
     for name, entry in _quantized(facts).items():
         shape, num_frozen = entry.pop("shape"), entry.pop("num_frozen")
         live_only = entry.pop("live_only")
-        count = torch.Size(shape).numel()
+        count = math.prod(shape)
         codebook = Codebook(entry["num_bits"], entry["n_1"])
-        flat = torch.full((count,), num_frozen == count and count > 0)
+        # Nothing is made as large as facts say before a tensor is found to be.
+        _check_size(tensors, MODEL + name, [count - num_frozen] if MODEL in live_only else shape)
+        packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen)) if num_frozen else None
         if 0 < num_frozen < count:
             flat = unpack_codes(_take(tensors, FROZEN + name, packed_size(1, count)), 1, count).bool()
+        else:
+            flat = torch.full((count,), num_frozen > 0)
         codes = torch.zeros(count, dtype=torch.uint8)
-        if num_frozen:
-            packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen))
+        if packed is not None:
             frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
             frozen, alive = _places(flat), _places(~flat)
             if len(frozen) != num_frozen:
@@ -108,6 +112,13 @@ def _follows(values: Tensor, frozen: Tensor, expected: Tensor) -> bool:
     """Whether values (float [n]) are those bits at frozen weights that are expected (float [n], +0.0 at live ones)."""
     bits = float_format(values.dtype).bits_dtype
     return torch.equal(values.view(bits) * frozen.view(torch.uint8), expected.view(bits))
+
+
+def _check_size(tensors: dict[str, Tensor], name: str, shape: list[int]) -> None:
+    if name not in tensors:
+        raise ValueError(f"the checkpoint lacks {name}")
+    if list(tensors[name].shape) != shape:
+        raise ValueError(f"the checkpoint has {name} in shape {list(tensors[name].shape)}, {shape} is due")
 
 
 def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tensor:

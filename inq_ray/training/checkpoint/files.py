@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from safetensors import SafetensorError
 
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.check import read_place, short
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 
@@ -24,6 +24,9 @@ TENSORS = "tensors.safetensors"
 FACTS = "facts.json"
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+# More is refused before it is read: metrics of a million epochs are less, and a network of 10^12 weights.
+LARGEST_JSON_BYTES = 2**29
+LARGEST_BYTES = 2**44
 
 
 class DamagedError(ValueError):
@@ -68,23 +71,56 @@ def read_manifest(data: bytes) -> Manifest:
         DamagedError: it is not as it was written, or of another version of this program.
     """
     try:
-        manifest = json.loads(data)
+        manifest = _read_json(data)
         content, sha256 = manifest["content"], manifest["sha256"]
+        differs = not isinstance(content, dict) or _sha256(_json(content)) != sha256
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DamagedError(f"{MANIFEST} is broken") from None
-    if not isinstance(content, dict) or _sha256(_json(content)) != sha256:
+    if differs:
         raise DamagedError(f"{MANIFEST} is not as it was written: its sha256 differs")
     # What follows has the digest that this program gave it: only another version can have written something else.
-    if content.get("format_version") != FORMAT_VERSION:
-        raise DamagedError(f"its format is {content.get('format_version')!r}, this program reads {FORMAT_VERSION}")
-    files = {name: (file["bytes"], file["sha256"]) for name, file in content["files"].items()}
+    version = content.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise DamagedError(f"its format is {short(version)}, this program reads {FORMAT_VERSION}")
+    try:
+        return _manifest(content, len(data))
+    except ValueError as error:
+        raise DamagedError(f"{MANIFEST} says what cannot be: {error}") from error
+
+
+def _manifest(content: dict[str, Any], num_bytes: int) -> Manifest:
+    """What the content says, nothing of it believed before.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    if content.keys() != {"format_version", "place", "is_stage_end", "top1", "files"}:
+        raise ValueError(f"it speaks of {short(sorted(content))}")
+    top1, files = content["top1"], content["files"]
+    if type(content["is_stage_end"]) is not bool:
+        raise ValueError(f"is_stage_end is {short(content['is_stage_end'])}")
+    if top1 is not None and not (type(top1) in (int, float) and 0 <= top1 <= 100):
+        raise ValueError(f"top1 is {short(top1)}")
+    if not isinstance(files, dict) or files.keys() != {TENSORS, FACTS}:
+        raise ValueError(f"its files are {short(files)}")
+    sizes = {name: _size_and_sha256(name, file) for name, file in files.items()}
     entry = Entry(
-        place=Place(**content["place"]),
+        place=read_place(content["place"]),
         is_stage_end=content["is_stage_end"],
-        top1=content["top1"],
-        num_bytes=len(data) + sum(size for size, _ in files.values()),
+        top1=top1,
+        num_bytes=num_bytes + sum(size for size, _ in sizes.values()),
     )
-    return Manifest(entry, files)
+    return Manifest(entry, sizes)
+
+
+def _size_and_sha256(name: str, file: Any) -> tuple[int, str]:
+    if not isinstance(file, dict) or file.keys() != {"bytes", "sha256"}:
+        raise ValueError(f"{name} is {short(file)}")
+    size, sha256 = file["bytes"], file["sha256"]
+    most = LARGEST_JSON_BYTES if name == FACTS else LARGEST_BYTES
+    if type(size) is not int or not 0 <= size <= most or not isinstance(sha256, str):
+        raise ValueError(f"{name} has {short(size)} bytes, sha256 {short(sha256)}")
+    return size, sha256
 
 
 def read_snapshot(manifest: Manifest, read: Callable[[str, int], bytes]) -> Snapshot:
@@ -95,7 +131,7 @@ def read_snapshot(manifest: Manifest, read: Callable[[str, int], bytes]) -> Snap
         read: contents of a file, by its name and size.
 
     Returns:
-        The compact snapshot.
+        The compact snapshot, of which nothing is checked but its digests.
 
     Raises:
         DamagedError: a file is not as it was written; names it.
@@ -109,9 +145,28 @@ def read_snapshot(manifest: Manifest, read: Callable[[str, int], bytes]) -> Snap
             raise DamagedError(f"{name} is not as it was written: its sha256 differs")
         contents[name] = data
     try:
-        return Snapshot(safetensors.torch.load(contents[TENSORS]), json.loads(contents[FACTS]))
-    except (KeyError, SafetensorError, ValueError) as error:
-        raise DamagedError(f"its digests hold, but it cannot be read ({error})") from error
+        return Snapshot(safetensors.torch.load(contents[TENSORS]), _read_json(contents[FACTS]))
+    # RuntimeError, OverflowError: torch, of shapes that no tensor has. KeyError: of dtypes that torch has not.
+    except (KeyError, OverflowError, RecursionError, RuntimeError, SafetensorError, ValueError) as error:
+        raise not_meant(error) from error
+
+
+def not_meant(error: Exception) -> DamagedError:
+    """What to say of a checkpoint that is as it was written, but cannot have been written by a run."""
+    return DamagedError(f"its digests hold, but it cannot be read ({short(str(error), 300)})")
+
+
+def _read_json(data: bytes) -> Any:
+    """A value from JSON, numbers finite.
+
+    Raises:
+        ValueError: it is no JSON, or has other numbers.
+    """
+    return json.loads(data, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

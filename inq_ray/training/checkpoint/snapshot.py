@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from inq_ray import __version__
 from inq_ray.core.sgd import SGD
 from inq_ray.scheduler import INQScheduler
+from inq_ray.training.checkpoint.alike import check_state
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
@@ -177,8 +178,15 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
         if (saved.shape, saved.dtype) != (tensor.shape, tensor.dtype):
             found, due = (f"{each.dtype} {list(each.shape)}" for each in (saved, tensor))
             raise ValueError(f"the checkpoint has {name} as {found}, the network as {due}")
-    if (facts["inq"] is None) != (parts.inq is None):
-        raise ValueError("the checkpoint is of a float network, the run's is quantized, or the other way round")
+    _check_stages(facts["inq"], parts.inq)
+    if parts.optimizer is not None:
+        _check_optimizer(snapshot, parts.model, parts.optimizer)
+    if parts.lr_scheduler is not None:
+        if facts["lr_scheduler"] is None:
+            raise ValueError("the checkpoint has no learning-rate schedule")
+        check_state("learning-rate schedule", facts["lr_scheduler"], parts.lr_scheduler)
+    if parts.scaler is not None and facts["scaler"]:
+        check_state("scaler", facts["scaler"], parts.scaler)
     with torch.no_grad():
         for name, tensor in model.items():
             tensor.copy_(tensors[MODEL + name])
@@ -187,8 +195,6 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
     if parts.optimizer is not None:
         _restore_optimizer(snapshot, parts.model, parts.optimizer)
     if parts.lr_scheduler is not None:
-        if facts["lr_scheduler"] is None:
-            raise ValueError("the checkpoint has no learning-rate schedule")
         parts.lr_scheduler.load_state_dict(facts["lr_scheduler"])
     if parts.scaler is not None and facts["scaler"]:
         parts.scaler.load_state_dict(facts["scaler"])
@@ -256,21 +262,42 @@ def _number(value: float | Tensor) -> float:
     return float(value)
 
 
-def _restore_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> None:
+def _check_stages(saved: Mapping[str, Any] | None, inq: INQScheduler | None) -> None:
+    if (saved is None) != (inq is None):
+        raise ValueError("the checkpoint is of a float network, the run's is quantized, or the other way round")
+    if saved is None or inq is None:
+        return
+    ours = {"portions": list(inq.portions), "strategy": inq.strategy, "seed": inq.seed}
+    for name, value in ours.items():
+        if saved[name] != value:
+            raise ValueError(f"the checkpoint's stages are of {name} {saved[name]}, the run's of {value}")
+
+
+def _check_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> None:
     tensors, facts = snapshot
     if len(facts["groups"]) != len(optimizer.param_groups):
         raise ValueError(
             f"the checkpoint's optimizer has {len(facts['groups'])} groups of parameters, the run's "
             f"{len(optimizer.param_groups)}"
         )
-    for group, saved in zip(optimizer.param_groups, facts["groups"], strict=True):
-        group |= saved
     params = dict(model.named_parameters())
     momentum = _of_kind(tensors, MOMENTUM)
     unknown = sorted(momentum.keys() - params.keys())
     if unknown:
         raise ValueError(f"the checkpoint has momentum of what the network lacks: {', '.join(unknown[:5])}")
-    for name, param in params.items():
+    for name, buffer in momentum.items():
+        if buffer.shape != params[name].shape:  # a smaller one would be copied all over the parameter's
+            raise ValueError(
+                f"the checkpoint has momentum of {name} as {list(buffer.shape)}, the network {list(params[name].shape)}"
+            )
+
+
+def _restore_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> None:
+    tensors, facts = snapshot
+    for group, saved in zip(optimizer.param_groups, facts["groups"], strict=True):
+        group |= saved
+    momentum = _of_kind(tensors, MOMENTUM)
+    for name, param in model.named_parameters():
         if name not in momentum:
             optimizer.state.pop(param, None)
             continue

@@ -16,8 +16,18 @@ import pyarrow.fs as pafs
 
 from inq_ray.data.address import Location, MissingError, retry
 from inq_ray.files.whole import sync, unique
+from inq_ray.training.checkpoint.check import check_facts, check_tensors
 from inq_ray.training.checkpoint.compact import expand
-from inq_ray.training.checkpoint.files import MANIFEST, DamagedError, Manifest, encode, read_manifest, read_snapshot
+from inq_ray.training.checkpoint.files import (
+    LARGEST_JSON_BYTES,
+    MANIFEST,
+    DamagedError,
+    Manifest,
+    encode,
+    not_meant,
+    read_manifest,
+    read_snapshot,
+)
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.retention import Entry, kept
 from inq_ray.training.checkpoint.snapshot import Snapshot
@@ -92,7 +102,7 @@ class CheckpointStore:
             ValueError: the storage fails.
         """
         manifest = self._manifest(place)
-        return manifest.entry, _expanded(_read(self.location.join(place.name), manifest))
+        return manifest.entry, _expanded(_read(self.location.join(place.name), manifest), manifest.entry)
 
     def newest_good(self) -> Found:
         """Reads the newest checkpoint whose digests hold.
@@ -288,7 +298,7 @@ def read_checkpoint(location: Location) -> tuple[Entry, Snapshot]:
         ValueError: the storage fails.
     """
     manifest = _read_manifest(location)
-    return manifest.entry, _expanded(_read(location, manifest))
+    return manifest.entry, _expanded(_read(location, manifest), manifest.entry)
 
 
 def is_checkpoint(location: Location) -> bool:
@@ -308,11 +318,21 @@ def _read(location: Location, manifest: Manifest) -> Snapshot:
     return read_snapshot(manifest, lambda name, size: _read_file(location, name, size))
 
 
-def _expanded(compact: Snapshot) -> Snapshot:
+def _expanded(compact: Snapshot, entry: Entry) -> Snapshot:
+    """The snapshot, which is believed from here on.
+
+    Raises:
+        DamagedError: it is none that a run can have taken, or not the one of the manifest.
+    """
     try:
-        return expand(compact)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"its digests hold, but it cannot be read ({error})") from error
+        check_facts(compact.facts)
+        if compact.place != entry.place:
+            raise ValueError(f"its facts are of {compact.place.name}, its manifest of {entry.place.name}")
+        snapshot = expand(compact)
+        check_tensors(snapshot)
+    except (RuntimeError, ValueError) as error:  # RuntimeError: torch, of shapes that do not go together
+        raise not_meant(error) from error
+    return snapshot
 
 
 def _read_file(location: Location, name: str, size: int | None = None) -> bytes:
@@ -324,6 +344,8 @@ def _read_file(location: Location, name: str, size: int | None = None) -> bytes:
             raise DamagedError(f"{name} is no file")
         if size is not None and info.size != size:
             raise DamagedError(f"{name} has {info.size} bytes of {size}")
+        if size is None and info.size > LARGEST_JSON_BYTES:
+            raise DamagedError(f"{name} has {info.size} bytes, more than any that was written")
         return file.read(info.size)
     except MissingError:
         raise DamagedError(f"{name} is missing") from None

@@ -1,6 +1,6 @@
 """Runs in the middle: networks partly frozen, with momentum, averages and rows, as a checkpoint meets them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from inq_ray.distributed.replica import rank, world_size
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
+from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, History, Parts, Snapshot, take
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
 from inq_ray.training.reporter import Row
@@ -137,6 +137,42 @@ def make_history(sums: Tensor | None = None, **changes: Any) -> History:
         "seconds": 61.0,
     }
     return History(**{**values, **changes})
+
+
+def simple(place: Place, value: float = 0.0, num: int = 100) -> Snapshot:
+    """A compact snapshot of one tensor, as a run of many epochs could take it, that is quick to make."""
+    config = RunConfig().replace(training={"float_epochs": 1000, "epochs": 1000})
+    facts = {
+        "place": asdict(place),
+        "epochs_done": place.epoch,
+        "seconds": {"run": float(value), "epoch": 0.0, "data": 0.0},
+        "rows": [asdict(replace(ROW, loss=0.5)) for _ in range(place.epoch)],
+        "bad_images": {},
+        "inq": None,
+        "groups": [],
+        "lr_scheduler": None,
+        "scaler": None,
+        "has_ema": False,
+        "config": asdict(config),
+        "fingerprint": None,
+        "versions": {"inq_ray": "0", "torch": "0", "python": "0"},
+        "world_size": 1,
+    }
+    if place.stage:
+        facts["inq"] = {
+            "stage": place.stage,
+            "portions": [0.5, 0.8, 1.0],
+            "strategy": "pruning",
+            "seed": 0,
+            "tensors": {},
+        }
+    tensors = {f"{MODEL}weight": torch.full((num,), float(value)), SUMS: torch.zeros(1, 3, dtype=torch.float64)}
+    return Snapshot(tensors, facts)
+
+
+def value_of(snapshot: Snapshot | None) -> float | None:
+    """The value with which :func:`simple` was called."""
+    return None if snapshot is None else snapshot.facts["seconds"]["run"]
 
 
 def make_snapshot(place: Place | None = None, stages: int = 1, seed: int = 0, **parts: Any) -> Snapshot:

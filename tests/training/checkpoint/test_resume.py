@@ -28,7 +28,7 @@ from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore, Damaged, Found
 from inq_ray.training.config import RunConfig
-from tests.training.checkpoint.networks import make_history, make_network, make_parts
+from tests.training.checkpoint.networks import make_history, make_network, make_parts, make_snapshot
 
 PLACE = Place(stage=1, epoch=0, step=2)
 NEWER = Damaged(Place(stage=1, epoch=0, step=4), "facts.json is missing")
@@ -194,12 +194,12 @@ def test_a_path_is_refused(there: Callable[[], Standing], config: RunConfig, sai
 
 def test_looking_at_a_path(tmp_path: Path) -> None:
     store = CheckpointStore(locate(str(tmp_path)))
-    store.save(compact(snapshot_with()), top1=12.5)
+    store.save(compact(make_snapshot(PLACE)), top1=12.5)
     path = tmp_path / PLACE.name
     looked = look_at(str(path))
     assert looked.entry is not None
     assert (looked.entry.place, looked.entry.top1) == (PLACE, 12.5)
-    assert isinstance(decide(str(path), Standing(name="other"), CONFIG, chosen=looked), Resume)
+    assert isinstance(decide(str(path), Standing(name="other"), RunConfig(), chosen=looked), Resume)
     for wrong in (tmp_path, tmp_path / "nowhere", "yes"):
         with pytest.raises(ValueError, match=r"--resume .*: no checkpoint .* is there, nor is it auto or never"):
             look_at(str(wrong))

@@ -25,6 +25,7 @@ from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
+from tests.training.checkpoint import networks
 from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
 
 pytestmark = pytest.mark.system
@@ -37,13 +38,7 @@ def at(stage: int, epoch: int = 0, step: int = 0) -> Place:
 
 
 def simple(place: Place, value: float = 0.0, num: int = NUM_FLOATS) -> Snapshot:
-    """A compact snapshot that is quick to make, of a certain size."""
-    facts = {
-        "place": {"stage": place.stage, "epoch": place.epoch, "step": place.step},
-        "inq": None,
-        "value": float(value),
-    }
-    return Snapshot({f"{MODEL}weight": torch.full((num,), float(value))}, facts)
+    return networks.simple(place, value, num)
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +68,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
 
 
 def value_of(store: CheckpointStore) -> float | None:
-    snapshot = store.newest_good().snapshot
-    return None if snapshot is None else snapshot.facts["value"]
+    return networks.value_of(store.newest_good().snapshot)
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -265,7 +259,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None
         found = store.newest_good()
         assert found.damaged == ()
         assert found.entry is not None
-        newest = max(newest, found.snapshot.facts["value"])
+        newest = max(newest, networks.value_of(found.snapshot))
         assert len(names(store)) <= 3
         assert all(not name.startswith(".") for name in names(store))
         shutil.rmtree(tmp_path)
@@ -335,7 +329,7 @@ def test_killed_between_any_two_steps_on_disk(tmp_path: Path, is_replaced: bool)
         found = store.newest_good()
         assert found.snapshot is not None
         assert found.damaged == ()
-        assert found.snapshot.facts["value"] in ((2.0,) if is_end else (1.0, 2.0))
+        assert networks.value_of(found.snapshot) in ((2.0,) if is_end else (1.0, 2.0))
         assert all(not name.startswith(".") for name in names(store))
         ends += is_end
     assert ends == 2
@@ -363,7 +357,7 @@ def test_killed_between_any_two_steps_on_s3(on_s3: Location) -> None:
         found = store.newest_good()
         assert found.snapshot is not None
         assert found.damaged == ()
-        assert found.snapshot.facts["value"] in ((2.0,) if is_end else (1.0, 2.0))
+        assert networks.value_of(found.snapshot) in ((2.0,) if is_end else (1.0, 2.0))
     assert len(patched) > 8
 
 

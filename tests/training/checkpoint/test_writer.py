@@ -12,10 +12,10 @@ import torch
 from inq_ray.data.address import locate
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.retention import Entry
-from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
+from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
-from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
+from tests.training.checkpoint.networks import make_snapshot, simple, snapshot_bits
 
 
 def at(step: int) -> Place:
@@ -23,8 +23,7 @@ def at(step: int) -> Place:
 
 
 def numbered(step: int) -> Snapshot:
-    facts = {"place": {"stage": 1, "epoch": 0, "step": step}, "inq": None}
-    return Snapshot({f"{MODEL}weight": torch.full((100,), float(step))}, facts)
+    return simple(at(step), step)
 
 
 class Gate(CheckpointStore):
@@ -126,7 +125,7 @@ def test_buffers_are_used_again(tmp_path: Path, told: list[str]) -> None:
     assert {name: buffer.data_ptr() for name, buffer in writer._buffers.items()} == places
     assert all(writer._buffers[name].stride() == tensor.stride() for name, tensor in snapshot.tensors.items())
     writer.write(numbered(9))
-    assert list(writer._buffers) == [f"{MODEL}weight"]
+    assert list(writer._buffers) == [f"{MODEL}weight", SUMS]
     writer.close()
     assert writer._buffers == {}
 
