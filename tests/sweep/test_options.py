@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from inq_ray.sweep.axes import Choices, FreeSchedules, Range
+from inq_ray.sweep.command_line import parse
+from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY
+from inq_ray.training.recipes import default_recipe
+
+EVERY_FLAG = """
+    --schedules 0.5,0.75,1 0.5,0.9,1 --num-stages 2 3 --first-portion 0.5 0.75 --rising geometric linear
+    --lrs 0.01 0.02 --epochs-per-stage 1 2 --bits 5 3 --strategies pruning random --weight-decays 1e-5..1e-3
+    --search random --trials 7 --search-seed 3 --objective top1-bits --stopping asha --reduction 3 --grace-portion 0.3
+    --no-reuse --retries 2 --max-concurrent 4 --workers-per-trial 3 --holdout 100 --lr 0.5 --name n --dry-run --verbose
+"""
+
+
+def test_every_flag_arrives() -> None:
+    command = parse(EVERY_FLAG.split())
+    assert dict(space_of(command.space).axes) == {
+        SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 0.9, 1.0), (0.5, 1.0), (0.75, 1.0), (0.75, 0.9375, 1.0),
+                           (0.75, 0.875, 1.0))),
+        LR: Choices((0.01, 0.02)),
+        EPOCHS: Choices((1, 2)),
+        BITS: Choices((5, 3)),
+        STRATEGY: Choices(("pruning", "random")),
+        WEIGHT_DECAY: Range(1e-5, 1e-3, log=True),
+    }  # fmt: skip
+    assert command.search == SearchOptions(
+        search="random", trials=7, search_seed=3, objective="top1-bits", stopping="asha", reduction=3.0,
+        grace_portion=0.3, reuse=False, retries=2, max_concurrent=4, workers_per_trial=3,
+    )  # fmt: skip
+    assert command.search.workers(command.run).cluster.num_workers == 3
+    assert (command.run.data.holdout, command.run.training.lr, command.run.output.name) == (100, 0.5, "n")
+    assert (command.dry_run, command.verbose) == (True, True)
+
+
+def test_without_flags_schedules_that_share_are_searched() -> None:
+    command = parse([])
+    assert command.run == default_recipe("digits_cnn", 5)
+    axes = space_of(command.space).axes
+    assert list(axes) == [SCHEDULE]
+    assert isinstance(axes[SCHEDULE], Choices)
+
+
+def test_free_rising_is_left_to_the_searcher() -> None:
+    axes = space_of(parse(["--rising", "free", "--num-stages", "3", "4", "--search", "optuna"]).space).axes
+    assert axes == {SCHEDULE: FreeSchedules((3, 4))}
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_file_says_the_same_as_flags(suffix: str, tmp_path: Path) -> None:
+    values = {
+        "schedules": ["0.5,0.75,1", [0.5, 0.9, 1]], "num_stages": 2, "lrs": [0.01, 0.02], "bits": [5, 3],
+        "weight_decays": "1e-5..1e-3", "epochs_per_stage": [1], "strategies": ["random"],
+        "fields": {"training.momentum": [0.8, 0.9], "training.label_smoothing": "0.01..0.1"},
+    }  # fmt: skip
+    path = tmp_path / f"space{suffix}"
+    path.write_text(json.dumps(values))  # which is YAML too
+    axes = dict(space_of(SpaceOptions(space=str(path))).axes)
+    assert axes.pop("training.momentum") == Choices((0.8, 0.9))
+    assert axes.pop("training.label_smoothing") == Range(0.01, 0.1)
+    flags = "--schedules 0.5,0.75,1 0.5,0.9,1 --num-stages 2 --lrs 0.01 0.02 --bits 5 3 --weight-decays 1e-5..1e-3 "
+    assert axes == space_of(parse(f"{flags} --epochs-per-stage 1 --strategies random".split()).space).axes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1]", "object of names"),
+        ("lr: 3", "lr is unknown; there are schedules"),
+        ("bits: [a]", "bits cannot be 'a'"),
+        ("rising: [up]", "rising must be"),
+        ("lrs: a", "'a' is neither a number nor a range"),
+        ("a: [", "no YAML"),
+        ("fields: {training.lrr: [1]}", "training.lrr cannot be searched; nearest: training.lr"),
+        ("fields: {output.name: [a, b]}", "output.name cannot be searched"),
+        ("fields: 3", "fields must be"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=says) as raised:
+        space_of(SpaceOptions(space=str(path)))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--space /nowhere.yaml", "--space /nowhere.yaml: .*No such file"),
+        ("--space /nowhere.yaml --bits 3", "either the file or flags"),
+        ("--lrs a", "--lrs: 'a' is neither"),
+        ("--lrs 0.1..0.01", "--lrs: a range must rise"),
+        ("--lrs 0..0.01", "above 0"),
+        ("--bits 3 3", "names one twice"),
+        ("--rising free --first-portion 0.5", "--rising free"),
+        ("--first-portion 0.5", "--num-stages"),
+        ("--schedules 0.5,0.4,1", "--schedules: portions"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        space_of(parse(flags.split()).space)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--trials 0", "--trials must be at least 1"),
+        ("--retries -1", "--retries must be at least 0"),
+        ("--reduction 1", "--reduction must be above 1"),
+        ("--grace-portion 2", "--grace-portion"),
+        ("--search gird", "grid"),
+        ("--stopping hyperband", "asha"),
+        ("--plain", "--plain has no stages"),
+        ("--resume never", "--resume is of a single run"),
+        ("--num-workers 1..4", "at one number of workers"),
+        ("--lr 0", "--lr must be above 0"),
+        ("--learnin-rates 0.1", "--"),
+    ],
+)
+def test_flags_that_are_not_allowed_are_one_line(flags: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as raised:
+        parse(flags.split())
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_gpus_are_a_trials_workers() -> None:
+    config = default_recipe("resnet18", 5)
+    cluster = SearchOptions(gpus_per_trial=4).workers(config).cluster
+    assert (cluster.num_workers, cluster.use_gpu) == (4, True)
+    assert SearchOptions().workers(config) == config
+    with pytest.raises(ValueError, match="differ"):
+        SearchOptions(gpus_per_trial=4, workers_per_trial=2).workers(config)
