@@ -9,9 +9,8 @@ from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
 from inq_ray.core.codebook import check_num_bits, float_format
-
-# Elements of a block of the fused CPU step: large enough that calls do not count, small enough to stay in the cache.
-_BLOCK = 1 << 18
+from inq_ray.core.masked_step import PartlyFrozen, StepOptions, keep_live, live_gradient
+from inq_ray.core.one_pass import masked_step
 
 
 class SGD(torch.optim.SGD):
@@ -121,7 +120,7 @@ class SGD(torch.optim.SGD):
         if live is None:
             return None
         grad = torch.empty_like(param).copy_(param.grad)
-        _keep_live(grad, live)
+        keep_live(grad, live)
         return grad
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,17 +167,44 @@ class SGD(torch.optim.SGD):
         self._torch_step(group, params, grads, group["weight_decay"], group["maximize"])
 
     def _step_partly_frozen(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Torch's step with T · (g + λ W) as gradient, in blocks of cache size where the form is fused on the CPU."""
-        others: list[Tensor] = []
+        """Torch's step with T · (g + λ W) as gradient; in one go where the form is fused, on the CPU."""
+        if group["fused"]:
+            params = self._step_masked(group, params)
         gradients: list[Tensor] = []
         for param in params:
-            if group["fused"] and self._step_in_blocks(group, param):
-                continue
             gradient = torch.empty_like(param)
-            _live_gradient(_grad(param), param, self._live_mask(param), group, out=gradient)
-            others.append(param)
+            live_gradient(
+                _grad(param),
+                param,
+                self._live_mask(param),
+                weight_decay=float(group["weight_decay"]),
+                maximize=group["maximize"],
+                out=gradient,
+            )
             gradients.append(gradient)
-        self._torch_step(group, others, gradients, 0.0, False)
+        self._torch_step(group, params, gradients, 0.0, False)
+
+    def _step_masked(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        """The fused step of dense tensors on the CPU; returns the other parameters."""
+        has_momentum = group["momentum"] != 0
+        others: list[Tensor] = []
+        first_steps: list[PartlyFrozen] = []
+        further_steps: list[PartlyFrozen] = []
+        for param in params:
+            buffer = self.state[param].get("momentum_buffer") if has_momentum else None
+            is_first_step = has_momentum and buffer is None
+            if is_first_step:
+                buffer = torch.empty_like(param)
+            weights = PartlyFrozen(param, _grad(param), self._live_mask(param), buffer)
+            if not weights.is_dense():
+                others.append(param)
+                continue
+            if is_first_step:
+                self.state[param]["momentum_buffer"] = buffer
+            (first_steps if is_first_step else further_steps).append(weights)
+        for weights_of_kind, is_first_step in ((first_steps, True), (further_steps, False)):
+            masked_step(weights_of_kind, StepOptions.of(group), is_first_step=is_first_step)
+        return others
 
     def _torch_step(
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], weight_decay: float, maximize: bool
@@ -205,45 +231,6 @@ class SGD(torch.optim.SGD):
             for param, buffer in zip(params, buffers, strict=True):
                 self.state[param]["momentum_buffer"] = buffer
 
-    def _step_in_blocks(self, group: dict[str, Any], param: Tensor) -> bool:
-        """The fused step block by block, so that decaying and masking the gradient cost no way to memory.
-
-        About twice torch's time (`make bench`). Gathering the live weights instead, stepping them and scattering them
-        back was no faster down to one live in eight; int32 masks, kept, were no faster than uint8 ones.
-
-        Returns:
-            False, and nothing was done, where the tensors are not on the CPU or not laid out alike.
-        """
-        grad, live = _grad(param), self._live_mask(param)
-        has_momentum = group["momentum"] != 0
-        buffer = self.state[param].get("momentum_buffer") if has_momentum else None
-        is_first_step = has_momentum and buffer is None
-        if is_first_step:
-            buffer = torch.empty_like(param)
-        tensors = [param, grad, live] if buffer is None else [param, grad, live, buffer]
-        if param.device.type != "cpu" or not _same_dense_layout(tensors):
-            return False
-        if is_first_step:
-            self.state[param]["momentum_buffer"] = buffer
-        blocks = zip(*(tensor.as_strided((tensor.numel(),), (1,)).split(_BLOCK) for tensor in tensors), strict=True)
-        gradient = param.new_empty(min(_BLOCK, param.numel()))
-        for param_block, grad_block, live_block, *buffer_block in blocks:
-            out = gradient[: len(param_block)]
-            _live_gradient(grad_block, param_block, live_block, group, out=out)
-            torch._fused_sgd_(
-                [param_block],
-                [out],
-                buffer_block,
-                weight_decay=0.0,
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=group["dampening"],
-                nesterov=group["nesterov"],
-                maximize=False,
-                is_first_step=is_first_step,
-            )
-        return True
-
     def _drop_momentum(self, param: Tensor) -> None:
         buffer = self.state[param].get("momentum_buffer") if param in self.state else None
         if buffer is None:
@@ -251,7 +238,7 @@ class SGD(torch.optim.SGD):
         if self._live[param] is None:
             buffer.zero_()
         else:
-            _keep_live(buffer, self._live_mask(param))
+            keep_live(buffer, self._live_mask(param))
 
     def _live_mask(self, param: Tensor) -> Tensor:
         live = self._live[param]
@@ -262,31 +249,3 @@ class SGD(torch.optim.SGD):
 def _grad(param: Tensor) -> Tensor:
     assert param.grad is not None
     return param.grad
-
-
-def _live_gradient(grad: Tensor, param: Tensor, live: Tensor, group: dict[str, Any], *, out: Tensor) -> None:
-    """T · (±g + λ W) into ``out``; all float [*] but ``live``, which is uint8 [*]."""
-    weight_decay = float(group["weight_decay"])
-    if group["maximize"]:
-        torch.neg(grad, out=out)
-        if weight_decay != 0:
-            out.add_(param, alpha=weight_decay)
-    elif weight_decay != 0:
-        torch.add(grad, param, alpha=weight_decay, out=out)
-    else:
-        out.copy_(grad)
-    _keep_live(out, live)
-
-
-def _keep_live(values: Tensor, live: Tensor) -> None:
-    """Sets ``values`` (float [*]) to +0.0 where ``live`` (uint8 [*]) is 0, in place, NaN too.
-
-    Their bits are multiplied as integers, five times as fast as masked_fill_ by a mask without a pattern.
-    """
-    values.view(float_format(values.dtype).bits_dtype).mul_(live)
-
-
-def _same_dense_layout(tensors: list[Tensor]) -> bool:
-    first = tensors[0]
-    dense = first.is_contiguous() or (first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last))
-    return dense and all(tensor.stride() == first.stride() for tensor in tensors)

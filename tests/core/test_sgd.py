@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inq_ray.core import sgd as sgd_module
+from inq_ray.core import masked_step, one_pass
+from inq_ray.core.one_pass import Kernels
 from inq_ray.core.sgd import SGD
 from tests.core.weights import bits
 
@@ -61,7 +62,15 @@ def random_frozen(params: list[nn.Parameter], portion: float, seed: int = 0) -> 
 @contextmanager
 def blocks_of(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sgd_module, "_BLOCK", size)
+        patch.setattr(masked_step, "_BLOCK", size)
+        yield
+
+
+@pytest.fixture(scope="module", params=["loop", "operations"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The two ways of a fused step of partly frozen weights; without llvmlite both are the second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_pass, "kernels", Kernels(worthwhile=0 if request.param == "loop" else math.inf))
         yield
 
 
@@ -95,6 +104,7 @@ def test_with_nothing_frozen_it_is_torch_sgd(
             assert mine is None or other is None or bits(mine) == bits(other)
 
 
+@pytest.mark.usefixtures("way")
 @settings(max_examples=80)
 @given(
     options(),
@@ -158,6 +168,7 @@ def mask(*places: int) -> Tensor:
     return frozen
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_hundred_steps_leave_frozen_bits_alone(form: dict[str, bool]) -> None:
     param, optimizer = one_param(nesterov=True, **form)
@@ -212,6 +223,7 @@ def test_weight_bits_of_groups() -> None:
     assert SGD([one]).param_groups[0]["weight_bits"] is None
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_an_added_group_steps_beside_frozen_ones(form: dict[str, bool]) -> None:
     param, optimizer = one_param(**form)
@@ -284,6 +296,7 @@ def test_grad_scaler(form: dict[str, bool], portion: float) -> None:
     assert same(ours, theirs)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_state_dict_round_trip_goes_on_with_the_same_bits(form: dict[str, bool]) -> None:
     def make(params: list[nn.Parameter]) -> SGD:
@@ -327,6 +340,7 @@ def test_the_state_of_torch_sgd_is_taken_without_its_momentum_of_frozen_weights(
     reference.load_state_dict(optimizer.state_dict())  # and the other way
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])  # noqa: S301
 def test_copies_know_what_is_frozen(duplicate: Callable[[Any], Any]) -> None:
     param, optimizer = one_param(fused=True)
@@ -353,6 +367,7 @@ def test_step_hooks() -> None:
     assert calls == ["before", "after"]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_learning_rate_in_a_tensor(form: dict[str, bool]) -> None:
     chosen = {"momentum": 0.9, "weight_decay": 0.1, **form}
@@ -383,6 +398,7 @@ def test_bfloat16() -> None:
     assert param[1].item() == torch.tensor(0.9, dtype=torch.bfloat16).item()
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_of_another_layout() -> None:
     """As DDP may leave them: right, if not in blocks."""
     ours, theirs = (random_params(4, channels_last=channels_last) for channels_last in (True, True))
