@@ -9,8 +9,9 @@ import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
 
-# Of Ray Train's own errors, those of workers that a start has not got; the classes are not public.
+# Of Ray Train's own errors, those of workers that a start has not got, or that do not answer; the classes are not public.
 _NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
+_SILENT = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"})
 
 
 class RunFailedError(RuntimeError):
@@ -74,7 +75,7 @@ def _failure_without_rank(error: Exception) -> RunFailedError:
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:
     """Whether a process or its machine went away, and not the program that failed: another try may end well."""
-    is_silent = hasattr(failure, "health_check_failure")
+    is_silent = type(failure).__name__ in _SILENT
     return is_silent or isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
 
 

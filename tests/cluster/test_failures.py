@@ -13,6 +13,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupFailedError,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
 )
 
 from inq_ray.cluster import fit, trainer
@@ -58,6 +59,14 @@ def test_a_process_that_died_is_said_to_have_died() -> None:
     assert str(failure_of(_FailedError({}))) == "workers failed"
     assert not isinstance(failure_of(_FailedError({})), WorkersLostError)
     assert str(failure_of(_FailedError({0: ValueError()}))) == "rank 0: ValueError: no message"
+
+
+def test_a_worker_that_does_not_answer_is_lost() -> None:
+    echo = RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 10000ms for recv operation")
+    failures = {0: _wrapped(echo), 1: WorkerHealthCheckTimeoutError("A worker health check has been hanging")}
+    failure = failure_of(_FailedError(failures))
+    assert isinstance(failure, WorkersLostError)
+    assert str(failure) == "rank 1: WorkerHealthCheckTimeoutError: A worker health check has been hanging"
 
 
 @pytest.mark.parametrize(

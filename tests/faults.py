@@ -1,0 +1,246 @@
+"""Faults for runs on a real Ray cluster: workers are killed, frozen, told to leave, drivers stopped, files damaged.
+
+Each fault strikes when the run has come to a place that was planned: a plan drawn from a seed is the same again.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inq_ray.cluster.failure import RunStoppedError
+from inq_ray.cluster.trainer import quantize
+from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident
+from inq_ray.training.reporter import Event, Note, Row
+from inq_ray.training.run_folder import RunFolder
+
+# What a fault waits for comes within this, or the run is about to end.
+_WAIT_SECONDS = 20.0
+_POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fault, and when it strikes.
+
+    Attributes:
+        fault: a name of FAULTS.
+        stage: it strikes once the run has told of this stage
+        epoch: and epoch (0 = the stage's start), or of a later one.
+        delay_seconds: after that.
+        choice: which worker or file, modulo how many there are.
+    """
+
+    fault: str
+    stage: int
+    epoch: int
+    delay_seconds: float = 0.0
+    choice: int = 0
+
+
+def train_workers() -> list[int]:
+    """Process ids of Ray Train's workers below this process: never those of another cluster."""
+    parents, workers = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
+                workers.append(int(folder.name))
+        except OSError:
+            continue  # it has ended
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+
+    return sorted(filter(is_ours, workers))
+
+
+def send(number: signal.Signals, process: int) -> None:
+    """Sends a signal, if the process is still there."""
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return
+
+
+def _kill(run: RunFolder, choice: int) -> None:
+    workers = train_workers()
+    if workers:
+        send(signal.SIGKILL, workers[choice % len(workers)])
+
+
+def _kill_all(run: RunFolder, choice: int) -> None:
+    for worker in train_workers():
+        send(signal.SIGKILL, worker)
+
+
+def _kill_twice(run: RunFolder, choice: int) -> None:
+    """The second as soon as others have taken their place: while they import, load, or go on."""
+    before = set(train_workers())
+    _kill(run, choice)
+    if _wait_for(lambda: set(train_workers()) - before):
+        time.sleep((choice % 50) / 10)
+        _kill(run, choice)
+
+
+def _kill_in_checkpoint(run: RunFolder, choice: int) -> None:
+    if _wait_for(lambda: list((run.path / "checkpoints").glob(".*.partial"))):
+        _kill_all(run, choice)
+
+
+def _kill_in_stage_change(run: RunFolder, choice: int) -> None:
+    """Once a stage's last epoch is saved: while the next stage is chosen, sent and compared."""
+    before = set(_stage_ends(run))
+    if _wait_for(lambda: set(_stage_ends(run)) - before):
+        time.sleep((choice % 10) / 100)
+        _kill(run, choice)
+
+
+def _freeze(run: RunFolder, choice: int) -> None:
+    workers = train_workers()
+    if workers:
+        send(signal.SIGSTOP, workers[choice % len(workers)])
+
+
+def _notice(run: RunFolder, choice: int) -> None:
+    workers = train_workers()
+    if workers:
+        send(signal.SIGTERM, workers[choice % len(workers)])
+
+
+def _stop_driver(run: RunFolder, choice: int) -> None:
+    send(signal.SIGINT if choice % 2 else signal.SIGTERM, os.getpid())
+
+
+def _damage(run: RunFolder, choice: int) -> None:
+    """A file of the newest checkpoint is not what it was, and the workers are gone."""
+    _kill_all(run, choice)
+    if not _wait_for(lambda: not train_workers()):
+        return
+    newest = sorted((run.path / "checkpoints").glob("checkpoint-*"))[-1:]
+    files = sorted(file for folder in newest for file in folder.iterdir())
+    if files:
+        damage(files[choice % len(files)], choice)
+
+
+def damage(file: Path, choice: int) -> None:
+    """Flips a bit, cuts the file off, empties or deletes it."""
+    data = bytearray(file.read_bytes())
+    kind = choice % 4
+    if kind == 0 and data:
+        data[choice % len(data)] ^= 1 << (choice % 8)
+    elif kind == 1:
+        data = data[: len(data) // 2]
+    elif kind == 2:
+        data = bytearray()
+    file.write_bytes(data)
+    if kind == 3:
+        file.unlink()
+
+
+FAULTS: dict[str, Callable[[RunFolder, int], None]] = {
+    "kill": _kill,
+    "kill_all": _kill_all,
+    "kill_twice": _kill_twice,
+    "kill_in_checkpoint": _kill_in_checkpoint,
+    "kill_in_stage_change": _kill_in_stage_change,
+    "freeze": _freeze,
+    "notice": _notice,
+    "stop_driver": _stop_driver,
+    "damage": _damage,
+}
+
+
+def _stage_ends(run: RunFolder) -> list[str]:
+    return [path.name for path in (run.path / "checkpoints").glob("checkpoint-*-0000000*") if "-0000-" not in path.name]
+
+
+def _wait_for(condition: Callable[[], Any]) -> bool:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+@dataclass
+class Saboteur:
+    """A reporter that lets faults strike.
+
+    Attributes:
+        run: whose workers and files.
+        plan: what strikes.
+        texts: incidents and notes that the run has told.
+    """
+
+    run: RunFolder
+    plan: list[Planned]
+    texts: list[str] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def report(self, event: Event) -> None:
+        if isinstance(event, Note | Incident):
+            self.texts.append(event.text)
+        if not isinstance(event, Row):
+            return
+        for planned in [each for each in self.plan if (each.stage, each.epoch) <= (event.stage, event.epoch)]:
+            self.plan.remove(planned)
+            thread = threading.Thread(target=self._strike, args=(planned,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _strike(self, planned: Planned) -> None:
+        time.sleep(planned.delay_seconds)
+        FAULTS[planned.fault](self.run, planned.choice)
+
+    def join(self) -> None:
+        """Waits for faults that have begun."""
+        for thread in self._threads:
+            thread.join(_WAIT_SECONDS * 2)
+
+
+def quantize_under(config: RunConfig, plan: list[Planned]) -> tuple[dict[str, Any], list[str]]:
+    """Runs to the end, started again as often as a driver is stopped; returns the summary, and what was told."""
+    saboteur = Saboteur(RunFolder.planned(config), list(plan))
+    for _ in range(1 + len(plan)):
+        try:
+            summary = quantize(config, saboteur)
+        except RunStoppedError:
+            continue
+        saboteur.join()
+        return summary, saboteur.texts
+    raise AssertionError("it was stopped more often than was planned")
+
+
+def draw(seed: int, places: list[tuple[int, int]]) -> list[Planned]:
+    """One to three faults, a function of the seed.
+
+    Args:
+        seed: of the round.
+        places: (stage, epoch) of each line of metrics that the run will tell.
+    """
+    generator = random.Random(seed)
+    return [
+        Planned(
+            fault=generator.choice(sorted(FAULTS)),
+            stage=stage,
+            epoch=epoch,
+            delay_seconds=round(generator.uniform(0.0, 0.6), 2),
+            choice=generator.randrange(10_000),
+        )
+        for stage, epoch in sorted(generator.choices(places, k=generator.choice([1, 1, 2, 3])))
+    ]
+
+
+def places_of(config: RunConfig) -> Iterator[tuple[int, int]]:
+    """(stage, epoch) of each line of metrics of a calm run."""
+    yield from ((0, epoch + 1) for epoch in range(config.float_epochs))
+    for stage, epochs in enumerate(config.stage_epochs, start=1):
+        yield from ((stage, epoch) for epoch in range(epochs + 1))
