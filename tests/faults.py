@@ -178,11 +178,13 @@ class Saboteur:
         run: whose workers and files.
         plan: what strikes.
         texts: incidents and notes that the run has told.
+        has_stopped_driver: whether this process was sent a signal.
     """
 
     run: RunFolder
     plan: list[Planned]
     texts: list[str] = field(default_factory=list)
+    has_stopped_driver: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def report(self, event: Event) -> None:
@@ -198,6 +200,7 @@ class Saboteur:
 
     def _strike(self, planned: Planned) -> None:
         time.sleep(planned.delay_seconds)
+        self.has_stopped_driver |= planned.fault == "stop_driver"
         FAULTS[planned.fault](self.run, planned.choice)
 
     def join(self) -> None:
@@ -213,6 +216,9 @@ def quantize_under(config: RunConfig, plan: list[Planned]) -> tuple[dict[str, An
         try:
             summary = quantize(config, saboteur)
         except RunStoppedError:
+            if not saboteur.has_stopped_driver:
+                raise  # somebody else has: Ctrl-C
+            saboteur.has_stopped_driver = False
             continue
         saboteur.join()
         return summary, saboteur.texts

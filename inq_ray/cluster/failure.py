@@ -9,7 +9,7 @@ import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
 
-# Of Ray Train's own errors, those of workers that a start has not got, or that do not answer; the classes are not public.
+# Ray Train's own errors of workers that a start has not got, and of those that do not answer; they are not public.
 _NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
 _SILENT = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"})
 
