@@ -1,0 +1,162 @@
+"""Faults in the middle of real runs on a real cluster: each ends with the bits of a calm run, or in one clear line."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.trainer import quantize
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe
+from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.run_folder import RunFolder
+from tests import soak
+from tests.cluster.broken_networks import MARKER
+from tests.conftest import RayCluster
+from tests.faults import Planned, damage, quantize_under
+from tests.ranks import run_ranks
+from tests.training.runs import needs_digits, read_summary, run_here
+
+pytestmark = [pytest.mark.ray, needs_digits]
+
+JOB = "jobs/quantize_imagenet.py"
+BROKEN = "tests.cluster.broken_networks"
+
+
+def _config(folder: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
+    """Two stages; a checkpoint every seventh step, so that it is somewhere within an epoch."""
+    config = default_recipe("digits_cnn", 4).replace(
+        quantization={"iterative_steps": (0.5, 1.0)},
+        training={"epochs": 4, "float_epochs": 1},
+        cluster={"max_failures": 20, "collective_timeout": "10s"},
+        output={"storage_path": str(folder), "name": name, "checkpoint_every": "7"},
+    )
+    return config.replace(**sections)
+
+
+def _calm(config: RunConfig) -> dict[str, Any]:
+    """What a calm run ends with, from two ranks without Ray: launchers change no bit."""
+    run_ranks(_run, 2, config)
+    return read_summary(RunFolder.planned(config))
+
+
+def _run(config: RunConfig) -> None:
+    run_here(config)
+
+
+def _check_same(summary: dict[str, Any], calm: dict[str, Any]) -> None:
+    assert {name: summary[name] for name in soak.SAME} == {name: calm[name] for name in soak.SAME}
+
+
+def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    plan = [
+        Planned("kill_in_checkpoint", stage=0, epoch=1),
+        Planned("kill_twice", stage=1, epoch=2, choice=12),
+        Planned("kill_in_stage_change", stage=1, epoch=3, choice=1),
+    ]
+    summary, texts = quantize_under(_config(tmp_path, "killed"), plan)
+    _check_same(summary, _calm(_config(tmp_path, "calm")))
+    counts = summary["events"]["counts"]
+    assert counts["workers_lost"] >= len(plan)
+    assert counts["workers_lost"] == sum("starting again" in text for text in texts)
+    assert counts["resumed"] == sum(text.startswith("going on from") for text in texts)
+    assert summary["events"]["seconds_lost"] > 0
+
+
+def test_a_frozen_worker_and_one_that_has_to_leave_change_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    plan = [Planned("notice", stage=1, epoch=0, choice=1), Planned("freeze", stage=2, epoch=1, choice=1)]
+    summary, texts = quantize_under(_config(tmp_path, "frozen"), plan)
+    _check_same(summary, _calm(_config(tmp_path, "calm")))
+    assert summary["events"]["counts"]["stopped"] == 1
+    assert summary["events"]["counts"]["workers_lost"] == 1
+    assert "starting again on other workers" in texts
+
+
+def test_steps_that_are_no_number_are_skipped_on_all_ranks(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"network": {"arch": f"{BROKEN}:NotANumber"}, "training": {"on_nan": "skip"}}
+    summary, _ = quantize_under(_config(tmp_path, "skipped", **options), [])
+    _check_same(summary, _calm(_config(tmp_path, "calm", **options)))
+    assert summary["num_skipped_steps"] == summary["events"]["counts"]["step_skipped"] == 2
+
+
+def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    config = _config(tmp_path, "large", network={"arch": f"{BROKEN}:TooLarge"})
+    with pytest.raises(
+        RunFailedError, match=r"^rank 1: RuntimeError: .*allocate.*; take a smaller --batch-size"
+    ) as failed:
+        quantize(config, SilentReporter())
+    assert len(str(failed.value).splitlines()) == 1
+
+
+def test_a_rank_that_differs_by_one_bit_is_named_and_started_again(
+    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = tmp_path / "marker"
+    options: dict[str, Any] = {
+        "network": {"arch": f"{BROKEN}:OneBit"},
+        "cluster": {"on_mismatch": "restart", "max_failures": 1},
+    }
+    monkeypatch.setenv(MARKER, str(marker))
+    marker.touch()
+    calm = _calm(_config(tmp_path, "calm", **options))
+    marker.unlink()
+    summary, texts = quantize_under(_config(tmp_path, "flipped", **options), [])
+    _check_same(summary, calm)
+    assert marker.exists()
+    assert [text for text in texts if "classifier.weight" in text and "on ranks [1]" in text]
+    assert summary["events"]["counts"] == {"replicas_differ": 1, "resumed": 1}
+
+
+def test_one_command_goes_on_whatever_ended_it(
+    ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
+) -> None:
+    """The driver is stopped, killed, started twice; checkpoints are damaged meanwhile."""
+    flags = ["--weight-bits", "4", "--iterative-steps", "0.5", "1", "--epochs", "30", "--float-epochs", "1"]
+    flags += ["--checkpoint-every", "7"]
+    command = [sys.executable, JOB, "--storage-path", str(tmp_path), "--name", "ended", *flags]
+    env = {**job_env, "RAY_ADDRESS": ray_cluster.address}
+    run = tmp_path / "ended"
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end(job: subprocess.Popen[str], after: str, number: signal.Signals | None) -> tuple[int, str, str]:
+        if number is not None:
+            deadline = time.monotonic() + 120
+            while not any(run.glob(f"checkpoints/{after}")) and job.poll() is None:
+                assert time.monotonic() < deadline, "it makes no checkpoints"
+                time.sleep(0.01)
+            job.send_signal(number)
+        out, err = job.communicate(timeout=240)
+        return job.returncode, out, err
+
+    first = start()
+    while not any(run.glob("checkpoints/checkpoint-01-*")) and first.poll() is None:
+        time.sleep(0.01)
+    second = start()
+    assert end(second, "*", None)[0] == 2
+    code, out, err = end(first, "checkpoint-01-0002-*", signal.SIGTERM)
+    assert (code, "stopped at checkpoint-01-" in out) == (143, True), out + err
+    assert "the same command goes on" in err
+    code, out, err = end(start(), "checkpoint-02-0004-*", signal.SIGKILL)
+    assert code == -signal.SIGKILL, out + err
+    damage(max(run.glob("checkpoints/checkpoint-*")) / "manifest.json", choice=1)
+    code, out, err = end(start(), "", None)
+    assert (code, err) == (0, ""), out
+    assert "is damaged and left out" in out
+    calm = _config(tmp_path, "calm", training={"epochs": 30})
+    _check_same(read_summary(RunFolder(run)), _calm(calm))
+
+
+@pytest.mark.parametrize("seed", [7, 11])
+def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """Rounds of `make soak`."""
+    calm = _calm(soak.config_of(tmp_path, "calm"))
+    soak.check_round(tmp_path, seed, calm)
+    shutil.rmtree(tmp_path / f"round-{seed}")
