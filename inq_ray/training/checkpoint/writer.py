@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inq_ray.training.checkpoint.compact import compact
+from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
@@ -39,18 +40,31 @@ class CheckpointWriter:
     A checkpoint that cannot be written ends nothing while an older one stands: it is said once, and once more when
     one was written again. Only where none stands the next call raises.
 
+    There is never more in the store than what stays and the one that is being written: what a killed writer, a failed
+    write or a failed deletion has left is cleared away before the next one is written, or that one is not.
+
     Args:
         store: where to; this process is the only one that writes there.
         tell: takes a line of warning; called by the thread.
-        has_older: whether a whole checkpoint stands already.
+        has_older: whether a whole checkpoint stands already, here or elsewhere.
+        newest: where the one was taken that stands here; None = there is none.
     """
 
-    def __init__(self, store: CheckpointStore, tell: Callable[[str], None], *, has_older: bool = False) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        tell: Callable[[str], None],
+        *,
+        has_older: bool = False,
+        newest: Place | None = None,
+    ) -> None:
         self.store = store
         self.last: Written | None = None
         self.num_failed = 0
         self._tell = tell
-        self._has_older = has_older
+        self._has_older = has_older or newest is not None
+        self._newest = newest
+        self._is_tidy = False
         self._failed_in_a_row = 0
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
@@ -153,19 +167,29 @@ class CheckpointWriter:
 
     def _save(self, snapshot: Snapshot, is_stage_end: bool, top1: float | None, began: float) -> None:
         try:
+            self._tidy()
+            self._is_tidy = False  # until it is written, and what need not stay is deleted
             entry = self.store.save(compact(snapshot), is_stage_end=is_stage_end, top1=top1)
         except ValueError as error:
             self._failed(str(error))
             return
         self.last = Written(entry, time.perf_counter() - began)
-        self._has_older = True
+        self._has_older, self._newest = True, entry.place
         if self._failed_in_a_row:
             self._tell(f"checkpoints are written again, {entry.place.name} is; {self._failed_in_a_row} were not")
             self._failed_in_a_row = 0
         try:
             self.store.prune(entry.place)
+            self._is_tidy = True
         except ValueError as error:
-            self._tell(f"an old checkpoint stays, {error}")
+            self._tell(f"an old checkpoint stays, and no other is written before it is deleted: {error}")
+
+    def _tidy(self) -> None:
+        if self._is_tidy:
+            return
+        self.store.clean()
+        if self._newest is not None:
+            self.store.prune(self._newest)
 
     def _failed(self, reason: str) -> None:
         self.num_failed += 1

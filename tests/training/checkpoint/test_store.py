@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,6 +25,7 @@ from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 from tests.training.checkpoint import networks
+from tests.training.checkpoint.killer import Killer
 from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
 
 pytestmark = pytest.mark.system
@@ -264,44 +264,6 @@ def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None
         assert all(not name.startswith(".") for name in names(store))
         shutil.rmtree(tmp_path)
     assert newest > 1
-
-
-class KilledError(BaseException):
-    """A process that ends in the middle: nothing of ours runs after it."""
-
-
-class Killer:
-    """Lets so many calls of what it wraps go through, and kills at the next, before or after it is done."""
-
-    def __init__(self, calls: int, *, is_done: bool) -> None:
-        self.left = calls
-        self.is_done = is_done
-
-    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            self.left -= 1
-            if self.left < 0 and not self.is_done:
-                raise KilledError
-            result = function(*args, **options)
-            if self.left < 0:
-                raise KilledError
-            return result
-
-        return call
-
-    @classmethod
-    def each(cls, patch: Callable[["Killer"], object], work: Callable[[], object]) -> Iterator[bool]:
-        """Works again and again, killed at one call after the other; yields whether it came to its end."""
-        for is_done in (False, True):
-            for calls in range(100):
-                patch(cls(calls, is_done=is_done))
-                try:
-                    work()
-                except KilledError:
-                    yield False
-                    continue
-                yield True
-                break
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])

@@ -1,5 +1,7 @@
 """Checkpoints written by a thread: what is copied, put off, tried again, said, and waited for."""
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +12,13 @@ import pytest
 import torch
 
 from inq_ray.data.address import locate
+from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
+from tests.training.checkpoint.killer import KilledError, Killer
 from tests.training.checkpoint.networks import make_snapshot, simple, snapshot_bits
 
 
@@ -189,7 +193,87 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     writer.write(numbered(1))
     assert writer.close()
     assert writer.num_failed == 0
-    assert told == ["an old checkpoint stays, cannot delete /x: Permission denied"]
+    assert told == [
+        "an old checkpoint stays, and no other is written before it is deleted: cannot delete /x: Permission denied"
+    ]
+    # Storage does not fill with what cannot be deleted: nothing is written until it can.
+    for step in (2, 3):
+        assert writer.write(numbered(step), wait_seconds=30)
+    assert writer.close()
+    assert steps(store) == [1]
+    assert told[1:] == [
+        "a checkpoint failed, the one before stands and training goes on: cannot delete /x: Permission denied"
+    ]
+    monkeypatch.undo()
+    assert writer.write(numbered(4), wait_seconds=30)
+    assert writer.close()
+    assert steps(store) == [4, 1]
+    assert told[2:] == ["checkpoints are written again, checkpoint-01-0000-00000004 is; 2 were not"]
+
+
+KILLS = ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_there_is_never_more_than_what_stays_and_one_that_is_written(
+    tmp_path: Path, is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at any step, started again, killed again at the same: what is left each time does not add up."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # the power stays on
+    most = 2 + 1  # the last two, and the one that is being written
+    steps_in_all = 0
+    for calls in range(200):
+        folder = tmp_path / str(calls)
+        store = CheckpointStore(locate(str(folder)), keep_last=2)
+        newest = ends = 0
+        for _ in range(3):
+            killer = Killer(calls, is_done=is_done)
+            with pytest.MonkeyPatch.context() as patch:
+                for owner, name in KILLS:
+                    patch.setattr(owner, name, counted(killer.wrap(getattr(owner, name)), folder, most))
+                try:
+                    newest = go_on(store)
+                except KilledError:
+                    steps_in_all += 1
+                    continue
+            ends += 1
+        assert num_folders(folder) <= most
+        found = store.newest_good()
+        assert found.entry is None or found.entry.place.step >= newest
+        if ends == 3:
+            break
+    else:
+        pytest.fail("it never came to its end")
+    assert steps_in_all > 40
+
+
+def go_on(store: CheckpointStore) -> int:
+    """What a run does: goes on from the newest, and takes three more."""
+    store.clean()
+    found = store.newest_good().entry
+    newest = 0 if found is None else found.place.step
+    if found is not None:
+        store.discard_after(found.place)
+    writer = CheckpointWriter(store, pytest.fail, newest=None if found is None else found.place)
+    for step in range(newest + 1, newest + 4):
+        writer.write(numbered(step), wait_seconds=30)
+    writer.close()
+    return newest + 3
+
+
+def num_folders(folder: Path) -> int:
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def counted(function: Callable[..., Any], folder: Path, most: int) -> Callable[..., Any]:
+    """Counts checkpoints, whole, half and hidden ones, after each step."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        result = function(*args, **options)
+        assert num_folders(folder) <= most, sorted(path.name for path in folder.iterdir())
+        return result
+
+    return call
 
 
 @pytest.mark.gpu
