@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,15 @@ def numerics_version() -> str:
         path = root / room
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             hasher.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    versions = (torch.__version__, torchvision.__version__, np.__version__, platform.python_version())
+    versions = (torch.__version__, torchvision.__version__, np.__version__, platform.python_version(), _llvmlite())
     kind = (platform.machine(), torch.backends.cpu.get_cpu_capability())
     hasher.update(repr((versions, kind)).encode())
     return hasher.hexdigest()
+
+
+def _llvmlite() -> str | None:
+    """What makes the optimizer's step, where it is installed."""
+    try:
+        return metadata.version("llvmlite")
+    except metadata.PackageNotFoundError:
+        return None

@@ -52,7 +52,10 @@ class StageStore:
         """Keys of what is stored; what a killed writer has left is not."""
         if not self.folder.is_dir():
             return set()
-        return {path.name for path in self.folder.iterdir() if self._store(path.name).entries()}
+        return {path.name for path in self.folder.iterdir() if path.name in self}
+
+    def __contains__(self, key: str) -> bool:
+        return bool(self._store(key).entries())
 
     def put(self, key: str, end: StageEnd) -> None:
         """Stores an end.
