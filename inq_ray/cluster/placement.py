@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 from ray.util import placement_group, remove_placement_group
 
 from inq_ray.training.config import ClusterConfig
@@ -31,7 +31,7 @@ class Room(Protocol):
     """What is free in a cluster."""
 
     def free(self) -> list[Resources]:
-        """Free resources of each node that is believed to be alive, by Ray's names."""
+        """Free resources of each node that is believed to be alive and to stay, by Ray's names."""
         ...
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
@@ -44,7 +44,9 @@ class RayRoom:
 
     def free(self) -> list[Resources]:
         """See :class:`Room`."""
-        return list(available_resources_per_node().values())  # type: ignore[no-untyped-call]
+        free: dict[str, Resources] = available_resources_per_node()  # type: ignore[no-untyped-call]
+        leaving = state.get_draining_nodes()
+        return [resources for node, resources in free.items() if node not in leaving]
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
         """See :class:`Room`; while it waits, a cluster that can grow sees what is wanted."""

@@ -1,0 +1,149 @@
+"""Several real Ray nodes on this machine, each with an address of its own on the loopback interface.
+
+A node is a session of processes, begun by `ray start --block`, and ends by SIGKILL of all of them at once, as a machine
+does whose power fails. Nothing of it outlives the block in which it was started, nor this process if that is killed:
+this file run as a program waits for the end of its input, and then ends all sessions that were named in it.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Bound of starting a node on a machine that others use too.
+_START_SECONDS = 120.0
+_OBJECT_STORE_BYTES = 100_000_000
+_RAY = str(Path(sys.executable).with_name("ray"))
+
+
+class Nodes:
+    """Nodes of one cluster, of one CPU each, with the addresses 127.0.0.2 and so on; none yet.
+
+    Args:
+        folder: a short path, for Ray's sockets and logs.
+        env: environment of all nodes.
+    """
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self._folder = folder
+        # A node that is gone is noticed after five seconds, not fifteen.
+        self._env = {**env, "RAY_health_check_period_ms": "1000"}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._watch = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True)
+        self._address: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the cluster, for RAY_ADDRESS."""
+        assert self._address is not None, "there is no head node"
+        return self._address
+
+    def add_head(self) -> None:
+        """Starts the first node, to which drivers belong, and waits until it is there."""
+        ports = ["--port=0", "--dashboard-host=127.0.0.1", "--dashboard-port=0"]
+        log = self._start(["--head", *ports, f"--temp-dir={self._folder}"], [])
+        found = re.search(r"ray start --address='([0-9.:]+)'", log)
+        assert found, log
+        self._address = found[1]
+
+    def add(self, prefix: Sequence[str] = ()) -> int:
+        """Starts a node, and waits until it is there; returns its number.
+
+        Args:
+            prefix: a command that runs the node's.
+        """
+        self._start([f"--address={self.address}"], prefix)
+        return len(self._processes) - 1
+
+    def kill(self, number: int) -> None:
+        """Ends all processes of a node at once."""
+        kill_session(self._processes[number].pid)
+        self._processes[number].wait(timeout=10)
+
+    def close(self) -> None:
+        """Ends all nodes, the head last, and what was watched beside."""
+        for number in reversed(range(len(self._processes))):
+            self.kill(number)
+        assert self._watch.stdin is not None
+        self._watch.stdin.close()
+        self._watch.wait(timeout=30)
+
+    def watch(self, session: int) -> None:
+        """Has a session end with this process, whatever ends it."""
+        assert self._watch.stdin is not None
+        self._watch.stdin.write(b"%d\n" % session)
+        self._watch.stdin.flush()
+
+    def _start(self, arguments: list[str], prefix: Sequence[str]) -> str:
+        ip = f"127.0.0.{len(self._processes) + 2}"
+        log = self._folder.parent / f"{ip}.log"
+        options = [f"--node-ip-address={ip}", "--num-cpus=1", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--block"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*prefix, _RAY, "start", *arguments, *options],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        self.watch(process.pid)
+        deadline = time.monotonic() + _START_SECONDS
+        while "will now block forever" not in (text := re.sub(r"\x1b\[[0-9;]*m", "", log.read_text())):
+            assert process.poll() is None, text
+            assert time.monotonic() < deadline, text
+            time.sleep(0.1)
+        return text
+
+
+@contextlib.contextmanager
+def nodes_in(folder: Path, env: dict[str, str]) -> Iterator[Nodes]:
+    """A head node, and what is added to it, for the time of the block."""
+    nodes = Nodes(folder, env)
+    try:
+        nodes.add_head()
+        yield nodes
+    finally:
+        nodes.close()
+
+
+def kill_session(session: int) -> None:
+    """Ends all processes of a session, and waits until none is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(session, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while left := processes_of(session):
+        assert time.monotonic() < deadline, f"processes {left} outlive SIGKILL"
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def processes_of(session: int) -> list[int]:
+    """Ids of the processes that are alive in a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, sid = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has ended
+        if int(sid) == session and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def main() -> None:
+    """Waits until its input ends, and then ends the sessions whose numbers were its lines."""
+    for session in [int(line) for line in sys.stdin]:
+        kill_session(session)
+
+
+if __name__ == "__main__":
+    main()

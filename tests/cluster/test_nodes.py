@@ -1,0 +1,145 @@
+"""Nodes that are lost in the middle of a run, and nodes that join: real ones, in processes of their own."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inq_ray.training.command_line import parse
+from tests.cluster.nodes import Nodes, kill_session, nodes_in
+from tests.conftest import REPO
+from tests.ranks import run_ranks
+from tests.training.runs import run_here
+
+pytestmark = pytest.mark.ray
+
+# Some seconds of training; a checkpoint every seventh step, so that it is somewhere within an epoch.
+FLAGS = ["--weight-bits", "4", "--iterative-steps", "0.5", "1", "--float-epochs", "1", "--epochs", "5"]
+FLAGS += ["--checkpoint-every", "3"]
+# Bounds of waiting for what a run does, on a machine that others use too.
+SOON, END = 120.0, 200.0
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[dict[str, str]]:
+    """Of nodes and jobs: an empty HOME."""
+    with tempfile.TemporaryDirectory(prefix="inq_", dir="/tmp", ignore_cleanup_errors=True) as home:
+        yield {**os.environ, "HOME": home, "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
+
+
+@pytest.fixture(scope="module")
+def nodes(env: dict[str, str]) -> Iterator[Nodes]:
+    """A head node, and what tests add to it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="inq_", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        nodes_in(Path(folder, "ray"), env) as made,
+    ):
+        yield made
+
+
+class Job:
+    """The job in a process of its own, as a user starts it on the head node."""
+
+    def __init__(self, nodes: Nodes, storage: Path, flags: list[str], env: dict[str, str]) -> None:
+        self.log = storage / "job.log"
+        command = [sys.executable, "jobs/quantize_imagenet.py", "--storage-path", str(storage), "--name", "run"]
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, *FLAGS, *flags],
+                cwd=REPO,
+                env={**env, "RAY_ADDRESS": nodes.address},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        nodes.watch(self.process.pid)
+        self.folder = storage / "run"
+
+    def wait_for(self, what: str) -> None:
+        """Waits until the job has said something."""
+        self._wait(lambda: what in self.log.read_text())
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until there is a checkpoint in the middle of the first epoch of a stage."""
+        self._wait(lambda: any(self.folder.glob("checkpoints/checkpoint-01-0000-0*[1-9]*/manifest.json")))
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end; returns exit status and output."""
+        return self.process.wait(timeout=END), self.log.read_text()
+
+    def summary(self) -> dict[str, Any]:
+        status, output = self.end()
+        assert status == 0, output
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
+
+    def _wait(self, is_there: Any) -> None:
+        deadline = time.monotonic() + SOON
+        while not is_there():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def job(nodes: Nodes, storage: Path, flags: list[str], env: dict[str, str]) -> Iterator[Job]:
+    started = Job(nodes, storage, flags, env)
+    try:
+        yield started
+    finally:
+        kill_session(started.process.pid)
+        started.process.wait(timeout=10)
+
+
+def calm_digest(storage: Path) -> str:
+    """Of the same run on two ranks that nobody disturbs."""
+    config = parse([*FLAGS, "--storage-path", str(storage), "--name", "calm"]).run
+    return str(run_ranks(_digest, 2, config, timeout_seconds=120)[0])
+
+
+def _digest(config: Any) -> str:
+    return str(run_here(config).summary["digest"])
+
+
+def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_of_a_calm_run(
+    nodes: Nodes, env: dict[str, str], tmp_path: Path
+) -> None:
+    expected = calm_digest(tmp_path)
+    second = nodes.add()
+    with job(nodes, tmp_path, ["--num-workers", "2"], env) as started:
+        started.wait_for_checkpoint()
+        nodes.kill(second)
+        started.wait_for(
+            "waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1"
+        )
+        third = nodes.add()
+        summary = started.summary()
+    nodes.kill(third)
+    assert summary["digest"] == expected
+    assert summary["world_sizes"] == [2]
+    output = started.log.read_text()
+    assert output.count("starting again (1 of --max-failures 3)") == 1
+    assert "going on from checkpoint-01-" in output
+
+
+def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[str, str], tmp_path: Path) -> None:
+    second = nodes.add()
+    with job(nodes, tmp_path, ["--num-workers", "1..2"], env) as started:
+        started.wait_for("2 of --num-workers 1..2 have room now")
+        started.wait_for_checkpoint()
+        nodes.kill(second)
+        lost = time.monotonic()
+        started.wait_for("1 of --num-workers 1..2 have room now")
+        assert time.monotonic() - lost < 60
+        summary = started.summary()
+    assert summary["world_sizes"] == [2, 1]
+    assert "on 1 worker(s) after 2" in started.log.read_text()
