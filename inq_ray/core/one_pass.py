@@ -109,10 +109,13 @@ kernels = Kernels()
 
 
 def find_kernel(form: Form) -> StepKernel | None:
-    """Makes the loop of ``form``; None where llvmlite is missing, or torch's operations give other bits here."""
+    """Makes the loop of ``form``; None where llvmlite is missing or too old, or torch's operations give other bits."""
     try:
         kernel = make_kernel(form)
     except ImportError:
+        return None
+    except (AttributeError, OSError, RuntimeError) as error:  # of llvmlite, which may be there for somebody else
+        _LOG.warning("this llvmlite cannot make the fast step, so that torch's operations do it: %s", error)
         return None
     if not agrees(kernel, form):
         _LOG.info("torch rounds a step in another way than the loop of %s: it is not used", form)

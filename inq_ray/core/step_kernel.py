@@ -95,6 +95,7 @@ def make_kernel(form: Form) -> StepKernel:
 
     Raises:
         ImportError: llvmlite is not installed.
+        AttributeError, OSError, RuntimeError: it is too old, or does not work here.
     """
     from ctypes import CFUNCTYPE, c_float, c_int64, c_void_p
 

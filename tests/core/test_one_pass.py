@@ -187,6 +187,16 @@ def test_a_loop_is_made_when_it_is_worth_it_and_once(monkeypatch: pytest.MonkeyP
     assert len(forms) == 1, "every form is counted by itself"
 
 
+def test_an_llvmlite_that_cannot_make_loops_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An old one, say, that another library has brought."""
+    pytest.importorskip("llvmlite")
+    monkeypatch.setattr(step_kernel, "source", lambda _: "a language of another version")
+    assert find_kernel(FORMS[0]) is None
+    assert "this llvmlite cannot make the fast step" in caplog.text
+
+
 def test_without_llvmlite_torch_does_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llvmlite", None)
     assert find_kernel(FORMS[0]) is None
