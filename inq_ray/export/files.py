@@ -38,7 +38,8 @@ def write_result(folder: str | Path, model_state: Mapping[str, Tensor], states: 
         states: by parameter name, with every weight frozen.
 
     Raises:
-        ValueError: a weight is still live, or a tensor of `states` is not in `model_state` in its shape.
+        ValueError: a weight is still live, a tensor of `states` is not in `model_state` in its shape, or the files
+            cannot be written: then those of before stand.
     """
     folder = Path(folder)
     for name, state in states.items():
@@ -46,12 +47,19 @@ def write_result(folder: str | Path, model_state: Mapping[str, Tensor], states: 
             raise ValueError(f"{state.frozen.numel() - state.num_frozen} weights of {name!r} are still live")
         if name not in model_state or model_state[name].shape != state.codes.shape:
             raise ValueError(f"{name!r} of shape {list(state.codes.shape)} is not in the model's state")
-    folder.mkdir(parents=True, exist_ok=True)
     described = {name: _describe(state.codebook) for name, state in states.items()}
     metadata = json.dumps({"format_version": FORMAT_VERSION, "tensors": described}, sort_keys=True)
     # One metadata key a file: safetensors writes several in random order, and equal results shall be equal bytes.
-    _write_whole(folder / MODEL_FILE, model_state, {"format": "pt"})
-    _write_whole(folder / CODES_FILE, {name: state.codes for name, state in states.items()}, {_METADATA_KEY: metadata})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / MODEL_FILE, model_state, {"format": "pt"})
+        codes = {name: state.codes for name, state in states.items()}
+        _write_whole(folder / CODES_FILE, codes, {_METADATA_KEY: metadata})
+    except (OSError, SafetensorError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise ValueError(
+            f"cannot write the result to {folder}: {reason}; make room, and give the same command again"
+        ) from error
 
 
 def read_model(path: str | Path) -> dict[str, Tensor]:

@@ -50,6 +50,27 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, lines: str) -> None:
+    """Add whole lines to a text file, all or none; where its last line was cut short by a kill, that one is ended.
+
+    One process at a time adds to a file.
+
+    Raises:
+        OSError: They cannot be written; the file stays as it was.
+    """
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        is_cut = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        left = memoryview(("\n" * is_cut + lines).encode())
+        try:
+            while left:
+                left = left[os.write(file.fileno(), left) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), size)
+            raise
+
+
 def sync(path: Path) -> None:
     """Have a file's contents, or the names in a folder, reach the disk.
 

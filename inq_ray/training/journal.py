@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -56,6 +57,7 @@ class Journal:
         self._log = IncidentLog(folder.events)
         self._teller = ProgressTeller(config, reporter)
         self._num_skipped_told = self.faults.num_skipped
+        self._is_behind = False
 
     @property
     def seconds(self) -> float:
@@ -77,13 +79,44 @@ class Journal:
         self.rows.append(row)
         self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
         if rank() == 0:
-            self._folder.append(row)
+            self._write_metrics(lambda: self._folder.append(row))
             self._reporter.report(row)
 
     def begin_anew(self) -> None:
         """Forgets the metrics on disk, where an attempt was given up."""
         if rank() == 0:
-            self._folder.rewrite([])
+            self._write_metrics(lambda: self._folder.rewrite([]))
+
+    def settle(self) -> None:
+        """Writes metrics that could not be written; rank 0, at the end.
+
+        Raises:
+            ValueError: they still cannot.
+        """
+        if self._is_behind:
+            self._write_metrics(lambda: self._folder.rewrite(self.rows))
+        if self._is_behind:
+            raise ValueError(
+                f"cannot write metrics to {self._folder.path}: make room, and give the same command again: the run "
+                "goes on from its end"
+            )
+
+    def _write_metrics(self, write: Callable[[], None]) -> None:
+        """Checkpoints keep metrics, files show them: where these cannot be written it is said, and tried again."""
+        was_behind = self._is_behind
+        try:
+            if was_behind:
+                self._folder.rewrite(self.rows)
+            else:
+                write()
+        except OSError as error:
+            self._is_behind = True
+            if not was_behind:
+                self.note("metrics_failed", f"metrics cannot be written, the run goes on: {error.strerror or error}")
+            return
+        self._is_behind = False
+        if was_behind:
+            self.note("metrics_failed", "metrics are written again")
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Goes on with what a snapshot's run remembered."""
@@ -107,7 +140,7 @@ class Journal:
         has_changed = before[-1] != world_size()
         self.world_sizes = (*before, world_size()) if has_changed else before
         if rank() == 0:
-            self._folder.rewrite(self.rows)
+            self._write_metrics(lambda: self._folder.rewrite(self.rows))
             lost = None if history.time is None else max(0.0, time.time() - history.time)
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
             self.note("resumed", f"going on from {snapshot.place.name}{changed}", lost)

@@ -410,6 +410,7 @@ class Run:
         state = self.task.model.state_dict()
         write_result(self.folder.result, state, inq.state if inq else {})
         verification = verify(self.folder.result, inq.state if inq else {})
+        self.journal.settle()
         summary |= {
             **self.journal.summary(),
             "verification": dataclasses.asdict(verification),

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.whole import write_text
+from inq_ray.files.whole import append_text, write_text
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Row
 
@@ -54,6 +55,15 @@ class RunFolder:
     def summary(self) -> Path:
         """What came out; there only when the run is finished and verified."""
         return self.path / "summary.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a whole summary; a damaged one is written anew by the run's last step."""
+        try:
+            found = json.loads(self.summary.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(found, dict)
 
     @property
     def result(self) -> Path:
@@ -130,31 +140,61 @@ class RunFolder:
         """What to say where the folder exists."""
         if not self.config.is_file() or self.path.is_symlink():
             return f"--name {self.path.name}: {self.path} exists and is no run: take another --name"
-        state = "a finished run" if self.summary.is_file() else "an unfinished run"
+        state = "a finished run" if self.is_finished else "an unfinished run"
         return f"--name {self.path.name}: {self.path} holds {state}: take another --name, or delete it by --overwrite"
 
     def append(self, row: Row) -> None:
-        """Adds a line to both metrics files."""
-        values = {name: _finite(value) for name, value in dataclasses.asdict(row).items()}
-        with self.metrics_jsonl.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(values, allow_nan=False) + "\n")
-        is_new = not self.metrics_csv.exists()
-        with self.metrics_csv.open("a", encoding="utf-8", newline="") as table:
-            writer = csv.DictWriter(table, list(values))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(values)
+        """Adds a line to both metrics files.
+
+        Raises:
+            OSError: one cannot be written; then both are to be written anew.
+        """
+        append_text(self.metrics_jsonl, _as_json([row]))
+        append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Begins both metrics files anew with these lines: those of a run that goes on from a checkpoint."""
-        self.metrics_jsonl.unlink(missing_ok=True)
-        self.metrics_csv.unlink(missing_ok=True)
-        for row in rows:
-            self.append(row)
+        """Begins both metrics files anew with these lines: those of a run that goes on from a checkpoint.
+
+        Raises:
+            OSError: one cannot be written.
+        """
+        if not rows:
+            self.metrics_jsonl.unlink(missing_ok=True)
+            self.metrics_csv.unlink(missing_ok=True)
+            return
+        write_text(self.metrics_jsonl, _as_json(rows))
+        write_text(self.metrics_csv, _as_csv(rows, has_header=True))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json, the last file of a run."""
-        write_text(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        """Writes summary.json, the last file of a run.
+
+        Raises:
+            ValueError: it cannot be written; the run goes on from its end then.
+        """
+        try:
+            write_text(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {self.summary}: {error.strerror or error}; make room, and give the same command again: "
+                "the run goes on from its end"
+            ) from error
+
+
+def _as_json(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(_values(row), allow_nan=False) + "\n" for row in rows)
+
+
+def _as_csv(rows: Sequence[Row], *, has_header: bool) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [field.name for field in dataclasses.fields(Row)])
+    if has_header:
+        writer.writeheader()
+    writer.writerows(map(_values, rows))
+    return table.getvalue()
+
+
+def _values(row: Row) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in dataclasses.asdict(row).items()}
 
 
 def _finite(value: float | None) -> float | None:

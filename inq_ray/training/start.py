@@ -15,9 +15,11 @@ from inq_ray.training.checkpoint.resume import (
     Refuse,
     Standing,
     Start,
+    config_of,
     decide,
     look_at,
 )
+from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 
@@ -83,7 +85,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
         if folder.config.is_file() and not config.output.overwrite:
-            folder.rewrite([])  # it ended before its first checkpoint
+            _clear(folder)  # it ended before its first checkpoint
         else:
             folder = RunFolder.create(config)
         store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
@@ -98,11 +100,38 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     if not folder.config.is_file():
         store_of(config).places()  # a storage that does not answer is said now
         return Standing(name=config.output.name)
-    is_finished = folder.summary.is_file()
+    is_finished = folder.is_finished
     found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()
     return Standing(
         name=config.output.name,
-        config=RunConfig.from_file(str(folder.config)),
+        config=_saved_config(folder, config, found),
         is_finished=is_finished,
         found=found,
     )
+
+
+def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConfig:
+    """The configuration with which the run was started: of its checkpoint, which has digests, before that of its file.
+
+    Raises:
+        ValueError: there is no checkpoint, and the file is damaged.
+    """
+    if config.output.overwrite:
+        return config  # what is there is deleted, whatever it is
+    if found.snapshot is not None:
+        return config_of(found.snapshot)
+    try:
+        return RunConfig.from_file(str(folder.config))
+    except ValueError as error:
+        reason = str(error).removeprefix(f"--config {folder.config}: ")
+        raise ValueError(
+            f"--name {config.output.name}: {folder.config} is damaged ({reason}): mend it, take another --name, or "
+            "delete the run by --overwrite"
+        ) from error
+
+
+def _clear(folder: RunFolder) -> None:
+    try:
+        folder.rewrite([])
+    except OSError as error:
+        raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inq_ray.files import whole as module
-from inq_ray.files.whole import sync, unique, whole, write_text
+from inq_ray.files.whole import append_text, sync, unique, whole, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -92,6 +92,34 @@ def test_only_folders_may_be_of_a_kind_that_cannot_be_synced(
             sync(tmp_path)
     else:
         sync(tmp_path)
+
+
+def test_lines_are_added_after_one_that_was_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    append_text(path, "1\n")
+    append_text(path, "é\n3\n")
+    path.write_bytes(path.read_bytes() + b"4 of whi")
+    append_text(path, "5\n")
+    assert path.read_text() == "1\né\n3\n4 of whi\n5\n"
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_all_lines_are_added_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    path, write = tmp_path / "a", os.write
+    append_text(path, "first\n")
+    left = [room]
+
+    def until_full(descriptor: int, data: bytes) -> int:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        num, left[0] = write(descriptor, data[: left[0]]), 0
+        return num
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", until_full)
+        with pytest.raises(OSError, match="No space left"):
+            append_text(path, "second\n")
+    assert path.read_text() == "first\n"
 
 
 def test_names_are_never_the_same_twice() -> None:
