@@ -15,6 +15,7 @@ from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.notice import ListeningTorchConfig
 from inq_ray.cluster.placement import worker_resources
+from inq_ray.cluster.shared_folders import marked
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
 from inq_ray.training.config import RunConfig
@@ -57,7 +58,12 @@ def fit(
         RunStoppedError: a second signal came.
     """
     cluster = config.cluster
-    with deliver(reporter) as mailbox, _bounded(cluster.collective_seconds):
+    unmarked = contextlib.nullcontext()  # an evaluation writes nothing
+    with (
+        deliver(reporter) as mailbox,
+        _bounded(cluster.collective_seconds),
+        unmarked if is_evaluation else marked(config) as mark,
+    ):
         trainer = TorchTrainer(
             work,
             train_loop_config={
@@ -65,6 +71,7 @@ def fit(
                 "fingerprint": fingerprint,
                 "mailbox": mailbox,
                 "evaluate": is_evaluation,
+                "mark": mark,
             },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=worker_resources(cluster)

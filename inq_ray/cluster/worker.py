@@ -9,6 +9,7 @@ import torch
 
 from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.notice import Notice
+from inq_ray.cluster.shared_folders import check_seen
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Reporter, SilentReporter
 from inq_ray.training.run import evaluate_only, run
@@ -20,7 +21,8 @@ def work(arguments: dict[str, Any]) -> None:
     """The training function of a :class:`ray.train.torch.TorchTrainer`.
 
     Args:
-        arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool).
+        arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
+            :func:`inq_ray.cluster.shared_folders.marked`, or None).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
@@ -37,6 +39,7 @@ def work(arguments: dict[str, Any]) -> None:
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
         return
+    check_seen(config, arguments["mark"])
     with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
         run(
             config,

@@ -248,7 +248,9 @@ def test_fitting_hears_signals_and_leaves_the_environment_as_it_was(
     monkeypatch.setattr(fit, "TorchTrainer", Trainer)
     monkeypatch.setattr(fit, "deliver", lambda _: contextlib.nullcontext(mailbox))
     signals = StopSignals()
-    config = default_recipe("digits_cnn", 5).replace(cluster={"collective_timeout": "2m"})
+    config = default_recipe("digits_cnn", 5).replace(
+        cluster={"collective_timeout": "2m"}, output={"storage_path": str(tmp_path), "name": "run"}
+    )
     with signals.listened_to():
         fit.fit(
             config,
