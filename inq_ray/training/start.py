@@ -3,8 +3,10 @@
 import contextlib
 import errno
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from inq_ray.files.lock import HeldError, locked
+from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.resume import (
@@ -13,6 +15,7 @@ from inq_ray.training.checkpoint.resume import (
     NOTHING,
     Decision,
     Refuse,
+    Resume,
     Standing,
     Start,
     config_of,
@@ -85,12 +88,15 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
         if folder.config.is_file() and not config.output.overwrite:
-            _clear(folder)  # it ended before its first checkpoint
+            _written(folder, lambda: folder.rewrite([]))  # it ended before its first checkpoint
         else:
             folder = RunFolder.create(config)
         store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name
+    elif isinstance(decision, Resume) and not _is_config(folder.config):
+        text = config_of(decision.snapshot).to_json() + "\n"
+        _written(folder, lambda: write_text(folder.config, text))
     return folder
 
 
@@ -130,8 +136,16 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
         ) from error
 
 
-def _clear(folder: RunFolder) -> None:
+def _is_config(path: Path) -> bool:
     try:
-        folder.rewrite([])
+        RunConfig.from_file(str(path))
+    except ValueError:
+        return False
+    return True
+
+
+def _written(folder: RunFolder, write: Callable[[], None]) -> None:
+    try:
+        write()
     except OSError as error:
         raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
