@@ -24,7 +24,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-gpu lint format bench constraints clean
+.PHONY: help setup demo test test-gpu soak lint format bench constraints clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -45,6 +45,9 @@ test: $(FINISHED) ## run the tests: first the quick ones, then programs, servers
 	$(PY) -m pytest -m 'ray and not gpu' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi
 	echo "== All tests passed in $$SECONDS s"
+
+soak: $(FINISHED) ## random faults against runs on Ray until Ctrl-C (ARGS="--rounds 5 --seed 1"): each must end in the same bits
+	@OMP_NUM_THREADS=1 $(PY) -m tests.soak $(ARGS)
 
 test-gpu: $(FINISHED) ## run the tests that need a GPU
 	@$(PY) -m pytest -m gpu $(ARGS)

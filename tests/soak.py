@@ -1,9 +1,9 @@
 """Rounds of random faults against runs of the demo's size, on Ray; each has to end with the calm run's digest.
 
 make soak                                  until it is interrupted
-make soak SOAK="--rounds 100 --seed 1"     so many rounds, from this seed on
-make soak SOAK="--minutes 30"              for about so long
-make soak SOAK="--rounds 1 --seed 17"      round 17 again
+make soak ARGS="--rounds 100 --seed 1"     so many rounds, from this seed on
+make soak ARGS="--minutes 30"              for about so long
+make soak ARGS="--rounds 1 --seed 17"      round 17 again
 """
 
 import argparse

@@ -178,7 +178,11 @@ def test_command_exists(
 
 @pytest.mark.parametrize(
     ("name", "jobs"),
-    [("README.md", ["quantize_imagenet"]), ("docs/data.md", ["quantize_imagenet", "make_parquet"])],
+    [
+        ("README.md", ["quantize_imagenet"]),
+        ("docs/data.md", ["quantize_imagenet", "make_parquet"]),
+        ("docs/recovery.md", ["quantize_imagenet"]),
+    ],
 )
 def test_flags_that_are_described_exist(name: str, jobs: list[str], job_env: dict[str, str]) -> None:
     texts = [_run([sys.executable, f"jobs/{job}.py", "--help"], cwd=REPO, env=job_env) for job in jobs]

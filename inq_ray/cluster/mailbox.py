@@ -62,7 +62,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
     Yields:
         The handle of the mailbox actor.
     """
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     stop = threading.Event()
     thread = threading.Thread(target=_forward, args=(mailbox, to, stop), name="inq_ray-mailbox", daemon=True)
     thread.start()
@@ -71,6 +71,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
     finally:
         stop.set()
         thread.join(_ANSWER_SECONDS)
+        ray.kill(mailbox)  # asked_to_stop() may wait for ever, and an actor ends by itself only when nothing waits
 
 
 def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:

@@ -102,6 +102,8 @@ class Console:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
         if summary["num_bad_images"]:
             self.say(f"left out  {summary['num_bad_images']} image(s) that could not be read, listed in summary.json")
+        if summary["events"]["counts"]:
+            self.say(f"events    {_events(summary['events'])}, listed in events.jsonl")
         if summary["spent"]["seconds"]:
             self.say(f"speed     {_spent(summary['spent'])}")
         self.say(f"digest    {summary['digest']}")
@@ -198,6 +200,11 @@ def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
 
 def _measured_on(config: RunConfig) -> str:
     return "held out of the training images" if config.data.holdout else "the test set"
+
+
+def _events(events: dict[str, Any]) -> str:
+    counts = ", ".join(f"{kind.replace('_', ' ')} {count}x" for kind, count in events["counts"].items())
+    return f"{counts}; {_duration(events['seconds_lost'])} lost"
 
 
 def _spent(spent: dict[str, Any]) -> str:

@@ -42,6 +42,7 @@ SUMMARY: dict[str, Any] = {
     "top5": 99.5,
     "digest": "ab" * 32,
     "num_bad_images": 3,
+    "events": {"counts": {"resumed": 2, "workers_lost": 2}, "seconds_lost": 61.4},
     "spent": {"seconds": 100.0, "data_seconds": 25.0, "network_seconds": 1.0, "bound_by": "data"},
     "verification": {"num_tensors": 4, "num_weights": 25_744, "num_zero": 2574, "model_sha256": "cd" * 32},
 }
@@ -154,6 +155,7 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
         "/runs/a",
         "bound by data: waited 25 % for data, 1 % for gradients; faster with more --loader-workers",
         "3 image(s) that could not be read",
+        "events    resumed 2x, workers lost 2x; 0:01:01 lost, listed in events.jsonl",
     ):
         assert part in out
     assert re.search(r"next +\S+ jobs/quantize_imagenet.py", out)

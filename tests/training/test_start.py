@@ -1,12 +1,18 @@
 """What a start of a run finds, on this machine and on a storage."""
 
+import contextlib
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from inq_ray.training import start
 from inq_ray.training.checkpoint.resume import Finished, Resume, Start
+from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.start import look, prepare
+from inq_ray.training.start import held, look, prepare
 from tests.training.runs import Finished as Run
 from tests.training.runs import needs_digits, run_here, tiny_config
 
@@ -84,3 +90,54 @@ def test_overwriting_deletes_checkpoints_that_lie_elsewhere(tmp_path: Path) -> N
     again = config.replace(output={"overwrite": True})
     prepare(again, look(again, fingerprint=None))
     assert not any((tmp_path / "elsewhere" / "tiny").iterdir())
+
+
+def hold(config: RunConfig, started: Any, ended: Any) -> None:
+    with held(config, lambda _: None):
+        started.set()
+        ended.wait(60)
+
+
+def enter(config: RunConfig) -> None:
+    with held(config, print):
+        return
+
+
+def test_a_name_is_started_once_at_a_time(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, "one")
+    context = torch.multiprocessing.get_context("forkserver")
+    started, ended = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(config, started, ended), daemon=True)
+    process.start()
+    assert started.wait(60)
+    with (
+        pytest.raises(ValueError, match=r"^--name one: this run is running \(process ") as refused,
+        held(config, print),
+    ):
+        raise AssertionError("it was let in")
+    assert str(process.pid) in str(refused.value)
+    with held(tiny_config(tmp_path, "two"), print):
+        pass  # another name is nobody's business
+    process.kill()
+    process.join(60)
+    with held(config, print):
+        pass  # whoever was killed holds nothing
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.lock", ".two.lock"]
+
+
+def test_storages_without_locks_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def none(path: Path) -> contextlib.AbstractContextManager[None]:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    told: list[str] = []
+    monkeypatch.setattr(start, "locked", none)
+    with held(tiny_config(tmp_path, "one"), told.append):
+        assert len(told) == 1
+    assert "start no two runs of one name at a time" in told[0]
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match=r"^--storage-path .*cannot write there"),
+        held(tiny_config(tmp_path / "file"), print),
+    ):
+        raise AssertionError("it was let in")
