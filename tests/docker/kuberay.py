@@ -1,0 +1,103 @@
+"""What KubeRay's resources may say, as far as this repository's say it: checked in the absence of the operator.
+
+KubeRay's own definitions are not among the packages of a registry, so that a test could install them; their fields and
+choices of ray.io/v1 (KubeRay 1.6.2, https://docs.ray.io/en/master/cluster/kubernetes/references/api.html) are written
+down here for what we use of them, and nothing else is let through. Pod templates are Kubernetes' own and are checked
+against its schemas.
+"""
+
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+
+KUBERNETES = "1.31"
+
+
+def _closed(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+_STRING, _COUNT, _ANY = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+_STRINGS = {"type": "object", "additionalProperties": _STRING}
+
+_HEAD = _closed(
+    ("template", "rayStartParams"),
+    serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    rayStartParams=_STRINGS,
+    template=_ANY,
+)
+_WORKERS = _closed(
+    ("groupName", "maxReplicas", "minReplicas", "template"),
+    groupName={"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
+    replicas=_COUNT,
+    minReplicas=_COUNT,
+    maxReplicas=_COUNT,
+    rayStartParams=_STRINGS,
+    template=_ANY,
+)
+_CLUSTER = _closed(
+    ("headGroupSpec",),
+    rayVersion={"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+    authOptions=_closed(mode={"enum": ["disabled", "token"]}),
+    enableInTreeAutoscaling={"type": "boolean"},
+    autoscalerOptions=_closed(
+        version={"enum": ["v1", "v2"]},
+        upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+        idleTimeoutSeconds=_COUNT,
+        securityContext=_ANY,
+        resources=_ANY,
+    ),
+    headGroupSpec=_HEAD,
+    workerGroupSpecs={"type": "array", "items": _WORKERS},
+)
+_JOB = _closed(
+    ("entrypoint",),
+    clusterSelector=_STRINGS,
+    submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
+    entrypoint=_STRING,
+    submitterConfig=_closed(backoffLimit=_COUNT),
+    submitterPodTemplate=_ANY,
+)
+_METADATA = _closed(("name",), name=_STRING)
+
+
+def _resource(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return _closed(
+        ("apiVersion", "kind", "metadata", "spec"),
+        apiVersion={"const": "ray.io/v1"},
+        kind={"const": kind},
+        metadata=_METADATA,
+        spec=spec,
+    )
+
+
+_KINDS = {"RayCluster": _resource("RayCluster", _CLUSTER), "RayJob": _resource("RayJob", _JOB)}
+
+
+def pod_templates(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pods that a resource of KubeRay asks for: the head's first."""
+    spec = resource["spec"]
+    if resource["kind"] == "RayJob":
+        return [spec["submitterPodTemplate"]]
+    return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
+
+
+def validate(resource: dict[str, Any]) -> None:
+    """Check a resource, KubeRay's or Kubernetes' own, strictly: a field that does not exist is an error.
+
+    Raises:
+        jsonschema.ValidationError: Says what is wrong.
+    """
+    if resource["kind"] not in _KINDS:
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+        return
+    jsonschema.validate(resource, _KINDS[resource["kind"]])
+    for template in pod_templates(resource):
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)

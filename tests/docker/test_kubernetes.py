@@ -1,0 +1,135 @@
+"""The Kubernetes files are ones that a cluster would take, and let nobody in."""
+
+import copy
+import shutil
+import subprocess
+from functools import cache
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.conftest import REPO
+from tests.docker.kuberay import pod_templates, validate
+
+FOLDER = REPO / "docker" / "kubernetes"
+OVERLAYS = ("overlays/cpu", "overlays/gpu", "overlays/spot")
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, for its kustomize")
+
+
+@cache
+def _built(name: str) -> list[dict[str, Any]]:
+    command = ["kubectl", "kustomize", str(FOLDER / name)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
+
+
+def build(name: str) -> list[dict[str, Any]]:
+    return copy.deepcopy(_built(name))
+
+
+def _one(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [resource for resource in resources if resource["kind"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, "job"])
+def test_every_resource_fits_its_schema(name: str) -> None:
+    resources = build(name)
+    assert resources
+    for resource in resources:
+        validate(resource)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda spec: spec.update(rayversion="2.60.0"),
+        lambda spec: spec["authOptions"].update(mode="none"),
+        lambda spec: spec["workerGroupSpecs"][0].update(maxReplicas="8"),
+        lambda spec: spec["workerGroupSpecs"][0]["template"]["spec"].update(nodeSelectors={}),
+        lambda spec: spec["headGroupSpec"]["template"]["spec"]["containers"][0].pop("name"),
+    ],
+)
+def test_the_schemas_see_mistakes(spoil: Any) -> None:
+    cluster = _one(build("overlays/cpu"), "RayCluster")
+    spoil(cluster["spec"])
+    with pytest.raises(jsonschema.ValidationError):
+        validate(cluster)
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, "job"])
+def test_pods_have_no_rights(name: str) -> None:
+    templates = [
+        template
+        for resource in build(name)
+        if resource["apiVersion"] == "ray.io/v1"
+        for template in pod_templates(resource)
+    ]
+    assert templates
+    for template in templates:
+        assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert template["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in template["spec"]["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"requests", "limits"} <= container["resources"].keys()
+            assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_nobody_gets_in_without_the_token(name: str) -> None:
+    resources = build(name)
+    spec = _one(resources, "RayCluster")["spec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert {resource["kind"] for resource in resources} == {"NetworkPolicy", "PersistentVolumeClaim", "RayCluster"}
+    policies = {resource["metadata"]["name"]: resource for resource in resources if resource["kind"] == "NetworkPolicy"}
+    cluster = policies["inq-ray"]["spec"]
+    assert cluster["podSelector"] == {"matchLabels": {"ray.io/cluster": "inq-ray"}}
+    assert cluster["policyTypes"] == ["Ingress", "Egress"]
+    for rule in cluster["ingress"]:
+        assert rule["from"] and all("podSelector" in peer for peer in rule["from"])
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_workers_come_and_go(name: str) -> None:
+    spec = _one(build(name), "RayCluster")["spec"]
+    assert spec["enableInTreeAutoscaling"] is True
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    (group,) = spec["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (0, 8)
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert ("nvidia.com/gpu" in limits) == (name != "overlays/cpu")
+
+
+def test_spot_workers_say_that_they_go() -> None:
+    spec = _one(build("overlays/spot"), "RayCluster")["spec"]
+    pod = spec["workerGroupSpecs"][0]["template"]["spec"]
+    command = " ".join(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+    assert "ray drain-node" in command
+    notice = int(command.rpartition("--deadline-remaining-seconds")[2])
+    assert notice < pod["terminationGracePeriodSeconds"]
+    assert "affinity" in pod
+
+
+def test_the_job_is_for_this_cluster() -> None:
+    job = _one(build("job"), "RayJob")["spec"]
+    cluster = _one(build("overlays/cpu"), "RayCluster")
+    assert job["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+    (container,) = job["submitterPodTemplate"]["spec"]["containers"]
+    environment = {entry["name"]: entry for entry in container["env"]}
+    assert environment["RAY_AUTH_MODE"]["value"] == "token"
+    assert environment["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "inq-ray", "key": "auth_token"}
+
+
+def test_the_version_of_ray_is_that_of_the_image() -> None:
+    pinned = next(line for line in (REPO / "constraints.txt").read_text().splitlines() if line.startswith("ray=="))
+    version = _one(build("overlays/cpu"), "RayCluster")["spec"]["rayVersion"]
+    assert pinned.removeprefix("ray==").rstrip(" \\") == version
