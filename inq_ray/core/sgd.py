@@ -31,7 +31,7 @@ class SGD(torch.optim.SGD):
         weight_bits: for groups that name none, 2 to 8 or None.
         maximize: whether to go up the gradient.
         foreach: torch's form over lists of tensors; None lets torch choose, as in torch.optim.SGD.
-        fused: torch's fused form.
+        fused: torch's fused form; on the CPU also the fastest one where some of a tensor is frozen.
 
     Raises:
         ValueError: an option is out of range.
@@ -203,7 +203,8 @@ class SGD(torch.optim.SGD):
                 self.state[param]["momentum_buffer"] = buffer
             (first_steps if is_first_step else further_steps).append(weights)
         for weights_of_kind, is_first_step in ((first_steps, True), (further_steps, False)):
-            masked_step(weights_of_kind, StepOptions.of(group), is_first_step=is_first_step)
+            if weights_of_kind:
+                masked_step(weights_of_kind, StepOptions.of(group), is_first_step=is_first_step)
         return others
 
     def _torch_step(
