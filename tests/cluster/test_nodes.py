@@ -143,3 +143,19 @@ def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[st
         summary = started.summary()
     assert summary["world_sizes"] == [2, 1]
     assert "on 1 worker(s) after 2" in started.log.read_text()
+
+
+@pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0, reason="needs namespaces")
+def test_a_node_that_does_not_see_the_storage_ends_the_run_in_one_line(
+    nodes: Nodes, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Another disk lies there, with a folder of the same name."""
+    other_disk = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && mkdir "$0/run" && exec "$@"']
+    second = nodes.add([*other_disk, str(tmp_path)])
+    with job(nodes, tmp_path, ["--num-workers", "2"], env) as started:
+        status, output = started.end()
+    nodes.kill(second)
+    assert status == 1
+    folder = f"{started.folder}: --storage-path must be a folder that all nodes share"
+    assert f"does not see what the driver writes to {folder}" in output.splitlines()[-1]
+    assert not list(started.folder.glob("checkpoints/*"))
