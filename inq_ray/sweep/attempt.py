@@ -91,7 +91,7 @@ class Attempt:
             ValueError: the storage fails.
         """
         folder = RunFolder.planned(self._config)
-        if folder.summary.is_file():
+        if folder.is_finished:
             summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
             return summary
         damaged: list[str] = []

@@ -11,7 +11,7 @@ from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.search import Source
 from inq_ray.sweep.space import Point, point_from_json, point_key
 from inq_ray.sweep.tree import choose, missing, needed
-from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Report, Stored, Trial, objectives
+from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Report, Stored, Stumbled, Trial, objectives
 from inq_ray.training.config import RunConfig
 
 # Ends that are kept for points which are not known yet.
@@ -134,18 +134,20 @@ class Board:
             case Stored(key, reason):
                 self._note_stored(key, reason)
             case Done():
-                trial.status, trial.top1, trial.digest = "done", report.top1, report.digest
+                trial.status, trial.top1, trial.digest, trial.reason = "done", report.top1, report.digest, None
                 self._close(trial)
+            case Stumbled(reason):
+                trial.reason = reason
             case Failed(reason):
                 self.fail(name, reason)
                 return False
         return True
 
     def fail(self, name: str, reason: str) -> None:
-        """A trial has failed for good."""
+        """A trial has failed for good; why it stumbled, if it did, says more than ``reason``."""
         trial = self.of(name)
         if not trial.is_over:
-            trial.status, trial.reason = "failed", reason
+            trial.status, trial.reason = "failed", trial.reason or reason
             self._close(trial)
 
     def interrupt(self) -> None:

@@ -32,6 +32,7 @@ from inq_ray.training.config import RunConfig
 # Fields that decide no bit, or are in the key as what they lead to.
 _LEFT_OUT = (
     "output",  # where results go
+    "cluster.collective_timeout",
     "cluster.max_failures",
     "cluster.placement_timeout",
     "data.data",  # its fingerprint is in the key

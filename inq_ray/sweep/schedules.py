@@ -1,5 +1,6 @@
 """Schedules: the accumulated portions of a run's stages, read, generated and shown."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -79,4 +80,4 @@ def as_text(schedule: Sequence[float]) -> str:
 
 def bar(schedule: Sequence[float]) -> str:
     """A small bar for each stage: ▄▆▇█."""
-    return "".join(_BARS[min(7, int(portion * 8))] for portion in schedule)
+    return "".join(_BARS[math.ceil(portion * len(_BARS)) - 1] for portion in schedule)

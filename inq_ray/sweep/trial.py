@@ -96,7 +96,18 @@ class Failed:
     reason: str
 
 
-Report = Begun | Ended | Stored | Done | Failed
+@dataclass(frozen=True)
+class Stumbled:
+    """A trial has failed, and may be started again.
+
+    Attributes:
+        reason: one line.
+    """
+
+    reason: str
+
+
+Report = Begun | Ended | Stored | Done | Failed | Stumbled
 
 
 @dataclass

@@ -250,12 +250,11 @@ def test_optuna_learns_from_results_and_its_seed_decides() -> None:
 
     def best(seed: int) -> list[float]:
         board = board_of(space, SearchOptions(search="optuna", trials=25, search_seed=seed))
-        while not board.is_over:
-            trial = board.next(1)
-            assert trial is not None
+        while (trial := board.next(1)) is not None:
             rate = trial.point[LR]
             board.take(trial.name, Begun(ends=()))
             board.take(trial.name, Done(top1=100 - abs(rate - 0.01) * 100, digest="d"))
+        assert board.is_over
         return [trial.point[LR] for trial in board.trials]
 
     rates = best(0)

@@ -1,0 +1,308 @@
+"""A sweep on a Ray cluster: Ray Tune over Ray Train, as the board of the sweep says."""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
+
+from inq_ray.cluster.connection import connected
+from inq_ray.cluster.mailbox import deliver
+from inq_ray.cluster.placement import Resources, in_words, num_fitting, worker_resources
+from inq_ray.cluster.sweep_trial import run_trial
+from inq_ray.cluster.trainer import evaluate
+from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
+from inq_ray.sweep.attempt import Order, clear
+from inq_ray.sweep.axes import Axis, Choices, Range
+from inq_ray.sweep.board import Board
+from inq_ray.sweep.command import command_of
+from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.options import SearchOptions
+from inq_ray.sweep.outcome import recipe_of, test_set_config
+from inq_ray.sweep.plan import SweepPlan, plan_sweep
+from inq_ray.sweep.ranking import best_of
+from inq_ray.sweep.space import Space
+from inq_ray.sweep.stages import StageStore
+from inq_ray.sweep.trial import Report, Trial
+from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.config import ClusterConfig, RunConfig
+
+# Tune's own output, loggers and signals: what a person sees, and what is kept, is the sweep's.
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_MANY = 10**6
+# What the process of a trial reserves, beside its workers: it computes nothing, and Tune wants it to reserve something.
+_OF_A_DRIVER = {"CPU": 0.0, "memory": 1.0}
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """A sweep was ended by a signal; it goes on by the same command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep has come to.
+
+    Attributes:
+        trials: all of them.
+        best: the one of the highest accuracy on held-out images; None where none came to its end.
+        test: accuracy of the best on the test set; None where there is none.
+    """
+
+    trials: Sequence[Trial]
+    best: Trial | None
+    test: Accuracy | None
+
+
+def search(
+    base: RunConfig, space: Mapping[str, Any], options: SearchOptions | None = None, *, verbose: bool = False
+) -> SweepResult:
+    """Runs a sweep, as a library.
+
+    Args:
+        base: what trials have in common; without ``data.holdout`` a tenth of the training images is held out.
+        space: by dotted names of fields, such as "training.lr", objects of ``ray.tune`` (choice, grid_search, uniform,
+            loguniform, randint) or axes of :mod:`inq_ray.sweep.axes`.
+        options: how it is searched; None = a grid.
+        verbose: whether Ray's own log is shown.
+
+    Raises:
+        ValueError: something is not allowed; nothing was started.
+        SweepInterrupted: a signal came.
+    """
+    axes = {name: _axis(name, domain) for name, domain in space.items()}
+    return run_sweep(plan_sweep(base, Space(axes), options or SearchOptions()), SweepConsole(), verbose=verbose)
+
+
+def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) -> SweepResult:
+    """Runs a sweep, or goes on with it, to its end.
+
+    Args:
+        plan: of :func:`inq_ray.sweep.plan.plan_sweep`.
+        console: shows it.
+        verbose: whether Ray's own log is shown.
+
+    Raises:
+        ValueError: a trial would never have room, or the sweep of this name is another one, or is running.
+        SweepInterrupted: a signal came; the table so far has been shown.
+    """
+    began = time.monotonic()
+    with plan.folder.held():
+        if plan.base.output.overwrite:
+            plan.folder.clear()
+        state = plan.folder.read()
+        board = plan.board(state)
+        drive = _Drive(plan, board, console, state)
+        with connected(plan.base.cluster, verbose=verbose):
+            is_over = board.is_over or drive.tune()
+            best = best_of(board.trials)
+            if is_over and best is not None:
+                drive.measure(best)
+        drive.tidy(is_over)
+        console.show_result(board.trials, drive.test, time.monotonic() - began)
+        if best is not None:
+            plan.folder.recipe.write_text(recipe_of(best).to_json() + "\n", encoding="utf-8")
+            console.show_best(best, command_of(recipe_of(best)), str(plan.folder.recipe))
+    if not is_over:
+        raise SweepInterrupted
+    return SweepResult(trials=board.trials, best=best, test=drive.test)
+
+
+def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources]) -> int:
+    """How many trials have room in a cluster at the same time.
+
+    Args:
+        cluster: of one trial.
+        nodes: all resources of each node, by Ray's names.
+
+    Raises:
+        ValueError: not even one has; names what it needs and what there is.
+    """
+    worker, num_workers = worker_resources(cluster), cluster.workers.most
+    num_slots = num_fitting(nodes, worker, _MANY)
+    if num_slots < num_workers:
+        there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
+        raise ValueError(
+            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
+            f"cluster hold {num_slots} such worker(s) ({there} on {len(nodes)} node(s)); take a smaller "
+            "--workers-per-trial"
+        )
+    return num_slots // num_workers
+
+
+class _Drive:
+    """Between Tune, the board, the folder and the console; all of it in the driver's main thread."""
+
+    def __init__(self, plan: SweepPlan, board: Board, console: SweepConsole, state: Mapping[str, Any] | None) -> None:
+        self._plan = plan
+        self._board = board
+        self._console = console
+        self._stages = StageStore(plan.folder.stages)
+        self._is_full = False
+        self.test = Accuracy(**state["test"]) if state is not None and state.get("test") else None
+
+    def tune(self) -> bool:
+        """Runs what is left; returns whether all of it is over."""
+        plan, board = self._plan, self._board
+        num_slots = num_trials_at_once(plan.base.cluster, _nodes())
+        num_slots = min(num_slots, plan.options.max_concurrent or num_slots)
+        self._save()
+        self._console.start(plan, board.trials, num_slots)
+        shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
+        with deliver(self._console) as mailbox, _settings(), _interruptible():
+            tuner = tune.Tuner(
+                tune.with_resources(run_trial, _OF_A_DRIVER),
+                tune_config=tune.TuneConfig(
+                    search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
+                    scheduler=BoardScheduler(self._take),
+                    num_samples=-1,
+                    # A process whose trial was stopped still has a thread at work.
+                    reuse_actors=plan.options.stopping == "none",
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(plan.folder.tune),
+                    failure_config=tune.FailureConfig(max_failures=plan.options.retries),
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        self._board.interrupt()
+        self._save()
+        return board.is_over
+
+    def measure(self, best: Trial) -> None:
+        """Measures the best trial on the test set, once and for all."""
+        config = test_set_config(self._plan, best)
+        if self.test is None and config is not None:
+            self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
+            self._save()
+
+    def tidy(self, is_over: bool) -> None:
+        """Deletes what nobody needs any more."""
+        shutil.rmtree(self._plan.folder.tune, ignore_errors=True)
+        for trial in self._board.trials:
+            if trial.status == "stopped" and trial.ends:
+                clear(trial.config)
+        if is_over:
+            shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
+
+    def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
+        trial = self._board.next(num_slots)
+        if trial is None:
+            return "FINISHED" if self._board.is_over else None
+        self._console.started(trial, self._board.trials)
+        self._save()
+        order = Order(
+            config=trial.config,
+            keys=trial.keys,
+            sources=self._board.sources_of(trial),
+            wanted=frozenset(self._board.wanted_of(trial)),
+            stages=str(self._plan.folder.stages),
+            fingerprint=self._plan.origin.fingerprint,
+        )
+        return {
+            "order": order.to_json(),
+            "name": trial.name,
+            "sweep": self._plan.base.output.name,
+            "mailbox": mailbox,
+            "folder": os.getcwd(),
+        }
+
+    def _take(self, name: str, report: Report) -> bool:
+        trial = self._board.of(name)
+        was_over = trial.is_over
+        goes_on = self._board.take(name, report)
+        if not was_over:
+            self._console.told(trial, report)
+            self._save()
+        return goes_on
+
+    def _fail(self, name: str) -> None:
+        trial = self._board.of(name)
+        if not trial.is_over:
+            self._board.fail(name, "its process ended without a result")
+            self._console.say(f"{name}  given up  {trial.reason}")
+            self._save()
+
+    def _save(self) -> None:
+        """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
+        for key in self._board.unneeded():
+            self._stages.delete(key)
+        test = None if self.test is None else vars(self.test)
+        try:
+            self._plan.folder.write(self._plan.state(self._board, test=test))
+            self._plan.folder.write_table(self._board.trials)
+        except OSError as error:
+            if not self._is_full:
+                self._console.say(f"the sweep's state is not written, and the sweep goes on: {error}")
+            self._is_full = True
+        else:
+            self._is_full = False
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Tells Tune to be quiet, where the user has told it nothing."""
+    missing = [name for name in _QUIET if name not in os.environ]
+    os.environ.update({name: _QUIET[name] for name in missing})
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does, which Tune handles; the handlers are left as they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _nodes() -> list[Resources]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _axis(name: str, domain: Any) -> Axis:
+    """An axis of what ray.tune calls a search space."""
+    if isinstance(domain, Axis):
+        return domain
+    if isinstance(domain, Mapping) and set(domain) == {"grid_search"}:
+        return Choices(tuple(domain["grid_search"]))
+    if isinstance(domain, Categorical):
+        return Choices(tuple(domain.categories))
+    if isinstance(domain, Integer):
+        return Choices(tuple(range(domain.lower, domain.upper)))
+    if isinstance(domain, Float):
+        return Range(domain.lower, domain.upper, log=isinstance(domain.get_sampler(), LogUniform))
+    if isinstance(domain, list | tuple):
+        return Choices(tuple(domain))
+    raise ValueError(
+        f"{name} is a {type(domain).__name__}: take tune.choice, grid_search, uniform, loguniform, randint"
+    )

@@ -1,0 +1,260 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, tables at the end."""
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from inq_ray.sweep.plan import SweepPlan
+from inq_ray.sweep.ranking import Effect, effects, pareto, ranked, savings
+from inq_ray.sweep.schedules import as_text, bar
+from inq_ray.sweep.space import SCHEDULE
+from inq_ray.sweep.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
+from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.reporter import Event, Note, Progress
+
+_PLAIN_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class FromTrial:
+    """An event of a trial's run.
+
+    Attributes:
+        name: of the trial.
+        event: of its run.
+    """
+
+    name: str
+    event: Event
+
+
+class SweepConsole:
+    """Shows a sweep: lines of what trials come to stay, the table of running ones is live on a terminal."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(highlight=False, soft_wrap=False)
+        if not self._rich.is_terminal:
+            self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
+        self._live: Live | None = None
+        self._lock = threading.Lock()
+        self._progress: dict[str, tuple[Progress, float]] = {}
+        self._trials: list[Trial] = []
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self._rich.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Ends the live table."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def start(self, plan: SweepPlan, trials: Sequence[Trial], num_slots: int) -> None:
+        """Says what begins, or goes on."""
+        base = plan.base
+        self._trials = list(trials)
+        num_over = sum(trial.is_over for trial in trials)
+        what = f"{len(trials)} trials" if plan.options.search != "optuna" else f"{plan.options.trials} trials by Optuna"
+        self.say(
+            f"{what} of {base.network.arch} on {base.data.data}, {num_slots} at a time of "
+            f"{base.cluster.workers.most} worker(s) each; accuracy on {base.data.holdout:,} held-out training images"
+        )
+        if num_over:
+            self.say(f"going on: {num_over} of them are over")
+
+    def started(self, trial: Trial, trials: Sequence[Trial]) -> None:
+        """A trial is started."""
+        self._trials = list(trials)
+        self.say(f"{trial.name}  starts    {_in_words(trial)}")
+        self._refresh()
+
+    def told(self, trial: Trial, report: Report) -> None:
+        """A trial has reported something, and the board has taken it."""
+        line = _line(trial, report)
+        if line is not None:
+            self.say(f"{trial.name}  {line}")
+        self._refresh()
+
+    def report(self, event: object) -> None:
+        """Takes what the run of a trial tells."""
+        if not isinstance(event, FromTrial):
+            return
+        if isinstance(event.event, Progress):
+            with self._lock:
+                self._progress[event.name] = (event.event, time.monotonic())
+            self._refresh()
+        elif isinstance(event.event, Note):
+            self.say(f"{event.name}  {event.event.text}")
+
+    def _refresh(self) -> None:
+        if not self._rich.is_terminal:
+            return
+        with self._lock:
+            if self._live is None:
+                self._live = Live(console=self._rich, refresh_per_second=2, transient=True)
+                self._live.start()
+            self._live.update(_live_table(self._trials, self._progress))
+
+    def show_plan(self, plan: SweepPlan, trials: Sequence[Trial]) -> None:
+        """Prints the trials and what they share."""
+        table = Table("trial", "schedule", "", *_names(trials), "stages", "shared")
+        seen: set[str] = set()
+        for trial in trials:
+            new = [key for key in trial.chain if key not in seen]
+            num_stages = len(trial.schedule) + (1 if trial.config.float_epochs else 0)
+            seen |= set(new)
+            shared = str(len(trial.chain) - len(new))
+            table.add_row(
+                trial.name,
+                bar(trial.schedule),
+                as_text(trial.schedule),
+                *_values(trial, trials),
+                str(num_stages),
+                shared,
+            )
+        self._rich.print(table)
+        if plan.options.search == "optuna":
+            self.say(f"Optuna proposes {plan.options.trials} trials, each by the results of those before")
+        total = sum(len(trial.schedule) + (1 if trial.config.float_epochs else 0) for trial in trials)
+        if trials:
+            distinct = total - sum(len(trial.chain) for trial in trials) + len(seen)
+            self.say(f"{total} stages, {distinct} of them distinct: {100 * distinct / total:.0f} % are to be trained")
+        self.say(f"accuracy is measured on {plan.base.data.holdout:,} images held out of {plan.info.num_train:,}")
+        self.say("dry run: nothing was started, nothing was written")
+
+    def show_result(self, trials: Sequence[Trial], test: Accuracy | None, seconds: float) -> None:
+        """Prints ranking, effects, Pareto front, and what reuse has saved."""
+        self.close()
+        self._rich.print(_ranking(trials))
+        if found := effects(trials):
+            self._rich.print(_effect_table(found))
+        if has_bits(trial.point for trial in trials):
+            front = ", ".join(f"{trial.bits} bits {trial.top1:.2f} % ({trial.name})" for trial in pareto(trials))
+            self.say(f"Pareto    {front}")
+        saved = savings(trials)
+        self.say(
+            f"stages    trained {saved.num_trained}, reused {saved.num_reused}; time saved "
+            f"{_duration(saved.saved_seconds)} beside {_duration(saved.trained_seconds)} of training; this start took "
+            f"{_duration(seconds)}"
+        )
+        if test is not None:
+            self.say(
+                f"test set  top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, by the best"
+            )
+
+    def show_best(self, trial: Trial, command: str, recipe: str) -> None:
+        """Prints how to run the best configuration again."""
+        self.say(f"best      {trial.name}, digest {trial.digest}")
+        self.say(f"command   {command}")
+        self.say(f"recipe    {recipe} (--config)")
+
+
+def _live_table(trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, float]]) -> Table:
+    """The running trials, and one line of counts."""
+    counts = {status: sum(trial.status == status for trial in trials)
+              for status in ("waiting", "running", "done", "stopped", "failed")}  # fmt: skip
+    table = Table("trial", "schedule", "parameters", "stage", "portion", "epoch", "top-1", "left", expand=False)
+    for trial in trials:
+        if trial.status != "running":
+            continue
+        top1 = f"{trial.ends[-1].top1:.2f}" if trial.ends else ""
+        where = ["", "", "", top1, ""]
+        if trial.name in progress:
+            event, seen = progress[trial.name]
+            left = max(0.0, event.remaining_seconds - (time.monotonic() - seen))
+            where = [
+                f"{event.stage}/{event.num_stages}",
+                f"{event.portion:g}",
+                f"{event.epoch}/{event.epochs}",
+                top1,
+                _duration(left),
+            ]
+        table.add_row(trial.name, bar(trial.schedule), _parameters(trial), *where)
+    table.caption = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return table
+
+
+def _ranking(trials: Sequence[Trial]) -> Table:
+    table = Table("", "trial", "schedule", "", *_names(trials), "top-1", "stages reused", "status")
+    for place, trial in enumerate(ranked(trials), start=1):
+        is_done = trial.top1 is not None
+        reached = f"({trial.ends[-1].top1:.2f} at {trial.ends[-1].portion:g})" if trial.ends else ""
+        table.add_row(
+            str(place) if is_done else "",
+            trial.name,
+            bar(trial.schedule),
+            as_text(trial.schedule),
+            *_values(trial, trials),
+            f"{trial.top1:.2f}" if is_done else reached,
+            f"{trial.count('reused')} of {trial.count('reused') + trial.count('trained')}",
+            trial.status if trial.reason is None else f"{trial.status}: {trial.reason}",
+        )
+    table.title = "top-1 in % on held-out training images"
+    return table
+
+
+def _effect_table(found: Sequence[Effect]) -> Table:
+    table = Table("parameter", "value", "trials", "mean top-1", "best", title="effect (others differ too)")
+    for effect in found:
+        is_schedule = effect.parameter == SCHEDULE.rpartition(".")[2]
+        bars = f"{bar([float(part) for part in effect.value.split(',')])} " if is_schedule else ""
+        figures = (str(effect.num_trials), f"{effect.mean:.2f}", f"{effect.best:.2f}")
+        table.add_row(effect.parameter, bars + effect.value, *figures)
+    return table
+
+
+def _line(trial: Trial, report: Report) -> str | None:
+    match report:
+        case Begun(ends=ends, damaged=damaged):
+            reused = [end for end in ends if end.how == "reused"]
+            parts = [f"{len(damaged)} damaged stage end(s) left out"] if damaged else []
+            if reused:
+                parts.append(f"reuses    {len(reused)} stage(s), to portion {reused[-1].portion:g}: saves "
+                             f"{_duration(sum(end.seconds for end in reused))}")  # fmt: skip
+            return "; ".join(parts) or None
+        case Ended(end):
+            line = f"stage {end.stage}/{len(trial.schedule)} portion {end.portion:<6g} top-1 {end.top1:6.2f}"
+            return f"{line}  stopped: {trial.reason}" if trial.status == "stopped" else line
+        case Stored(key, reason):
+            return None if reason is None else f"the end of stage {_stage(trial, key)} is not kept: {reason}"
+        case Done():
+            return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
+        case Failed(reason):
+            return f"failed    {reason}"
+        case Stumbled(reason):
+            return f"failed    {reason}; it is started again if --retries allows"
+
+
+def _stage(trial: Trial, key: str) -> str:
+    return next((str(stage) for stage, each in trial.keys.items() if each == key), "?")
+
+
+def _in_words(trial: Trial) -> str:
+    return f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}".rstrip()
+
+
+def _parameters(trial: Trial) -> str:
+    words = describe({name: value for name, value in trial.point.items() if name != SCHEDULE})
+    return "  ".join(f"{name} {value}" for name, value in words.items())
+
+
+def _names(trials: Sequence[Trial]) -> list[str]:
+    names = dict.fromkeys(name for trial in trials for name in trial.point if name != SCHEDULE)
+    return [name.rpartition(".")[2] for name in names]
+
+
+def _values(trial: Trial, trials: Sequence[Trial]) -> list[str]:
+    names = dict.fromkeys(name for each in trials for name in each.point if name != SCHEDULE)
+    return [describe({name: trial.point[name]}).popitem()[1] if name in trial.point else "" for name in names]
+
+
+def _duration(seconds: float) -> str:
+    return str(dt.timedelta(seconds=round(seconds)))

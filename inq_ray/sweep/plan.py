@@ -1,0 +1,156 @@
+"""What a sweep will do, found out before anything starts; and how one goes on that was ended."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inq_ray.data.image_set import SourceInfo
+from inq_ray.sweep.axes import Choices
+from inq_ray.sweep.board import Board
+from inq_ray.sweep.folder import SweepFolder
+from inq_ray.sweep.keys import Origin, stage_keys
+from inq_ray.sweep.options import SearchOptions
+from inq_ray.sweep.search import make_source
+from inq_ray.sweep.space import Point, Space, configured
+from inq_ray.sweep.stages import StageStore
+from inq_ray.training.build import check
+from inq_ray.training.checkpoint.resume import differences
+from inq_ray.training.config import RunConfig
+from inq_ray.training.paths import with_absolute_paths
+
+# Of the training images, where --holdout is not given: a tenth, and no more than so many.
+_HELD_OUT = 10
+_MOST_HELD_OUT = 10_000
+
+# How a sweep is run may change when it goes on; what it looks for may not.
+_FREE_OPTIONS = frozenset({"retries", "max_concurrent", "workers_per_trial", "gpus_per_trial"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """A sweep that is checked.
+
+    Attributes:
+        base: what trials have in common; its output names storage and sweep.
+        space: what is searched.
+        options: how.
+        info: facts about the data.
+        notes: what users should know of the data, a line each.
+        origin: where all trials begin.
+    """
+
+    base: RunConfig
+    space: Space
+    options: SearchOptions
+    info: SourceInfo
+    notes: tuple[str, ...]
+    origin: Origin
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Of the sweep."""
+        return SweepFolder.planned(self.base)
+
+    def configured(self, name: str, point: Point) -> RunConfig:
+        """The configuration of a trial: its run lies in the sweep's folder."""
+        output = {"storage_path": str(self.folder.path), "name": name, "overwrite": False}
+        return configured(self.base, point).replace(output=output)
+
+    def board(self, state: Mapping[str, Any] | None = None) -> Board:
+        """The board as it stands at the start.
+
+        Args:
+            state: of :meth:`state`, where the sweep goes on.
+
+        Raises:
+            ValueError: the state is of a sweep for something else, or the search proposes other points now.
+        """
+        options = self.options
+        source = make_source(
+            options.search, self.space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
+        )
+        board = Board(
+            source,
+            options,
+            configured=self.configured,
+            keys=lambda config: stage_keys(config, self.origin) if options.reuse else {},
+            stored=StageStore(self.folder.stages).keys(),
+        )
+        if state is not None:
+            self._check_same(state)
+            board.restore(state["log"], state["trials"])
+        board.plan()
+        return board
+
+    def state(self, board: Board, **more: Any) -> dict[str, Any]:
+        """All that :meth:`board` needs to go on, and what else is to be kept."""
+        return {**self._asked(), **board.to_json(), **more}
+
+    def _asked(self) -> dict[str, Any]:
+        axes = {name: {"kind": type(axis).__name__, **dataclasses.asdict(axis)} for name, axis in
+                self.space.axes.items()}  # fmt: skip
+        return {
+            "base": dataclasses.asdict(self.base),
+            "space": axes,
+            "options": dataclasses.asdict(self.options),
+            "origin": dataclasses.asdict(self.origin),
+        }
+
+    def _check_same(self, state: Mapping[str, Any]) -> None:
+        """Refuses to go on with a sweep for something else."""
+        asked = json.loads(json.dumps(self._asked()))
+        different = list(differences(RunConfig.from_json(json.dumps(state["base"])), self.base))
+        different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
+                      if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
+        different += [name for name, value in asked["options"].items()
+                      if name not in _FREE_OPTIONS and state["options"].get(name) != value]  # fmt: skip
+        different += [name for name in ("weights", "fingerprint") if state["origin"][name] != asked["origin"][name]]
+        if different:
+            raise ValueError(
+                f"--name {self.base.output.name}: the sweep was started with other {', '.join(sorted(different))}: set "
+                "them as they were, take another --name, or delete it by --overwrite"
+            )
+
+
+def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPlan:
+    """Checks all that can be wrong before anything starts; decodes no image.
+
+    Args:
+        run: what trials have in common, as flags gave it.
+        space: what is searched.
+        options: how.
+
+    Raises:
+        ValueError: one line that names what was given and what to do.
+    """
+    base = options.workers(with_absolute_paths(run))
+    space.check(base)
+    first = {name: axis.values[0] for name, axis in space.axes.items() if isinstance(axis, Choices)}
+    source, model = check(configured(base, first))
+    if base.data.holdout == 0:
+        count = min(source.info.num_train // _HELD_OUT, _MOST_HELD_OUT)
+        base = base.replace(data={"holdout": max(1, count)})
+        source, model = check(configured(base, first))
+    if base.output.name is None:
+        base = base.replace(output={"name": default_name(base, space, options)})
+    plan = SweepPlan(
+        base=base,
+        space=space,
+        options=options,
+        info=source.info,
+        notes=source.notes,
+        origin=Origin.of(base, model, source.info.fingerprint),
+    )
+    plan.folder.check_usable()
+    return plan
+
+
+def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
+    """The same for the same command, which therefore goes on with the sweep that it began."""
+    asked = [dataclasses.asdict(dataclasses.replace(base, output=RunConfig().output)), repr(space.axes), repr(options)]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    network = base.network.arch.replace("/", "-").replace(":", "-").replace(".", "-")
+    return f"sweep-{network[:60]}-{digest}"
