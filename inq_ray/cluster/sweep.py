@@ -21,7 +21,7 @@ from inq_ray.cluster.placement import Resources, in_words, num_fitting, worker_r
 from inq_ray.cluster.sweep_trial import run_trial
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
-from inq_ray.sweep.attempt import Order, clear
+from inq_ray.sweep.attempt import clear
 from inq_ray.sweep.axes import Axis, Choices, Range
 from inq_ray.sweep.board import Board
 from inq_ray.sweep.command import command_of
@@ -205,16 +205,8 @@ class _Drive:
             return "FINISHED" if self._board.is_over else None
         self._console.started(trial, self._board.trials)
         self._save()
-        order = Order(
-            config=trial.config,
-            keys=trial.keys,
-            sources=self._board.sources_of(trial),
-            wanted=frozenset(self._board.wanted_of(trial)),
-            stages=str(self._plan.folder.stages),
-            fingerprint=self._plan.origin.fingerprint,
-        )
         return {
-            "order": order.to_json(),
+            "order": self._plan.order(self._board, trial).to_json(),
             "name": trial.name,
             "sweep": self._plan.base.output.name,
             "mailbox": mailbox,
@@ -300,7 +292,8 @@ def _axis(name: str, domain: Any) -> Axis:
     if isinstance(domain, Integer):
         return Choices(tuple(range(domain.lower, domain.upper)))
     if isinstance(domain, Float):
-        return Range(domain.lower, domain.upper, log=isinstance(domain.get_sampler(), LogUniform))
+        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
+        return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
     if isinstance(domain, list | tuple):
         return Choices(tuple(domain))
     raise ValueError(

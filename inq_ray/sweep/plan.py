@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.sweep.attempt import Order
 from inq_ray.sweep.axes import Choices
 from inq_ray.sweep.board import Board
 from inq_ray.sweep.folder import SweepFolder
@@ -16,6 +17,7 @@ from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.search import make_source
 from inq_ray.sweep.space import Point, Space, configured
 from inq_ray.sweep.stages import StageStore
+from inq_ray.sweep.trial import Trial
 from inq_ray.training.build import check
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
@@ -84,6 +86,17 @@ class SweepPlan:
             board.restore(state["log"], state["trials"])
         board.plan()
         return board
+
+    def order(self, board: Board, trial: Trial) -> Order:
+        """What a trial that the board has chosen is to do."""
+        return Order(
+            config=trial.config,
+            keys=trial.keys,
+            sources=board.sources_of(trial),
+            wanted=frozenset(board.wanted_of(trial)),
+            stages=str(self.folder.stages),
+            fingerprint=self.origin.fingerprint,
+        )
 
     def state(self, board: Board, **more: Any) -> dict[str, Any]:
         """All that :meth:`board` needs to go on, and what else is to be kept."""

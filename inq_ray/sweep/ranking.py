@@ -72,7 +72,7 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
     """Mean and best accuracy for each value of each parameter of which there are several.
 
     Other parameters differ too: it is a mean over what was tried, not what the parameter alone would do. Of more than
-    six numbers it is three ranges with as many trials each.
+    six numbers it is three ranges with as many trials each. Where each trial has a value of its own, the ranking tells.
     """
     done = [trial for trial in trials if trial.top1 is not None]
     found = []
@@ -83,7 +83,7 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
         for trial in done:
             words = _group(values, trial.point[name]) if is_range else describe({name: trial.point[name]}).popitem()[1]
             of_value.setdefault(words, []).append(trial.top1 or 0.0)
-        if len(of_value) > 1:
+        if 1 < len(of_value) < len(done):
             short = name.rpartition(".")[2]
             found += [
                 Effect(short, value, len(top1s), statistics.fmean(top1s), max(top1s))

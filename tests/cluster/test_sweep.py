@@ -1,0 +1,178 @@
+"""Sweeps by Ray Tune over Ray Train: what is shared is trained once, and nothing that happens changes a bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+
+from inq_ray.cluster.sweep import _axis, num_trials_at_once, run_sweep
+from inq_ray.sweep.axes import Choices, Range
+from inq_ray.sweep.board import Board
+from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.options import SearchOptions
+from inq_ray.sweep.plan import plan_sweep
+from inq_ray.sweep.ranking import savings
+from inq_ray.sweep.space import LR, SCHEDULE, Space
+from inq_ray.sweep.trial import Trial
+from inq_ray.training.config import ClusterConfig
+from tests.conftest import RayCluster
+from tests.training.runs import run_here, tiny_config
+
+pytestmark = pytest.mark.ray
+
+SPACE = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 0.9, 1.0), (0.4, 1.0))), LR: Choices((0.02, 1e30))})
+TRAINING = {"batch_size": 200, "limit_batches": 2, "float_epochs": 1, "epochs": 1}
+
+
+def stop_the_short_one(stays: Callable[[Board, Trial], bool]) -> Callable[[Board, Trial], bool]:
+    def decide(board: Board, trial: Trial) -> bool:
+        is_short = trial.schedule[0] == 0.4 and trial.ends[-1].stage == 1
+        return stays(board, trial) and not is_short
+
+    return decide
+
+
+def kill_its_process(board: Board, killed: list[int], stop: threading.Event) -> None:
+    """The process of the first trial that has passed a stage gets SIGKILL, once."""
+    while not stop.wait(0.05):
+        if any(end.stage >= 1 for trial in board.trials for end in trial.ends):
+            processes = trial_processes()
+            os.kill(processes[0], signal.SIGKILL)
+            killed.append(processes[0])
+            return
+
+
+def trial_processes() -> list[int]:
+    """Processes of Tune's trials below this one: never those of another cluster."""
+    parents, trials = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::run_trial"):
+                trials.append(int(folder.name))
+        except OSError:
+            continue  # it has ended
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+
+    return sorted(filter(is_ours, trials))
+
+
+def test_a_sweep_with_failures_stops_and_a_killed_process(
+    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time of six that all need the same first stage: two end, three diverge, one is stopped."""
+    monkeypatch.setattr(Board, "_stays", stop_the_short_one(Board._stays))
+    options = SearchOptions(stopping="asha", grace_portion=1.0, max_concurrent=2)
+    plan = plan_sweep(tiny_config(tmp_path, "sweep", training=TRAINING), SPACE, options)
+    boards, killed, stop = list[Board](), list[int](), threading.Event()
+    made = type(plan).board
+
+    def remember(*args: Any) -> Board:
+        boards.append(made(*args))
+        threading.Thread(target=kill_its_process, args=(boards[0], killed, stop), daemon=True).start()
+        return boards[0]
+
+    monkeypatch.setattr(type(plan), "board", remember)
+    try:
+        result = run_sweep(plan, SweepConsole())
+    finally:
+        stop.set()
+    assert len(killed) == 1
+    done, failed, stopped = (
+        [trial for trial in result.trials if trial.status == status] for status in ("done", "failed", "stopped")
+    )
+    assert [trial.schedule for trial in done] == [(0.5, 0.75, 1.0), (0.5, 0.9, 1.0)]
+    assert [trial.schedule for trial in stopped] == [(0.4, 1.0)]
+    assert len(failed) == 3
+    assert all("DivergedError" in (trial.reason or "") for trial in failed)
+    saved = savings(result.trials)
+    assert saved.num_trained == saved.num_distinct
+    for trial in done:  # in this process, without Ray and without the others
+        alone = run_here(trial.config.replace(output={"storage_path": str(tmp_path / "alone"), "name": trial.name}))
+        assert trial.digest == alone.summary["digest"]
+    assert result.best in done
+    assert result.test is not None
+    assert result.test.num_samples == 500
+    deadline = time.monotonic() + 90
+    while ray.available_resources().get("CPU") != 4 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ray.available_resources().get("CPU") == 4, "what a stopped trial held is given back"
+
+
+def test_the_job_goes_on_after_an_interrupt_and_a_kill(
+    ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "jobs/sweep_schedules.py", "--schedules", "0.5,0.75,1", "0.5,1", "--float-epochs", "2",
+        "--epochs", "12", "--workers-per-trial", "1", "--storage-path", str(tmp_path), "--name", "sweep",
+    ]  # fmt: skip
+    env = {**job_env, "RAY_ADDRESS": ray_cluster.address}
+    state = tmp_path / "sweep" / "sweep.json"
+
+    def start_until(number: int, stage: int) -> tuple[int, str]:
+        """Sends a signal once a trial has passed a stage; returns status and output."""
+        with subprocess.Popen(
+            command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as job:
+            deadline = time.monotonic() + 200
+            while time.monotonic() < deadline and job.poll() is None:
+                trials = json.loads(state.read_text())["trials"] if state.is_file() else []
+                if any(end["stage"] >= stage for trial in trials for end in trial["ends"]):
+                    job.send_signal(number)
+                    break
+                time.sleep(0.02)
+            output, _ = job.communicate(timeout=120)
+        return job.returncode, output
+
+    status, output = start_until(signal.SIGINT, 0)
+    assert status == 130, output
+    assert "top-1 in % on held-out training images" in output
+    assert "interrupted; the same command goes on" in output
+    status, output = start_until(signal.SIGKILL, 1)
+    assert status == -signal.SIGKILL, output
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test set  top-1" in done.stdout
+    trials = json.loads(state.read_text())["trials"]
+    assert [trial["status"] for trial in trials] == ["done", "done"]
+    assert [end["how"] for end in trials[1]["ends"]] == ["reused", "reused", "trained"]
+    config = json.loads((tmp_path / "sweep" / "best.json").read_text())
+    assert config["data"]["holdout"] == 129
+    again = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "starts" not in again.stdout
+
+
+def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> None:
+    nodes = [{"CPU": 4.0, "GPU": 1.0, "memory": 1.0}, {"CPU": 3.0}]
+    assert num_trials_at_once(ClusterConfig(num_workers=1), nodes) == 7
+    assert num_trials_at_once(ClusterConfig(num_workers=2, cpus_per_worker=2), nodes) == 1
+    assert num_trials_at_once(ClusterConfig(num_workers=3), nodes) == 2
+    with pytest.raises(ValueError, match=r"8 worker\(s\) of 1 CPU each would never have room: .*hold 7 such worker"):
+        num_trials_at_once(ClusterConfig(num_workers=8), nodes)
+    with pytest.raises(ValueError, match=r"2 worker\(s\) of 1 CPU and 1 GPU each .*7 CPUs, 1 GPUs on 2 node"):
+        num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), nodes)
+
+
+def test_search_spaces_of_ray_tune_are_taken() -> None:
+    assert _axis(LR, tune.loguniform(1e-4, 1e-1)) == Range(1e-4, 1e-1, log=True)
+    assert _axis(LR, tune.uniform(0.1, 0.2)) == Range(0.1, 0.2, log=False)
+    assert _axis(LR, tune.choice([0.1, 0.2])) == Choices((0.1, 0.2))
+    assert _axis(LR, tune.grid_search([0.1, 0.2])) == Choices((0.1, 0.2))
+    assert _axis("training.epochs", tune.randint(1, 4)) == Choices((1, 2, 3))
+    assert _axis(LR, [0.1]) == Choices((0.1,))
+    assert _axis(LR, Range(0.1, 0.2)) == Range(0.1, 0.2)
+    with pytest.raises(ValueError, match=r"training\.lr is a str: take tune\.choice"):
+        _axis(LR, "0.1")
