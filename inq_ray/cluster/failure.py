@@ -1,5 +1,6 @@
 """What a failed Ray Train run failed of: the program, its memory, or a worker that is gone."""
 
+import re
 import signal
 
 import ray
@@ -9,6 +10,8 @@ import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
 
+# What gloo and NCCL say of it, among the names of their files and their guesses.
+_LOST_TOUCH = re.compile(r"Connection (?:closed|reset) by peer|Timed out waiting \w+|[Tt]imeout|remote process exited")
 # Ray Train's own errors of workers that a start has not got, and of those that do not answer; they are not public.
 _NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
 _SILENT = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"})
@@ -53,8 +56,7 @@ def failure_of(error: Exception) -> RunFailedError:
     if not causes:
         return _failure_without_rank(error)
     rank = min(causes, key=lambda rank: (_is_echo(causes[rank]), rank))
-    name, text = type(causes[rank]).__name__, str(causes[rank])
-    line = f"rank {rank}: {name}: {text.splitlines()[0] if text else 'no message'}"
+    line = f"rank {rank}: {_in_words(causes[rank])}"
     if _is_out_of_memory(causes[rank]):
         line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
         return RunFailedError(line)
@@ -71,6 +73,14 @@ def _failure_without_rank(error: Exception) -> RunFailedError:
         cause, ray.train.PreemptionError | ray.exceptions.RayActorError
     )
     return WorkersLostError(line) if is_lost else RunFailedError(line)
+
+
+def _in_words(cause: BaseException) -> str:
+    text = str(cause)
+    reason = _LOST_TOUCH.search(text) if _is_echo(cause) else None
+    if reason is not None:
+        return f"lost touch with another worker ({reason[0]})"
+    return f"{type(cause).__name__}: {text.splitlines()[0] if text else 'no message'}"
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:
