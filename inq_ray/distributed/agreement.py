@@ -30,7 +30,7 @@ class ReplicaMismatchError(RuntimeError):
         others = "" if num_tensors == 1 else f" (first of {num_tensors} tensors that differ)"
         super().__init__(
             f"{where}{what} differ between ranks: tensor {tensor!r} on ranks {list(self.ranks)} is not what the other "
-            f"ranks hold{others}; the run stops"
+            f"ranks hold{others}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

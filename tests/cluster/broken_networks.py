@@ -1,6 +1,7 @@
 """Networks of one's own that fail on the way, each in a way of its own; otherwise they are the digits' network."""
 
 import os
+import zlib
 from pathlib import Path
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from inq_ray.models.digits_cnn import DigitsCNN
 
-# The file that is there once a bit was flipped: in the environment, as networks take no arguments.
-MARKER = "INQ_RAY_TEST_MARKER"
+
+def marker() -> Path:
+    """The file that is there once a bit was flipped; in a folder that the whole session of tests knows."""
+    return Path(os.environ["INQ_RAY_CACHE"]) / "flipped"
 
 
 class _Counting(DigitsCNN):
@@ -21,38 +24,39 @@ class _Counting(DigitsCNN):
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            self.num_steps += 1
-            return self.broken(super().forward(x), int(self.num_steps))
+        if not self.training:
+            return super().forward(x)
+        self.num_steps += 1
+        if torch.distributed.get_rank() == 1:
+            self.fail(int(self.num_steps))
         return super().forward(x)
 
-    def broken(self, logits: Tensor, step: int) -> Tensor:
-        raise NotImplementedError
-
-
-class NotANumber(_Counting):
-    """Rank 1's loss is no number in steps 30 and 31."""
-
-    def broken(self, logits: Tensor, step: int) -> Tensor:
-        return logits * float("nan") if step in (30, 31) and torch.distributed.get_rank() == 1 else logits
+    def fail(self, step: int) -> None:
+        """On rank 1, before each step of training."""
 
 
 class TooLarge(_Counting):
     """Rank 1 asks for more memory than any machine has in step 30."""
 
-    def broken(self, logits: Tensor, step: int) -> Tensor:
-        if step == 30 and torch.distributed.get_rank() == 1:
+    def fail(self, step: int) -> None:
+        if step == 30:
             torch.empty(2**50)
-        return logits
 
 
-class OneBit(_Counting):
-    """One bit of one weight of rank 1 is flipped in step 30: once, as bad memory would."""
+class Flawed(_Counting):
+    """Rank 1's loss is no number for some batches, and once, as bad memory would, a bit of its weights is flipped."""
 
-    def broken(self, logits: Tensor, step: int) -> Tensor:
-        marker = Path(os.environ[MARKER])
-        if step == 30 and torch.distributed.get_rank() == 1 and not marker.exists():
-            marker.touch()
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        is_flaw = self.training and torch.distributed.get_rank() == 1 and _checksum(x) % 20 == 0
+        return logits * float("nan") if is_flaw else logits
+
+    def fail(self, step: int) -> None:
+        if step == 50 and not marker().exists():
+            marker().touch()
             with torch.no_grad():
                 self.classifier.weight.view(torch.int32)[3, 5] ^= 1
-        return logits
+
+
+def _checksum(x: Tensor) -> int:
+    return zlib.crc32(x.contiguous().numpy().tobytes())

@@ -17,13 +17,14 @@ from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 from inq_ray.training.run_folder import RunFolder
 from tests import soak
-from tests.cluster.broken_networks import MARKER
+from tests.cluster.broken_networks import marker
 from tests.conftest import RayCluster
 from tests.faults import Planned, damage, quantize_under
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_summary, run_here
 
-pytestmark = [pytest.mark.ray, needs_digits]
+# Fits one after the other: on a busy machine each takes a minute.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), needs_digits]
 
 JOB = "jobs/quantize_imagenet.py"
 BROKEN = "tests.cluster.broken_networks"
@@ -69,20 +70,24 @@ def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) 
     assert summary["events"]["seconds_lost"] > 0
 
 
-def test_a_frozen_worker_and_one_that_has_to_leave_change_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    plan = [Planned("notice", stage=1, epoch=0, choice=1), Planned("freeze", stage=2, epoch=1, choice=1)]
-    summary, texts = quantize_under(_config(tmp_path, "frozen"), plan)
-    _check_same(summary, _calm(_config(tmp_path, "calm")))
-    assert summary["events"]["counts"]["stopped"] == 1
-    assert summary["events"]["counts"]["workers_lost"] == 1
+def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """A worker is frozen, one has to leave; a loss is no number, and a weight differs by one bit."""
+    options: dict[str, Any] = {
+        "network": {"arch": f"{BROKEN}:Flawed"},
+        "training": {"on_nan": "skip"},
+        "cluster": {"on_mismatch": "restart"},
+    }
+    marker().touch()
+    calm = _calm(_config(tmp_path, "calm", **options))
+    marker().unlink()
+    plan = [Planned("notice", stage=1, epoch=3, choice=1), Planned("freeze", stage=2, epoch=1, choice=1)]
+    summary, texts = quantize_under(_config(tmp_path, "flawed", **options), plan)
+    _check_same(summary, calm)
+    assert summary["num_skipped_steps"] > 0
+    counts = summary["events"]["counts"]
+    assert (counts["stopped"], counts["workers_lost"], counts["replicas_differ"], counts["resumed"]) == (1, 1, 1, 3)
     assert "starting again on other workers" in texts
-
-
-def test_steps_that_are_no_number_are_skipped_on_all_ranks(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"network": {"arch": f"{BROKEN}:NotANumber"}, "training": {"on_nan": "skip"}}
-    summary, _ = quantize_under(_config(tmp_path, "skipped", **options), [])
-    _check_same(summary, _calm(_config(tmp_path, "calm", **options)))
-    assert summary["num_skipped_steps"] == summary["events"]["counts"]["step_skipped"] == 2
+    assert [text for text in texts if "classifier.weight" in text and "on ranks [1]" in text]
 
 
 def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: RayCluster, tmp_path: Path) -> None:
@@ -92,25 +97,6 @@ def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: Ray
     ) as failed:
         quantize(config, SilentReporter())
     assert len(str(failed.value).splitlines()) == 1
-
-
-def test_a_rank_that_differs_by_one_bit_is_named_and_started_again(
-    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    marker = tmp_path / "marker"
-    options: dict[str, Any] = {
-        "network": {"arch": f"{BROKEN}:OneBit"},
-        "cluster": {"on_mismatch": "restart", "max_failures": 1},
-    }
-    monkeypatch.setenv(MARKER, str(marker))
-    marker.touch()
-    calm = _calm(_config(tmp_path, "calm", **options))
-    marker.unlink()
-    summary, texts = quantize_under(_config(tmp_path, "flipped", **options), [])
-    _check_same(summary, calm)
-    assert marker.exists()
-    assert [text for text in texts if "classifier.weight" in text and "on ranks [1]" in text]
-    assert summary["events"]["counts"] == {"replicas_differ": 1, "resumed": 1}
 
 
 def test_one_command_goes_on_whatever_ended_it(
@@ -154,7 +140,7 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
-@pytest.mark.parametrize("seed", [7, 11])
+@pytest.mark.parametrize("seed", [2, 6])
 def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
     """Rounds of `make soak`."""
     calm = _calm(soak.config_of(tmp_path, "calm"))
