@@ -21,15 +21,17 @@ from inq_ray.cluster.placement import Resources, in_words, num_fitting, worker_r
 from inq_ray.cluster.sweep_trial import run_trial
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
+from inq_ray.files.whole import write_text
 from inq_ray.sweep.attempt import clear
 from inq_ray.sweep.axes import Axis, Choices, Range
 from inq_ray.sweep.board import Board
 from inq_ray.sweep.command import command_of
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.options import SearchOptions
-from inq_ray.sweep.outcome import recipe_of, test_set_config
+from inq_ray.sweep.outcome import config_on_test_set, recipe_of
+from inq_ray.sweep.picture import can_draw, draw
 from inq_ray.sweep.plan import SweepPlan, plan_sweep
-from inq_ray.sweep.ranking import best_of
+from inq_ray.sweep.ranking import best_of, savings
 from inq_ray.sweep.space import Space
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Report, Trial
@@ -112,8 +114,11 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 drive.measure(best)
         drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
+        if can_draw():
+            draw(board.trials, plan.folder.picture, f"{plan.base.network.arch} on {plan.base.data.data}")
+            console.say(f"picture   {plan.folder.picture}")
         if best is not None:
-            plan.folder.recipe.write_text(recipe_of(best).to_json() + "\n", encoding="utf-8")
+            write_text(plan.folder.recipe, recipe_of(best).to_json() + "\n")
             console.show_best(best, command_of(recipe_of(best)), str(plan.folder.recipe))
     if not is_over:
         raise SweepInterrupted
@@ -168,6 +173,8 @@ class _Drive:
                     search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
                     scheduler=BoardScheduler(self._take),
                     num_samples=-1,
+                    trial_name_creator=_name_of,
+                    trial_dirname_creator=_name_of,
                     # A process whose trial was stopped still has a thread at work.
                     reuse_actors=plan.options.stopping == "none",
                 ),
@@ -185,7 +192,7 @@ class _Drive:
 
     def measure(self, best: Trial) -> None:
         """Measures the best trial on the test set, once and for all."""
-        config = test_set_config(self._plan, best)
+        config = config_on_test_set(self._plan, best)
         if self.test is None and config is not None:
             self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
             self._save()
@@ -233,9 +240,14 @@ class _Drive:
         """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
         for key in self._board.unneeded():
             self._stages.delete(key)
-        test = None if self.test is None else vars(self.test)
+        best = best_of(self._board.trials)
+        more = {
+            "best": None if best is None else best.name,
+            "savings": vars(savings(self._board.trials)),
+            "test": None if self.test is None else vars(self.test),
+        }
         try:
-            self._plan.folder.write(self._plan.state(self._board, test=test))
+            self._plan.folder.write(self._plan.state(self._board, **more))
             self._plan.folder.write_table(self._board.trials)
         except OSError as error:
             if not self._is_full:
@@ -243,6 +255,10 @@ class _Drive:
             self._is_full = True
         else:
             self._is_full = False
+
+
+def _name_of(trial: Any) -> str:
+    return f"{trial.config['name']}-{trial.trial_id}"
 
 
 @contextlib.contextmanager

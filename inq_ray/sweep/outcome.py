@@ -8,7 +8,7 @@ from inq_ray.training.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
 
 
-def test_set_config(plan: SweepPlan, trial: Trial) -> RunConfig | None:
+def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     """The configuration with which a trial's result is measured on the test set; None where there is no test set.
 
     The network sees images as the trial's did.

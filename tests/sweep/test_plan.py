@@ -1,0 +1,135 @@
+"""What is found out before a sweep starts, and what a sweep that goes on must have in common with what was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inq_ray.files.lock import locked
+from inq_ray.sweep.axes import Choices, FreeSchedules, Range
+from inq_ray.sweep.folder import SweepFolder
+from inq_ray.sweep.options import SearchOptions
+from inq_ray.sweep.outcome import config_on_test_set, recipe_of
+from inq_ray.sweep.plan import plan_sweep
+from inq_ray.sweep.space import BITS, LR, SCHEDULE, Space
+from inq_ray.training.run_folder import RunFolder
+from tests.training.runs import needs_digits, tiny_config
+
+pytestmark = needs_digits
+
+SPACE = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))})
+
+
+def test_choices_are_made_on_held_out_images(tmp_path: Path) -> None:
+    plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    assert plan.base.data.holdout == 129
+    assert plan_sweep(tiny_config(tmp_path, data={"holdout": 50}), SPACE, SearchOptions()).base.data.holdout == 50
+    trial = plan.board().trials[1]
+    assert trial.config.data.holdout == 129
+    assert RunFolder.planned(trial.config).path == tmp_path / "tiny" / "t002"
+    config = config_on_test_set(plan, trial)
+    assert config is not None
+    assert config.data.holdout == 0
+    assert config.network.weights == str(tmp_path / "tiny" / "t002" / "model.safetensors")
+    assert recipe_of(trial).output.name is None
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path).replace(output={"name": None})
+    name = plan_sweep(config, SPACE, SearchOptions()).base.output.name
+    assert name is not None
+    assert name.startswith("sweep-digits_cnn-")
+    assert plan_sweep(config, SPACE, SearchOptions()).base.output.name == name
+    elsewhere = config.replace(output={"storage_path": str(tmp_path / "elsewhere")})
+    assert plan_sweep(elsewhere, SPACE, SearchOptions()).base.output.name == name
+    for other in (config.replace(training={"lr": 0.5}), config.replace(data={"holdout": 7})):
+        assert plan_sweep(other, SPACE, SearchOptions()).base.output.name != name
+    assert plan_sweep(config, SPACE, SearchOptions(stopping="asha")).base.output.name != name
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "says"),
+    [
+        (Space({LR: Range(0.1, 0.2)}), SearchOptions(), "--search grid tries lists .* training.lr has a range"),
+        (Space({SCHEDULE: FreeSchedules()}), SearchOptions(), "random or optuna"),
+        (Space({BITS: Choices((5, 9))}), SearchOptions(), "--weight-bits"),
+        (Space({LR: Choices((0.0,))}), SearchOptions(), "--lr must be above 0"),
+        (Space({"training.batch_size": Choices((5000,))}), SearchOptions(), "--batch-size 5000"),
+    ],
+)
+def test_what_cannot_run_is_refused(space: Space, options: SearchOptions, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan_sweep(tiny_config(tmp_path), space, options).board()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sections", "space", "options", "says"),
+    [
+        ({"training": {"lr": 0.5}}, SPACE, SearchOptions(), "training.lr"),
+        ({}, Space({LR: Choices((0.1,))}), SearchOptions(), "space.quantization.iterative_steps, space.training.lr"),
+        ({}, SPACE, SearchOptions(stopping="asha"), "stopping"),
+        ({"training": {"seed": 3}}, SPACE, SearchOptions(), "training.seed, weights"),
+    ],
+)
+def test_a_sweep_for_something_else_does_not_go_on(
+    sections: dict[str, Any], space: Space, options: SearchOptions, says: str, tmp_path: Path
+) -> None:
+    plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    state = json.loads(json.dumps(plan.state(plan.board())))
+    assert [trial.name for trial in plan.board(state).trials] == ["t001", "t002"]
+    free = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions(retries=5, max_concurrent=1))
+    assert len(free.board(state).trials) == 2
+    training = {**sections.get("training", {}), "float_epochs": 1, "epochs": 1}
+    other = plan_sweep(tiny_config(tmp_path, training=training), space, options)
+    with pytest.raises(ValueError, match=f"^--name tiny: the sweep was started with other {says}: set them as they"):
+        other.board(state)
+
+
+def test_two_sweeps_of_one_name_are_not_run_at_once_and_others_are(tmp_path: Path) -> None:
+    folder, other = SweepFolder(tmp_path / "one"), SweepFolder(tmp_path / "other")
+    with folder.held():
+        with pytest.raises(ValueError, match=r"--name one: this sweep is running"), folder.held():
+            raise AssertionError("it is held")
+        with other.held():
+            other.write({"log": []})
+            with locked(other.path / "another file"):
+                pass
+    with folder.held():
+        pass
+    assert other.read() == {"format_version": 1, "log": []}
+
+
+def test_what_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--name tiny: .* exists and is no sweep"):
+        plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ValueError, match=r"--storage-path .*file"):
+        plan_sweep(tiny_config(file), SPACE, SearchOptions())
+
+
+def test_a_broken_state_is_said(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    assert folder.read() is None
+    for text in ("", "[]", "{}", "{"):
+        folder.state.write_text(text)
+        with pytest.raises(ValueError, match="is broken"):
+            folder.read()
+    folder.state.write_text('{"format_version": 9}')
+    with pytest.raises(ValueError, match="has format 9, this program reads 1"):
+        folder.read()
+
+
+def test_an_earlier_sweep_is_deleted_when_asked(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    with folder.held():
+        folder.write({})
+        (folder.path / "t001").mkdir()
+        (folder.path / "t001" / "file").write_text("")
+        folder.clear()
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
