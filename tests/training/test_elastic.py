@@ -30,14 +30,14 @@ class StoppedError(Exception):
     """The run ends here."""
 
 
-def digits(storage: Path, name: str, **cluster: Any) -> RunConfig:
+def digits(storage: Path, name: str) -> RunConfig:
     """Six steps an epoch of a batch that neither 3 nor 4 divides; a checkpoint after every second step."""
     config = tiny_config(storage, name, training={"batch_size": 203, "float_epochs": 2, "epochs": 2})
-    return config.replace(output={"checkpoint_every": "2"}, cluster={"num_workers": "1..4", **cluster})
+    return config.replace(output={"checkpoint_every": "2"}, cluster={"num_workers": "1..4"})
 
 
-def groups(storage: Path, name: str, **cluster: Any) -> RunConfig:
-    """Images of several sizes, which are read group by group of Parquet."""
+def groups(storage: Path, name: str) -> RunConfig:
+    """Images of several sizes, which are read group by group of Parquet; each start says another --num-workers."""
     folder = storage / "images"
     if not folder.is_dir():
         folder.mkdir()
@@ -46,8 +46,10 @@ def groups(storage: Path, name: str, **cluster: Any) -> RunConfig:
             blobs = [encode((wide, high)[i % 2][i]) for i in range(num)]
             file = folder / f"{split}-00000-of-00001.parquet"
             write_parquet(file, blobs, [i % len(CLASSES) for i in range(num)], row_group_size=3)
-    return digits(storage, name, **cluster).replace(
-        data={"data": str(folder), "crop_size": 16, "loader_workers": 0}, training={"batch_size": 10}
+    return digits(storage, name).replace(
+        data={"data": str(folder), "crop_size": 16, "loader_workers": 0},
+        training={"batch_size": 10},
+        cluster={"num_workers": 3},
     )
 
 
@@ -100,13 +102,14 @@ def run_until(config: RunConfig, stop: tuple[int, int, int] | None) -> Part:
 
 
 def run_at(config: RunConfig, sizes: list[int], stops: list[tuple[int, int, int]]) -> Whole:
-    """Runs on one number of ranks after the other."""
-    total = config.training.batch_size
+    """Runs on one number of ranks after the other; each start says its own where the configuration has no range."""
+    total, is_elastic = config.training.batch_size, isinstance(config.cluster.num_workers, str)
     batches: list[Seen] = []
     counts: dict[tuple[int, int], float] = {}
     parts: list[Part] = []
     for size, stop in zip(sizes, [*stops, None], strict=True):
-        parts = run_ranks(run_until, size, config, stop)
+        start = config if is_elastic else config.replace(cluster={"num_workers": size})
+        parts = run_ranks(run_until, size, start, stop)
         assert len({part.digest for part in parts}) == 1, "digests of ranks"
         batches.append({})
         for rank, part in enumerate(parts):
