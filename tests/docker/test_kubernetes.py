@@ -95,7 +95,8 @@ def test_nobody_gets_in_without_the_token(name: str) -> None:
     assert cluster["podSelector"] == {"matchLabels": {"ray.io/cluster": "inq-ray"}}
     assert cluster["policyTypes"] == ["Ingress", "Egress"]
     for rule in cluster["ingress"]:
-        assert rule["from"] and all("podSelector" in peer for peer in rule["from"])
+        assert rule["from"]
+        assert all("podSelector" in peer for peer in rule["from"])
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
