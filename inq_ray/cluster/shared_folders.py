@@ -65,7 +65,7 @@ def check_seen(config: RunConfig, name: str) -> None:
         while not (folder / name).exists():
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"node {ray.util.get_node_ip_address()} does not see what the driver writes to {folder}: {flag} "
+                    f"node {_node()} does not see what the driver writes to {folder}: {flag} "
                     "must be a folder that all nodes share"
                 )
             time.sleep(0.1)
@@ -78,3 +78,8 @@ def _folders(config: RunConfig) -> dict[str, Path]:
     if config.output.checkpoint_path is not None and checkpoints.is_local:
         folders["--checkpoint-path"] = Path(checkpoints.path)
     return folders
+
+
+def _node() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
