@@ -228,7 +228,7 @@ def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) 
         if was != versions[name]
     ]
     if changed:
-        lines.append(f"{', '.join(changed)}: the result may differ in its last bits from that of an undisturbed run")
+        lines.append(f"{', '.join(changed)}: the result may not have the bits of an undisturbed run")
     return tuple(lines)
 
 
