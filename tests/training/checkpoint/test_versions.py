@@ -1,52 +1,78 @@
-"""A checkpoint that an earlier version wrote loads for ever, with its bits.
+"""A checkpoint that an earlier version wrote loads for ever, with its bits, and a run goes on from it.
 
-`kept/` holds one of each format version; this file, run as a module, writes the one of the present version:
+`kept/` holds one of each format version, and one of each time that facts were added to a format. None of them is ever
+changed or removed. This file, run as a module, adds the one of the present version, and prints the line for KEPT:
 
-    python -m tests.training.checkpoint.test_versions
+    python -m tests.training.checkpoint.test_versions version-2
+
+It stops a run of a tiny network in the middle of a stage: half of its weights frozen as codes, with momentum, averages
+and metrics. `version-1` alone was made by hand, of a network in networks.py, before runs had checkpoints.
 """
 
+import contextlib
 import hashlib
+import shutil
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from inq_ray.data.address import locate
-from inq_ray.training.checkpoint.compact import compact
+from inq_ray.export.files import read_model
 from inq_ray.training.checkpoint.files import FORMAT_VERSION
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.resume import config_of
-from inq_ray.training.checkpoint.snapshot import Snapshot, history_of, restore
-from inq_ray.training.checkpoint.store import CheckpointStore, read_checkpoint
+from inq_ray.training.checkpoint.resume import Resume, config_of
+from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot, history_of, restore
+from inq_ray.training.checkpoint.store import read_checkpoint
 from inq_ray.training.ema import Ema
+from inq_ray.training.loop import EpochState
+from inq_ray.training.progress import Phase
+from inq_ray.training.run import Run
+from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.start import look, prepare
 from tests.training.checkpoint.networks import (
     make_network,
     make_parts,
-    make_snapshot,
     snapshot_bits,
     snapshot_of,
     stop_gradients,
 )
+from tests.training.runs import needs_digits, run_here, tiny_config
 
-KEPT = Path(__file__).parent / "kept"
+FOLDER = Path(__file__).parent / "kept"
 PLACE = Place(stage=2, epoch=0, step=2)
-# By format version: sha256 over names, dtypes, shapes and bits of all tensors.
-DIGESTS = {1: "248a9bed656d07ab7e7bfadad2607a86b4f5adfd232d1174ffd5ef67b055dee7"}
+# sha256 over names, dtypes, shapes and bits of all tensors.
+BY_HAND = {"version-1": "248a9bed656d07ab7e7bfadad2607a86b4f5adfd232d1174ffd5ef67b055dee7"}
+KEPT = {
+    "version-1-of-a-run": "3cf4780fc99f2aebbc69efa24ae342eb1d7fa17c081a5d30c357e6c01440ea3b",
+}
 
 
 def digest(snapshot: Snapshot) -> str:
     return hashlib.sha256(repr(sorted(snapshot_bits(snapshot).items())).encode()).hexdigest()
 
 
+def read(name: str) -> Snapshot:
+    entry, snapshot = read_checkpoint(locate(str(FOLDER / name / PLACE.name)))
+    assert entry.place == snapshot.place == PLACE
+    assert not entry.is_stage_end
+    return snapshot
+
+
 def test_there_is_one_of_this_version() -> None:
-    assert max(DIGESTS) == FORMAT_VERSION
+    assert f"version-{FORMAT_VERSION}" in BY_HAND | KEPT
+    assert {path.name for path in FOLDER.iterdir()} == set(BY_HAND | KEPT)
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 100_000
 
 
-@pytest.mark.parametrize("version", DIGESTS)
-def test_a_checkpoint_of_that_version_loads(version: int) -> None:
-    entry, snapshot = read_checkpoint(locate(str(KEPT / f"version-{version}" / PLACE.name)))
-    assert (entry.place, entry.top1, entry.is_stage_end) == (PLACE, 51.5, False)
-    assert digest(snapshot) == DIGESTS[version]
+@pytest.mark.parametrize("name", BY_HAND)
+def test_one_that_was_made_by_hand_loads(name: str) -> None:
+    snapshot = read(name)
+    assert digest(snapshot) == BY_HAND[name]
     assert config_of(snapshot).network.arch == "digits_cnn"
     assert [row.epoch for row in history_of(snapshot).rows] == [1, 2]
     parts = make_parts(make_network(seed=8), ema_decay=None)
@@ -54,10 +80,74 @@ def test_a_checkpoint_of_that_version_loads(version: int) -> None:
     stop_gradients(parts)
     parts = replace(parts, ema=Ema(parts.model, 0.9))
     restore(snapshot, parts)
-    assert digest(snapshot_of(parts, PLACE)) == DIGESTS[version]
+    assert digest(snapshot_of(parts, PLACE)) == BY_HAND[name]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_one_that_a_run_has_left_loads(name: str) -> None:
+    snapshot = read(name)
+    assert digest(snapshot) == KEPT[name]
+    for kind in (MODEL, FROZEN, CODES, MOMENTUM, AVERAGE):
+        assert any(tensor.startswith(kind) for tensor in snapshot.tensors), kind
+    history = history_of(snapshot)
+    assert [(row.stage, row.epoch) for row in history.rows] == [(0, 1), (1, 0), (1, 1), (2, 0)]
+    assert history.epochs_done == 2
+
+
+@needs_digits
+@pytest.mark.system
+@pytest.mark.parametrize("name", KEPT)
+def test_a_run_goes_on_from_it(name: str, tmp_path: Path) -> None:
+    """To its end, with every weight that was frozen there as it was."""
+    snapshot = read(name)
+    path = FOLDER / name / PLACE.name
+    config = config_of(snapshot).replace(
+        output={"storage_path": str(tmp_path), "name": "on", "resume": str(path), "checkpoint_path": None}
+    )
+    decision = look(config, fingerprint=snapshot.facts["fingerprint"])
+    assert isinstance(decision, Resume)
+    prepare(config, decision)
+    finished = run_here(config)
+    model = read_model(finished.folder.result / "model.safetensors")
+    for tensor, saved in snapshot.tensors.items():
+        if tensor.startswith(FROZEN):
+            weight = tensor.removeprefix(FROZEN)
+            assert 0 < int(saved.sum()) < saved.numel()
+            assert torch.equal(model[weight][saved], snapshot.tensors[MODEL + weight][saved])
+
+
+class StoppedError(Exception):
+    """The run ends here."""
+
+
+def make(name: str) -> str:
+    """Leaves a run's checkpoint in `kept/`, and returns its digest."""
+    assert not (FOLDER / name).exists(), "what is kept is never changed"
+    on_step = Run._on_step
+
+    def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
+        on_step(self, trainer, inq, phase, state)
+        self.checkpoints.close()
+        if (phase.stage, phase.epoch - 1, state.step) == (PLACE.stage, PLACE.epoch, PLACE.step):
+            raise StoppedError
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        config = tiny_config(
+            Path("runs"),
+            "kept",
+            network={"arch": "tests.training.checkpoint.kept_network:tiny"},
+            quantization={"iterative_steps": (0.3, 0.6, 1.0)},
+            training={"float_epochs": 1, "epochs": 1, "ema_decay": 0.9, "momentum": 0.8, "batch_size": 200},
+        ).replace(output={"checkpoint_every": "1"})
+        Run._on_step = stop_there  # type: ignore[method-assign]
+        try:
+            run_here(config)
+        except StoppedError:
+            shutil.copytree(RunFolder.planned(config).path / "checkpoints" / PLACE.name, FOLDER / name / PLACE.name)
+        finally:
+            Run._on_step = on_step  # type: ignore[method-assign]
+    return digest(read(name))
 
 
 if __name__ == "__main__":
-    made = make_snapshot(PLACE, stages=2)
-    CheckpointStore(locate(str(KEPT / f"version-{FORMAT_VERSION}"))).save(compact(made), top1=51.5)
-    print(digest(made))
+    print(f'    "{sys.argv[1]}": "{make(sys.argv[1])}",')
