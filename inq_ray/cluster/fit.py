@@ -84,10 +84,7 @@ def fit(
             torch_config=ListeningTorchConfig(timeout_s=cluster.collective_seconds),
         )
         try:
-            if threading.current_thread() is threading.main_thread():
-                _fit_beside(trainer, signals, mailbox)
-            else:
-                trainer.fit()
+            _fit_beside(trainer, signals, mailbox)
         except ray.train.TrainingFailedError as error:
             raise failure_of(error) from error
 

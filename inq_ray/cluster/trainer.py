@@ -30,6 +30,7 @@ def quantize(
     decision: Decision | None = None,
     fingerprint: str | None = None,
     verbose: bool = False,
+    signals: StopSignals | None = None,
 ) -> dict[str, Any]:
     """Runs a configuration on a Ray cluster, from its last checkpoint where there is one.
 
@@ -40,6 +41,7 @@ def quantize(
             :func:`inq_ray.training.start.held`; None = both are done here.
         fingerprint: of the data; workers that see other data end the run.
         verbose: whether Ray's own log is shown.
+        signals: in which another thread may say that the run is to stop; None = only signals do.
 
     Returns:
         The summary of the run.
@@ -49,7 +51,7 @@ def quantize(
         RunFailedError: a worker failed, or workers were lost too often, or there is no room for new ones.
         RunStoppedError: a signal came (SIGTERM, SIGINT; in the main thread); the run has left a checkpoint.
     """
-    signals = StopSignals()
+    signals = signals or StopSignals()
     summary: dict[str, Any] | None = None
     with contextlib.ExitStack() as stack:
         if decision is None:
