@@ -175,8 +175,7 @@ class _Drive:
                     num_samples=-1,
                     trial_name_creator=_name_of,
                     trial_dirname_creator=_name_of,
-                    # A process whose trial was stopped still has a thread at work.
-                    reuse_actors=plan.options.stopping == "none",
+                    reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
@@ -201,6 +200,7 @@ class _Drive:
         """Deletes what nobody needs any more."""
         shutil.rmtree(self._plan.folder.tune, ignore_errors=True)
         for trial in self._board.trials:
+            self._plan.folder.stop_of(trial.name).unlink(missing_ok=True)
             if trial.status == "stopped" and trial.ends:
                 clear(trial.config)
         if is_over:
@@ -218,16 +218,18 @@ class _Drive:
             "sweep": self._plan.base.output.name,
             "mailbox": mailbox,
             "folder": os.getcwd(),
+            "stop": str(self._plan.folder.stop_of(trial.name)),
         }
 
-    def _take(self, name: str, report: Report) -> bool:
+    def _take(self, name: str, report: Report) -> None:
         trial = self._board.of(name)
-        was_over = trial.is_over
-        goes_on = self._board.take(name, report)
-        if not was_over:
-            self._console.told(trial, report)
-            self._save()
-        return goes_on
+        if trial.is_over:
+            return
+        self._board.take(name, report)
+        self._console.told(trial, report)
+        self._save()
+        if trial.status == "stopped":
+            self._plan.folder.stop_of(name).touch()
 
     def _fail(self, name: str) -> None:
         trial = self._board.of(name)

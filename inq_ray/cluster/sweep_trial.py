@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import signal
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.attempt import Attempt, Order
 from inq_ray.sweep.console import FromTrial
@@ -20,37 +23,41 @@ REPORT = "report"
 def run_trial(arguments: dict[str, Any]) -> None:
     """The trainable.
 
-    Where Tune stops a trial, its process ends, and Ray ends the workers, which belong to it.
+    A trial that is to stop ends in order: a process that Tune ended would leave its workers to Ray, which gives back
+    what they hold late, and on a machine with several clusters not at all.
 
     Args:
         arguments: "order" (JSON of :class:`inq_ray.sweep.attempt.Order`), "name" (of the trial), "sweep" (its name),
-            "mailbox" (actor handle), "folder" (where the job was started).
+            "mailbox" (actor handle), "folder" (where the job was started), "stop" (a file that says to stop).
     """
     with contextlib.suppress(OSError):  # another node may not have it
         os.chdir(arguments["folder"])
     # Trackers put the runs of a sweep together by these.
     os.environ.setdefault("WANDB_RUN_GROUP", arguments["sweep"])
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", arguments["sweep"])
-    order = Order.from_json(arguments["order"])
-    attempt = Attempt(order, _tell)
+    order, signals, stop = Order.from_json(arguments["order"]), StopSignals(), Path(arguments["stop"])
+
+    def tell(report: Report) -> None:
+        tune.report({REPORT: report})  # returns when the sweep has taken it
+        if stop.exists():
+            signals.asked = signal.SIGTERM
+
+    attempt = Attempt(order, tell)
     try:
         summary = attempt.begin()
         if summary is None:
             both = _Both(attempt, arguments["name"], arguments["mailbox"])
-            summary = quantize(order.config, both, fingerprint=order.fingerprint)
+            summary = quantize(order.config, both, fingerprint=order.fingerprint, signals=signals)
         attempt.finish(summary)
     except (RunFailedError, ValueError, OSError) as error:
+        if signals.asked is not None:
+            return
         line = " ".join(str(error).split()) or type(error).__name__
         if "DivergedError" in line:  # it would again
-            _tell(Failed(line))
+            tell(Failed(line))
             return
-        _tell(Stumbled(line))
+        tell(Stumbled(line))
         raise
-
-
-def _tell(report: Report) -> None:
-    """Reports, and waits for the sweep's answer; where that is to stop, it does not return."""
-    tune.report({REPORT: report})
 
 
 class _Both:

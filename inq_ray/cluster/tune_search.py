@@ -59,10 +59,11 @@ class BoardScheduler(FIFOScheduler):
     """A scheduler of Tune.
 
     Args:
-        take: takes the name of a trial and what it reports; returns whether it goes on.
+        take: takes the name of a trial and what it reports. A trial that is to stop is told so, and ends by itself: see
+            :func:`inq_ray.cluster.sweep_trial.run_trial`.
     """
 
-    def __init__(self, take: Callable[[str, Report], bool]) -> None:
+    def __init__(self, take: Callable[[str, Report], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._take = take
 
@@ -70,6 +71,6 @@ class BoardScheduler(FIFOScheduler):
         return {}  # as above
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Goes on, or stops."""
-        goes_on = self._take(trial.config["name"], result[REPORT])
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        """Goes on, as far as Tune is concerned."""
+        self._take(trial.config["name"], result[REPORT])
+        return str(TrialScheduler.CONTINUE)

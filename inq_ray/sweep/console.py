@@ -134,6 +134,9 @@ class SweepConsole:
         """Prints ranking, effects, Pareto front, and what reuse has saved."""
         self.close()
         self._rich.print(_ranking(trials))
+        for trial in trials:
+            if trial.reason is not None:
+                self.say(f"{trial.name}  {trial.status}: {trial.reason}")
         if found := effects(trials):
             self._rich.print(_effect_table(found))
         if has_bits(trial.point for trial in trials):
@@ -195,7 +198,7 @@ def _ranking(trials: Sequence[Trial]) -> Table:
             *_values(trial, trials),
             f"{trial.top1:.2f}" if is_done else reached,
             f"{trial.count('reused')} of {trial.count('reused') + trial.count('trained')}",
-            trial.status if trial.reason is None else f"{trial.status}: {trial.reason}",
+            trial.status,
         )
     table.title = "top-1 in % on held-out training images"
     return table

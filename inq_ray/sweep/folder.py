@@ -74,6 +74,10 @@ class SweepFolder:
         """Held while the sweep runs."""
         return self.path / ".lock"
 
+    def stop_of(self, name: str) -> Path:
+        """There while a trial is to stop."""
+        return self.path / f".{name}.stop"
+
     def check_usable(self) -> None:
         """Refuses a name that something else has than a sweep, and a place that cannot be written to; makes nothing.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from ray import tune
 
 from inq_ray.cluster.sweep import _axis, num_trials_at_once, run_sweep
@@ -110,10 +109,7 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     assert result.best in done
     assert result.test is not None
     assert result.test.num_samples == 500
-    deadline = time.monotonic() + 90
-    while ray.available_resources().get("CPU") != 4 and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert ray.available_resources().get("CPU") == 4, "what a stopped trial held is given back"
+    assert not any((tmp_path / "sweep").glob(".*.stop"))
 
 
 def test_the_job_goes_on_after_an_interrupt_and_a_kill(
