@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.failure import RunFailedError, RunStoppedError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.attempt import Attempt, Order
@@ -49,7 +49,7 @@ def run_trial(arguments: dict[str, Any]) -> None:
             both = _Both(attempt, arguments["name"], arguments["mailbox"])
             summary = quantize(order.config, both, fingerprint=order.fingerprint, signals=signals)
         attempt.finish(summary)
-    except (RunFailedError, ValueError, OSError) as error:
+    except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
         if signals.asked is not None:
             return
         line = " ".join(str(error).split()) or type(error).__name__
