@@ -23,8 +23,7 @@ from tests.faults import Planned, damage, quantize_under
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_summary, run_here
 
-# Fits one after the other: on a busy machine each takes a minute.
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), needs_digits]
+pytestmark = [pytest.mark.ray, needs_digits]
 
 JOB = "jobs/quantize_imagenet.py"
 BROKEN = "tests.cluster.broken_networks"
