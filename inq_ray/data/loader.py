@@ -144,9 +144,9 @@ def train_requests(
 ) -> Iterator[Request]:
     """Yield what this rank's part of every global batch of an epoch is made of.
 
-    All ranks together see every sample at most once, and the same global batches at any world size: a function of (seed,
-    epoch) alone; where samples are read in groups (see :class:`inq_ray.data.group_order.GroupOrder`) of `num_spans`
-    and `buffer` too.
+    All ranks together see every sample at most once, and the same global batches at any world size: a function of
+    (seed, epoch) alone; where samples are read in groups (see :class:`inq_ray.data.group_order.GroupOrder`) of
+    `num_spans` and `buffer` too.
 
     Args:
         images: The set that `indices` points into.
