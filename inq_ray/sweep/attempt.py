@@ -16,7 +16,7 @@ from inq_ray.sweep.trial import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.files import DamagedError
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import history_of
+from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Event, Row
 from inq_ray.training.run_folder import RunFolder
@@ -91,22 +91,22 @@ class Attempt:
             ValueError: the storage fails.
         """
         folder = RunFolder.planned(self._config)
-        if folder.is_finished:
-            summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-            return summary
         damaged: list[str] = []
-        found = store_of(self._config).newest_good().snapshot if folder.config.is_file() else None
-        if found is None:
+        found = self._newest(folder)
+        if found is None and not folder.is_finished:
             shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before its first checkpoint
             damaged = self._plant(folder)
-            found = store_of(self._config).newest_good().snapshot if folder.config.is_file() else None
+            found = self._newest(folder)
         self._rows = [] if found is None else list(history_of(found).rows)
         ends = self._ends(folder)
         self._tell(Begun(ends=tuple(ends), damaged=tuple(damaged)))
         for end in ends:
             self._note(end)
         self._store_pending()
-        return None
+        if not folder.is_finished:
+            return None
+        summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+        return summary
 
     def report(self, event: Event) -> None:
         """Takes an event of the run."""
@@ -123,6 +123,9 @@ class Attempt:
         self._store_pending()
         clear(self._config)
         self._tell(Done(top1=summary["top1"], digest=summary["digest"]))
+
+    def _newest(self, folder: RunFolder) -> Snapshot | None:
+        return store_of(self._config).newest_good().snapshot if folder.config.is_file() else None
 
     def _plant(self, folder: RunFolder) -> list[str]:
         """Begins with the deepest end that is whole; returns the keys of those that are not, and deletes them."""

@@ -167,7 +167,38 @@ def test_a_trial_that_was_finished_before_is_not_run_again(swept: Here) -> None:
     summary = attempt.begin()
     assert summary is not None
     attempt.finish(summary)
-    assert told == [Done(top1=summary["top1"], digest=summary["digest"])]
+    assert told == [Begun(ends=()), Done(top1=summary["top1"], digest=summary["digest"])]
+
+
+def test_what_a_finished_run_has_left_is_stored_where_its_process_was_killed(
+    alone: dict[str, str | None], tmp_path: Path
+) -> None:
+    """Whoever tells the sweep is killed at the first stage's end, and the run goes on to its own."""
+    plan = tiny_plan(tmp_path, SPACE)
+    deaf: list[str] = []
+
+    def kill(trial: Trial, report: Report) -> None:
+        if trial.name == "t001" and isinstance(report, Ended | Stored | Done) and not deaf:
+            deaf.append(trial.name)
+            raise KilledError
+
+    here = Here(plan, kill)
+    first = here.board.trials[0]
+    with pytest.raises(KilledError):
+        here.run()
+    here.board.interrupt()
+    folder = RunFolder.planned(first.config)
+
+    class Silent:
+        def report(self, event: object) -> None:
+            pass
+
+    run(first.config, device=torch.device("cpu"), reporter=Silent(), folder=folder)
+    again = Here(plan)
+    again.run()
+    assert digests(again) == alone
+    saved = savings(again.board.trials)
+    assert (saved.num_trained, saved.num_reused) == (7, 3)
 
 
 def test_an_order_survives_the_way_to_another_process(swept: Here) -> None:
