@@ -94,7 +94,8 @@ class Checkpoints:
         if snapshot is not None:
             store.discard_after(snapshot.place)
         tell = functools.partial(self._note, "checkpoint_failed")
-        self._writer = CheckpointWriter(store, tell, has_older=found.snapshot is not None)
+        newest = None if found.entry is None else found.entry.place
+        self._writer = CheckpointWriter(store, tell, has_older=snapshot is not None, newest=newest)
         return snapshot
 
     def save(
