@@ -182,6 +182,7 @@ def test_command_exists(
         ("README.md", ["quantize_imagenet"]),
         ("docs/data.md", ["quantize_imagenet", "make_parquet"]),
         ("docs/recovery.md", ["quantize_imagenet"]),
+        ("docs/sweeps.md", ["quantize_imagenet", "sweep_schedules"]),
     ],
 )
 def test_flags_that_are_described_exist(name: str, jobs: list[str], job_env: dict[str, str]) -> None:

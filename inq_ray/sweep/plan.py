@@ -14,7 +14,7 @@ from inq_ray.sweep.board import Board
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.keys import Origin, stage_keys
 from inq_ray.sweep.options import SearchOptions
-from inq_ray.sweep.search import make_source
+from inq_ray.sweep.search import Source, make_source
 from inq_ray.sweep.space import Point, Space, configured
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Trial
@@ -71,11 +71,8 @@ class SweepPlan:
             ValueError: the state is of a sweep for something else, or the search proposes other points now.
         """
         options = self.options
-        source = make_source(
-            options.search, self.space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
-        )
         board = Board(
-            source,
+            _source(self.space, options),
             options,
             configured=self.configured,
             keys=lambda config: stage_keys(config, self.origin) if options.reuse else {},
@@ -141,6 +138,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     """
     base = options.workers(with_absolute_paths(run))
     space.check(base)
+    _source(space, options)
     first = {name: axis.values[0] for name, axis in space.axes.items() if isinstance(axis, Choices)}
     source, model = check(configured(base, first))
     if base.data.holdout == 0:
@@ -159,6 +157,12 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     )
     plan.folder.check_usable()
     return plan
+
+
+def _source(space: Space, options: SearchOptions) -> Source:
+    return make_source(
+        options.search, space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
+    )
 
 
 def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
