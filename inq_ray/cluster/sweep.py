@@ -16,8 +16,9 @@ from ray import tune
 from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
 
 from inq_ray.cluster.connection import connected
+from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import Resources, in_words, num_fitting, worker_resources
+from inq_ray.cluster.placement import NoRoomError, Resources, in_words, num_fitting, worker_resources
 from inq_ray.cluster.sweep_trial import run_trial
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
@@ -192,9 +193,13 @@ class _Drive:
     def measure(self, best: Trial) -> None:
         """Measures the best trial on the test set, once and for all."""
         config = config_on_test_set(self._plan, best)
-        if self.test is None and config is not None:
+        if self.test is not None or config is None:
+            return
+        try:
             self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
-            self._save()
+        except (RunFailedError, NoRoomError) as error:
+            self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
+        self._save()
 
     def tidy(self, is_over: bool) -> None:
         """Deletes what nobody needs any more."""

@@ -84,7 +84,9 @@ class SweepFolder:
         Raises:
             ValueError: names flag and path.
         """
-        if os.path.lexists(self.path) and not self.state.is_file():
+        # Hidden files alone are those of a sweep that was ended before it wrote anything.
+        is_begun = self.path.is_dir() and all(path.name.startswith(".") for path in self.path.iterdir())
+        if os.path.lexists(self.path) and not self.state.is_file() and not is_begun:
             raise ValueError(f"--name {self.path.name}: {self.path} exists and is no sweep: take another --name")
         above = next(folder for folder in self.path.parents if os.path.lexists(folder))
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -97,12 +99,15 @@ class SweepFolder:
         Raises:
             ValueError: another sweep of this name is running, or the folder cannot be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with locked(self.lock):
-                yield
-        except HeldError as error:
-            raise ValueError(f"--name {self.path.name}: this sweep is running: {error}") from None
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.lock))
+            except HeldError as error:
+                raise ValueError(f"--name {self.path.name}: this sweep is running: {error}") from None
+            except OSError as error:
+                raise ValueError(f"--storage-path {self.path.parent}: cannot write there ({error})") from None
+            yield
 
     def clear(self) -> None:
         """Deletes an earlier sweep with all its trials, and keeps the lock."""

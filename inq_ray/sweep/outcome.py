@@ -37,4 +37,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
 
 def recipe_of(trial: Trial) -> RunConfig:
     """The trial's configuration without its place in the sweep."""
-    return trial.config.replace(output={"storage_path": RunConfig().output.storage_path, "name": None})
+    unsaid = RunConfig().output
+    return trial.config.replace(
+        output={"storage_path": unsaid.storage_path, "name": None, "checkpoint_path": unsaid.checkpoint_path}
+    )

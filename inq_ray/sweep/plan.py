@@ -57,8 +57,14 @@ class SweepPlan:
         return SweepFolder.planned(self.base)
 
     def configured(self, name: str, point: Point) -> RunConfig:
-        """The configuration of a trial: its run lies in the sweep's folder."""
-        output = {"storage_path": str(self.folder.path), "name": name, "overwrite": False}
+        """The configuration of a trial: its run lies in the sweep's folder, its checkpoints in one of that name."""
+        checkpoints = self.base.output.checkpoint_path
+        output = {
+            "storage_path": str(self.folder.path),
+            "name": name,
+            "overwrite": False,
+            "checkpoint_path": None if checkpoints is None else f"{checkpoints.rstrip('/')}/{self.base.output.name}",
+        }
         return configured(self.base, point).replace(output=output)
 
     def board(self, state: Mapping[str, Any] | None = None) -> Board:

@@ -21,7 +21,8 @@ WEIGHT_DECAY = "training.weight_decay"
 # Values by dotted field names: what one trial has and others have not.
 Point = dict[str, Any]
 
-_FIXED = frozenset({"output", "cluster", "plain", "data.holdout"})
+# What all trials have in common: where they begin, what they are measured on, and where they run.
+_FIXED = frozenset({"output", "cluster", "network", "plain", "data.data", "data.holdout"})
 
 
 @dataclass(frozen=True)

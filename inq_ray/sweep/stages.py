@@ -122,7 +122,9 @@ def plant(end: StageEnd, config: RunConfig) -> None:
         ValueError: the run exists, or cannot be written.
     """
     RunFolder.create(config)
-    store_of(config).save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
+    store = store_of(config)
+    store.discard_after(Place(stage=0, epoch=0, step=0))  # of an earlier run of that name, where they lie elsewhere
+    store.save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
 
 
 def rows_of(end: StageEnd) -> tuple[Row, ...]:

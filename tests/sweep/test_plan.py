@@ -13,6 +13,7 @@ from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.outcome import config_on_test_set, recipe_of
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space import BITS, LR, SCHEDULE, Space
+from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.run_folder import RunFolder
 from tests.training.runs import needs_digits, tiny_config
 
@@ -111,6 +112,22 @@ def test_what_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ValueError, match=r"--storage-path .*file"):
         plan_sweep(tiny_config(file), SPACE, SearchOptions())
+
+
+def test_a_sweep_that_was_ended_before_it_wrote_anything_starts(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "tiny")
+    with folder.held():
+        folder.check_usable()
+    assert plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions()).folder == folder
+
+
+def test_checkpoints_elsewhere_are_those_of_one_sweep(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path).replace(output={"checkpoint_path": str(tmp_path / "elsewhere/")})
+    for name in ("one", "other"):
+        plan = plan_sweep(config.replace(output={"name": name}), SPACE, SearchOptions())
+        trial = plan.board().trials[0]
+        assert store_of(trial.config).location.path == str(tmp_path / "elsewhere" / name / "t001")
+        assert recipe_of(trial).output.checkpoint_path is None
 
 
 def test_a_broken_state_is_said(tmp_path: Path) -> None:
