@@ -95,7 +95,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name
     elif isinstance(decision, Resume) and not _is_config(folder.config):
-        text = config_of(decision.snapshot).to_json() + "\n"
+        text = decision.config.to_json() + "\n"
         _written(folder, lambda: write_text(folder.config, text))
     return folder
 

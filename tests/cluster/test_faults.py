@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,28 +112,34 @@ def test_one_command_goes_on_whatever_ended_it(
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def end(job: subprocess.Popen[str], after: str, number: signal.Signals | None) -> tuple[int, str, str]:
+    def wait_for(job: subprocess.Popen[str], has_come: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 240
+        while not has_come() and job.poll() is None:
+            assert time.monotonic() < deadline, "it makes no checkpoints"
+            time.sleep(0.01)
+
+    def newest() -> str:
+        return max((path.name for path in run.glob("checkpoints/checkpoint-*")), default="")
+
+    def end(job: subprocess.Popen[str], number: signal.Signals | None = None, after: str = "") -> tuple[int, str, str]:
         if number is not None:
-            deadline = time.monotonic() + 120
-            while not any(run.glob(f"checkpoints/{after}")) and job.poll() is None:
-                assert time.monotonic() < deadline, "it makes no checkpoints"
-                time.sleep(0.01)
+            wait_for(job, lambda: newest() > after)
             job.send_signal(number)
         out, err = job.communicate(timeout=240)
         return job.returncode, out, err
 
     first = start()
-    while not any(run.glob("checkpoints/checkpoint-01-*")) and first.poll() is None:
-        time.sleep(0.01)
-    second = start()
-    assert end(second, "*", None)[0] == 2
-    code, out, err = end(first, "checkpoint-01-0002-*", signal.SIGTERM)
-    assert (code, "stopped at checkpoint-01-" in out) == (143, True), out + err
+    wait_for(first, (run / "config.json").is_file)  # it has its name, and its workers are being started
+    code, out, err = end(start())
+    assert (code, out.count("going on")) == (2, 0), out + err
+    assert "--name ended: this run is running (process " in err
+    code, out, err = end(first, signal.SIGTERM, after="checkpoint-01-0001")
+    assert (code, "stopped at checkpoint-0" in out) == (143, True), out + err
     assert "the same command goes on" in err
-    code, out, err = end(start(), "checkpoint-02-0004-*", signal.SIGKILL)
+    code, out, err = end(start(), signal.SIGKILL, after="checkpoint-02-0004")
     assert code == -signal.SIGKILL, out + err
     damage(max(run.glob("checkpoints/checkpoint-*")) / "manifest.json", choice=1)
-    code, out, err = end(start(), "", None)
+    code, out, err = end(start())
     assert (code, err) == (0, ""), out
     assert "is damaged and left out" in out
     calm = _config(tmp_path, "calm", training={"epochs": 30})

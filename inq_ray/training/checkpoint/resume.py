@@ -65,12 +65,12 @@ class Resume:
 
     Attributes:
         entry: the checkpoint, in short.
-        snapshot: expanded.
+        config: with which its run was started.
         notes: lines to say: what is damaged, and what makes the result another.
     """
 
     entry: Entry
-    snapshot: Snapshot
+    config: RunConfig
     notes: tuple[str, ...]
 
 
@@ -168,7 +168,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
         )
     if found.entry is None or found.snapshot is None:
         return Start()  # it ended before its first checkpoint
-    return Resume(found.entry, found.snapshot, _notes(found.damaged, found.snapshot, config))
+    return Resume(found.entry, config_of(found.snapshot), _notes(found.damaged, found.snapshot, config))
 
 
 def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found, fingerprint: str | None) -> Decision:
@@ -186,7 +186,7 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
     if lines is not None:
         return Refuse(f"{lines}; set them as they were")
-    return Resume(chosen.entry, chosen.snapshot, _notes((), chosen.snapshot, config))
+    return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))
 
 
 def config_of(snapshot: Snapshot) -> RunConfig:

@@ -20,6 +20,7 @@ from inq_ray.training.checkpoint.resume import (
     Resume,
     Standing,
     Start,
+    config_of,
     decide,
     differences,
     look_at,
@@ -78,7 +79,8 @@ def test_auto_goes_on_from_the_newest_whole_one() -> None:
     there = found()
     decision = decide(AUTO, standing(there), CONFIG, fingerprint="f")
     assert isinstance(decision, Resume)
-    assert decision.snapshot is there.snapshot
+    assert there.snapshot is not None
+    assert decision.config == config_of(there.snapshot)
     assert decision.entry.place == PLACE
     assert decision.notes == ()
 
@@ -173,7 +175,8 @@ def test_a_path_goes_on_under_a_new_name_or_its_own() -> None:
     for there in (Standing(name="other"), standing(found(NEWER))):
         decision = decide("/a/b", there, CONFIG.replace(output={"name": there.name}), chosen=chosen)
         assert isinstance(decision, Resume)
-        assert decision.snapshot is chosen.snapshot
+        assert chosen.snapshot is not None
+        assert decision.config == config_of(chosen.snapshot)
 
 
 @pytest.mark.parametrize(
