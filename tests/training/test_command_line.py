@@ -222,5 +222,5 @@ def test_a_terminal_makes_no_difference_to_messages(
 
 
 def test_a_range_of_workers() -> None:
-    cluster = parse("--num-workers 2..8 --placement-timeout 1h".split()).run.cluster
+    cluster = parse(["--num-workers", "2..8", "--placement-timeout", "1h"]).run.cluster
     assert (cluster.num_workers, cluster.workers, cluster.placement_seconds) == ("2..8", (2, 8), 3600)
