@@ -1,0 +1,101 @@
+"""Who is let into a cluster with a token and certificates, and what listens there; as docs/security.md says."""
+
+import re
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import REPO
+from tests.docker.two_nodes import HEAD, WORKER, TwoNodes, two_nodes
+
+pytestmark = [pytest.mark.ray, pytest.mark.system]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    with two_nodes() as running:
+        yield running
+
+
+_JOIN = """
+import ray
+ray.init(address={address!r}, {more}log_to_driver=False, logging_level="ERROR")
+where = ray.remote(ray.util.get_node_ip_address)
+print(ray.get(where.remote(), timeout=60))
+"""
+
+
+def _driver(cluster: TwoNodes) -> str:
+    return _JOIN.format(address=cluster.address, more=f"_node_ip_address={HEAD!r}, ")
+
+
+def test_a_driver_with_token_and_certificate_works_on_the_other_node(cluster: TwoNodes) -> None:
+    result = cluster.run(_driver(cluster))
+    assert result.stdout.strip() == WORKER, result.stderr
+
+
+def test_the_gcs_refuses_a_wrong_token_and_none(cluster: TwoNodes) -> None:
+    strangers = [{"RAY_AUTH_TOKEN": "ff" * 32}, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}]
+    with ThreadPoolExecutor() as together:  # Ray tries for a while before it gives up
+        results = list(together.map(lambda changed: cluster.run(_driver(cluster), **changed), strangers))
+    for result in results:
+        assert result.returncode != 0
+        assert "Failed to connect to Ray cluster" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/jobs/", "/api/version", "/nodes?view=summary", "/logical/actors", "/api/v0/nodes"]
+)
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("ff" * 32, 403)], ids=["no token", "a wrong token"])
+def test_jobs_and_dashboard_refuse(cluster: TwoNodes, path: str, token: str | None, status: int) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{cluster.ports['dashboard']}{path}", headers=headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == status
+
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """What a server of gRPC says to the first bytes of a client; nothing, where it hangs up."""
+    try:
+        connection.sendall(_PREFACE)
+        return connection.recv(64)
+    except (ssl.SSLError, ConnectionError):
+        return b""
+
+
+@pytest.mark.parametrize("name", ["gcs", "client"])
+def test_ports_within_the_cluster_want_a_certificate(cluster: TwoNodes, name: str) -> None:
+    authority = ssl.create_default_context(cafile=cluster.env["RAY_TLS_CA_CERT"])
+    authority.set_alpn_protocols(["h2"])
+
+    def answer() -> bytes:
+        connection = socket.create_connection((HEAD, cluster.ports[name]), timeout=30)
+        with authority.wrap_socket(connection, server_hostname=HEAD) as tls:
+            return _answer(tls)
+
+    assert answer() == b""
+    with socket.create_connection((HEAD, cluster.ports[name]), timeout=30) as plain:
+        assert _answer(plain)[:1] in (b"", b"\x15")  # hung up on, or an alert of TLS
+    authority.load_cert_chain(cluster.env["RAY_TLS_SERVER_CERT"], cluster.env["RAY_TLS_SERVER_KEY"])
+    assert answer() != b""
+
+
+def test_what_listens_is_what_the_document_says(cluster: TwoNodes) -> None:
+    text = (REPO / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| (head|every node) \| ([a-z_ ]+) \| (loopback|node|every) \|", text, re.MULTILINE)
+    documented = {
+        (node, process, interface)
+        for where, process, interface in rows
+        for node in (("head",) if where == "head" else ("head", "worker"))
+    }
+    assert documented
+    assert cluster.listening() == documented

@@ -1,0 +1,148 @@
+"""A Ray cluster of two real nodes on the loopback interface, with a token and certificates."""
+
+import contextlib
+import importlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tests.conftest import REPO
+
+assert ray.__file__  # importing Ray makes the psutil that it carries importable
+psutil: Any = importlib.import_module("psutil")
+
+HEAD, WORKER = "127.0.0.2", "127.0.0.3"
+_BIN = Path(sys.executable).parent
+_START_SECONDS = 150.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoNodes:
+    """The running cluster: `env` is what a process needs that may do everything there."""
+
+    env: dict[str, str]
+    ports: dict[str, int]
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    @property
+    def address(self) -> str:
+        return f"{HEAD}:{self.ports['gcs']}"
+
+    def run(self, code: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with these variables changed."""
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, check=False, env=self.env | env, capture_output=True, text=True, timeout=150, cwd="/"
+        )
+
+    def listening(self) -> set[tuple[str, str, str]]:
+        """What listens: (node, process, interface), the interface being loopback, node or every."""
+        found = set()
+        for node, process in self.processes.items():
+            address = {"head": HEAD, "worker": WORKER}[node]
+            for child in psutil.Process(process.pid).children(recursive=True):
+                for connection in child.net_connections(kind="inet"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        ip = connection.laddr.ip.removeprefix("::ffff:")
+                        interface = {address: "node", "127.0.0.1": "loopback"}.get(ip, "every")
+                        found.add((node, _name(child), interface))
+        return found
+
+
+def _name(process: Any) -> str:
+    line = " ".join(process.cmdline())
+    known = {
+        "gcs_server": "gcs_server",
+        "raylet --raylet_socket": "raylet",
+        "DashboardAgent": "dashboard agent",
+        "RuntimeEnvAgent": "runtime environment agent",
+        "dashboard/dashboard.py": "dashboard",
+        "_private/monitor.py": "autoscaler",
+        "autoscaler/v2/monitor.py": "autoscaler",
+        "ray.util.client.server": "client server",
+    }
+    return next((name for part, name in known.items() if part in line), line)
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    """Start the cluster, one node after the other, and end it after the block."""
+    with (
+        contextlib.ExitStack() as stack,
+        tempfile.TemporaryDirectory(prefix="inq_", dir="/tmp", ignore_cleanup_errors=True) as folder,
+    ):
+        subprocess.run([REPO / "docker" / "make-certificates", f"{folder}/tls", HEAD, WORKER], check=True, timeout=60)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        env |= {
+            "HOME": folder,
+            "PATH": os.pathsep.join([str(_BIN), env.get("PATH", os.defpath)]),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TLS_CA_CERT": f"{folder}/tls/ca.crt",
+            "RAY_TLS_SERVER_CERT": f"{folder}/tls/tls.crt",
+            "RAY_TLS_SERVER_KEY": f"{folder}/tls/tls.key",
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_USE_TLS": "1",
+        }
+        ports = dict(zip(("gcs", "dashboard", "client", "head", "worker"), _free_ports(5), strict=True))
+        processes: dict[str, subprocess.Popen[bytes]] = {}
+        flags = {
+            "head": [
+                *("--head", f"--port={ports['gcs']}", "--num-cpus=0", "--dashboard-host=127.0.0.1"),
+                *(f"--dashboard-port={ports['dashboard']}", f"--ray-client-server-port={ports['client']}"),
+                f"--node-ip-address={HEAD}",
+            ],
+            "worker": [f"--address={HEAD}:{ports['gcs']}", "--num-cpus=1", f"--node-ip-address={WORKER}"],
+        }
+        for node, flags_of_node in flags.items():
+            command = [str(_BIN / "ray"), "start", "--block", "--object-store-memory=100000000", *flags_of_node]
+            command.append(f"--dashboard-agent-listen-port={ports[node]}")
+            log = Path(folder, f"{node}.log")
+            processes[node] = process = stack.enter_context(
+                subprocess.Popen(command, env=env, cwd="/", stdout=log.open("wb"), stderr=subprocess.STDOUT)
+            )
+            stack.callback(_end, process)
+            _wait_until_healthy(ports[node], process, log)
+        yield TwoNodes(env=env, ports=ports, processes=processes)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a node, and whatever it leaves."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=15)
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+def _wait_until_healthy(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/local_raylet_healthz", timeout=3).close()
+            return
+        time.sleep(0.3)
+    raise AssertionError(f"no node within {_START_SECONDS} s: {log.read_text()}")
+
+
+def _free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [int(opened.getsockname()[1]) for opened in sockets]
