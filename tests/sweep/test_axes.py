@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_free_schedules_are_those_that_a_run_takes(seed: int) -> None:
     assert check_portions(schedule, complete=True) == schedule
     assert len(schedule) in (2, 4)
     live = [1 - portion for portion in (0.0, *schedule[:-1])]
-    shares = [1 - after / before for before, after in zip(live, live[1:], strict=False)]
+    shares = [1 - after / before for before, after in pairwise(live)]
     assert all(0.19 <= share <= 0.81 for share in shares)
 
 
