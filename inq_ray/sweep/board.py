@@ -54,14 +54,13 @@ class Board:
         self._rungs = Rungs(options.reduction, options.grace_portion)
         self._num_asked = 0
         self._told: set[int] = set()
-        self._is_exhausted = False
         self._not_stored: set[str] = set()
         self._kept: list[str] = []
 
     @property
     def is_over(self) -> bool:
         """Whether all trials are, and there are no others."""
-        return self._is_exhausted and all(trial.is_over for trial in self.trials)
+        return self._source.is_exhausted and all(trial.is_over for trial in self.trials)
 
     @property
     def running(self) -> list[Trial]:
@@ -79,7 +78,7 @@ class Board:
 
     def plan(self) -> None:
         """Asks for all points, where they are known beforehand: only then the order can follow from what is shared."""
-        while self._source.is_known and not self._is_exhausted:
+        while self._source.is_known and not self._source.is_exhausted:
             self._ask()
 
     def next(self, num_slots: int) -> Trial | None:
@@ -92,7 +91,7 @@ class Board:
             return None
         self.plan()
         waiting = self.waiting
-        while self._choose(waiting) is None and len(waiting) < num_slots and not self._is_exhausted:
+        while self._choose(waiting) is None and len(waiting) < num_slots and not self._source.is_exhausted:
             self._ask()
             waiting = self.waiting
         place = self._choose(waiting)
@@ -160,7 +159,7 @@ class Board:
         """Keys of stored ends with which no trial will begin; forgets them: the caller deletes them."""
         open_trials = [trial.chain for trial in self.trials if self._may_begin(trial)]
         keep = needed(open_trials, self.stored)
-        if not self._source.is_known and not self._is_exhausted:
+        if not self._source.is_known and not self._source.is_exhausted:
             keep |= set(self._kept[-_MOST_KEPT:]) & self.stored
         gone = self.stored - keep
         self.stored -= gone
@@ -204,9 +203,7 @@ class Board:
 
     def _ask(self) -> None:
         point = self._source.ask()
-        if point is None:
-            self._is_exhausted = True
-            return
+        assert point is not None, "there are others"
         number, self._num_asked = self._num_asked, self._num_asked + 1
         self.log.append(["ask", number])
         twin = next((trial for trial in self.trials if point_key(trial.point) == point_key(point)), None)

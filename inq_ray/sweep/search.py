@@ -22,6 +22,11 @@ class Source(Protocol):
 
     is_known: bool
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no other point."""
+        ...
+
     def ask(self) -> Point | None:
         """The next point; None = there is no other."""
         ...
@@ -46,9 +51,14 @@ class ListSource:
         self._points = list(points)
         self._next = 0
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the list is at its end."""
+        return self._next == len(self._points)
+
     def ask(self) -> Point | None:
         """The next of the list."""
-        if self._next == len(self._points):
+        if self.is_exhausted:
             return None
         self._next += 1
         return self._points[self._next - 1]
@@ -85,9 +95,14 @@ class OptunaSource:
         self._num_trials = num_trials
         self._trials: list[Any] = []
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many were proposed as are wanted."""
+        return len(self._trials) == self._num_trials
+
     def ask(self) -> Point | None:
         """A point that Optuna proposes."""
-        if len(self._trials) == self._num_trials:
+        if self.is_exhausted:
             return None
         trial = self._study.ask()
         self._trials.append(trial)

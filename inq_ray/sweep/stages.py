@@ -106,8 +106,9 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     if not is_checkpoint(store.location.join(place.name)):
         return None
     entry, snapshot = store.load(place)
-    if snapshot.facts["world_size"] != config.cluster.num_workers:
-        raise ValueError(f"it was trained by {snapshot.facts['world_size']} workers")
+    sizes = snapshot.facts.get("world_sizes") or [snapshot.facts["world_size"]]
+    if set(sizes) != {config.cluster.num_workers}:
+        raise ValueError(f"it was trained by {', then '.join(map(str, sizes))} workers")
     return StageEnd(snapshot, entry.top1)
 
 
