@@ -18,6 +18,11 @@ from pathlib import Path
 # Bound of starting a node on a machine that others use too.
 _START_SECONDS = 120.0
 _OBJECT_STORE_BYTES = 100_000_000
+_PRINT_NODE = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False)
+print(*[node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == sys.argv[2]])
+"""
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -64,6 +69,22 @@ class Nodes:
         """Ends all processes of a node at once."""
         kill_session(self._processes[number].pid)
         self._processes[number].wait(timeout=10)
+
+    def drain(self, number: int, *, seconds: int) -> None:
+        """Tells Ray that a node will be taken away in so many seconds."""
+        found = subprocess.run(
+            [sys.executable, "-c", _PRINT_NODE, self.address, f"127.0.0.{number + 2}"],
+            env=self._env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        node = found.stdout.split()[-1]
+        why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
+        command = [_RAY, "drain-node", f"--address={self.address}", f"--node-id={node}", *why]
+        subprocess.run(
+            [*command, f"--deadline-remaining-seconds={seconds}"], env=self._env, check=True, capture_output=True
+        )
 
     def close(self) -> None:
         """Ends all nodes, the head last, and what was watched beside."""

@@ -43,7 +43,7 @@ def _config(folder: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
 
 def _calm(config: RunConfig) -> dict[str, Any]:
     """What a calm run ends with, from two ranks without Ray: launchers change no bit."""
-    run_ranks(_run, 2, config)
+    run_ranks(_run, 2, config, timeout_seconds=300)
     return read_summary(RunFolder.planned(config))
 
 

@@ -145,6 +145,23 @@ def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[st
     assert "on 1 worker(s) after 2" in started.log.read_text()
 
 
+def test_a_node_that_is_taken_back_leaves_a_checkpoint_and_counts_as_no_failure(
+    nodes: Nodes, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Spot machines are announced to Ray some time before they go: `ray drain-node` is what an autoscaler does then."""
+    second = nodes.add()
+    # The rest of the tests has no use for the watcher, which takes time.
+    watched = env | {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
+    with job(nodes, tmp_path, ["--num-workers", "1..2", "--epochs", "40", "--max-failures", "0"], watched) as started:
+        started.wait_for_checkpoint()
+        nodes.drain(second, seconds=300)
+        started.wait_for("1 of --num-workers 1..2 have room now")
+        summary = started.summary()
+    nodes.kill(second)
+    assert summary["world_sizes"] == [2, 1]
+    assert summary["events"]["counts"] == {"resumed": 1, "stopped": 1}
+
+
 @pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0, reason="needs namespaces")
 def test_a_node_that_does_not_see_the_storage_ends_the_run_in_one_line(
     nodes: Nodes, env: dict[str, str], tmp_path: Path
