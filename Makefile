@@ -24,7 +24,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-gpu soak lint format bench constraints clean
+.PHONY: help setup demo test test-gpu soak lint format bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -68,6 +68,12 @@ constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet
 	printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
+
+image: ## build the image for clusters (ARGS="--build-arg VARIANT=cuda": for GPUs)
+	@docker/make-image inq_ray $(ARGS)
+
+image-test: ## try the image: a cluster of three nodes in it, and a job
+	@docker/image-test inq_ray
 
 clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REPO
 
 DOCKER = REPO / "docker"
-SCRIPTS = ["image-test", "install", "make-certificates", "make-secrets", "slurm/inq_ray.sbatch"]
+SCRIPTS = ["image-test", "install", "make-certificates", "make-image", "make-secrets", "slurm/inq_ray.sbatch"]
 _TOOLS = Path(sys.executable).parent
 
 
