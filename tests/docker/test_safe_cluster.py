@@ -1,6 +1,7 @@
 """Who is let into a cluster with a token and certificates, and what listens there; as docs/security.md says."""
 
 import re
+import shutil
 import socket
 import ssl
 import urllib.error
@@ -13,7 +14,10 @@ import pytest
 from tests.conftest import REPO
 from tests.docker.two_nodes import HEAD, WORKER, TwoNodes, two_nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.system]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes the certificates"),
+]
 
 
 @pytest.fixture(scope="module")
