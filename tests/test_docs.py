@@ -33,7 +33,11 @@ _FOREIGN = {"cd", "git", "export", "python -m pytest", "ray start", "ray stop", 
 
 
 def _documents() -> list[Document]:
-    below = [path for folder in ("docs", "docker", "inq_ray", "benchmarks", "tests") for path in (REPO / folder).rglob("*.md")]
+    below = [
+        path
+        for folder in ("docs", "docker", "inq_ray", "benchmarks", "tests")
+        for path in (REPO / folder).rglob("*.md")
+    ]
     paths = [*REPO.glob("*.md"), *below]
     return [Document.read(path) for path in sorted(paths)]
 
