@@ -1,9 +1,9 @@
 """What KubeRay's resources may say, as far as this repository's say it: checked in the absence of the operator.
 
-KubeRay's own definitions are not among the packages of a registry, so that a test could install them; their fields and
-choices of ray.io/v1 (KubeRay 1.6.2, https://docs.ray.io/en/master/cluster/kubernetes/references/api.html) are written
-down here for what we use of them, and nothing else is let through. Pod templates are Kubernetes' own and are checked
-against its schemas.
+KubeRay's own definitions are not among the packages of a registry. The fields of ray.io/v1 that we use are written down
+here by hand, from its documentation and not field by field from its definitions, and nothing else is let through: this
+finds slips of the pen, not what an operator would refuse. Pod templates are Kubernetes' own and are checked against its
+schemas.
 """
 
 from typing import Any
