@@ -111,7 +111,10 @@ def put_back(calm: tuple[Path, str], config: RunConfig, kind: str) -> None:
     victim = Path(config.data.data) / VICTIM[kind]
     if victim.is_dir():
         victim.rmdir()
-    shutil.copy2(calm[0] / VICTIM[kind], victim)
+    # By renaming: a folder whose files are written over in place looks as it was, and is not listed again.
+    beside = victim.with_name(".beside")
+    shutil.copy2(calm[0] / VICTIM[kind], beside)
+    beside.replace(victim)
 
 
 def goes_on(config: RunConfig) -> str:
