@@ -24,7 +24,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-gpu soak lint format bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -42,9 +42,12 @@ test: $(FINISHED) ## run the tests: first the quick ones, then programs, servers
 	echo "== Tests of programs, servers, ranks and whole runs (after $$SECONDS s)"
 	$(PY) -m pytest -m 'system and not ray and not gpu' $(PARALLEL) $(ARGS) || [ $$? -eq 5 ] || failed="$$failed system"
 	echo "== Tests on a local Ray cluster (after $$SECONDS s)"
-	$(PY) -m pytest -m 'ray and not gpu' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
+	$(PY) -m pytest -m 'ray and not gpu and not long' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi
 	echo "== All tests passed in $$SECONDS s"
+
+test-long: $(FINISHED) ## run the tests of clusters that take minutes each: nodes, sweeps that are killed, TLS
+	@$(PY) -m pytest -m 'long and not gpu' $(ARGS)
 
 soak: $(FINISHED) ## random faults against runs on Ray until Ctrl-C (ARGS="--rounds 5 --seed 1"): each must end in the same bits
 	@OMP_NUM_THREADS=1 $(PY) -m tests.soak $(ARGS)

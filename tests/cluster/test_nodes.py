@@ -131,6 +131,7 @@ def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_o
     assert "going on from checkpoint-01-" in output
 
 
+@pytest.mark.long
 def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[str, str], tmp_path: Path) -> None:
     second = nodes.add()
     with job(nodes, tmp_path, ["--num-workers", "1..2"], env) as started:
@@ -162,6 +163,7 @@ def test_a_node_that_is_taken_back_leaves_a_checkpoint_and_counts_as_no_failure(
     assert summary["events"]["counts"] == {"resumed": 1, "stopped": 1}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0, reason="needs namespaces")
 def test_a_node_that_does_not_see_the_storage_ends_the_run_in_one_line(
     nodes: Nodes, env: dict[str, str], tmp_path: Path

@@ -112,6 +112,7 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     assert not any((tmp_path / "sweep").glob(".*.stop"))
 
 
+@pytest.mark.long
 def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:

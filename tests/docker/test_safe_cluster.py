@@ -15,6 +15,7 @@ from tests.conftest import REPO
 from tests.docker.two_nodes import HEAD, WORKER, TwoNodes, two_nodes
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.ray,
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes the certificates"),
 ]
