@@ -46,6 +46,7 @@ def check_validation(data: bytes, preset: Preset) -> None:
     assert torch.equal(image, by_torchvision(Image.fromarray(decode(data)), preset))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", PRESETS)
 def test_validation_has_the_bits_of_torchvision(name: str, shared_data: Path) -> None:
     for data in sample_files(shared_data):

@@ -87,7 +87,7 @@ def test_what_it_forked_does_not_hold_it_on(path: Path, tmp_path: Path) -> None:
             pytest.fail("two hold it")
         child = int((tmp_path / "child").read_text())
     try:
-        with locked(path):
+        with locked(path, wait_seconds=30):  # a child that has not begun to run yet holds it still
             os.kill(child, 0)  # it is still there
     finally:
         os.kill(child, signal.SIGKILL)

@@ -14,6 +14,8 @@ ray = pytest.importorskip("ray", reason="the job runs on Ray")
 
 from jobs import quantize_imagenet  # noqa: E402, it imports Ray
 
+pytestmark = pytest.mark.system
+
 Job = Callable[..., tuple[int, str, str]]
 
 

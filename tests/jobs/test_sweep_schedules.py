@@ -8,7 +8,7 @@ import pytest
 from jobs import sweep_schedules
 from tests.training.runs import needs_digits
 
-pytestmark = needs_digits
+pytestmark = [needs_digits, pytest.mark.system]
 
 Job = Callable[..., tuple[int, str, str]]
 
