@@ -45,6 +45,7 @@ def _session_settings(cache: str) -> dict[str, str]:
     """
     return {
         "INQ_RAY_CACHE": cache,
+        "MPLCONFIGDIR": cache,  # matplotlib writes into the home otherwise
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as Ray will do by default; else it warns
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -147,7 +147,7 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
-@pytest.mark.parametrize("seed", [2, 4, 6])
+@pytest.mark.parametrize("seed", [2, 6])
 def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
     """Rounds of `make soak`."""
     calm = _calm(soak.config_of(tmp_path, "calm"))

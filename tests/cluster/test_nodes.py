@@ -146,6 +146,7 @@ def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[st
     assert "on 1 worker(s) after 2" in started.log.read_text()
 
 
+@pytest.mark.long
 def test_a_node_that_is_taken_back_leaves_a_checkpoint_and_counts_as_no_failure(
     nodes: Nodes, env: dict[str, str], tmp_path: Path
 ) -> None:

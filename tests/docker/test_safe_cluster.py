@@ -4,6 +4,7 @@ import re
 import shutil
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -103,4 +104,7 @@ def test_what_listens_is_what_the_document_says(cluster: TwoNodes) -> None:
         for node in (("head",) if where == "head" else ("head", "worker"))
     }
     assert documented
+    deadline = time.monotonic() + 60  # of the head's processes some begin to listen late
+    while cluster.listening() != documented and time.monotonic() < deadline:
+        time.sleep(0.5)
     assert cluster.listening() == documented
