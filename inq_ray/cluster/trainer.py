@@ -1,7 +1,6 @@
 """A configuration -> a Ray Train run."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -63,8 +62,7 @@ def quantize(
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
         run = _Attempts(config, Together(reporter, trackers), signals, folder, fingerprint)
-        run.fit_to_the_end(num_workers)
-        summary = _read_summary(folder)
+        summary = run.fit_to_the_end(num_workers)
     return summary
 
 
@@ -86,16 +84,17 @@ class _Attempts:
         self._fingerprint = fingerprint
         self._num_failures = 0
 
-    def fit_to_the_end(self, num_workers: int) -> None:
-        """Trains on so many workers first."""
-        while not self._fit(num_workers):
+    def fit_to_the_end(self, num_workers: int) -> dict[str, Any]:
+        """Trains, on so many workers first; returns the summary."""
+        while (summary := self._fit(num_workers)) is None:
             try:
                 num_workers = place(self._config.cluster, _notes(self._reporter), settle_seconds=SETTLE_SECONDS)
             except NoRoomError as no_room:
                 raise self._failed(no_room) from no_room
+        return summary
 
-    def _fit(self, num_workers: int) -> bool:
-        """Trains; returns whether that was to the end."""
+    def _fit(self, num_workers: int) -> dict[str, Any] | None:
+        """Trains; returns the summary, where that was to the end."""
         # A storage of its own each time: Ray Train would take up its own state of the time before.
         shutil.rmtree(self._folder.ray, ignore_errors=True)
         try:
@@ -108,24 +107,28 @@ class _Attempts:
                 fingerprint=self._fingerprint,
                 is_evaluation=False,
             )
-        except WorkersLostError as error:
-            self._count("workers_lost", error)
-        except ReplicasDifferError as error:
-            if self._config.cluster.on_mismatch == "stop":
+        except RunFailedError as error:
+            kind = self._kind_that_may_pass(error)
+            if kind is None:
                 self._note("failed", str(error))
                 raise
-            self._count("replicas_differ", error)
-        except RunFailedError as error:
-            self._note("failed", str(error))
-            raise
+            self._count(kind, error)
         else:
-            if self._folder.summary.is_file():
-                return True
+            if (summary := self._folder.read_summary()) is not None:
+                return summary
             if self._signals.asked is None:  # a worker's machine is about to go: elsewhere it goes on
                 self._reporter.report(Note("starting again on other workers"))
         if self._signals.asked is not None:
             raise RunStoppedError(self._signals.asked, "stopped; the same command goes on from the last checkpoint")
-        return False
+        return None
+
+    def _kind_that_may_pass(self, error: RunFailedError) -> Kind | None:
+        """What a failure is called after which the run goes on from its last checkpoint; None = it ends the run."""
+        if isinstance(error, WorkersLostError):
+            return "workers_lost"
+        if isinstance(error, ReplicasDifferError) and self._config.cluster.on_mismatch == "restart":
+            return "replicas_differ"
+        return None
 
     def _count(self, kind: Kind, error: RunFailedError) -> None:
         """Lets a failure pass, if it may.
@@ -146,24 +149,13 @@ class _Attempts:
     def _note(self, kind: Kind, text: str) -> None:
         """While no worker is running: they write to the same file."""
         incident = Incident(kind=kind, text=text)
-        if self._folder.path.is_dir():
-            IncidentLog(self._folder.events).add(incident)
+        IncidentLog(self._folder.events).add(incident)
         if kind != "failed":  # that is said where it ends
             self._reporter.report(incident)
 
 
 def _notes(reporter: Reporter) -> Callable[[str], None]:
     return lambda text: reporter.report(Note(text))
-
-
-def _read_summary(folder: RunFolder) -> dict[str, Any]:
-    """What the workers have written last."""
-    if not folder.summary.is_file():
-        raise RunFailedError(
-            f"this machine sees no {folder.summary} of the workers: --storage-path must be a folder of all nodes"
-        )
-    summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-    return summary
 
 
 def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool = False) -> Accuracy:

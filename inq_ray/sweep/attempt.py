@@ -103,10 +103,7 @@ class Attempt:
         for end in ends:
             self._note(end)
         self._store_pending()
-        if not folder.is_finished:
-            return None
-        summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-        return summary
+        return folder.read_summary()
 
     def report(self, event: Event) -> None:
         """Takes an event of the run."""

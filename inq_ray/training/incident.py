@@ -18,7 +18,6 @@ Kind = Literal[
     "failed",  # the run has ended badly
     "metrics_failed",  # could not be written to the run's folder, or are written again
     "replicas_differ",  # the ranks no longer hold the same bits
-    "restarted",  # workers are placed again
     "resumed",  # goes on from a checkpoint
     "stage_rewound",  # --on-nan rewind
     "step_skipped",  # --on-nan skip

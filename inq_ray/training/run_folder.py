@@ -56,14 +56,18 @@ class RunFolder:
         """What came out; there only when the run is finished and verified."""
         return self.path / "summary.json"
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether there is a whole summary; a damaged one is written anew by the run's last step."""
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary, where there is a whole one; a damaged one is written anew by the run's last step."""
         try:
             found = json.loads(self.summary.read_bytes())
         except (OSError, ValueError, RecursionError):
-            return False
-        return isinstance(found, dict)
+            return None
+        return found if isinstance(found, dict) else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a whole summary."""
+        return self.read_summary() is not None
 
     @property
     def result(self) -> Path:

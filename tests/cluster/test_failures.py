@@ -202,6 +202,20 @@ def test_a_signal_ends_a_run_that_has_left_a_checkpoint(monkeypatch: pytest.Monk
     assert stopped.value.signal == signal.SIGTERM
 
 
+def test_half_a_summary_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a process leaves it that is killed while a file system without renames writes it."""
+    signals = StopSignals()
+    attempts, _ = _attempts(tmp_path, signals)
+    (tmp_path / "lost" / "summary.json").write_text('{"top1": 9')
+
+    def stop(*_: object, **__: object) -> None:
+        signals.asked = signal.SIGTERM
+
+    monkeypatch.setattr(trainer, "fit", stop)
+    with pytest.raises(RunStoppedError):
+        attempts.fit_to_the_end(2)
+
+
 def test_the_first_signal_waits_for_workers_and_the_second_does_not() -> None:
     signals = StopSignals()
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

@@ -96,7 +96,13 @@ def two_nodes() -> Iterator[TwoNodes]:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_USE_TLS": "1",
         }
-        ports = dict(zip(("gcs", "dashboard", "client", "head", "worker"), _free_ports(5), strict=True))
+        names = ("gcs", "dashboard", "client", "head", "worker", "dashboard metrics", "autoscaler metrics")
+        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        # Ray's own default of these is one number for all clusters of a machine; the second to come has no metrics.
+        env |= {
+            "AUTOSCALER_METRIC_PORT": str(ports["autoscaler metrics"]),
+            "DASHBOARD_METRIC_PORT": str(ports["dashboard metrics"]),
+        }
         processes: dict[str, subprocess.Popen[bytes]] = {}
         flags = {
             "head": [
