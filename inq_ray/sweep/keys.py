@@ -27,24 +27,21 @@ from inq_ray.models.own_network import find
 from inq_ray.models.registry import is_own
 from inq_ray.sweep.numerics import numerics_version
 from inq_ray.training.build import image_preset
+from inq_ray.training.checkpoint.resume import FREE
 from inq_ray.training.config import RunConfig
 
-# Fields that decide no bit, or are in the key as what they lead to.
-_LEFT_OUT = (
-    "output",  # where results go
-    "cluster.collective_timeout",
-    "cluster.max_failures",
-    "cluster.placement_timeout",
-    "data.data",  # its fingerprint is in the key
-    "data.loader_workers",
-    "data.skip_bad_images",
-    "network.weights",  # the weights are in the key
-    "quantization.iterative_steps",  # portion and epochs of each stage are
-    "training.epochs",
-    "training.epochs_total",
+# Fields that are in the key as what they lead to.
+_LED_FROM = frozenset(
+    {
+        "data.data",  # its fingerprint is in the key
+        "network.weights",  # the weights are
+        "quantization.iterative_steps",  # portion and epochs of each stage are
+        "training.epochs",
+        "training.epochs_total",
+    }
 )
 # Those that play no part before the first stage.
-_OF_STAGES = ("quantization", "training.lr")
+_OF_STAGES = frozenset({"quantization", "training.lr"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +111,10 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     for section, value in dataclasses.asdict(config).items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
         found |= {f"{section}.{name}".rstrip("."): each for name, each in inner}
-    return {name: value for name, value in found.items() if not _is_of(name, _LEFT_OUT)}
+    return {name: value for name, value in found.items() if not _is_of(name, FREE | _LED_FROM)}
 
 
-def _is_of(name: str, names: tuple[str, ...]) -> bool:
+def _is_of(name: str, names: frozenset[str]) -> bool:
     return name in names or name.partition(".")[0] in names
 
 

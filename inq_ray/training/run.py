@@ -27,7 +27,7 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, momentum_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import evaluate
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
@@ -261,7 +261,6 @@ class Run:
                 self._save(self._parts(trainer, inq), place, top1=row.top1, is_last=is_asked)
         if trainer.ema is not None:
             trainer.ema.store()
-        self._check_replicas(inq)
         parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq)
         end = Place(stage=stage, epoch=epochs, step=0)
         self._save(parts, end, is_stage_end=True, top1=self.journal.rows[-1].top1)
@@ -323,8 +322,7 @@ class Run:
             ReplicaMismatchError: on every rank; nothing is written, so that the last checkpoint is a good one.
             StopError: where it is the last one.
         """
-        stage = parts.inq.stage if parts.inq else None
-        check_replicas(replicated(parts), stage=stage, what="weights, momentum, masks or codes")
+        self._check_replicas(parts.inq, parts.optimizer, has_buffers=is_stage_end)
         history = self.journal.history(state)
         must_be_written = is_stage_end or is_last
         self.checkpoints.save(
@@ -393,16 +391,30 @@ class Run:
         journal.add(row)
         return row
 
-    def _check_replicas(self, inq: INQScheduler | None) -> str:
-        """Every rank's weights, buffers, masks and codes must be the same bits; returns their digest."""
-        tensors = dict(self.task.model.state_dict())
+    def _check_replicas(self, inq: INQScheduler | None, optimizer: SGD | None = None, *, has_buffers: bool) -> str:
+        """Every rank's weights, momentum, masks and codes must be the same bits; returns their digest.
+
+        Args:
+            inq: masks and codes.
+            optimizer: None = momentum is left out.
+            has_buffers: whether buffers are the same too: not while a phase trains.
+        """
+        model = self.task.model
+        tensors = dict(model.state_dict() if has_buffers else model.named_parameters())
+        what = ["weights"]
+        if has_buffers:
+            what.append("buffers")
+        if optimizer is not None:
+            tensors |= {f"{name}/momentum": buffer for name, buffer in momentum_of(model, optimizer).items()}
+            what.append("momentum")
         if inq is not None:
             tensors |= state_tensors(inq.state)
-        return check_replicas(tensors, stage=inq.stage if inq else None, what="weights, buffers, masks or codes")
+        what.append("masks or codes")
+        return check_replicas(tensors, stage=inq.stage if inq else None, what=", ".join(what))
 
     def _finish(self, inq: INQScheduler | None) -> dict[str, Any]:
         """Writes the result, reads it back, and proves it; summary.json comes last."""
-        digest = self._check_replicas(inq)
+        digest = self._check_replicas(inq, has_buffers=True)
         self.checkpoints.close()
         summary = {**summarize(self.config, self.journal.rows), "digest": digest, "world_size": world_size()}
         if rank() != 0:

@@ -270,11 +270,11 @@ def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
     """A run in which one rank's tensor moves by itself while stage 1 is re-trained."""
     check = Run._check_replicas
 
-    def check_after_a_fault(self: Run, inq: INQScheduler | None) -> str:
+    def check_after_a_fault(self: Run, inq: INQScheduler | None, *args: Any, **options: Any) -> str:
         if inq is not None and inq.stage == 1 and torch.distributed.get_rank() == faulty:
             with torch.no_grad():
                 self.task.model.state_dict()[name][0] += 1
-        return check(self, inq)
+        return check(self, inq, *args, **options)
 
     Run._check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary

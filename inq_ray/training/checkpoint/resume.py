@@ -22,7 +22,7 @@ AUTO = "auto"
 NEVER = "never"
 
 # Sections and fields that may change in the middle of a run: none of them decides a bit of the result.
-_FREE = frozenset(
+FREE = frozenset(
     {
         "output",
         "cluster.max_failures",
@@ -243,7 +243,7 @@ def _fields(config: RunConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _is_free(name: str) -> bool:
-    return name in _FREE or name.partition(".")[0] in _FREE
+    return name in FREE or name.partition(".")[0] in FREE
 
 
 def _flag(name: str) -> str:

@@ -119,7 +119,8 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
     """
     model, optimizer, inq = parts.model, parts.optimizer, parts.inq
     tensors = {MODEL + name: tensor for name, tensor in _model_tensors(model).items()}
-    tensors |= {MOMENTUM + name: buffer for name, buffer in _momentum(model, optimizer).items()}
+    momentum = {} if optimizer is None else momentum_of(model, optimizer)
+    tensors |= {MOMENTUM + name: buffer for name, buffer in momentum.items()}
     tensors |= {FROZEN + name: state.frozen for name, state in inq.state.items()} if inq else {}
     tensors |= {CODES + name: state.codes for name, state in inq.state.items()} if inq else {}
     tensors |= {AVERAGE + name: average for name, average in parts.ema.state_dict().items()} if parts.ema else {}
@@ -147,13 +148,15 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
     return Snapshot({name: tensor.detach() for name, tensor in tensors.items()}, facts)
 
 
-def replicated(parts: Parts) -> dict[str, Tensor]:
-    """What is the same bits on every rank at any step, by kind and name: all but buffers, averages and counts."""
-    tensors = {MODEL + name: param.detach() for name, param in parts.model.named_parameters()}
-    tensors |= {MOMENTUM + name: buffer for name, buffer in _momentum(parts.model, parts.optimizer).items()}
-    tensors |= {FROZEN + name: state.frozen for name, state in parts.inq.state.items()} if parts.inq else {}
-    tensors |= {CODES + name: state.codes for name, state in parts.inq.state.items()} if parts.inq else {}
-    return tensors
+def momentum_of(model: nn.Module, optimizer: SGD) -> dict[str, Tensor]:
+    """Momentum by parameter name, of those that have one; not copies.
+
+    Args:
+        model: whose parameters the optimizer has.
+        optimizer: of the phase.
+    """
+    params = ((name, optimizer.state.get(param, {})) for name, param in model.named_parameters())
+    return {name: state["momentum_buffer"] for name, state in params if state.get("momentum_buffer") is not None}
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
@@ -242,16 +245,6 @@ RATES = ("lr", "initial_lr")
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each once, those too that a state_dict leaves out."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _momentum(model: nn.Module, optimizer: SGD | None) -> dict[str, Tensor]:
-    """Momentum by parameter name, of those that have one."""
-    found = {}
-    for name, param in model.named_parameters():
-        state = optimizer.state[param] if optimizer is not None and param in optimizer.state else {}
-        if state.get("momentum_buffer") is not None:
-            found[name] = state["momentum_buffer"]
-    return found
 
 
 def _groups(optimizer: SGD | None) -> list[dict[str, Any]]:
