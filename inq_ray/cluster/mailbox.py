@@ -1,7 +1,11 @@
-"""Between rank 0 and the driver, wherever the two run: events go one way, the wish to stop the other."""
+"""Between rank 0 and the driver, wherever the two run: events go one way, the wish to stop the other.
+
+The actor between them keeps what it does not read: it would have to import torch for it, seconds of every start.
+"""
 
 import asyncio
 import contextlib
+import pickle
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,29 +18,34 @@ _POLL_SECONDS = 0.3
 _ANSWER_SECONDS = 30.0
 
 
-class Mailbox:
-    """Keeps events until they are taken; runs as a Ray actor without resources of its own."""
+def _actor_class() -> type:
+    """A class of a function: Ray sends such a one as it stands, where for another the actor would import its module."""
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._stop = asyncio.Event()
+    class Mailbox:
+        """Keeps pickled events until they are taken; runs as a Ray actor without resources of its own."""
 
-    async def put(self, event: Event) -> None:
-        """Adds an event."""
-        self._events.append(event)
+        def __init__(self) -> None:
+            self._events: list[bytes] = []
+            self._stop = asyncio.Event()
 
-    async def take(self) -> list[Event]:
-        """Hands out the events that came since the last call."""
-        events, self._events = self._events, []
-        return events
+        async def put(self, event: bytes) -> None:
+            """Adds an event."""
+            self._events.append(event)
 
-    async def ask_to_stop(self) -> None:
-        """Lets :meth:`asked_to_stop` answer."""
-        self._stop.set()
+        async def take(self) -> list[bytes]:
+            """Hands out the events that came since the last call."""
+            events, self._events = self._events, []
+            return events
 
-    async def asked_to_stop(self) -> None:
-        """Answers once the run is asked to stop, and not before: whoever waits need not poll."""
-        await self._stop.wait()
+        async def ask_to_stop(self) -> None:
+            """Lets :meth:`asked_to_stop` answer."""
+            self._stop.set()
+
+        async def asked_to_stop(self) -> None:
+            """Answers once the run is asked to stop, and not before: whoever waits need not poll."""
+            await self._stop.wait()
+
+    return Mailbox
 
 
 class MailboxReporter:
@@ -48,7 +57,7 @@ class MailboxReporter:
 
     def report(self, event: Event) -> None:
         """Sends an event."""
-        self._mailbox.put.remote(event)
+        self._mailbox.put.remote(pickle.dumps(event))
 
     def is_asked_to_stop(self) -> bool:
         """Whether the driver has asked for it."""
@@ -62,7 +71,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
     Yields:
         The handle of the mailbox actor.
     """
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).remote()
     stop = threading.Event()
     thread = threading.Thread(target=_forward, args=(mailbox, to, stop), name="inq_ray-mailbox", daemon=True)
     thread.start()
@@ -85,4 +94,4 @@ def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
 
 def _take(mailbox: Any, to: Reporter) -> None:
     for event in ray.get(mailbox.take.remote(), timeout=_ANSWER_SECONDS):
-        to.report(event)
+        to.report(pickle.loads(event))  # noqa: S301, of our own worker: as Ray itself would have sent it

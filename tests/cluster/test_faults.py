@@ -71,6 +71,7 @@ def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) 
     assert summary["events"]["seconds_lost"] > 0
 
 
+@pytest.mark.long
 def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """A worker is frozen, one has to leave; a loss is no number, and a weight differs by one bit."""
     options: dict[str, Any] = {
@@ -100,6 +101,7 @@ def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: Ray
     assert len(str(failed.value).splitlines()) == 1
 
 
+@pytest.mark.long
 def test_one_command_goes_on_whatever_ended_it(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:

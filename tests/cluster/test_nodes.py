@@ -110,6 +110,7 @@ def _digest(config: Any) -> str:
     return str(run_here(config).summary["digest"])
 
 
+@pytest.mark.long
 def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_of_a_calm_run(
     nodes: Nodes, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def trial_processes() -> list[int]:
     return sorted(filter(is_ours, trials))
 
 
+@pytest.mark.long
 def test_a_sweep_with_failures_stops_and_a_killed_process(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_without_scikit_learn_the_error_says_how_to_install(monkeypatch: pytest.
         open_source("digits")
 
 
+@pytest.mark.system
 def test_imports_stay_cheap(repo: Path) -> None:
     """Digits import no scikit-learn; the packages alone no torchvision, no pyarrow and no Pillow."""
     code = (

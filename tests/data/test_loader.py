@@ -154,6 +154,7 @@ class Moody:
         return Samples(torch.zeros(len(good), 1, 2, 2, dtype=torch.uint8), good, bad)
 
 
+@pytest.mark.system
 def test_loader_workers_change_nothing_and_live_on() -> None:
     images = image_set(40)
     loader = Loader({"train": images, "validation": images}, num_workers=2)

@@ -61,6 +61,7 @@ def test_every_package_of_an_image_has_a_hash() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes the certificates")
+@pytest.mark.system
 def test_certificates_are_for_the_names_that_were_asked_for(tmp_path: Path) -> None:
     result = _run(DOCKER / "make-certificates", tmp_path / "tls", "127.0.0.2", "head.example")
     assert result.returncode == 0, result.stderr

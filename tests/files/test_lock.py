@@ -14,6 +14,8 @@ import pytest
 
 from inq_ray.files.lock import HeldError, Holder, locked
 
+pytestmark = pytest.mark.system
+
 # A process that holds a lock, says so, and then waits, as long as this test holds its input.
 HOLD = """
 import sys

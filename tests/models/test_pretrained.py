@@ -11,6 +11,8 @@ from torch import Tensor
 
 from inq_ray.models import create, load_weights, resolve_weights
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -6,6 +6,8 @@ import torch
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.shapes import shapes
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize(("arch", "num_classes"), [("resnet34", 7), ("vgg11_bn", 1000), ("cifar_resnet44", 10)])
 def test_networks_are_told_for_any_number_of_classes(arch: str, num_classes: int) -> None:

@@ -9,6 +9,8 @@ from inq_ray.models import check_arch, create
 from inq_ray.models.registry import _our_names
 from inq_ray.models.shapes import without_data
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)])
 def test_cifar_resnets_have_the_published_size(depth: int, parameters: int) -> None:

@@ -8,6 +8,8 @@ from inq_ray.models import create, param_groups
 from inq_ray.models.shapes import without_data
 from tests.models.multiplications import multiplied
 
+pytestmark = pytest.mark.system
+
 TORCHVISION = [
     "alexnet",
     "convnext_tiny",

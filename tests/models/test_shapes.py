@@ -8,6 +8,8 @@ import torch
 from inq_ray.models import create, head_parameters
 from inq_ray.models.shapes import shapes
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize(
     ("arch", "layers"),

@@ -16,6 +16,8 @@ from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import Note, Progress, Row
 
+pytestmark = pytest.mark.system
+
 SCHEDULES = [(0.5, 0.75, 1.0), (0.5, 1.0)]
 
 

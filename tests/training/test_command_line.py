@@ -9,6 +9,8 @@ from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe, recipe
 
+pytestmark = pytest.mark.system
+
 EVERY_FLAG = """
     --data D --holdout 5 --arch resnet50 --weights W --weight-bits 4 --iterative-steps 0.25 0.5 1 --strategy random
     --skip fc layer1.* --epochs 7 --float-epochs 2 --batch-size 96 --accumulate 3 --lr 0.3 --float-lr 0.4

@@ -36,6 +36,8 @@ from inq_ray.training.checkpoint.store import CheckpointStore, Found
 from inq_ray.training.ema import Ema
 from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot, snapshot_bits, snapshot_of
 
+pytestmark = pytest.mark.system
+
 OLDER, NEWER = Place(stage=1, epoch=0, step=2), Place(stage=2, epoch=0, step=1)
 FILES = (MANIFEST, FACTS, TENSORS)
 # More memory than this is none that a checkpoint of 10 kB may take.
