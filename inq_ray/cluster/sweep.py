@@ -102,7 +102,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         SweepInterrupted: a signal came; the table so far has been shown.
     """
     began = time.monotonic()
-    with plan.folder.held():
+    with plan.folder.held(console.say):
         if plan.base.output.overwrite:
             plan.folder.clear()
         state = plan.folder.read()

@@ -6,15 +6,15 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.lock import HeldError, locked
 from inq_ray.files.whole import write_text
 from inq_ray.sweep.trial import Trial, describe
 from inq_ray.training.config import RunConfig
+from inq_ray.training.name_lock import name_held
 
 FORMAT_VERSION = 1
 
@@ -92,22 +92,16 @@ class SweepFolder:
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             raise ValueError(f"--storage-path {self.path.parent}: {above} cannot be written to: take another")
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Makes the folder, and keeps every other sweep out of it during the block.
+    def held(self, tell: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+        """Makes the folder, and keeps every other sweep out of it during a block.
+
+        Args:
+            tell: takes a line, where the storage knows no locks.
 
         Raises:
             ValueError: another sweep of this name is running, or the folder cannot be made.
         """
-        with contextlib.ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.lock))
-            except HeldError as error:
-                raise ValueError(f"--name {self.path.name}: this sweep is running: {error}") from None
-            except OSError as error:
-                raise ValueError(f"--storage-path {self.path.parent}: cannot write there ({error})") from None
-            yield
+        return name_held(self.path, self.lock, "sweep", tell)
 
     def clear(self) -> None:
         """Deletes an earlier sweep with all its trials, and keeps the lock."""

@@ -1,11 +1,9 @@
 """What a start of a run finds: nothing, a run to go on with, a finished one, or one that is not to be touched."""
 
 import contextlib
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from inq_ray.files.lock import HeldError, locked
 from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.checkpoint.place import Place
@@ -24,14 +22,12 @@ from inq_ray.training.checkpoint.resume import (
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
+from inq_ray.training.name_lock import name_held
 from inq_ray.training.run_folder import RunFolder
 
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 
-
-@contextlib.contextmanager
-def held(config: RunConfig, tell: Callable[[str], None]) -> Iterator[None]:
-    """Keeps a run's name from being started elsewhere during the block.
+def held(config: RunConfig, tell: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+    """Keeps a run's name from being started elsewhere during a block.
 
     Args:
         config: with a name.
@@ -41,22 +37,7 @@ def held(config: RunConfig, tell: Callable[[str], None]) -> Iterator[None]:
         ValueError: a run of that name is running, or the folder of runs cannot be made.
     """
     folder = RunFolder.planned(config)
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder.lock))
-        except HeldError as error:
-            raise ValueError(
-                f"--name {config.output.name}: this run is running ({error.holder or 'who holds it is not known'}): "
-                "wait for its end, or take another --name"
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise ValueError(
-                    f"--storage-path {config.output.storage_path}: cannot write there ({error}): take another"
-                ) from error
-            tell(f"{folder.path.parent} knows no locks: start no two runs of one name at a time")
-        yield
+    return name_held(folder.path, folder.lock, "run", tell)
 
 
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:

@@ -91,14 +91,14 @@ def test_a_sweep_for_something_else_does_not_go_on(
 
 def test_two_sweeps_of_one_name_are_not_run_at_once_and_others_are(tmp_path: Path) -> None:
     folder, other = SweepFolder(tmp_path / "one"), SweepFolder(tmp_path / "other")
-    with folder.held():
-        with pytest.raises(ValueError, match=r"--name one: this sweep is running"), folder.held():
+    with folder.held(print):
+        with pytest.raises(ValueError, match=r"--name one: this sweep is running"), folder.held(print):
             raise AssertionError("it is held")
-        with other.held():
+        with other.held(print):
             other.write({"log": []})
             with locked(other.path / "another file"):
                 pass
-    with folder.held():
+    with folder.held(print):
         pass
     assert other.read() == {"format_version": 1, "log": []}
 
@@ -116,7 +116,7 @@ def test_what_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_sweep_that_was_ended_before_it_wrote_anything_starts(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "tiny")
-    with folder.held():
+    with folder.held(print):
         folder.check_usable()
     assert plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions()).folder == folder
 
@@ -144,7 +144,7 @@ def test_a_broken_state_is_said(tmp_path: Path) -> None:
 
 def test_an_earlier_sweep_is_deleted_when_asked(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "sweep")
-    with folder.held():
+    with folder.held(print):
         folder.write({})
         (folder.path / "t001").mkdir()
         (folder.path / "t001" / "file").write_text("")

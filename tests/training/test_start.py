@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.training import start
+from inq_ray.training import name_lock
 from inq_ray.training.checkpoint.resume import Finished, Resume, Start
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
@@ -130,7 +130,7 @@ def test_storages_without_locks_are_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
         raise OSError(errno.ENOLCK, "No locks available")
 
     told: list[str] = []
-    monkeypatch.setattr(start, "locked", none)
+    monkeypatch.setattr(name_lock, "locked", none)
     with held(tiny_config(tmp_path, "one"), told.append):
         assert len(told) == 1
     assert "start no two runs of one name at a time" in told[0]
