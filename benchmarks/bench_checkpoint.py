@@ -1,5 +1,7 @@
 """What a checkpoint of ResNet-18 costs: stall of the training thread, time until it is whole on disk, bytes.
 
+The stall is that of the digests, by which ranks see that they hold the same bits, and of the copy.
+
 Half of the weights are frozen at 5 bits, all have momentum, and with averages (EMA) too. Steps of the optimizer while
 a checkpoint is written, against as many calm ones, show all that the training loses, the stall and what the thread that
 packs and writes takes from it. The naive size is that of all tensors as they are in memory.
@@ -12,13 +14,15 @@ import time
 import torch
 import torchvision
 from timing import report
+from torch import Tensor
 
 from inq_ray.core.sgd import SGD
 from inq_ray.data.address import locate
+from inq_ray.distributed.digest import digest_tensors, state_tensors
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
+from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, momentum_of, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
 from inq_ray.training.config import RunConfig
@@ -40,6 +44,15 @@ def make_run(*, has_ema: bool) -> Parts:
         param.grad = torch.randn_like(param)
     optimizer.step()
     return Parts(model=network, optimizer=optimizer, inq=inq, ema=Ema(network, 0.999) if has_ema else None)
+
+
+def replicated(parts: Parts) -> dict[str, Tensor]:
+    """Returns what ranks compare before a checkpoint."""
+    assert parts.optimizer is not None
+    assert parts.inq is not None
+    tensors = {name: param.detach() for name, param in parts.model.named_parameters()}
+    momentum = momentum_of(parts.model, parts.optimizer)
+    return tensors | {f"{name}/momentum": each for name, each in momentum.items()} | state_tensors(parts.inq.state)
 
 
 def snapshot_of(parts: Parts, step: int) -> Snapshot:
@@ -67,6 +80,7 @@ class Bench:
         """Takes one."""
         began = time.perf_counter()
         self._step += 1
+        digest_tensors(replicated(self.parts))
         self.writer.write(snapshot_of(self.parts, self._step))
         self.stalls.append(time.perf_counter() - began)
 

@@ -48,6 +48,11 @@ def _actor_class() -> type:
     return Mailbox
 
 
+def send(mailbox: Any, event: object) -> None:
+    """Sends what a reporter of the driver takes, and does not wait."""
+    mailbox.put.remote(pickle.dumps(event))
+
+
 class MailboxReporter:
     """The reporter of rank 0: sends and does not wait."""
 
@@ -57,7 +62,7 @@ class MailboxReporter:
 
     def report(self, event: Event) -> None:
         """Sends an event."""
-        self._mailbox.put.remote(pickle.dumps(event))
+        send(self._mailbox, event)
 
     def is_asked_to_stop(self) -> bool:
         """Whether the driver has asked for it."""

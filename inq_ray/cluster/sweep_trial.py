@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
+from inq_ray.cluster.mailbox import send
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.attempt import Attempt, Order
@@ -70,5 +71,5 @@ class _Both:
 
     def report(self, event: Event) -> None:
         if isinstance(event, Progress) or (isinstance(event, Note) and not event.text.startswith("going on from")):
-            self._mailbox.put.remote(FromTrial(self._name, event))
+            send(self._mailbox, FromTrial(self._name, event))
         self._attempt.report(event)

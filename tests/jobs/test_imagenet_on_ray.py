@@ -1,11 +1,13 @@
 """Two networks of torchvision, images of many sizes: from a folder, and from Parquet on a real S3 server."""
 
 import json
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
 
 from tests.conftest import RayCluster
@@ -29,6 +31,7 @@ def quantize(data: str, arch: str, flags: list[str], env: dict[str, str], repo: 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bound by" in done.stdout
+    (storage / "said.txt").write_text(done.stdout + done.stderr)
     summary: dict[str, Any] = json.loads((storage / "run" / "summary.json").read_text())
     return summary
 
@@ -51,11 +54,35 @@ def test_a_folder_with_all_that_training_offers(
     assert any((tmp_path / "runs" / "run").rglob("events.out.tfevents*"))
 
 
-def test_parquet_on_a_storage(shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path) -> None:
+# Beside the keys of the storage: a job finds them in its environment, and nobody finds them in what it leaves.
+CANARIES = {
+    name: f"canary-{number}-{secrets.token_hex(8)}"
+    for number, name in enumerate(["HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY"])
+}
+
+
+def files_with(secret: str, folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_parquet_on_a_storage_and_its_keys_stay_secret(
+    shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path
+) -> None:
     folder = write_parquet(shared_data / "imagenet_sample", tmp_path / "parquet")
     with serve_s3() as server:
         address = server.upload(folder, "bucket/imagenet")
-        env = job_env | server.environment
-        summary = quantize(address, "mobilenet_v3_small", ["-j", "2"], env, repo, tmp_path / "runs")
+        env = job_env | server.environment | CANARIES
+        flags = ["-j", "2", "--checkpoint-path", "s3://bucket/checkpoints", "--checkpoint-every", "3"]
+        summary = quantize(
+            address, "mobilenet_v3_small", [*flags, "--track", "tensorboard"], env, repo, tmp_path / "runs"
+        )
+        checkpoints = tmp_path / "runs" / "checkpoints"
+        pafs.copy_files("bucket/checkpoints", str(checkpoints), source_filesystem=server.file_system())
+    assert list(checkpoints.rglob("*.safetensors"))
     assert summary["verification"]["num_tensors"] == 54
     assert summary["data"] == "s3://bucket/imagenet"
+    for secret in [env["AWS_SECRET_ACCESS_KEY"], env["RAY_AUTH_TOKEN"], *CANARIES.values()]:
+        assert files_with(secret, tmp_path / "runs") == []  # results, metrics, trackers, checkpoints, what was said
+        assert files_with(secret, Path(env["RAY_TMPDIR"])) == []  # Ray's logs
