@@ -14,19 +14,19 @@ import time
 import torch
 import torchvision
 from timing import report
-from torch import Tensor
 
 from inq_ray.core.sgd import SGD
 from inq_ray.data.address import locate
-from inq_ray.distributed.digest import digest_tensors, state_tensors
+from inq_ray.distributed.digest import digest_tensors
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, momentum_of, take
+from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
 from inq_ray.training.config import RunConfig
 from inq_ray.training.ema import Ema
+from inq_ray.training.replicas import replicated
 
 ROUNDS = 5
 STEPS = 20
@@ -44,15 +44,6 @@ def make_run(*, has_ema: bool) -> Parts:
         param.grad = torch.randn_like(param)
     optimizer.step()
     return Parts(model=network, optimizer=optimizer, inq=inq, ema=Ema(network, 0.999) if has_ema else None)
-
-
-def replicated(parts: Parts) -> dict[str, Tensor]:
-    """Returns what ranks compare before a checkpoint."""
-    assert parts.optimizer is not None
-    assert parts.inq is not None
-    tensors = {name: param.detach() for name, param in parts.model.named_parameters()}
-    momentum = momentum_of(parts.model, parts.optimizer)
-    return tensors | {f"{name}/momentum": each for name, each in momentum.items()} | state_tensors(parts.inq.state)
 
 
 def snapshot_of(parts: Parts, step: int) -> Snapshot:
@@ -80,7 +71,7 @@ class Bench:
         """Takes one."""
         began = time.perf_counter()
         self._step += 1
-        digest_tensors(replicated(self.parts))
+        digest_tensors(replicated(self.parts, has_buffers=False))
         self.writer.write(snapshot_of(self.parts, self._step))
         self.stalls.append(time.perf_counter() - began)
 

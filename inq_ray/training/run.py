@@ -16,7 +16,7 @@ from torch import nn
 from inq_ray import __version__
 from inq_ray.core.sgd import SGD
 from inq_ray.data.loader import eval_requests
-from inq_ray.distributed.digest import check_replicas, state_tensors
+from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
 from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
@@ -27,7 +27,7 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, momentum_of, restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import evaluate
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
@@ -35,6 +35,7 @@ from inq_ray.training.journal import Journal
 from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.phase import make_trainer, precision_of, sgd_options
 from inq_ray.training.progress import Phase
+from inq_ray.training.replicas import replicated
 from inq_ray.training.reporter import Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
@@ -322,7 +323,7 @@ class Run:
             ReplicaMismatchError: on every rank; nothing is written, so that the last checkpoint is a good one.
             StopError: where it is the last one.
         """
-        self._check_replicas(parts.inq, parts.optimizer, has_buffers=is_stage_end)
+        self._check_replicas(parts, has_buffers=is_stage_end)
         history = self.journal.history(state)
         must_be_written = is_stage_end or is_last
         self.checkpoints.save(
@@ -391,30 +392,15 @@ class Run:
         journal.add(row)
         return row
 
-    def _check_replicas(self, inq: INQScheduler | None, optimizer: SGD | None = None, *, has_buffers: bool) -> str:
-        """Every rank's weights, momentum, masks and codes must be the same bits; returns their digest.
-
-        Args:
-            inq: masks and codes.
-            optimizer: None = momentum is left out.
-            has_buffers: whether buffers are the same too: not while a phase trains.
-        """
-        model = self.task.model
-        tensors = dict(model.state_dict() if has_buffers else model.named_parameters())
-        what = ["weights"]
-        if has_buffers:
-            what.append("buffers")
-        if optimizer is not None:
-            tensors |= {f"{name}/momentum": buffer for name, buffer in momentum_of(model, optimizer).items()}
-            what.append("momentum")
-        if inq is not None:
-            tensors |= state_tensors(inq.state)
-        what.append("masks or codes")
-        return check_replicas(tensors, stage=inq.stage if inq else None, what=", ".join(what))
+    def _check_replicas(self, parts: Parts, *, has_buffers: bool) -> str:
+        """Every rank must hold the same bits; returns their digest."""
+        stage = parts.inq.stage if parts.inq else None
+        tensors = replicated(parts, has_buffers=has_buffers)
+        return check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
 
     def _finish(self, inq: INQScheduler | None) -> dict[str, Any]:
         """Writes the result, reads it back, and proves it; summary.json comes last."""
-        digest = self._check_replicas(inq, has_buffers=True)
+        digest = self._check_replicas(Parts(model=self.task.model, inq=inq), has_buffers=True)
         self.checkpoints.close()
         summary = {**summarize(self.config, self.journal.rows), "digest": digest, "world_size": world_size()}
         if rank() != 0:

@@ -17,6 +17,7 @@ from inq_ray.models.weights import load_weights
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training import run as run_module
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import Accuracy, evaluate
@@ -270,11 +271,11 @@ def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
     """A run in which one rank's tensor moves by itself while stage 1 is re-trained."""
     check = Run._check_replicas
 
-    def check_after_a_fault(self: Run, inq: INQScheduler | None, *args: Any, **options: Any) -> str:
-        if inq is not None and inq.stage == 1 and torch.distributed.get_rank() == faulty:
+    def check_after_a_fault(self: Run, parts: Parts, *, has_buffers: bool) -> str:
+        if parts.inq is not None and parts.inq.stage == 1 and torch.distributed.get_rank() == faulty:
             with torch.no_grad():
                 self.task.model.state_dict()[name][0] += 1
-        return check(self, inq, *args, **options)
+        return check(self, parts, has_buffers=has_buffers)
 
     Run._check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary
