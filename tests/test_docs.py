@@ -6,10 +6,11 @@ gives the reason, and is then reported as skipped.
 
 import ast
 import re
+import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -27,6 +28,11 @@ pytestmark = pytest.mark.system
 
 _SHELL = ("bash", "sh", "shell", "console")
 _TEXT = ("", "text", "json", "toml", "yaml", "csv", "diff", "make")
+
+pytest.importorskip("ray", reason="the jobs run on Ray")
+
+# Runs a job of ours, given its path below the checkout and its flags, in a folder; gives what it prints.
+Job = Callable[[list[str], Path], str]
 
 # Commands of other people's tools: that they exist is not ours to test.
 _FOREIGN = {"cd", "git", "export", "python -m pytest", "ray start", "ray stop", "ray status", "ray job"}
@@ -66,12 +72,16 @@ SNIPPETS = [
 ]
 # The data that the documents call by these names are made up for the tests.
 _MADE_UP = re.compile(r"imagenet(-parquet)?|s3://my-bucket/.*")
-COMMANDS = [
-    pytest.param(block, words, id=f"{_place(document, block)} {' '.join(words)[:60]}")
-    for document, block in BLOCKS
-    if block.language in _SHELL
-    for words in commands(block)
-]
+
+
+def _distinct_commands() -> Iterator[object]:
+    """A parameter for each command of the documents, where it stands first."""
+    seen = set()
+    for document, block in BLOCKS:
+        for words in commands(block) if block.language in _SHELL else ():
+            if (*words, block.not_run) not in seen:
+                seen.add((*words, block.not_run))
+                yield pytest.param(block, words, id=f"{_place(document, block)} {' '.join(words)[:60]}")
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
@@ -140,7 +150,24 @@ def s3_environment(made_up: Path) -> Iterator[dict[str, str]]:
         yield server.environment
 
 
-def _run_on_made_up(words: list[str], folder: Path, env: dict[str, str]) -> None:
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Job:
+    """Runs a job as `python jobs/...` does, but in this process, which has imported torch and Ray already."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run(words: list[str], folder: Path) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(REPO / words[0]), run_name="__main__")
+        out, err = capsys.readouterr()
+        assert ended.value.code in (0, None), f"{' '.join(words)} ended with {ended.value.code}:\n{out}\n{err}"
+        return out
+
+    return run
+
+
+def _run_on_made_up(job: Job, words: list[str], folder: Path) -> None:
     """Run a job on made-up data: the one that makes Parquet really does, into a folder of its own."""
     makes = words[0] == "jobs/make_parquet.py"
     if makes:
@@ -150,13 +177,12 @@ def _run_on_made_up(words: list[str], folder: Path, env: dict[str, str]) -> None
         (alone / "imagenet").symlink_to(folder / "imagenet")
         folder = alone
     # The plan times a step: a small one does.
-    flags = [*words[1:], *(["--overwrite"] if makes else ["--dry-run", "--batch-size", "4", "--crop-size", "32"])]
-    _run([sys.executable, str(REPO / words[0]), *flags], cwd=folder, env={**env, "PYTHONPATH": str(REPO)})
+    job([*words, *(["--overwrite"] if makes else ["--dry-run", "--batch-size", "4", "--crop-size", "32"])], folder)
 
 
-@pytest.mark.parametrize(("block", "words"), COMMANDS)
+@pytest.mark.parametrize(("block", "words"), list(_distinct_commands()))
 def test_command_exists(
-    block: Block, words: list[str], job_env: dict[str, str], request: pytest.FixtureRequest
+    block: Block, words: list[str], job: Job, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     _skip_if_left_out(block)
     if words[:3] == ["ray", "job", "submit"] and "--" in words:
@@ -167,12 +193,13 @@ def test_command_exists(
         assert set(targets) <= _make_targets(), f"the Makefile has no {set(targets) - _make_targets()}"
     elif name in ("python", "python3") and any(map(_MADE_UP.fullmatch, words)):
         if any(word.startswith("s3://") for word in words):
-            job_env = job_env | request.getfixturevalue("s3_environment")
-        _run_on_made_up(words[1:], request.getfixturevalue("made_up"), job_env)
+            for variable, value in request.getfixturevalue("s3_environment").items():
+                monkeypatch.setenv(variable, value)
+        _run_on_made_up(job, words[1:], request.getfixturevalue("made_up"))
     elif name in ("python", "python3") and words[1].startswith("jobs/"):
         if "../shared/data" in " ".join(words) and not (REPO.parent / "shared" / "data").is_dir():
             pytest.skip("no ../shared/data beside the checkout")
-        _run([sys.executable, *words[1:], "--dry-run"], cwd=REPO, env=job_env)
+        job([*words[1:], "--dry-run"], REPO)
     elif words[0].startswith((".ci/", "./.ci/")):
         assert (REPO / words[0]).stat().st_mode & 0o111
     else:
@@ -189,8 +216,8 @@ def test_command_exists(
         ("docs/sweeps.md", ["quantize_imagenet", "sweep_schedules"]),
     ],
 )
-def test_flags_that_are_described_exist(name: str, jobs: list[str], job_env: dict[str, str]) -> None:
-    texts = [_run([sys.executable, f"jobs/{job}.py", "--help"], cwd=REPO, env=job_env) for job in jobs]
+def test_flags_that_are_described_exist(name: str, jobs: list[str], job: Job) -> None:
+    texts = [job([f"jobs/{each}.py", "--help"], REPO) for each in jobs]
     known = set(re.findall(r"--[a-z][a-z0-9-]*", " ".join(texts)))
     assert Document.read(REPO / name).flags() <= known
 

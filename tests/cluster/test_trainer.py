@@ -14,6 +14,8 @@ from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import Event, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from tests.conftest import RayCluster
+from tests.ranks import run_ranks
+from tests.training.runs import read_summary, run_here
 
 pytestmark = pytest.mark.ray
 
@@ -37,34 +39,28 @@ def _config(folder: Path, name: str, **training: object) -> RunConfig:
     return config
 
 
-def test_the_same_run_twice_is_the_same_bits_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    summaries = []
-    for name in ("first", "second"):
-        events = _Events()
-        summaries.append(quantize(_config(tmp_path, name), events))
-        started, *others = events.all
-        assert isinstance(started, Started)
-        assert started.world_size == 2
-        rows = [event for event in others if isinstance(event, Row)]
-        assert [(row.stage, row.epoch) for row in rows] == [
-            (0, 1),
-            (0, 2),
-            (0, 3),
-            (0, 4),
-            (1, 0),
-            (1, 1),
-            (2, 0),
-            (2, 1),
-        ]
-        written = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in written] == [dataclasses.asdict(row) for row in rows]
-    first, second = summaries
-    assert first["digest"] == second["digest"]
-    assert first["verification"]["model_sha256"] == second["verification"]["model_sha256"]
-    assert first["verification"]["num_weights"] == 25744
-    assert first["top1"] > 90
+def test_a_run_on_ray_is_that_of_its_ranks_alone_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    events = _Events()
+    summary = quantize(_config(tmp_path, "on-ray"), events)
+    started, *others = events.all
+    assert isinstance(started, Started)
+    assert started.world_size == 2
+    rows = [event for event in others if isinstance(event, Row)]
+    float_epochs = [(0, epoch) for epoch in range(1, 5)]
+    assert [(row.stage, row.epoch) for row in rows] == [*float_epochs, (1, 0), (1, 1), (2, 0), (2, 1)]
+    written = (tmp_path / "on-ray" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == [dataclasses.asdict(row) for row in rows]
+    assert summary["verification"]["num_weights"] == 25744
+    assert summary["top1"] > 90
+
+    alone = _config(tmp_path, "alone")
+    run_ranks(run_here, 2, alone, timeout_seconds=300)
+    same = read_summary(RunFolder.planned(alone))
+    assert summary["digest"] == same["digest"]
+    assert summary["verification"]["model_sha256"] == same["verification"]["model_sha256"]
 
 
+@pytest.mark.long
 def test_three_workers_share_a_batch_that_three_does_not_divide(ray_cluster: RayCluster, tmp_path: Path) -> None:
     config = _config(tmp_path, "three").replace(cluster={"num_workers": 3})
     summary = quantize(config, _Events())

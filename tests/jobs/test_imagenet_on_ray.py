@@ -67,6 +67,7 @@ def files_with(secret: str, folder: Path) -> list[Path]:
     return [path for path in files if secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_parquet_on_a_storage_and_its_keys_stay_secret(
     shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:

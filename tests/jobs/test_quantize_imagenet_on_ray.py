@@ -52,6 +52,7 @@ def test_submitted_to_a_running_cluster(
     assert summary["digest"] in done.stdout
 
 
+@pytest.mark.long
 def test_the_given_network_has_its_published_accuracy(
     ray_cluster: RayCluster, shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:
