@@ -24,6 +24,7 @@ from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 from inq_ray.training.run_folder import RunFolder
 from tests.faults import Planned, draw, places_of, quantize_under
+from tests.training.runs import read_rows
 
 # Of a summary, what faults must not change.
 SAME = ("digest", "float_top1", "stages", "top1", "top5", "num_bad_images", "num_skipped_steps", "verification")
@@ -50,7 +51,10 @@ def check_round(storage: Path, seed: int, calm: dict[str, Any], plan: list[Plann
     summary, texts = quantize_under(config, plan)
     different = [name for name in SAME if summary[name] != calm[name]]
     assert not different, f"round {seed}, {plan}: {different} differ from the calm run; told: {texts}"
-    left = list((RunFolder.planned(config).path / "checkpoints").glob(".*"))
+    folder = RunFolder.planned(config)
+    rows, expected = read_rows(folder), read_rows(RunFolder(folder.path.with_name("calm")))
+    assert rows == expected, f"round {seed}, {plan}: other metrics than the calm run's: {rows}; told: {texts}"
+    left = list((folder.path / "checkpoints").glob(".*"))
     assert not left, f"round {seed}, {plan}: left behind {left}"
     return summary
 

@@ -18,6 +18,7 @@ Kind = Literal[
     "failed",  # the run has ended badly
     "metrics_failed",  # could not be written to the run's folder, or are written again
     "replicas_differ",  # the ranks no longer hold the same bits
+    "restarted",  # begins again: it was interrupted before its first checkpoint, or has no whole one
     "resumed",  # goes on from a checkpoint
     "stage_rewound",  # --on-nan rewind
     "step_skipped",  # --on-nan skip
@@ -33,8 +34,8 @@ class Incident:
     Attributes:
         kind: for programs.
         text: one line for people.
-        seconds_lost: wall-clock time from the checkpoint from which the run goes on until it does; what was trained in
-            it is trained again, the rest was waiting. None where nothing is known to be lost.
+        seconds_lost: wall-clock time from the checkpoint from which the run goes on until it does, or from its start;
+            what was trained in it is trained again, the rest was waiting. None where nothing is known to be lost.
     """
 
     kind: Kind

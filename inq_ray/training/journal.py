@@ -82,10 +82,18 @@ class Journal:
             self._write_metrics(lambda: self._folder.append(row))
             self._reporter.report(row)
 
-    def begin_anew(self) -> None:
-        """Forgets the metrics on disk, where an attempt was given up."""
-        if rank() == 0:
-            self._write_metrics(lambda: self._folder.rewrite([]))
+    def begin(self) -> None:
+        """Begins a run, or begins it again, without the metrics of an attempt that was given up or interrupted."""
+        if rank() != 0:
+            return
+        was_interrupted = not self._keeps_faults and (
+            self._folder.events.exists() or self._folder.metrics_jsonl.exists()
+        )
+        self._write_metrics(lambda: self._folder.rewrite([]))
+        if was_interrupted:
+            # The configuration was written when the run began, and never again.
+            lost = max(0.0, time.time() - self._folder.config.stat().st_mtime)
+            self.note("restarted", "beginning again: there is no checkpoint", lost)
 
     def settle(self) -> None:
         """Writes metrics that could not be written; rank 0, at the end.

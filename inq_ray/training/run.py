@@ -139,8 +139,8 @@ class Run:
         config, journal = self.config, self.journal
         again = Place(stage=journal.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
         self._snapshot = self.checkpoints.load(again)
-        if self._is_rewound:
-            journal.begin_anew()
+        if self._snapshot is None:
+            journal.begin()
         # The first thing that ranks agree on: from here on rank 0's network is everybody's.
         broadcast_tensors(self.task.model.state_dict())
         groups = param_groups(

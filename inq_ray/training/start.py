@@ -68,9 +68,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     """
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
-        if folder.config.is_file() and not config.output.overwrite:
-            _written(folder, lambda: folder.rewrite([]))  # it ended before its first checkpoint
-        else:
+        if not folder.config.is_file() or config.output.overwrite:  # else it ended before its first checkpoint
             folder = RunFolder.create(config)
         store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():

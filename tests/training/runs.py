@@ -1,5 +1,6 @@
 """Runs on digits that end in about a second, in this process or on ranks."""
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
@@ -18,6 +19,10 @@ from inq_ray.training.run_folder import RunFolder
 needs_digits = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn, which is not installed"
 )
+
+
+# Of a row, what a watch says.
+_TIMES = ("validation_seconds", "train_seconds", "data_seconds", "network_seconds", "images_per_second")
 
 
 class Recorder:
@@ -65,6 +70,12 @@ def run_here(config: RunConfig) -> Finished:
         RunFolder.create(config)
     told = Recorder()
     return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder), told)
+
+
+def read_rows(folder: RunFolder) -> list[dict[str, str]]:
+    """Its metrics, without what a watch says."""
+    with folder.metrics_csv.open() as table:
+        return [{name: row[name] for name in row if name not in _TIMES} for row in csv.DictReader(table)]
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from inq_ray.training.loop import Trainer
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_summary, run_here
+from tests.training.runs import needs_digits, read_rows, read_summary, run_here
 from tests.training.test_loop import make_trainer
-from tests.training.test_resume import configured, rows, run_in_parts
+from tests.training.test_resume import configured, run_in_parts
 
 NAN, INF = math.nan, math.inf
 
@@ -205,7 +205,7 @@ def test_faults_and_stops_together_end_in_the_same_bits(size: int, on_nan: str, 
     without = run_ranks(run_in_parts, size, other, [])
     assert {digest for digest, _ in found} == {expected[0][0]}
     assert expected[0][0] != without[0][0]
-    assert rows(stopped) == rows(calm)
+    assert read_rows(RunFolder.planned(stopped)) == read_rows(RunFolder.planned(calm))
     ours, theirs = (read_summary(RunFolder.planned(config)) for config in (stopped, calm))
     assert ours["num_skipped_steps"] == theirs["num_skipped_steps"] == (3 if on_nan == "skip" else 0)
     assert ours["rewinds"] == theirs["rewinds"] == ([] if on_nan == "skip" else [1])
@@ -232,7 +232,7 @@ def rewind_for_ever(config: RunConfig) -> list[str]:
 def test_a_stage_begins_again_a_few_times(tmp_path: Path) -> None:
     config = configured(tmp_path, "again", training={"on_nan": "rewind"})
     assert run_ranks(rewind_for_ever, 1, config) == [["()", "(1,)", "(1, 1)", "(1, 1, 1)"]]
-    assert [row["stage"] for row in rows(config)] == ["0", "0", "1"]
+    assert [row["stage"] for row in read_rows(RunFolder.planned(config))] == ["0", "0", "1"]
 
 
 def test_each_rewind_halves_the_rate_of_its_stage() -> None:

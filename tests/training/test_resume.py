@@ -1,6 +1,5 @@
 """A run that is stopped anywhere and started again ends with the bits, and the metrics, of one that was not."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,9 @@ from inq_ray.training.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
+from tests.training.runs import needs_digits, read_rows, read_summary, run_here, tiny_config
 
 pytestmark = [needs_digits, pytest.mark.system]
-
-# Of a row, what a watch says.
-TIMES = ("validation_seconds", "train_seconds", "data_seconds", "network_seconds", "images_per_second")
 
 
 class StoppedError(Exception):
@@ -56,11 +52,6 @@ def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[
     raise AssertionError("it was never run to its end")
 
 
-def rows(config: RunConfig) -> list[dict[str, str]]:
-    with RunFolder.planned(config).metrics_csv.open() as table:
-        return [{name: row[name] for name in row if name not in TIMES} for row in csv.DictReader(table)]
-
-
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_same_bits(size: int, tmp_path: Path) -> None:
     stops = [(0, 1, 3), (0, 2, 6), (1, 1, 1), (1, 2, 4), (2, 1, 6), (2, 2, 5)]
@@ -70,10 +61,26 @@ def test_the_same_bits(size: int, tmp_path: Path) -> None:
     found = run_ranks(run_in_parts, size, stopped, stops)
     assert {digest for digest, _ in found} == {expected[0][0]}
     assert found[0][1] == ["going on from checkpoint-02-0001-00000004"]
-    assert rows(stopped) == rows(calm)
+    assert read_rows(RunFolder.planned(stopped)) == read_rows(RunFolder.planned(calm))
     ours, theirs = (read_summary(RunFolder.planned(config)) for config in (stopped, calm))
     for name in ("float_top1", "stages", "top1", "digest", "verification"):
         assert ours[name] == theirs[name], name
+
+
+def test_a_run_that_was_interrupted_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    calm, stopped = (
+        configured(tmp_path, name).replace(output={"checkpoint_every": "9h"}) for name in ("calm", "early")
+    )
+    expected, notes = run_in_parts(calm, [])
+    assert notes == []
+    digest, notes = run_in_parts(stopped, [(0, 2, 3), (0, 2, 6)])
+    assert digest == expected
+    assert notes == ["beginning again: there is no checkpoint"]
+    folder, events = RunFolder.planned(stopped), read_summary(RunFolder.planned(stopped))["events"]
+    assert read_rows(folder) == read_rows(RunFolder.planned(calm))
+    assert len(folder.metrics_jsonl.read_text().splitlines()) == len(read_rows(folder))
+    assert events["counts"] == {"restarted": 2}
+    assert 0 < events["seconds_lost"] < 600
 
 
 def test_a_run_whose_last_checkpoint_is_its_end_only_writes_its_result(tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_another_number_of_ranks_goes_on_too(tmp_path: Path) -> None:
     digest, notes = run_in_parts(config, [])
     assert len(digest) == 64
     assert notes == ["going on from checkpoint-01-0000-00000002, on 1 worker(s) after 2"]
-    assert len(rows(config)) == 2 + 2 * 3
+    assert len(read_rows(RunFolder.planned(config))) == 2 + 2 * 3
 
 
 def run_until(config: RunConfig) -> None:

@@ -11,6 +11,7 @@ import torch
 from inq_ray.training import name_lock
 from inq_ray.training.checkpoint.resume import Finished, Resume, Start
 from inq_ray.training.config import RunConfig
+from inq_ray.training.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
 from tests.training.runs import Finished as Run
@@ -34,11 +35,15 @@ def test_a_new_name_starts(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_by_the_same_command(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    RunFolder.create(config).metrics_csv.write_text("of the run that ended")
+    RunFolder.create(config).metrics_jsonl.write_text("of the run that ended")
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Start)
     folder = prepare(config, decision)
-    assert [path.name for path in folder.path.iterdir()] == ["config.json"]
+    finished = run_here(config)
+    assert [event.text for event in finished.told.events if isinstance(event, Incident)] == [
+        "beginning again: there is no checkpoint"
+    ]
+    assert folder.metrics_jsonl.read_text().count("\n") == len(finished.told.rows)
 
 
 def test_a_finished_run_says_so_and_an_unfinished_one_goes_on(run: Run) -> None:
