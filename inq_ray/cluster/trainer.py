@@ -10,6 +10,7 @@ from typing import Any
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import ReplicasDifferError, RunFailedError, RunStoppedError, WorkersLostError
 from inq_ray.cluster.fit import fit
+from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.placement import SETTLE_SECONDS, NoRoomError, place
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.tracking.trackers import Together, open_trackers
@@ -61,7 +62,8 @@ def quantize(
         folder = prepare(config, decision or look(config, fingerprint=fingerprint))
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
-        run = _Attempts(config, Together(reporter, trackers), signals, folder, fingerprint)
+        together = Together(reporter, trackers, RunMetrics(folder.path.name))
+        run = _Attempts(config, together, signals, folder, fingerprint)
         summary = run.fit_to_the_end(num_workers)
     return summary
 
