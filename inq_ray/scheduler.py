@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.codebook import Codebook, Rule, check_rule
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.core.sgd import SGD
@@ -32,6 +32,8 @@ class INQScheduler:
         iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
         strategy: "pruning" freezes the largest weights first, "random" any.
         seed: of the random strategy.
+        codebook: from what the levels of a tensor follow: "max" its largest weight, as in the paper, "mse" the least
+            squared error, for 2 bits.
 
     Attributes:
         portions: the accumulated portions.
@@ -39,22 +41,29 @@ class INQScheduler:
         state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.PLACE``.
 
     Raises:
-        ValueError: the portions or the strategy are not allowed, the optimizer is another, two parameters have one
+        ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters have one
             name, or nothing is to be quantized.
     """
 
     def __init__(
-        self, optimizer: SGD, iterative_steps: Sequence[float], strategy: Strategy = "pruning", seed: int = 0
+        self,
+        optimizer: SGD,
+        iterative_steps: Sequence[float],
+        strategy: Strategy = "pruning",
+        seed: int = 0,
+        codebook: Rule = "max",
     ) -> None:
         if not isinstance(optimizer, SGD):
             raise ValueError(
                 f"optimizer must be an inq_ray.SGD, which leaves frozen weights alone, got {type(optimizer)}"
             )
         check_strategy(strategy)
+        check_rule(codebook)
         self.optimizer = optimizer
         self.portions = check_portions(iterative_steps)
         self.strategy: Strategy = strategy
         self.seed = seed
+        self.codebook: Rule = codebook
         self.stage = 0
         self.state: dict[str, TensorState] = {}
         self._add_new_parameters()
@@ -106,6 +115,7 @@ class INQScheduler:
             "portions": list(self.portions),
             "strategy": self.strategy,
             "seed": self.seed,
+            "codebook": self.codebook,
             "tensors": {
                 name: {
                     "num_bits": state.codebook.num_bits,
@@ -135,6 +145,8 @@ class INQScheduler:
             raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")
         portions, stage = check_portions(state_dict["portions"]), state_dict["stage"]
         check_strategy(state_dict["strategy"])
+        codebook = state_dict.get("codebook", "max")  # the only rule before there were two
+        check_rule(codebook)
         if not 0 <= stage <= len(portions):
             raise ValueError(f"the state is of stage {stage}, of {len(portions)} stages")
         states = {
@@ -142,7 +154,7 @@ class INQScheduler:
             for name, param in params.items()
         }
         self.portions, self.stage = portions, stage
-        self.strategy, self.seed = state_dict["strategy"], state_dict["seed"]
+        self.strategy, self.seed, self.codebook = state_dict["strategy"], state_dict["seed"], codebook
         self.state = states
         for name, param in params.items():
             restore(param, states[name])
@@ -178,6 +190,7 @@ class INQScheduler:
                     strategy=self.strategy,
                     seed=self.seed,
                     stage=self.stage,
+                    rule=self.codebook,
                 )
                 for name, param in self.quantized().items()
             }, None

@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 MIN_BITS = 2
 MAX_BITS = 8
+
+Rule = Literal["max", "mse"]
+RULES: tuple[Rule, ...] = ("max", "mse")
 
 # Levels are normal numbers of float32, whatever the dtype of the weights: so codes mean the same weights everywhere.
 MIN_EXPONENT = -126
@@ -54,6 +57,12 @@ def check_num_bits(num_bits: int, what: str = "weight bits") -> None:
     """Raises ValueError, which calls the number ``what``, unless ``num_bits`` is a whole number from 2 to 8."""
     if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
         raise ValueError(f"{what} must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
+
+
+def check_rule(rule: str) -> None:
+    """Raises ValueError unless ``rule`` is one of RULES."""
+    if rule not in RULES:
+        raise ValueError(f"codebook must be one of {', '.join(RULES)}, got {rule!r}")
 
 
 def magnitudes(weight: Tensor) -> Tensor:
@@ -128,13 +137,23 @@ class Codebook:
         return cls(num_bits=num_bits, n_1=min(n_1, MAX_EXPONENT))
 
     @classmethod
-    def for_weight(cls, weight: Tensor, num_bits: int) -> "Codebook":
+    def for_weight(cls, weight: Tensor, num_bits: int, rule: Rule = "max") -> "Codebook":
         """Codebook of ``weight`` (float [*]).
 
+        Args:
+            weight: float [*].
+            num_bits: width of a weight.
+            rule: "max" takes the paper's n_1, so that nothing saturates; "mse" the n_1 of least squared error over the
+                tensor, the largest of equals. At 2 bits all below half of the only power becomes 0, and where that
+                power follows from the maximum this is nearly all of a bell-shaped tensor.
+
         Raises:
-            ValueError: a weight is NaN, infinite or beyond the range of float32, or its dtype cannot be quantized.
+            ValueError: a weight is NaN, infinite or beyond the range of float32, its dtype cannot be quantized, or
+                there is no such rule.
         """
-        return cls.for_max(max_magnitude(weight), num_bits)
+        check_rule(rule)
+        largest = cls.for_max(max_magnitude(weight), num_bits)
+        return largest if rule == "max" or largest.n_1 is None else _of_least_error(weight, largest)
 
     @property
     def num_exponents(self) -> int:
@@ -195,6 +214,29 @@ class Codebook:
     def quantize(self, weight: Tensor) -> Tensor:
         """``weight`` rounded to the levels; float [*] in, the same out."""
         return self.decode(self.encode(weight), weight.dtype)
+
+
+def _of_least_error(weight: Tensor, largest: Codebook) -> Codebook:
+    """The codebook from that of the largest n_1 downwards whose levels have the least squared distance from weights.
+
+    With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights of one exponent and
+    first bit of the mantissa share their level in any codebook, so their number and sum are all that is needed, and
+    one pass over the tensor does for all codebooks. On the CPU, where the order of a sum does not change.
+    """
+    assert largest.n_1 is not None
+    layout = float_format(weight.dtype)
+    halves = (magnitudes(weight) >> (layout.num_mantissa_bits - 1)).reshape(-1).to("cpu", torch.int64)
+    num_halves = 1 << (layout.num_exponent_bits + 1)
+    counts = torch.bincount(halves, minlength=num_halves).double()
+    sums = torch.bincount(halves, weight.detach().reshape(-1).to("cpu", torch.float64).abs(), minlength=num_halves)
+
+    def error(codebook: Codebook) -> float:
+        levels = codebook.decode(_encoding_table(codebook, weight.dtype)[:num_halves], torch.float64)
+        return float((levels * (levels * counts - 2 * sums)).sum())
+
+    smallest = max(MIN_EXPONENT, (int(counts[2:].nonzero()[0]) + 2) // 2 - layout.exponent_bias)
+    candidates = [Codebook(largest.num_bits, n_1) for n_1 in range(largest.n_1, smallest - 1, -1)]
+    return min(candidates, key=error)
 
 
 @cache

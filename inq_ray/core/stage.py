@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, float_format
+from inq_ray.core.codebook import Codebook, Rule, float_format
 from inq_ray.core.partition import Strategy, choose
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
@@ -30,7 +30,15 @@ class StageUpdate:
 
 
 def decide(
-    weight: Tensor, state: TensorState, portion: float, *, name: str, strategy: Strategy, seed: int, stage: int
+    weight: Tensor,
+    state: TensorState,
+    portion: float,
+    *,
+    name: str,
+    strategy: Strategy,
+    seed: int,
+    stage: int,
+    rule: Rule = "max",
 ) -> StageUpdate:
     """Decides a stage for one tensor; changes nothing.
 
@@ -45,6 +53,7 @@ def decide(
         strategy: "pruning" or "random".
         seed: of the random choice.
         stage: number of the stage, from 0.
+        rule: from which the codebook follows.
 
     Raises:
         ValueError: weights are NaN, infinite or beyond the range of float32, or their dtype cannot be quantized; names
@@ -52,14 +61,21 @@ def decide(
     """
     weight = weight.detach().contiguous()
     try:
-        current = Codebook.for_weight(weight, state.codebook.num_bits)
+        codebook = _codebook(weight, state.codebook, rule)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    codebook = current if state.codebook.n_1 is None else state.codebook
     count = max(0, num_frozen(portion, weight.numel()) - state.num_frozen)
     newly = choose(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
     codes = codebook.encode(weight).mul_(newly.view(torch.uint8))
     return StageUpdate(codebook=codebook, newly_frozen=newly, codes=codes)
+
+
+def _codebook(weight: Tensor, current: Codebook, rule: Rule) -> Codebook:
+    """The codebook that holds from this stage on; weights are looked at, even where it is fixed."""
+    if current.n_1 is None:
+        return Codebook.for_weight(weight, current.num_bits, rule)
+    Codebook.for_weight(weight, current.num_bits)
+    return current
 
 
 def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from inq_ray.core.codebook import check_num_bits
+from inq_ray.core.codebook import Rule, check_num_bits, check_rule
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.data.preset import LARGEST_SIZE
@@ -100,6 +100,8 @@ class QuantizationConfig:
     """Accumulated portions of each tensor that are frozen after each stage; they rise and end at 1."""
     strategy: Strategy = "pruning"
     """Which weights freeze first: "pruning" the largest, "random" any."""
+    codebook: Rule = "max"
+    """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits."""
     skip: tuple[str, ...] = ()
     """Patterns of layers that stay float, such as classifier or layer1.*."""
 
@@ -110,6 +112,8 @@ class QuantizationConfig:
             object.__setattr__(self, "iterative_steps", check_portions(self.iterative_steps, complete=True))
         with _named("--strategy"):
             check_strategy(self.strategy)
+        with _named("--codebook"):
+            check_rule(self.codebook)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,8 +206,11 @@ class Run:
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
         optimizer = SGD(groups, lr=config.training.lr, **sgd_options(config.training))
-        portions = config.quantization.iterative_steps
-        inq = INQScheduler(optimizer, portions, config.quantization.strategy, config.training.seed)
+        quantization = config.quantization
+        portions = quantization.iterative_steps
+        inq = INQScheduler(
+            optimizer, portions, quantization.strategy, config.training.seed, codebook=quantization.codebook
+        )
         if self._start is not None and self._start.stage > 0:
             self._restore(Parts(model=model, optimizer=optimizer, inq=inq))
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):

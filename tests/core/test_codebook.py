@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, max_magnitude
+from inq_ray.core.codebook import RULES, Codebook, Rule, max_magnitude
 from tests.core.weights import DTYPES, bits, equation_4, weights
 
 ALL_BITS = range(2, 9)
@@ -163,3 +163,39 @@ def test_memory_format_does_not_matter() -> None:
     codes = codebook.encode(weight.to(memory_format=torch.channels_last))
     assert torch.equal(codes, codebook.encode(weight))
     assert codebook.encode(torch.tensor(0.7)).shape == ()
+
+
+def squared_error(weight: Tensor, codebook: Codebook) -> float:
+    return float(((codebook.quantize(weight).double() - weight.double()) ** 2).sum())
+
+
+@given(weights(), st.integers(2, 8))
+def test_the_rule_mse_is_of_least_squared_error(weight: Tensor, num_bits: int) -> None:
+    largest, chosen = (Codebook.for_weight(weight, num_bits, rule) for rule in RULES)
+    if largest.n_1 is None:
+        assert chosen == largest
+        return
+    assert chosen.n_1 is not None
+    assert chosen.n_1 <= largest.n_1
+    candidates = [Codebook(num_bits, n_1) for n_1 in range(-126, min(largest.n_1 + 3, 128))]
+    least = min(squared_error(weight, codebook) for codebook in candidates)
+    rounding = 1e-12 * float((weight.double() ** 2).sum())
+    assert squared_error(weight, chosen) <= least + rounding
+
+
+def test_of_equal_errors_the_paper_s_stays() -> None:
+    weight = torch.tensor([1.0, -1.0, 0.5])
+    for num_bits in range(3, 9):  # with two powers and more nothing is lost
+        assert Codebook.for_weight(weight, num_bits, "mse") == Codebook.for_weight(weight, num_bits)
+
+
+@pytest.mark.parametrize(("rule", "num_zeros"), [("max", 0.9), ("mse", 0.5)])
+def test_at_2_bits_the_largest_weight_leaves_zeros_and_least_error_does_not(rule: Rule, num_zeros: float) -> None:
+    weight = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    zeros = float((Codebook.for_weight(weight, 2, rule).quantize(weight) == 0).float().mean())
+    assert (zeros > num_zeros) if rule == "max" else (zeros < num_zeros)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="codebook must be one of max, mse, got 'best'"):
+        Codebook.for_weight(torch.ones(3), 2, "best")  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.codebook import Codebook, check_rule
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions, num_frozen
 from inq_ray.training.checkpoint.place import Place
@@ -121,6 +121,7 @@ def _check_inq(inq: dict[str, Any] | None, stage: int) -> None:
     if inq["stage"] != stage or stage > len(check_portions(inq["portions"])):
         raise ValueError(f"inq is of stage {inq['stage']} of {len(inq['portions'])}, the place of {stage}")
     check_strategy(inq["strategy"])
+    check_rule(inq.get("codebook", "max"))
     for name, entry in inq["tensors"].items():
         Codebook(entry["num_bits"], entry["n_1"])
         if entry["num_frozen"] > math.prod(entry["shape"]):
@@ -217,10 +218,11 @@ def _are_rates(value: Any) -> bool:
 def _is_inq(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == {"stage", "portions", "strategy", "seed", "tensors"}
+        and value.keys() - {"codebook"} == {"stage", "portions", "strategy", "seed", "tensors"}
         and _is_count(value["stage"])
         and _is_list(value["portions"], _is_number)
         and _is_text(value["strategy"])
+        and _is_text(value.get("codebook", ""))
         and (type(value["seed"]) is int and 0 <= value["seed"] < 2**63)
         and _is_object(value["tensors"], _is_quantized)
     )

@@ -260,7 +260,8 @@ def _check_stages(saved: Mapping[str, Any] | None, inq: INQScheduler | None) -> 
         raise ValueError("the checkpoint is of a float network, the run's is quantized, or the other way round")
     if saved is None or inq is None:
         return
-    ours = {"portions": list(inq.portions), "strategy": inq.strategy, "seed": inq.seed}
+    saved = {"codebook": "max", **saved}  # the only rule before there were two
+    ours = {"portions": list(inq.portions), "strategy": inq.strategy, "seed": inq.seed, "codebook": inq.codebook}
     for name, value in ours.items():
         if saved[name] != value:
             raise ValueError(f"the checkpoint's stages are of {name} {saved[name]}, the run's of {value}")
@@ -306,6 +307,7 @@ def _inq_facts(inq: INQScheduler) -> dict[str, Any]:
         "portions": list(inq.portions),
         "strategy": inq.strategy,
         "seed": inq.seed,
+        "codebook": inq.codebook,
         "tensors": {
             name: {"num_bits": state.codebook.num_bits, "n_1": state.codebook.n_1} for name, state in inq.state.items()
         },
