@@ -41,8 +41,8 @@ class INQScheduler:
         state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.PLACE``.
 
     Raises:
-        ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters have one
-            name, or nothing is to be quantized.
+        ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
+            have one name, or nothing is to be quantized.
     """
 
     def __init__(

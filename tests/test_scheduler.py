@@ -141,7 +141,7 @@ def test_nan_names_the_tensor_and_changes_nothing() -> None:
 
 def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
     model = make_model()
-    optimizer, scheduler = make(model, strategy="random", seed=7)
+    optimizer, scheduler = make(model, strategy="random", seed=7, codebook="mse")
     for stage in range(2):
         scheduler.step()
         train(model, optimizer, stage)
@@ -155,6 +155,7 @@ def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
     resumed_optimizer.load_state_dict(momentum)
     resumed_scheduler.load_state_dict(state)
     assert (resumed_scheduler.portions, resumed_scheduler.seed) == (tuple(PORTIONS), 7)
+    assert resumed_scheduler.codebook == "mse"
     for each, by, stages in ((model, optimizer, scheduler), (resumed, resumed_optimizer, resumed_scheduler)):
         train(each, by, 10)
         for stage in (2, 3):
@@ -162,6 +163,30 @@ def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
             train(each, by, stage)
     for tensors in ((model.state_dict(), resumed.state_dict()), tuple(map(_state, (scheduler, resumed_scheduler)))):
         assert digest_tensors(tensors[0]) == digest_tensors(tensors[1])
+
+
+def test_a_state_from_before_there_were_rules_is_of_the_papers() -> None:
+    model, other = make_model(), make_model(3)
+    _, scheduler = make(model)
+    scheduler.step()
+    old = scheduler.state_dict()
+    del old["codebook"]
+    _, later = make(other, codebook="mse")
+    later.load_state_dict(old)
+    assert (later.stage, later.codebook) == (1, "max")
+
+
+@pytest.mark.parametrize("num_bits", [2, 3])
+def test_the_rule_mse_keeps_more_weights_of_a_bell_shaped_tensor(num_bits: int) -> None:
+    shares = {}
+    for rule in ("max", "mse"):
+        layer = nn.Linear(100, 100, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(100, 100, generator=torch.Generator().manual_seed(0)))
+        optimizer = SGD([{"params": [("w", layer.weight)], "weight_bits": num_bits}], lr=0.1)
+        INQScheduler(optimizer, [1.0], codebook=rule).step()
+        shares[rule] = float((layer.weight == 0).double().mean())
+    assert shares["mse"] < 0.5 < shares["max"], shares
 
 
 def _state(scheduler: INQScheduler) -> dict[str, Tensor]:
@@ -224,6 +249,7 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
         (lambda s: s.update(portions=[0.5, 0.1]), "larger than the one before"),
         (lambda s: s.update(stage=5), "stage 5, of 4 stages"),
         (lambda s: s.update(strategy="none"), "strategy must be"),
+        (lambda s: s.update(codebook="min"), "codebook must be one of max, mse, got 'min'"),
     ],
 )
 def test_a_wrong_state_is_an_error_and_changes_nothing(how: Callable[[dict[str, Any]], Any], words: str) -> None:

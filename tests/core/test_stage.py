@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.codebook import Codebook, Rule
 from inq_ray.core.partition import Strategy
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
@@ -18,9 +18,15 @@ STRATEGIES: st.SearchStrategy[Strategy] = st.sampled_from(["pruning", "random"])
 
 
 def run_stage(
-    weight: Tensor, state: TensorState, portion: float, *, strategy: Strategy = "pruning", stage: int = 0
+    weight: Tensor,
+    state: TensorState,
+    portion: float,
+    *,
+    strategy: Strategy = "pruning",
+    stage: int = 0,
+    rule: Rule = "max",
 ) -> StageUpdate:
-    update = decide(weight, state, portion, name="w", strategy=strategy, seed=0, stage=stage)
+    update = decide(weight, state, portion, name="w", strategy=strategy, seed=0, stage=stage, rule=rule)
     apply(weight, state, update)
     return update
 
@@ -73,6 +79,17 @@ def test_the_codebook_stays_that_of_the_first_stage(dtype: torch.dtype) -> None:
     run_stage(weight, state, 1.0, stage=1)
     assert state.codebook == Codebook(num_bits=4, n_1=0)
     assert weight.tolist() == [1.0, 1.0, -1.0, -0.25]
+
+
+def test_the_codebook_of_least_error_stays_that_of_the_first_stage_too() -> None:
+    weight = torch.cat([torch.full((95,), 0.25), torch.full((5,), 1.0)])
+    state = TensorState.live(weight, 2)
+    run_stage(weight, state, 0.5, rule="mse")
+    assert state.codebook == Codebook.for_weight(weight, 2, "mse") == Codebook(num_bits=2, n_1=-2)
+    weight[~state.frozen] = 8.0
+    run_stage(weight, state, 1.0, stage=1, rule="mse")
+    assert state.codebook == Codebook(num_bits=2, n_1=-2)
+    assert set(weight.tolist()) == {0.25}
 
 
 def test_a_tensor_of_zeros_freezes_at_zero_and_gets_a_codebook_when_it_grows() -> None:

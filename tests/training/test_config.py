@@ -30,6 +30,7 @@ BAD_FIELDS = [
     (QuantizationConfig, {"iterative_steps": (0.5, 0.75)}, "--iterative-steps"),
     (QuantizationConfig, {"iterative_steps": (math.nan, 1.0)}, "--iterative-steps"),
     (QuantizationConfig, {"strategy": "best"}, "--strategy"),
+    (QuantizationConfig, {"codebook": "least"}, "--codebook"),
     (TrainingConfig, {"epochs": -1}, "--epochs"),
     (TrainingConfig, {"float_epochs": -1}, "--float-epochs"),
     (TrainingConfig, {"batch_size": 0}, "--batch-size"),
