@@ -12,6 +12,7 @@ not in it, so schedules that begin alike share keys as far as they are alike. In
 A field of the configuration that is not named here is in every key: a new one makes keys differ, never results.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -29,19 +30,29 @@ from inq_ray.sweep.numerics import numerics_version
 from inq_ray.training.build import image_preset
 from inq_ray.training.checkpoint.resume import FREE
 from inq_ray.training.config import RunConfig
+from inq_ray.training.distill import load_teacher
 
 # Fields that are in the key as what they lead to.
 _LED_FROM = frozenset(
     {
         "data.data",  # its fingerprint is in the key
         "network.weights",  # the weights are
+        "training.teacher",  # so are the teacher's
         "quantization.iterative_steps",  # portion and epochs of each stage are
         "training.epochs",
         "training.epochs_total",
     }
 )
 # Those that play no part before the first stage.
-_OF_STAGES = frozenset({"quantization", "training.lr"})
+_OF_STAGES = frozenset(
+    {
+        "quantization",
+        "training.lr",
+        "training.distill",
+        "training.distill_temperature",
+        "training.distill_labels",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +61,14 @@ class Origin:
 
     Attributes:
         weights: digest of the network's tensors, trained or fresh.
+        teacher: digest of the tensors that --teacher names; empty where it names none.
         code: digest of the file of a network of the user's own; empty where it is one of ours or a library's.
         fingerprint: of the data.
         numerics: of the program.
     """
 
     weights: str
+    teacher: str
     code: str
     fingerprint: str
     numerics: str
@@ -71,6 +84,7 @@ class Origin:
         """
         return cls(
             weights=summary(digest_tensors(model.state_dict())),
+            teacher=_teacher(config, model),
             code=_code(config.network.arch),
             fingerprint=fingerprint,
             numerics=numerics_version(),
@@ -120,6 +134,14 @@ def _is_of(name: str, names: frozenset[str]) -> bool:
 
 def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _teacher(config: RunConfig, model: nn.Module) -> str:
+    if config.training.teacher is None:
+        return ""
+    teacher = copy.deepcopy(model)
+    load_teacher(config, teacher)
+    return summary(digest_tensors(teacher.state_dict()))
 
 
 def _code(arch: str) -> str:

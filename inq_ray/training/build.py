@@ -1,5 +1,6 @@
 """From a configuration to what a run works on: network, data, transforms."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,7 @@ from inq_ray.models.selection import param_groups
 from inq_ray.models.shapes import head_parameters
 from inq_ray.models.weights import load_weights
 from inq_ray.training.config import RunConfig
+from inq_ray.training.distill import load_teacher
 from inq_ray.training.model_input import ModelInput
 from inq_ray.training.wrapping import check_wrapping
 
@@ -202,6 +204,8 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         param_groups(
             model, None if config.plain else config.quantization.weight_bits, skip=config.quantization.skip
         )  # a pattern of --skip may meet nothing, or everything
+        if config.training.teacher is not None:
+            load_teacher(config, copy.deepcopy(model))
     _check_takes_images(config, model, source.info, evaluate)
     return source, model
 

@@ -154,8 +154,10 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
 
 
 def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> RunConfig:
-    """The recipe of a network that is trained before its first stage, where it needs not be, or is all there is."""
+    """The recipe without training before the first stage where it needs not be, or without stages if it is all."""
     training = start.training
+    if plain:
+        start = start.replace(training={"distill": False})
     if training.float_epochs == 0 or not (plain or trained):
         return start
     if plain:

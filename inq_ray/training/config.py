@@ -154,6 +154,14 @@ class TrainingConfig:
     """Of training; auto is bf16 on GPUs, float32 on CPUs. Accuracy is always measured in float32."""
     channels_last: bool = True
     """Memory format of images and convolutions."""
+    distill: bool = False
+    """Re-train stages towards the outputs of the float network, their teacher, instead of labels."""
+    teacher: str | None = None
+    """Weights of the teacher, as --weights takes them, of the same network; by default the run's own float ones."""
+    distill_temperature: float = 3.0
+    """Temperature of distillation: how much of what the teacher says of other classes is heard."""
+    distill_labels: float = 0.0
+    """Weight of the labels' loss in distillation, the teacher's is the rest."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes in training."""
     mixup: float = 0.0
@@ -203,6 +211,12 @@ class TrainingConfig:
             raise ValueError("--nesterov needs a --momentum above 0")
         if not 0 < self.lr_gamma <= 1:
             raise ValueError(f"--lr-gamma must be in (0, 1], got {self.lr_gamma}")
+        if not (math.isfinite(self.distill_temperature) and self.distill_temperature > 0):
+            raise ValueError(f"--distill-temperature must be above 0, got {self.distill_temperature}")
+        if not 0 <= self.distill_labels < 1:
+            raise ValueError(f"--distill-labels must be in [0, 1), got {self.distill_labels}")
+        if self.teacher is not None and not self.distill:
+            raise ValueError(f"--teacher {self.teacher} plays no part: add --distill")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"--label-smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.clip_grad_norm is not None and not (math.isfinite(self.clip_grad_norm) and self.clip_grad_norm > 0):
@@ -330,6 +344,8 @@ class RunConfig:
             raise ValueError("--plain needs --epochs of at least 1, got 0")
         if self.plain and training.epochs_total is not None:
             raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
+        if self.plain and training.distill:
+            raise ValueError("--plain has no stages to --distill: leave one of them out")
         if training.sync_batchnorm and not self.cluster.use_gpu:
             raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
 

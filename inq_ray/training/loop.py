@@ -22,6 +22,7 @@ from inq_ray.training.bottleneck import Spent, Waiting, spent_in_epoch
 from inq_ray.training.build import Task
 from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.config import TrainingConfig
+from inq_ray.training.distill import Teacher
 from inq_ray.training.ema import Ema
 from inq_ray.training.faults import LOOK_STEPS, MOST_IN_A_ROW, DivergedError, Faults, Watch, is_finite, marked
 from inq_ray.training.wrapping import settle
@@ -80,6 +81,7 @@ class Trainer:
         autocast_dtype: of the forward pass; None = float32.
         mix: mixup and cutmix; None = neither.
         ema: average of the weights; None = none.
+        teacher: whose outputs are learned; None = labels are.
         bad_images: counts what cannot be read.
         stage: for messages.
         order_workers: ranks for which the order of samples is laid out where they are read in groups; None = so many as
@@ -100,6 +102,7 @@ class Trainer:
     mix: BatchMix | None
     ema: Ema | None
     bad_images: BadImages
+    teacher: Teacher | None = None
     stage: int = 0
     order_workers: int | None = None
     faults: Faults = field(default_factory=Faults)
@@ -267,6 +270,8 @@ class Trainer:
         loss = nn.functional.cross_entropy(
             logits, targets, reduction="sum", label_smoothing=self.training.label_smoothing
         )
+        if self.teacher is not None:
+            loss = self.teacher.loss(inputs, logits, loss)
         # DDP averages over ranks, whose parts may differ in size: this makes it the mean over the global batch.
         scaled: Tensor = self.scaler.scale(marked(loss) * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]

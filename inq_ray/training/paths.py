@@ -14,17 +14,22 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     Raises:
         ValueError: a path's ~ stands for nobody's home; names the flag.
     """
-    data, weights, output = config.data.data, config.network.weights, config.output
+    data, output = config.data.data, config.output
     checkpoints = output.checkpoint_path
     return config.replace(
         data={"data": data if data in ("digits", "") else _absolute("--data", data)},
-        network={"weights": _absolute("--weights", weights) if weights and is_weights_file(weights) else weights},
+        network={"weights": _weights("--weights", config.network.weights)},
+        training={"teacher": _weights("--teacher", config.training.teacher)},
         output={
             "storage_path": _absolute("--storage-path", output.storage_path),
             "checkpoint_path": None if checkpoints is None else _absolute("--checkpoint-path", checkpoints),
             "resume": output.resume if output.resume in (AUTO, NEVER) else _absolute("--resume", output.resume),
         },
     )
+
+
+def _weights(flag: str, weights: str | None) -> str | None:
+    return _absolute(flag, weights) if weights and is_weights_file(weights) else weights
 
 
 def _absolute(flag: str, path: str) -> str:

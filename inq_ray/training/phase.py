@@ -13,6 +13,7 @@ from inq_ray.data.loader import steps_per_epoch
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task
 from inq_ray.training.config import RunConfig, TrainingConfig
+from inq_ray.training.distill import Teacher
 from inq_ray.training.ema import Ema
 from inq_ray.training.faults import Faults
 from inq_ray.training.loop import Trainer
@@ -30,6 +31,7 @@ def make_trainer(
     faults: Faults,
     bad_images: BadImages,
     order_workers: int,
+    teacher: Teacher | None = None,
 ) -> Trainer:
     """The trainer of a phase at its start; wraps the network, so gradients of frozen tensors are stopped before.
 
@@ -42,6 +44,7 @@ def make_trainer(
         faults: so far.
         bad_images: so far.
         order_workers: ranks for which the order of samples is laid out.
+        teacher: of a stage that is distilled.
     """
     training, device = config.training, task.to_input.device
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(config, device)]
@@ -60,6 +63,7 @@ def make_trainer(
         mix=BatchMix(training.mixup, training.cutmix, task.info.num_classes) if has_mix else None,
         ema=None if training.ema_decay is None else Ema(task.model, training.ema_decay),
         bad_images=bad_images,
+        teacher=teacher,
         stage=stage,
         order_workers=order_workers,
         faults=faults,

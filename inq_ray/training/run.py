@@ -29,6 +29,7 @@ from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
+from inq_ray.training.distill import Teacher, make_teacher
 from inq_ray.training.evaluate import evaluate
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
 from inq_ray.training.journal import Journal
@@ -129,6 +130,7 @@ class Run:
         self.journal = Journal(config, reporter, folder, rewound)
         self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
         self.stage = 0
+        self._teacher: Teacher | None = None
         self._is_rewound = rewound is not None
         self._start: Place | None = None
         self._snapshot: Snapshot | None = None
@@ -211,8 +213,10 @@ class Run:
         inq = INQScheduler(
             optimizer, portions, quantization.strategy, config.training.seed, codebook=quantization.codebook
         )
+        self._teacher = make_teacher(config, model)  # of the network as it is before the first stage
+        parts = Parts(model=model, optimizer=optimizer, inq=inq, teacher=self._teacher_model())
         if self._start is not None and self._start.stage > 0:
-            self._restore(Parts(model=model, optimizer=optimizer, inq=inq))
+            self._restore(parts)
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
             if not self._starts_at(stage):
                 continue
@@ -220,7 +224,6 @@ class Run:
                 broadcast_tensors(dict(model.named_buffers()))
                 inq.step()
                 row = self._validate(stage=stage, portion=portion)
-                parts = Parts(model=model, optimizer=optimizer, inq=inq)
                 self._save(parts, Place(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
                 self._stop_if_asked()
             self._stop_gradients_of_frozen(inq)
@@ -243,6 +246,7 @@ class Run:
             faults=self.journal.faults,
             bad_images=self.journal.bad_images,
             order_workers=self.journal.order_workers,
+            teacher=self._teacher,
         )
         trainer.settle()
         state = self._restore_phase(trainer, inq, place)
@@ -265,7 +269,7 @@ class Run:
                 self._save(self._parts(trainer, inq), place, top1=row.top1, is_last=is_asked)
         if trainer.ema is not None:
             trainer.ema.store()
-        parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq)
+        parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq, teacher=self._teacher_model())
         end = Place(stage=stage, epoch=epochs, step=0)
         self._save(parts, end, is_stage_end=True, top1=self.journal.rows[-1].top1)
         self._stop_if_asked()
@@ -308,7 +312,11 @@ class Run:
             lr_scheduler=trainer.scheduler,
             scaler=trainer.scaler,
             ema=trainer.ema,
+            teacher=self._teacher_model(),
         )
+
+    def _teacher_model(self) -> nn.Module | None:
+        return None if self._teacher is None else self._teacher.model
 
     def _save(
         self,

@@ -20,7 +20,7 @@ from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Stored, Trial
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe
 
-ORIGIN = Origin(weights="w", code="", fingerprint="f", numerics="n")
+ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
 BASE = default_recipe("digits_cnn", 5)
 SCHEDULES = [
     (0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0), (0.5, 0.75, 1.0), (0.3, 0.6, 0.8, 1.0), (0.5, 1.0), (1.0,),

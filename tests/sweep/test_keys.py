@@ -15,7 +15,7 @@ from inq_ray.sweep.numerics import numerics_version
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe
 
-ORIGIN = Origin(weights="w", code="", fingerprint="f", numerics="n")
+ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
 BASE = default_recipe("digits_cnn", 5)
 SCHEDULES = [
     (0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0), (0.5, 0.75, 1.0), (0.3, 0.6, 0.8, 1.0), (0.5, 1.0), (1.0,),
@@ -80,7 +80,8 @@ def test_what_decides_bits_from_the_start_is_in_every_key(change: dict[str, dict
 @pytest.mark.parametrize(
     "change",
     [{"quantization": {"weight_bits": 3}}, {"quantization": {"strategy": "random"}}, {"training": {"lr": 0.5}},
-     {"quantization": {"skip": ("classifier",)}}],
+     {"quantization": {"skip": ("classifier",)}}, {"quantization": {"codebook": "mse"}},
+     {"training": {"distill": True}}, {"training": {"distill_labels": 0.5}}],
     ids=str,
 )  # fmt: skip
 def test_what_plays_no_part_before_the_first_stage_leaves_its_key(change: dict[str, dict[str, Any]]) -> None:
@@ -99,7 +100,7 @@ def test_what_decides_no_bit_is_in_no_key(change: dict[str, dict[str, Any]]) -> 
     assert stage_keys(BASE, ORIGIN) == stage_keys(BASE.replace(**change), ORIGIN)
 
 
-@pytest.mark.parametrize("name", ["weights", "code", "fingerprint", "numerics"])
+@pytest.mark.parametrize("name", ["weights", "teacher", "code", "fingerprint", "numerics"])
 def test_another_origin_has_other_keys(name: str) -> None:
     other = Origin(**{**vars(ORIGIN), name: "other"})
     assert not set(stage_keys(BASE, ORIGIN).values()) & set(stage_keys(BASE, other).values())

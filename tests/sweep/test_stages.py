@@ -16,7 +16,7 @@ from tests.training.runs import needs_digits, read_summary, run_here, tiny_confi
 
 pytestmark = [needs_digits, pytest.mark.system]
 
-ORIGIN = Origin(weights="w", code="", fingerprint="f", numerics="n")
+ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
 
 
 def configured(storage: Path, name: str, schedule: tuple[float, ...], size: int, **sections: Any) -> RunConfig:

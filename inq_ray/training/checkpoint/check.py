@@ -21,7 +21,7 @@ from inq_ray.core.codebook import Codebook, check_rule
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions, num_frozen
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, RATES, SUMS, Snapshot
+from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, RATES, SUMS, TEACHER, Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Row
 
@@ -83,11 +83,13 @@ def check_tensors(snapshot: Snapshot) -> None:
     """
     tensors, facts = snapshot
     model = _of(tensors, MODEL)
-    strange = [name for name in tensors if name != SUMS and not name.startswith((*_LIVE_KINDS, FROZEN, CODES))]
+    kinds = (*_LIVE_KINDS, TEACHER, FROZEN, CODES)
+    strange = [name for name in tensors if name != SUMS and not name.startswith(kinds)]
     if strange:
         raise ValueError(f"there is a tensor {short(strange[0])}, which is of no kind")
     for kind, due in (
         (MOMENTUM, lambda dtype: dtype),
+        (TEACHER, lambda dtype: dtype),
         (AVERAGE, lambda dtype: torch.promote_types(dtype, torch.float32)),
     ):
         for name, tensor in _of(tensors, kind).items():

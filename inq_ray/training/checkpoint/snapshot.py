@@ -34,6 +34,7 @@ FROZEN = "frozen/"
 CODES = "codes/"
 MOMENTUM = "momentum/"
 AVERAGE = "average/"
+TEACHER = "teacher/"
 SUMS = "sums"
 
 
@@ -65,6 +66,8 @@ class Parts:
         lr_scheduler: of the phase.
         scaler: of the loss.
         ema: averages of the phase.
+        teacher: the network whose outputs stages learn. It does not change, but may be nowhere else: training before
+            the first stage made it, or its file is another by now.
     """
 
     model: nn.Module
@@ -73,6 +76,7 @@ class Parts:
     lr_scheduler: LRScheduler | None = None
     scaler: torch.amp.GradScaler | None = None
     ema: Ema | None = None
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,7 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
     tensors |= {FROZEN + name: state.frozen for name, state in inq.state.items()} if inq else {}
     tensors |= {CODES + name: state.codes for name, state in inq.state.items()} if inq else {}
     tensors |= {AVERAGE + name: average for name, average in parts.ema.state_dict().items()} if parts.ema else {}
+    tensors |= {TEACHER + name: tensor for name, tensor in _model_tensors(parts.teacher).items()}
     tensors[SUMS] = history.sums
     facts = {
         "place": dataclasses.asdict(place),
@@ -174,13 +179,10 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
         ValueError: it is of another network or phase; names what differs.
     """
     tensors, facts = snapshot
-    model = _model_tensors(parts.model)
-    _check_same_names("tensors of the network", _of_kind(tensors, MODEL), model)
-    for name, tensor in model.items():
-        saved = tensors[MODEL + name]
-        if (saved.shape, saved.dtype) != (tensor.shape, tensor.dtype):
-            found, due = (f"{each.dtype} {list(each.shape)}" for each in (saved, tensor))
-            raise ValueError(f"the checkpoint has {name} as {found}, the network as {due}")
+    model, teacher = _model_tensors(parts.model), _model_tensors(parts.teacher)
+    _check_same("tensors of the network", _of_kind(tensors, MODEL), model)
+    if teacher:
+        _check_same("tensors of the teacher", _of_kind(tensors, TEACHER), teacher)
     _check_stages(facts["inq"], parts.inq)
     if parts.optimizer is not None:
         _check_optimizer(snapshot, parts.model, parts.optimizer)
@@ -193,6 +195,8 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
     with torch.no_grad():
         for name, tensor in model.items():
             tensor.copy_(tensors[MODEL + name])
+        for name, tensor in teacher.items():
+            tensor.copy_(tensors[TEACHER + name])
     if parts.inq is not None:
         parts.inq.load_state_dict(_inq_state(tensors, facts["inq"]))
     if parts.optimizer is not None:
@@ -242,9 +246,9 @@ def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
 RATES = ("lr", "initial_lr")
 
 
-def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+def _model_tensors(model: nn.Module | None) -> dict[str, Tensor]:
     """Parameters and buffers, each once, those too that a state_dict leaves out."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {} if model is None else {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _groups(optimizer: SGD | None) -> list[dict[str, Any]]:
@@ -327,10 +331,15 @@ def _of_kind(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)}
 
 
-def _check_same_names(what: str, saved: Mapping[str, Tensor], due: Mapping[str, Tensor]) -> None:
+def _check_same(what: str, saved: Mapping[str, Tensor], due: Mapping[str, Tensor]) -> None:
+    """Names, shapes and dtypes have to be the same."""
     different = sorted(saved.keys() ^ due.keys())
     if different:
         raise ValueError(f"the checkpoint has other {what}: only one side has {', '.join(different[:5])}")
+    for name, tensor in due.items():
+        if (saved[name].shape, saved[name].dtype) != (tensor.shape, tensor.dtype):
+            theirs, ours = (f"{each.dtype} {list(each.shape)}" for each in (saved[name], tensor))
+            raise ValueError(f"the checkpoint has {name} as {theirs}, the network as {ours}")
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:
