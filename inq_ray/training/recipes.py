@@ -2,6 +2,7 @@
 
 import difflib
 
+from inq_ray.core.codebook import Rule
 from inq_ray.models.registry import is_ours, is_timm
 from inq_ray.training.config import NetworkConfig, QuantizationConfig, RunConfig, TrainingConfig
 
@@ -63,8 +64,12 @@ def default_recipe(arch: str, weight_bits: int) -> RunConfig:
     training = _IMAGENET
     if is_ours(arch):
         training = _DIGITS if arch == "digits_cnn" else _CIFAR
+    # With 0 and one power of two, the paper's rule makes 95 % of Gaussian weights 0; least error 38 %.
+    codebook: Rule = "mse" if weight_bits == 2 else "max"
     return RunConfig(
         network=NetworkConfig(arch=arch),
-        quantization=QuantizationConfig(weight_bits=weight_bits, iterative_steps=portions(arch, weight_bits)),
+        quantization=QuantizationConfig(
+            weight_bits=weight_bits, iterative_steps=portions(arch, weight_bits), codebook=codebook
+        ),
         training=training,
     )

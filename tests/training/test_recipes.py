@@ -39,6 +39,7 @@ def test_every_network_has_a_default_at_all_bits(arch: str, bits: int) -> None:
     config = default_recipe(arch, bits)
     assert config.quantization.iterative_steps == portions(arch, bits) == PAPER[f"resnet18-{min(bits, 5)}bit"]
     assert (config.network.arch, config.quantization.weight_bits) == (arch, bits)
+    assert config.quantization.codebook == ("mse" if bits == 2 else "max")
 
 
 @pytest.mark.parametrize(
