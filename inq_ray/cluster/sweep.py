@@ -116,7 +116,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
         if can_draw():
-            draw(board.trials, plan.folder.picture, f"{plan.base.network.arch} on {plan.base.data.data}")
+            draw(board.trials, plan.folder.picture, f"{plan.base.network.arch} on {plan.base.data.data.rsplit('/', 1)[-1]}")
             console.say(f"picture   {plan.folder.picture}")
         if best is not None:
             write_text(plan.folder.recipe, recipe_of(best).to_json() + "\n")
