@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
@@ -116,7 +117,11 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
         if can_draw():
-            draw(board.trials, plan.folder.picture, f"{plan.base.network.arch} on {plan.base.data.data.rsplit('/', 1)[-1]}")
+            draw(
+                board.trials,
+                plan.folder.picture,
+                f"{plan.base.network.arch} on {PurePosixPath(plan.base.data.data).name}",
+            )
             console.say(f"picture   {plan.folder.picture}")
         if best is not None:
             write_text(plan.folder.recipe, recipe_of(best).to_json() + "\n")
