@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.results.groups import Group, Spread, differences, groups_of
 from benchmarks.results.record import Record
-from benchmarks.results.tables import table
+from benchmarks.results.tables import prose, table
 
 
 def choices(records: Sequence[Record]) -> str:
@@ -12,7 +12,7 @@ def choices(records: Sequence[Record]) -> str:
     if not records:
         return ""
     of_name = {record["name"]: record for record in records}
-    text = (
+    text = prose(
         "Made on images held out of training, never on the test set. The float network was trained on them, so they "
         "rank choices and say nothing of images never seen. Pairs have the same seed, and so the same images."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from benchmarks.results.groups import Group, main_of_each
 from benchmarks.results.levels import Levels, entropy_of_all
 from benchmarks.results.record import Record
-from benchmarks.results.tables import table
+from benchmarks.results.tables import prose, table
 
 
 def frozen(groups: Sequence[Group]) -> str:
@@ -36,7 +36,7 @@ def frozen(groups: Sequence[Group]) -> str:
                 f"{num_weights * entropy / 8000:.0f}",
             )
         )
-    text = (
+    text = prose(
         "Of the run with the first seed at each width. Entropy is -Σ p log2 p over the levels of a tensor, 0 and each "
         "±2^k, in bits a weight, the mean over weights: what a code of single weights with a table for each tensor "
         "could come down to."

@@ -32,8 +32,8 @@ class Spread:
         return f"{self.mean:{form}} ± {statistics.stdev(self.values):.2f}"
 
     def ends(self) -> str:
-        """The least and the largest."""
-        return f"{min(self.values):.2f} to {max(self.values):.2f}"
+        """The least and the largest; empty where there is one."""
+        return "" if len(self.values) == 1 else f"{min(self.values):.2f} to {max(self.values):.2f}"
 
 
 class Group:

@@ -8,7 +8,7 @@ from benchmarks.results.frozen import frozen
 from benchmarks.results.groups import Group, Spread, groups_of, main_groups
 from benchmarks.results.places import Places
 from benchmarks.results.record import Record, read_records
-from benchmarks.results.tables import commands, comparison, main_table, table
+from benchmarks.results.tables import commands, comparison, main_table, prose, table
 
 _HEAD = """# Results
 
@@ -52,7 +52,7 @@ def _final(groups: Sequence[Group]) -> str:
         main_table(shown) if shown else "",
         comparison(groups),
         "Every run; all other figures are in its file.",
-        table(heads, rows, left=1),
+        table(heads, rows),
         "Top-1 after each stage, mean over seeds, right after quantizing → re-trained:",
         "\n".join(f"- {line}" for line in stages),
         "The command of each group; of its other runs only `--seed` and `--name` differ:",
@@ -72,7 +72,7 @@ def _run(record: Record) -> tuple[str, ...]:
         f"{record['float_top1']:.2f}",
         f"{record['top1']:.2f}",
         f"{record['num_correct']:,} of {record['num_images']:,}",
-        f"{record['images_per_second'] or 0:,.0f}",
+        f"{record['images_per_second']:,.0f}" if record["images_per_second"] else "",
         f"{record['seconds'] / 60:.1f}",
         record["commit"][:7],
         f"`{record['digest'][:16]}`",
@@ -116,7 +116,7 @@ def _partition(groups: Sequence[Group]) -> str:
     if not rows:
         return ""
     heads = ("network", "strategy", "bits", "seeds", "top-1", "range", "against float", "against pruning")
-    return table(heads, rows, left=2)
+    return table(heads, rows)
 
 
 def _without_strategy(group: Group) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _kept(places: Places, runs: Sequence[Record]) -> str:
         "Codes at their bits, and what stays float; `restore` of benchmarks/results/kept.py makes of such a file what "
         "`load_state_dict` takes. A test evaluates each on the test set, on a CPU, and must count as many images."
     )
-    return f"{text}\n\n{table(('run', 'bits', 'bytes', 'right'), rows)}"
+    return f"{prose(text)}\n\n{table(('run', 'bits', 'bytes', 'right'), rows)}"
 
 
 def _bytes(path: Path) -> str:

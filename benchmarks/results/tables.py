@@ -1,19 +1,29 @@
 """The results as the README has them: tables, picture, commands, between two marks."""
 
+import re
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.results.groups import Group, differences, main_groups, main_of_each
 from benchmarks.results.published import DATA, NETWORK, PUBLISHED
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+_NUMBER = re.compile(r"[+-]?[\d.,]+( ± [\d.]+)?( %)?")
 NOT_HERE = "<!-- not run: needs a GPU -->"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """A table of Markdown, of which the first columns are on the left."""
-    marks = ["---"] * left + ["---:"] * (len(heads) - left)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, marks, *rows)).replace("|  |", "| |")
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown; columns of numbers are on the right."""
+    columns = [[cell for cell in column if cell] for column in zip(*rows, strict=True)]
+    marks = ["---:" if column and all(map(_NUMBER.fullmatch, column)) else "---" for column in columns]
+    lines = ["".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in (heads, marks, *rows)]
+    return "\n".join(lines)
+
+
+def prose(text: str) -> str:
+    """A paragraph in lines of the documents' width."""
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def between_marks(text: str, body: str) -> str:
@@ -47,11 +57,10 @@ def main_table(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
         first = group.first
-        alike = [other for other in groups if other.key == group.key]
-        what = f" ({differences(group, alike)})" if len(alike) > 1 else ""
+        what = _unlike(group, groups)
         rows.append(
             (
-                first["network"] + what,
+                f"{first['network']} ({what})" if what else first["network"],
                 first["data"],
                 str(first["bits"]),
                 f"{first['float_top1']:.2f}",
@@ -62,7 +71,18 @@ def main_table(groups: Sequence[Group]) -> str:
                 f"{group.minutes:.0f}" if group.minutes >= 10 else f"{group.minutes:.1f}",
             )
         )
-    return table(heads, rows, left=2)
+    return table(heads, rows)
+
+
+def _unlike(group: Group, groups: Sequence[Group]) -> str:
+    """What tells a group from others of its network, data and bits."""
+    return differences(group, [other for other in groups if other.key == group.key])
+
+
+def _title(group: Group, groups: Sequence[Group]) -> str:
+    """A group in words."""
+    what, first = _unlike(group, groups), group.first
+    return f"{first['network']}, {first['data']}, {first['bits']} bits{what and f', {what}'}"
 
 
 def _explained(groups: Sequence[Group]) -> str:
@@ -73,9 +93,9 @@ def _explained(groups: Sequence[Group]) -> str:
             where = record["hardware"] or record["device"]
             workers = record["world_sizes"][-1]
             words[f"{where}, {workers} worker{'s' if workers > 1 else ''}"] = None
-    return (
-        "Top-1 in % on the test set, read once a run: mean ± sample standard deviation over seeds. Epochs are those of "
-        "all stages together; minutes are of the whole run, from its first measurement to the verified files, on "
+    return prose(
+        "Top-1 in % on the test set at each run's end: mean ± sample standard deviation over seeds. Epochs are those "
+        "of all stages together; minutes are of the whole run, from its first measurement to the verified files, on "
         f"{'; '.join(words)}."
     )
 
@@ -90,7 +110,7 @@ def comparison(groups: Sequence[Group]) -> str:
     for group in ours:
         change = f"{group.change.mean:+.2f} ({group.first['float_top1']:.2f} → {group.top1.mean:.2f})"
         rows.append((str(group.first["bits"]), change, *(method.change(group.first["bits"]) for method in PUBLISHED)))
-    head = (
+    head = prose(
         "Beside what is published for a ResNet-20 on CIFAR-10, as changes of top-1 in points, since each began from "
         "another float network:"
     )
@@ -105,7 +125,7 @@ def commands(groups: Sequence[Group]) -> list[str]:
         for group in groups:
             first = group.first
             if ("--use-gpu" in shlex.split(first["command"])) == needs_gpu:
-                lines += [f"# {first['network']}, {first['data']}, {first['bits']} bits", first["command"]]
+                lines += [f"# {_title(group, groups)}", first["command"]]
         if lines:
             fence = "```bash\n" + "\n".join(lines) + "\n```"
             blocks.append(f"{NOT_HERE}\n{fence}" if needs_gpu else fence)

@@ -1,11 +1,14 @@
+import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.results.__main__ import main
 from benchmarks.results.places import Places
 from benchmarks.results.published import PUBLISHED
+from benchmarks.results.record import as_text, read_records
 from tests.documents import Document, commands
 from tests.results.checkouts import COMMAND, collect, empty_checkout
 from tests.training.runs import Finished, needs_digits
@@ -128,6 +131,44 @@ def test_a_missing_picture_is_found(written: Places, capsys: pytest.CaptureFixtu
     written.picture.unlink()
     assert main(["check"], written) == 1
     assert "results.png is missing" in capsys.readouterr().out
+
+
+def _change(places: Places, name: str, **fields: Any) -> None:
+    path = places.runs / f"{name}.json"
+    path.write_text(as_text({**json.loads(path.read_text()), **fields}))
+
+
+def test_groups_of_one_width_are_told_apart(written: Places) -> None:
+    (record,) = [record for record in read_records(written.runs) if record["name"] == "five-1"]
+    record["config"]["training"]["lr"] = 0.5
+    _change(written, "five-1", config=record["config"])
+    assert main(["write"], written) == 0
+    text = written.readme.read_text()
+    assert _row(text, "| digits_cnn (lr 0.5) | digits | 5 |")[5] == "1"
+    assert _row(text, "| digits_cnn (lr 0.02) | digits | 5 |")[5] == "1"
+    assert "# digits_cnn, digits, 5 bits, lr 0.5\n" in text
+
+
+def test_a_command_for_gpus_is_not_run_by_the_tests_of_documents(written: Places) -> None:
+    _change(written, "two-0", command="python jobs/quantize_imagenet.py --use-gpu")
+    assert main(["write"], written) == 0
+    reasons = {block.text.splitlines()[0]: block.not_run for block in Document.read(written.readme).blocks()}
+    assert reasons == {"# digits_cnn, digits, 5 bits": None, "# digits_cnn, digits, 2 bits": "needs a GPU"}
+
+
+def test_published_figures_stand_beside_ours_of_the_same_network(written: Places) -> None:
+    assert "is published" not in written.readme.read_text()
+    _change(written, "two-0", network="cifar_resnet20", data="cifar10", float_top1=91.73, top1=90.5)
+    assert main(["write"], written) == 0
+    row = _row(written.readme.read_text(), "| 2 | -1.23 (91.73 → 90.50) |")
+    assert row[2:] == ["", "-2.00 (92.96 → 90.96)", "-0.96 (92.08 → 91.12)"]
+
+
+def test_a_pair_of_other_seeds_is_refused(written: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written.choices / "held-lr-0.json"
+    path.write_text(as_text({**json.loads(path.read_text()), "seed": 7}))
+    assert main(["write"], written) == 2
+    assert "held-lr-0: held-0 is no choice with the same seed to make a pair with" in capsys.readouterr().err
 
 
 def test_without_any_run_there_is_a_sentence(tmp_path: Path) -> None:
