@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -426,7 +427,13 @@ class Run:
         summary |= {
             **self.journal.summary(),
             "verification": dataclasses.asdict(verification),
-            "versions": {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "device": _device_name(self.task.to_input.device),
+            "versions": {
+                "inq_ray": __version__,
+                "torch": torch.__version__,
+                "ray": _version_of_ray(),
+                "python": platform.python_version(),
+            },
             "config": dataclasses.asdict(self.config),
         }
         self.folder.write_summary(summary)
@@ -450,6 +457,18 @@ class Run:
                 precision=precision_of(self.config, self.task.to_input.device),
             )
         )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _version_of_ray() -> str | None:
+    """Of the Ray that is installed, None where none is; read without importing it, which is for the cluster alone."""
+    try:
+        return metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:

@@ -85,7 +85,8 @@ def test_the_summary_tells_the_stages(finished: Finished) -> None:
     ]
     assert (summary["top1"], summary["top5"]) == (rows[4].top1, rows[4].top5)
     assert (summary["arch"], summary["data"], summary["weight_bits"]) == ("digits_cnn", "digits", 5)
-    assert (summary["measured_on"], summary["world_size"]) == ("test set", 1)
+    assert (summary["measured_on"], summary["world_size"], summary["device"]) == ("test set", 1, "cpu")
+    assert list(summary["versions"]) == ["inq_ray", "torch", "ray", "python"]
     assert summary["verification"]["num_tensors"] == 4
     assert summary["verification"]["num_weights"] == 25_744
 
