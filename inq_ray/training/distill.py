@@ -1,14 +1,15 @@
 """Distillation: stages are re-trained towards what the float network, the teacher, says of each image."""
 
 import copy
+import functools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.weights import load_weights
+from inq_ray.training.bf16_network import Bf16Network
 from inq_ray.training.config import RunConfig
 
 
@@ -26,6 +27,11 @@ class Teacher:
     temperature: float
     labels: float
 
+    @functools.cached_property
+    def _in_bf16(self) -> Bf16Network:
+        """Made when it is first called: by then a checkpoint has been put into the model, if there was one."""
+        return Bf16Network(self.model)
+
     def loss(self, inputs: Tensor, logits: Tensor, of_labels: Tensor) -> Tensor:
         """The loss of a part of a batch.
 
@@ -38,9 +44,7 @@ class Teacher:
             float32 scalar, summed over images.
         """
         # bf16 whatever the student's precision is: a target is rounded, never a gradient.
-        with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16):
-            targets = self.model(inputs).float()
-        of_teacher = distillation_loss(logits, targets, self.temperature)
+        of_teacher = distillation_loss(logits, self._in_bf16(inputs), self.temperature)
         return of_teacher if self.labels == 0 else self.labels * of_labels + (1 - self.labels) * of_teacher
 
 
