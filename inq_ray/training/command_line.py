@@ -135,6 +135,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--data", "--arch", "--weights", "--recipe", "--config", "--weight-bits", "--weight_bits"):
         first.add_argument(flag)
+    for flag in ("--epochs", "--lr", "--epochs-total", "--epochs_total"):
+        first.add_argument(flag)
     first.add_argument("--plain", action="store_true")
     try:
         known, _ = first.parse_known_args(arguments)
@@ -142,15 +144,29 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         raise ValueError(str(error).removeprefix("argument ")) from None
     if known.config is not None and known.recipe is not None:
         raise ValueError("--config and --recipe exclude each other")
+    # Who gives one number for all stages means all of them, whatever the start had for each.
+    has_epochs, has_lr = (known.epochs or known.epochs_total) is not None, known.lr is not None
     if known.config is not None:
-        return RunConfig.from_file(known.config)
+        return _for_all_stages(RunConfig.from_file(known.config), epochs=has_epochs, lr=has_lr)
     if known.recipe is not None:
         start = recipe(known.recipe)
     else:
         arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
         given = known.weight_bits or ""
         start = default_recipe(arch, int(given) if re.fullmatch(r"[2-8]", given) else 5)
+    start = _for_all_stages(start, epochs=has_epochs, lr=has_lr)
     return _without_float_training(start, plain=known.plain, trained=known.weights is not None)
+
+
+def _for_all_stages(start: RunConfig, *, epochs: bool, lr: bool) -> RunConfig:
+    """Without epochs, or rates, of each stage."""
+    training = start.training
+    return start.replace(
+        training={
+            "epochs_each": () if epochs else training.epochs_each,
+            "lr_each": () if lr else training.lr_each,
+        }
+    )
 
 
 def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> RunConfig:

@@ -125,7 +125,7 @@ class TrainingConfig:
     epochs_total: int | None = None
     """Epochs of re-training over all stages, dealt out evenly, earlier stages first; instead of --epochs."""
     epochs_each: tuple[int, ...] = ()
-    """Epochs of re-training of each stage, one number a stage; instead of --epochs."""
+    """Epochs of re-training of each stage, such as 2 2 2 6; instead of --epochs."""
     float_epochs: int = 0
     """Epochs of plain training before the first stage, for a network that comes without trained weights."""
     batch_size: int = 256
@@ -135,7 +135,7 @@ class TrainingConfig:
     lr: float = 0.001
     """Learning rate at the start of each stage."""
     lr_each: tuple[float, ...] = ()
-    """Learning rate at the start of each stage, one a stage; instead of --lr."""
+    """Learning rate at the start of each stage, such as 0.02 0.01 0.01 0.004; instead of --lr."""
     float_lr: float = 0.1
     """Learning rate of the plain training that --float-epochs asks for."""
     momentum: float = 0.9

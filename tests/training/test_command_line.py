@@ -121,6 +121,24 @@ def test_a_file_starts_the_same_run_and_flags_override_it(tmp_path: Path) -> Non
     assert changed == config.replace(training={"seed": 4}, quantization={"weight_bits": 3}, output={"name": "second"})
 
 
+def test_one_number_for_all_stages_goes_before_those_of_each_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    config = default_recipe("digits_cnn", 5).replace(
+        training={"epochs_each": (1, 2, 3, 4), "lr_each": (0.1, 0.2, 0.3, 0.4)}
+    )
+    path.write_text(config.to_json())
+    start = ["--config", str(path)]
+    assert parse(start).run == config
+    assert parse([*start, "--epochs", "5"]).run.stage_epochs == (5, 5, 5, 5)
+    assert parse([*start, "--epochs-total", "6"]).run.stage_epochs == (2, 2, 1, 1)
+    assert parse([*start, "--epochs=5", "--epochs-each", "0", "0", "0", "1"]).run.stage_epochs == (0, 0, 0, 1)
+    changed = parse([*start, "--learning-rate", "0.5"]).run
+    assert [changed.lr_of(stage) for stage in (1, 4)] == [0.5, 0.5]
+    assert changed.stage_epochs == (1, 2, 3, 4)
+    with pytest.raises(ValueError, match=r"--epochs-each must have one number for each of the 2 stages .* got 4"):
+        parse([*start, "--iterative-steps", "0.5", "1"])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -212,6 +212,16 @@ def test_faults_and_stops_together_end_in_the_same_bits(size: int, on_nan: str, 
     assert ours["verification"] == theirs["verification"]
 
 
+@needs_digits
+@pytest.mark.system
+def test_a_stage_that_begins_again_halves_its_own_rate(tmp_path: Path) -> None:
+    training = {"on_nan": "rewind", "lr_each": (0.02, 0.01), "lr_schedule": "constant"}
+    config = configured(tmp_path, "own", training=training)
+    run_ranks(run_with_faults, 1, config, [(2, 1, 5)], {(5, 1)}, True)  # in the second epoch of the second stage
+    rows = read_rows(RunFolder.planned(config))
+    assert [float(row["lr"]) for row in rows if row["lr"]] == [0.1, 0.1, 0.02, 0.02, 0.005, 0.005]
+
+
 def rewind_for_ever(config: RunConfig) -> list[str]:
     inject({(2, 1)})
     told: list[str] = []
