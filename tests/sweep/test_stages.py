@@ -75,6 +75,26 @@ def test_a_trial_with_reuse_has_the_bits_of_the_same_trial_alone(
     assert ours["verification"] == calm["verification"]
 
 
+def test_other_rates_and_epochs_later_share_the_stages_before(tmp_path: Path) -> None:
+    def of(name: str, *each: tuple[int, float]) -> RunConfig:
+        epochs, rates = zip(*each, strict=True)
+        training = {"epochs_each": epochs, "lr_each": rates}
+        return configured(tmp_path, name, (0.5, 0.75, 1.0), 1, training=training)
+
+    first = of("first", (1, 0.02), (2, 0.01), (1, 0.004))
+    alone, config = (of(name, (1, 0.02), (2, 0.01), (2, 0.02)) for name in ("alone", "reusing"))
+    digest_of(first)
+    expected = digest_of(alone)
+    assert stage_keys(first, ORIGIN) == stage_keys(config, ORIGIN)
+    assert stage_keys(of("other", (1, 0.02), (2, 0.02), (1, 0.004)), ORIGIN)[2] != stage_keys(first, ORIGIN)[2]
+    end = end_of(first, 2)
+    assert end is not None
+    plant(end, config)
+    digest, num_trained = digest_of(config)
+    assert (digest, num_trained) == (expected[0], 2)
+    assert metrics(config) == metrics(alone)
+
+
 def test_other_bits_share_the_training_before_the_first_stage(tmp_path: Path) -> None:
     first = configured(tmp_path, "first", (1.0,), 1)
     digest_of(first)
