@@ -14,15 +14,15 @@ from inq_ray.data.loader import train_requests
 from inq_ray.distributed.replica import rank, world_size
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, batchnorm_layers
-from inq_ray.training.config import RunConfig
+from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.draws import seed_draws
 from inq_ray.training.phase import steps_of_epoch
 from inq_ray.training.wrapping import synchronized
 
 
-def steps_of_estimate(config: RunConfig, task: Task) -> int:
-    """Global batches that --bn-images come to: whole ones, at most an epoch."""
-    return min(-(-config.training.bn_images // config.training.batch_size), steps_of_epoch(config, task))
+def steps_of_estimate(training: TrainingConfig, steps_of_epoch: int) -> int:
+    """Global batches that --bn-images come to: whole ones, rounded up, at most an epoch."""
+    return min(-(-training.bn_images // training.batch_size), steps_of_epoch)
 
 
 def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_workers: int, bad_images: BadImages) -> int:
@@ -47,7 +47,7 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         ValueError: more images than allowed cannot be read, or the storage does not answer.
     """
     training = config.training
-    num_steps = steps_of_estimate(config, task)
+    num_steps = steps_of_estimate(training, steps_of_epoch(config, task))
     requests = train_requests(
         task.loader.sets["train"],
         task.train_indices,

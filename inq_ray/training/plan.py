@@ -11,6 +11,7 @@ from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
 from inq_ray.models.selection import param_groups
+from inq_ray.training.batchnorm import steps_of_estimate
 from inq_ray.training.config import RunConfig
 
 # Enough to keep a CPU busy, and no more than it does in seconds.
@@ -40,7 +41,10 @@ class PlannedPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be."""
+    """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be.
+
+    ``num_batchnorm`` are the images from which BatchNorm's statistics are estimated anew, 0 where they are not.
+    """
 
     phases: tuple[PlannedPhase, ...]
     num_parameters: int
@@ -48,6 +52,7 @@ class Plan:
     num_tensors: int
     num_train: int
     num_validation: int
+    num_batchnorm: int
     seconds_per_step: float | None
 
     @property
@@ -104,6 +109,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
+        num_batchnorm=steps_of_estimate(training, steps) * training.batch_size,
         num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
         seconds_per_step=_seconds_per_step(config, info, model),
     )

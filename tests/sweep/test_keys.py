@@ -106,10 +106,11 @@ def test_what_plays_no_part_before_the_first_stage_leaves_its_key(change: dict[s
 @pytest.mark.parametrize(
     "change",
     [{"data": {"data": "elsewhere", "loader_workers": 3}}, {"output": {"name": "n", "checkpoint_every": "1"}},
-     {"network": {"weights": "elsewhere.safetensors"}}, {"cluster": {"max_failures": 9, "on_mismatch": "restart"}}],
+     {"network": {"weights": "elsewhere.safetensors"}}, {"cluster": {"max_failures": 9, "on_mismatch": "restart"}},
+     {"training": {"bn_images": 5}}],
     ids=str,
 )  # fmt: skip
-def test_what_decides_no_bit_is_in_no_key(change: dict[str, dict[str, Any]]) -> None:
+def test_what_decides_no_bit_before_the_last_end_is_in_no_key(change: dict[str, dict[str, Any]]) -> None:
     assert stage_keys(BASE, ORIGIN) == stage_keys(BASE.replace(**change), ORIGIN)
 
 

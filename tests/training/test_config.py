@@ -40,6 +40,8 @@ BAD_FIELDS = [
     (TrainingConfig, {"batch_size": 0}, "--batch-size"),
     (TrainingConfig, {"accumulate": 0}, "--accumulate"),
     (TrainingConfig, {"seed": -1}, "--seed"),
+    (TrainingConfig, {"bn_images": -1}, "--bn-images"),
+    (RunConfig, {"plain": True, "training": TrainingConfig(bn_images=5)}, "--plain .* --bn-images"),
     (TrainingConfig, {"seed": 2**63}, "--seed"),
     *((TrainingConfig, {"lr": value}, "--lr") for value in (0.0, -1.0, math.nan, math.inf)),
     *((TrainingConfig, {"float_lr": value}, "--float-lr") for value in (0.0, math.nan)),

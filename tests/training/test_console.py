@@ -191,6 +191,7 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         num_tensors=4,
         num_train=1297,
         num_validation=500,
+        num_batchnorm=1280,
         seconds_per_step=0.5,
     )
     layers = describe(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 5)
@@ -207,6 +208,7 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         ["float", "0", "0", "12", "0.1", "240"],
         ["1/4", "0.5", "12,872", "3", "0.004", "6,000"],
     ]
+    assert "BatchNorm's statistics are estimated anew from 1,280 training images" in out
     assert "0:52:00" in out
     assert "4 tensors" in out
 
