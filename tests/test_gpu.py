@@ -1,6 +1,7 @@
 """On a GPU the same results as on the CPU; `make test-gpu` runs these."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.training.clip import clip_live_gradients
+from inq_ray.training.draws import seed_draws
 from inq_ray.training.ema import Ema
+from inq_ray.training.pass_graph import PassGraph
 from inq_ray.training.recipes import default_recipe
 from inq_ray.training.reporter import SilentReporter
 from inq_ray.training.run import run
@@ -106,3 +109,48 @@ def test_a_run_ends_with_every_weight_verified(precision: str, tmp_path: Path) -
     summary = run(config, device=torch.device("cuda", 0), reporter=SilentReporter(), folder=RunFolder.create(config))
     assert summary["verification"]["num_weights"] == 25744
     assert summary["top1"] > 90
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"distill": True, "bn_images": 256}, {"mixup": 0.2, "clip_grad_norm": 1.0, "ema_decay": 0.9, "on_nan": "skip"}],
+    ids=["distilled", "mixed"],
+)
+def test_a_run_by_cuda_graphs_ends_with_the_same_bits(training: dict[str, Any], tmp_path: Path) -> None:
+    digests = []
+    for graphs in (False, True):
+        config = default_recipe("digits_cnn", 5).replace(
+            cluster={"use_gpu": True, "num_workers": 1},
+            training={"epochs": 1, "float_epochs": 2, "cuda_graphs": graphs, **training},
+            output={"storage_path": str(tmp_path), "name": f"graphs-{graphs}"},
+        )
+        device, folder = torch.device("cuda", 0), RunFolder.create(config)
+        digests.append(run(config, device=device, reporter=SilentReporter(), folder=folder)["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_a_graph_draws_and_normalizes_as_the_launches_it_replaces() -> None:
+    device = torch.device("cuda", 0)
+    results = []
+    for graph in (False, True):
+        torch.manual_seed(4)
+        layers = torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3)
+        model = torch.nn.Sequential(*layers).to(device)
+        passes = PassGraph(model)
+
+        def forward_backward(inputs: torch.Tensor, model: torch.nn.Module = model) -> torch.Tensor:
+            loss = model(inputs).square().sum()
+            loss.backward()
+            return loss.detach()
+
+        seen = []
+        for step in range(4):
+            inputs = torch.randn(5 if step < 3 else 4, 8, generator=torch.Generator().manual_seed(step)).to(device)
+            model.zero_grad(set_to_none=True)
+            seed_draws(device, 0, 0, step, 0)
+            seen.append(passes.run(forward_backward, inputs) if graph else forward_backward(inputs))
+            seen += [param.grad.clone() for param in model.parameters() if param.grad is not None]
+            seen += [buffer.clone() for buffer in model.buffers()]
+        results.append(seen)
+    assert len(results[0]) == len(results[1])
+    assert all(one.equal(other) for one, other in zip(*results, strict=True))

@@ -178,6 +178,8 @@ class TrainingConfig:
     """Decay of a moving average of each stage's weights, which is validated and goes on; by default there is none."""
     compile: bool = False
     """Compile the network by torch.compile."""
+    cuda_graphs: bool = False
+    """Have a GPU run a step's passes as one CUDA graph: the same bits, faster for small networks; one worker only."""
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
     bn_images: int = 0
@@ -365,8 +367,24 @@ class RunConfig:
             raise ValueError("--plain has no stages to --distill: leave one of them out")
         if self.plain and training.bn_images:
             raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
+        if training.cuda_graphs:
+            self._check_graphs()
         if training.sync_batchnorm and not self.cluster.use_gpu:
             raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
+
+    def _check_graphs(self) -> None:
+        training, workers = self.training, self.cluster.workers
+        if not self.cluster.use_gpu:
+            raise ValueError("--cuda-graphs needs --use-gpu: leave it out on CPUs")
+        if workers.most > 1:
+            raise ValueError(f"--cuda-graphs is for one worker, got --num-workers {workers}: leave one of them out")
+        for flag, is_set in (
+            ("--compile", training.compile),
+            ("--accumulate", training.accumulate > 1),
+            ("--precision fp16", training.precision == "fp16"),
+        ):
+            if is_set:
+                raise ValueError(f"--cuda-graphs does not go together with {flag}: leave one of them out")
 
     def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:
         portions = self.quantization.iterative_steps

@@ -25,6 +25,7 @@ from inq_ray.training.distill import Teacher
 from inq_ray.training.draws import seed_draws
 from inq_ray.training.ema import Ema
 from inq_ray.training.faults import LOOK_STEPS, MOST_IN_A_ROW, DivergedError, Faults, Watch, is_finite, marked
+from inq_ray.training.pass_graph import PassGraph
 from inq_ray.training.wrapping import settle
 
 
@@ -88,6 +89,7 @@ class Trainer:
             there are.
         faults: counts steps whose loss or gradient is not finite.
         watch: steps of which that is not known yet.
+        graph: by which the GPU runs forward and backward passes; None = they are launched kernel by kernel.
     """
 
     task: Task
@@ -107,6 +109,7 @@ class Trainer:
     order_workers: int | None = None
     faults: Faults = field(default_factory=Faults)
     watch: Watch = field(default_factory=Watch)
+    graph: PassGraph | None = None
 
     def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
         """Trains for one epoch; every rank calls it.
@@ -261,11 +264,17 @@ class Trainer:
         return f"stage {self.stage}, epoch {epoch + 1} of the run"
 
     def _forward_backward(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Tensor:
-        device = self.task.to_input.device
+        """A part of a step; returns its sums of loss, hits, samples."""
         inputs, targets = self.task.to_input(images), labels
         if self.mix is not None:
             inputs, targets = self.mix(inputs, labels, key)
-        with torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+        if self.graph is not None:
+            return self.graph.run(self._pass, inputs, targets, labels)
+        return self._pass(inputs, targets, labels)
+
+    def _pass(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward, of tensors on the device alone; nothing is read back from it."""
+        with torch.autocast(inputs.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             logits = self.model(inputs).float()
         loss = nn.functional.cross_entropy(
             logits, targets, reduction="sum", label_smoothing=self.training.label_smoothing

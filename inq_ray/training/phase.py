@@ -18,6 +18,7 @@ from inq_ray.training.ema import Ema
 from inq_ray.training.faults import Faults
 from inq_ray.training.loop import Trainer
 from inq_ray.training.lr_schedule import lr_factor
+from inq_ray.training.pass_graph import PassGraph
 from inq_ray.training.wrapping import wrap
 
 
@@ -68,6 +69,7 @@ def make_trainer(
         stage=stage,
         order_workers=order_workers,
         faults=faults,
+        graph=PassGraph(task.model) if training.cuda_graphs else None,
     )
 
 
