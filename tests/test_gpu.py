@@ -11,6 +11,8 @@ from inq_ray.core.partition import Strategy
 from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
+from inq_ray.models.registry import create
+from inq_ray.training.bf16_network import Bf16Network
 from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.draws import seed_draws
 from inq_ray.training.ema import Ema
@@ -154,3 +156,30 @@ def test_a_graph_draws_and_normalizes_as_the_launches_it_replaces() -> None:
         results.append(seen)
     assert len(results[0]) == len(results[1])
     assert all(one.equal(other) for one, other in zip(*results, strict=True))
+
+
+def test_statistics_are_estimated_to_the_same_bits_each_time(tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        config = default_recipe("digits_cnn", 5).replace(
+            cluster={"use_gpu": True, "num_workers": 1},
+            training={"epochs_each": (1, 0, 0, 1), "float_epochs": 1, "bn_images": 640},
+            output={"storage_path": str(tmp_path), "name": name},
+        )
+        folder = RunFolder.create(config)
+        digests.append(run(config, device=torch.device("cuda", 0), reporter=SilentReporter(), folder=folder)["digest"])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(("arch", "shape"), [("digits_cnn", (64, 1, 8, 8)), ("cifar_resnet20", (128, 3, 32, 32))])
+def test_a_teacher_whose_weights_are_cast_once_says_the_same_bits(arch: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(4)
+    model = create(arch, num_classes=10, in_channels=shape[1]).requires_grad_(False).eval()
+    model = model.to("cuda", memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Bf16Network(model)
+    for _ in range(2):
+        inputs = torch.randn(shape, device="cuda").contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            due = model(inputs).float()
+        assert network(inputs).view(torch.int32).equal(due.view(torch.int32))
+    assert network._called is not model, "weights were cast at each call"
