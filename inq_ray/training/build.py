@@ -207,11 +207,6 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         )  # a pattern of --skip may meet nothing, or everything
         if config.training.teacher is not None:
             load_teacher(config, copy.deepcopy(model))
-    if config.training.bn_images and not evaluate and not batchnorm_layers(model):
-        raise ValueError(
-            f"--bn-images {config.training.bn_images} plays no part: --arch {config.network.arch} has no BatchNorm "
-            "with running statistics: leave it out"
-        )
     _check_takes_images(config, model, source.info, evaluate)
     return source, model
 

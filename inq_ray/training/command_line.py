@@ -12,7 +12,7 @@ from typing import TypeVar
 import tyro
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe, recipe
+from inq_ray.training.recipes import LOSSLESS, default_recipe, lossless_recipe, recipe
 
 # Names of INQ-pytorch's example, and of torch's ImageNet example before it, in our words.
 _ALIASES = {
@@ -55,7 +55,8 @@ class Command:
     dry_run: bool = False
     """Check everything, print the plan, and write nothing."""
     recipe: str | None = None
-    """Start from a named recipe, such as resnet18-3bit; by default that of the network and bits. Flags override it."""
+    """Start from a recipe, such as resnet18-3bit, or lossless for any network and bits; by default that of the network
+    and bits. Flags override it."""
     config: str | None = None
     """Start from the config.json of an earlier run. Flags override it."""
     verbose: bool = False
@@ -137,6 +138,7 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         first.add_argument(flag)
     for flag in ("--epochs", "--lr", "--epochs-total", "--epochs_total"):
         first.add_argument(flag)
+    first.add_argument("--epochs-each", "--epochs_each", nargs="+")
     first.add_argument("--plain", action="store_true")
     try:
         known, _ = first.parse_known_args(arguments)
@@ -144,27 +146,27 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         raise ValueError(str(error).removeprefix("argument ")) from None
     if known.config is not None and known.recipe is not None:
         raise ValueError("--config and --recipe exclude each other")
-    # Who gives one number for all stages means all of them, whatever the start had for each.
-    has_epochs, has_lr = (known.epochs or known.epochs_total) is not None, known.lr is not None
     if known.config is not None:
-        return _for_all_stages(RunConfig.from_file(known.config), epochs=has_epochs, lr=has_lr)
-    if known.recipe is not None:
-        start = recipe(known.recipe)
+        return _for_flags(RunConfig.from_file(known.config), known)
+    arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
+    bits = int(known.weight_bits) if re.fullmatch(r"[2-8]", known.weight_bits or "") else 5
+    if known.recipe is None:
+        start = default_recipe(arch, bits)
     else:
-        arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
-        given = known.weight_bits or ""
-        start = default_recipe(arch, int(given) if re.fullmatch(r"[2-8]", given) else 5)
-    start = _for_all_stages(start, epochs=has_epochs, lr=has_lr)
+        start = lossless_recipe(arch, bits) if known.recipe == LOSSLESS else recipe(known.recipe)
+    start = _for_flags(start, known)
     return _without_float_training(start, plain=known.plain, trained=known.weights is not None)
 
 
-def _for_all_stages(start: RunConfig, *, epochs: bool, lr: bool) -> RunConfig:
-    """Without epochs, or rates, of each stage."""
+def _for_flags(start: RunConfig, known: argparse.Namespace) -> RunConfig:
+    """Without what the start says in another way than the flags: epochs of each stage, of one, or of all together."""
     training = start.training
+    has_each, has_total, has_epochs = known.epochs_each, known.epochs_total, known.epochs
     return start.replace(
         training={
-            "epochs_each": () if epochs else training.epochs_each,
-            "lr_each": () if lr else training.lr_each,
+            "epochs_each": () if has_epochs or has_total else training.epochs_each,
+            "epochs_total": None if has_epochs or has_each else training.epochs_total,
+            "lr_each": () if known.lr else training.lr_each,
         }
     )
 
@@ -176,6 +178,7 @@ def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> 
         start = start.replace(
             training={
                 "epochs_each": (),
+                "epochs_total": None,
                 "lr_each": (),
                 "distill": False,
                 "bn_images": 0,

@@ -183,7 +183,7 @@ class TrainingConfig:
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
     bn_images: int = 0
-    """Training images from which BatchNorm's statistics are estimated anew after the last stage's training; 0 = off."""
+    """Training images from which BatchNorm's statistics, if any, are estimated anew after the last stage; 0 = off."""
     on_nan: OnNan = "stop"
     """If a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start at half the rate."""
     limit_batches: int | None = None

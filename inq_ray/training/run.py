@@ -26,7 +26,7 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.batchnorm import estimate_batchnorm
-from inq_ray.training.build import Task, build_task
+from inq_ray.training.build import Task, batchnorm_layers, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, restore, sums_of_rank
@@ -291,8 +291,8 @@ class Run:
         Before that, not after: so metrics, checkpoint and result are of one network, and a run that goes on from the
         stage's end has nothing to do again.
         """
-        training = self.config.training
-        if not training.bn_images or self.config.plain or stage != len(self.config.quantization.iterative_steps):
+        is_last = not self.config.plain and stage == len(self.config.quantization.iterative_steps)
+        if not (self.config.training.bn_images and is_last and batchnorm_layers(self.task.model)):
             return
         num_images = estimate_batchnorm(
             self.config,

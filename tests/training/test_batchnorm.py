@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from inq_ray.data.loader import train_requests
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.batchnorm import estimate_batchnorm, estimate_from, steps_of_estimate
-from inq_ray.training.build import check
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
@@ -155,11 +154,15 @@ def test_without_re_training_it_is_done_too(tmp_path: Path) -> None:
 
 
 @needs_digits
-def test_a_network_without_batchnorm_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_batchnorm_has_none_to_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "net_without_norm.py").write_text(
         "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
-    config = tiny_config(tmp_path, network={"arch": "net_without_norm:net"}, **EACH)
-    with pytest.raises(ValueError, match=r"^--bn-images 1000 plays no part: .*net_without_norm:net has no BatchNorm"):
-        check(config)
+    with_it, without = (
+        run_here(
+            tiny_config(tmp_path, f"none{num}", network={"arch": "net_without_norm:net"}, training={"bn_images": num})
+        )
+        for num in (1000, 0)
+    )
+    assert with_it.summary["digest"] == without.summary["digest"]

@@ -7,7 +7,7 @@ import pytest
 
 from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe, recipe
+from inq_ray.training.recipes import default_recipe, lossless_recipe, recipe
 
 pytestmark = pytest.mark.system
 
@@ -98,6 +98,16 @@ def test_a_recipe_is_where_flags_start_from() -> None:
     assert parse(["--recipe", "resnet18-3bit"]).run == recipe("resnet18-3bit")
     changed = parse(["--recipe", "resnet18-3bit", "--lr", "0.5"]).run
     assert changed == recipe("resnet18-3bit").replace(training={"lr": 0.5})
+
+
+def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
+    assert parse(["--recipe", "lossless", "--weight-bits", "3", "-a", "cifar_resnet32"]).run == lossless_recipe(
+        "cifar_resnet32", 3
+    )
+    assert parse(["--recipe", "lossless", "--data", "digits"]).run == lossless_recipe("digits_cnn", 5)
+    for flags in ("--epochs 2", "--epochs-each 2 2 2 2", "--epochs-total 8"):
+        assert sum(parse(f"--recipe lossless -a resnet18 {flags}".split()).run.stage_epochs) == 8
+    assert parse(["--recipe", "lossless", "-a", "resnet18", "--plain"]).run.float_epochs > 0
 
 
 def test_weights_that_are_given_are_not_trained_anew_unless_asked_for() -> None:

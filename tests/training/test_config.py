@@ -18,6 +18,8 @@ from inq_ray.training.config import (
     TrainingConfig,
 )
 
+_ONE_GPU = ClusterConfig(use_gpu=True, num_workers=1)
+
 BAD_FIELDS = [
     (DataConfig, {"holdout": -1}, "--holdout"),
     (QuantizationConfig, {"weight_bits": 1}, "--weight-bits"),
@@ -59,6 +61,12 @@ BAD_FIELDS = [
     *((OutputConfig, {"name": name}, "--name") for name in ("", "..", ".hidden", "a/b", "a b", "a\n", "x" * 200, "ä")),
     (OutputConfig, {"storage_path": "s3://bucket/runs"}, "--storage-path"),
     (RunConfig, {"training": TrainingConfig(precision="fp16")}, "--use-gpu"),
+    (RunConfig, {"training": TrainingConfig(cuda_graphs=True)}, "--cuda-graphs needs --use-gpu"),
+    (RunConfig, {"training": TrainingConfig(cuda_graphs=True), "cluster": ClusterConfig(use_gpu=True)}, "one worker"),
+    *(
+        (RunConfig, {"training": TrainingConfig(cuda_graphs=True, **{name: value}), "cluster": _ONE_GPU}, "together")
+        for name, value in (("compile", True), ("accumulate", 2), ("precision", "fp16"))
+    ),
     (RunConfig, {"training": TrainingConfig(batch_size=3, accumulate=2)}, "--batch-size 3"),
     (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),

@@ -2,7 +2,7 @@ import pytest
 
 from inq_ray.models.registry import check_arch
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import PAPER_PORTIONS, default_recipe, portions, recipe
+from inq_ray.training.recipes import PAPER_PORTIONS, default_recipe, lossless_recipe, portions, recipe
 
 # Accumulated portions as the paper's tables have them.
 PAPER = {
@@ -73,3 +73,15 @@ def test_a_network_of_ones_own_has_the_recipe_of_imagenet_whatever_its_name(arch
 def test_an_unknown_recipe_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=f"--recipe {name}.*{near}"):
         recipe(name)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("arch", ["cifar_resnet20", "cifar_resnet56", "resnet18", "timm/resnet18", "my.nets:make"])
+def test_the_lossless_recipe_is_the_default_with_more_care(arch: str, bits: int) -> None:
+    careful, default = lossless_recipe(arch, bits), default_recipe(arch, bits)
+    assert careful.quantization.iterative_steps == default.quantization.iterative_steps
+    assert careful.training.distill
+    assert sum(careful.stage_epochs) > sum(default.stage_epochs) or bits < 4
+    assert min(careful.stage_epochs) >= default.training.epochs or bits < 5
+    if arch == "cifar_resnet20" and bits <= 5:
+        assert recipe(f"cifar_resnet20-{bits}bit") == careful
