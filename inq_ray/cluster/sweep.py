@@ -6,15 +6,16 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Uniform
 
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import RunFailedError
@@ -108,6 +109,11 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
             plan.folder.clear()
         state = plan.folder.read()
         board = plan.board(state)
+        if state is not None and state["origin"]["numerics"] != plan.origin.numerics:
+            console.say(
+                "the program, a library or the kind of processor has changed since this sweep began: trials that are "
+                "not over may not have the bits of either"
+            )
         drive = _Drive(plan, board, console, state)
         with connected(plan.base.cluster, verbose=verbose):
             is_over = board.is_over or drive.tune()
@@ -314,16 +320,22 @@ def _axis(name: str, domain: Any) -> Axis:
     if isinstance(domain, Axis):
         return domain
     if isinstance(domain, Mapping) and set(domain) == {"grid_search"}:
-        return Choices(tuple(domain["grid_search"]))
+        return _choices(domain["grid_search"])
     if isinstance(domain, Categorical):
-        return Choices(tuple(domain.categories))
-    if isinstance(domain, Integer):
-        return Choices(tuple(range(domain.lower, domain.upper)))
-    if isinstance(domain, Float):
-        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
-        return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
+        return _choices(domain.categories)
     if isinstance(domain, list | tuple):
-        return Choices(tuple(domain))
-    raise ValueError(
-        f"{name} is a {type(domain).__name__}: take tune.choice, grid_search, uniform, loguniform, randint"
-    )
+        return _choices(domain)
+    what = type(domain).__name__
+    if isinstance(domain, Integer | Float):
+        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
+        if isinstance(domain, Integer) and isinstance(sampler, Uniform):
+            return Choices(tuple(range(domain.lower, domain.upper)))
+        if isinstance(domain, Float) and isinstance(sampler, Uniform | LogUniform):
+            return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
+        what = f"{type(sampler).__name__.strip('_')} {what}"
+    raise ValueError(f"{name} is a {what}: take tune.choice, grid_search, uniform, loguniform, randint")
+
+
+def _choices(values: Iterable[Any]) -> Choices:
+    """Values to choose from; NumPy's numbers are Python's."""
+    return Choices(tuple(value.item() if isinstance(value, np.generic) else value for value in values))

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import tune
 
@@ -177,5 +179,11 @@ def test_search_spaces_of_ray_tune_are_taken() -> None:
     assert _axis("training.epochs", tune.randint(1, 4)) == Choices((1, 2, 3))
     assert _axis(LR, [0.1]) == Choices((0.1,))
     assert _axis(LR, Range(0.1, 0.2)) == Range(0.1, 0.2)
+    assert _axis(LR, tune.grid_search(np.linspace(0.1, 0.2, 2))) == Choices((0.1, 0.2))
+    assert json.dumps(asdict(_axis("training.epochs", np.array([1, 2]).tolist()))) == '{"values": [1, 2]}'
+    assert all(type(value) is int for value in _axis("training.epochs", tune.choice(list(np.arange(1, 3)))).values)
     with pytest.raises(ValueError, match=r"training\.lr is a str: take tune\.choice"):
         _axis(LR, "0.1")
+    for domain in (tune.quniform(0.1, 0.5, 0.1), tune.randn(), tune.lograndint(1, 9)):
+        with pytest.raises(ValueError, match=r"training\.lr is a (Quantized|Normal|LogUniform) "):
+            _axis(LR, domain)
