@@ -122,19 +122,37 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 drive.measure(best)
         drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
-        if can_draw():
-            draw(
-                board.trials,
-                plan.folder.picture,
-                f"{plan.base.network.arch} on {PurePosixPath(plan.base.data.data).name}",
-            )
-            console.say(f"picture   {plan.folder.picture}")
-        if best is not None:
-            write_text(plan.folder.recipe, recipe_of(best).to_json() + "\n")
-            console.show_best(best, command_of(recipe_of(best)), str(plan.folder.recipe))
+        leave(plan, board.trials, console)
     if not is_over:
         raise SweepInterrupted
     return SweepResult(trials=board.trials, best=best, test=drive.test)
+
+
+def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> None:
+    """Leaves a sweep's picture, and the best configuration as a file and as a command; a full disk ends nothing.
+
+    Args:
+        plan: of the sweep.
+        trials: all of them.
+        console: shows what was left.
+    """
+    if can_draw():
+        network, data = plan.base.network.arch, PurePosixPath(plan.base.data.data).name
+        try:
+            draw(trials, plan.folder.picture, f"{network} on {data}")
+        except OSError as error:
+            console.say(f"the picture is not written: {error}")
+        else:
+            console.say(f"picture   {plan.folder.picture}")
+    best = best_of(trials)
+    if best is None:
+        return
+    recipe = recipe_of(best)
+    try:
+        write_text(plan.folder.recipe, recipe.to_json() + "\n")
+    except OSError as error:
+        console.say(f"the recipe is not written: {error}")
+    console.show_best(best, command_of(recipe), str(plan.folder.recipe))
 
 
 def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources]) -> int:
@@ -180,7 +198,7 @@ class _Drive:
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
         with deliver(self._console) as mailbox, _settings(), _interruptible():
             tuner = tune.Tuner(
-                tune.with_resources(run_trial, _OF_A_DRIVER),
+                tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
                 tune_config=tune.TuneConfig(
                     search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
                     scheduler=BoardScheduler(self._take),
@@ -208,7 +226,7 @@ class _Drive:
             return
         try:
             self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
-        except (RunFailedError, NoRoomError) as error:
+        except (RunFailedError, NoRoomError, OSError) as error:
             self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
         self._save()
 
@@ -273,6 +291,13 @@ class _Drive:
             self._is_full = True
         else:
             self._is_full = False
+
+
+def _of_trackers(base: RunConfig) -> dict[str, str]:
+    """What this process's environment says to trackers: trials run elsewhere, in the environment of their node."""
+    if not base.output.track:
+        return {}
+    return {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "WANDB_"))}
 
 
 def _name_of(trial: Any) -> str:
