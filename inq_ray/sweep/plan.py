@@ -117,6 +117,9 @@ class SweepPlan:
     def _check_same(self, state: Mapping[str, Any]) -> None:
         """Refuses to go on with a sweep for something else."""
         asked = json.loads(json.dumps(self._asked()))
+        lacks = [name for name in (*asked, "log", "trials") if name not in state]
+        if lacks:
+            raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
         different = list(differences(RunConfig.from_json(json.dumps(state["base"])), self.base))
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip

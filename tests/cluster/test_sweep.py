@@ -174,7 +174,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
 ) -> None:
     """Each proposes, stops and ends with the bits of a sweep that was alone, in one process and without Ray."""
     flags = (
-        "--schedules 0.5,0.75,1 0.5,1 --lrs 1e-3..1 --search optuna --trials 5 --search-seed 4 --stopping asha "
+        "--schedules 0.5,0.75,1 0.5,1 --lrs 1e-3..1 --search optuna --trials 3 --search-seed 4 --stopping asha "
         "--max-concurrent 1 --workers-per-trial 1 --holdout 129 --batch-size 200 --limit-batches 2 --float-epochs 1 "
         "--epochs 1"
     )
@@ -186,7 +186,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         jobs.append(
             subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
-    outputs = [job.communicate(timeout=500)[0] for job in jobs]
+    outputs = [job.communicate(timeout=800)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
     command_line = parse([*flags.split(), "--storage-path", str(tmp_path / "alone"), "--name", "alone"])
     alone = Here(plan_sweep(command_line.run, space_of(command_line.space), command_line.search))

@@ -1,6 +1,7 @@
 """Which stage ends have one key: those that are the same bits, and as many of them as can be known beforehand."""
 
 import typing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,17 @@ def test_the_origin_is_of_the_weights_themselves() -> None:
     with torch.no_grad():
         model.weight[0, 0] = -model.weight[0, 0]
     assert Origin.of(BASE, model, "f").weights != origin.weights
+
+
+@pytest.mark.parametrize("library", ["llvmlite", "pillow", "timm", "turbojpeg"])
+def test_another_version_of_what_computes_is_another_program(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    was, version = numerics_version(), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0" if name == library else version(name))
+    numerics_version.cache_clear()
+    try:
+        assert numerics_version() != was
+    finally:
+        numerics_version.cache_clear()
 
 
 def test_a_network_of_ones_own_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,17 @@ def test_a_broken_state_is_said(tmp_path: Path) -> None:
         folder.read()
 
 
+def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
+    plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    state = plan.state(plan.board())
+    for name in state:
+        less = {each: state[each] for each in state if each != name}
+        with pytest.raises(
+            ValueError, match=rf"sweep\.json is broken, it lacks {name}: delete the sweep by --overwrite"
+        ):
+            plan.board(json.loads(json.dumps(less)))
+
+
 def test_an_earlier_sweep_is_deleted_when_asked(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "sweep")
     with folder.held(print):
