@@ -6,15 +6,16 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Uniform
 
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import RunFailedError
@@ -108,6 +109,11 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
             plan.folder.clear()
         state = plan.folder.read()
         board = plan.board(state)
+        if state is not None and state["origin"]["numerics"] != plan.origin.numerics:
+            console.say(
+                "the program, a library or the kind of processor has changed since this sweep began: trials that are "
+                "not over may not have the bits of either"
+            )
         drive = _Drive(plan, board, console, state)
         with connected(plan.base.cluster, verbose=verbose):
             is_over = board.is_over or drive.tune()
@@ -116,19 +122,37 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 drive.measure(best)
         drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
-        if can_draw():
-            draw(
-                board.trials,
-                plan.folder.picture,
-                f"{plan.base.network.arch} on {PurePosixPath(plan.base.data.data).name}",
-            )
-            console.say(f"picture   {plan.folder.picture}")
-        if best is not None:
-            write_text(plan.folder.recipe, recipe_of(best).to_json() + "\n")
-            console.show_best(best, command_of(recipe_of(best)), str(plan.folder.recipe))
+        leave(plan, board.trials, console)
     if not is_over:
         raise SweepInterrupted
     return SweepResult(trials=board.trials, best=best, test=drive.test)
+
+
+def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> None:
+    """Leaves a sweep's picture, and the best configuration as a file and as a command; a full disk ends nothing.
+
+    Args:
+        plan: of the sweep.
+        trials: all of them.
+        console: shows what was left.
+    """
+    if can_draw():
+        network, data = plan.base.network.arch, PurePosixPath(plan.base.data.data).name
+        try:
+            draw(trials, plan.folder.picture, f"{network} on {data}")
+        except OSError as error:
+            console.say(f"the picture is not written: {error}")
+        else:
+            console.say(f"picture   {plan.folder.picture}")
+    best = best_of(trials)
+    if best is None:
+        return
+    recipe = recipe_of(best)
+    try:
+        write_text(plan.folder.recipe, recipe.to_json() + "\n")
+    except OSError as error:
+        console.say(f"the recipe is not written: {error}")
+    console.show_best(best, command_of(recipe), str(plan.folder.recipe))
 
 
 def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources]) -> int:
@@ -174,7 +198,7 @@ class _Drive:
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
         with deliver(self._console) as mailbox, _settings(), _interruptible():
             tuner = tune.Tuner(
-                tune.with_resources(run_trial, _OF_A_DRIVER),
+                tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
                 tune_config=tune.TuneConfig(
                     search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
                     scheduler=BoardScheduler(self._take),
@@ -202,7 +226,7 @@ class _Drive:
             return
         try:
             self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
-        except (RunFailedError, NoRoomError) as error:
+        except (RunFailedError, NoRoomError, OSError) as error:
             self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
         self._save()
 
@@ -269,6 +293,13 @@ class _Drive:
             self._is_full = False
 
 
+def _of_trackers(base: RunConfig) -> dict[str, str]:
+    """What this process's environment says to trackers: trials run elsewhere, in the environment of their node."""
+    if not base.output.track:
+        return {}
+    return {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "WANDB_"))}
+
+
 def _name_of(trial: Any) -> str:
     return f"{trial.config['name']}-{trial.trial_id}"
 
@@ -314,16 +345,22 @@ def _axis(name: str, domain: Any) -> Axis:
     if isinstance(domain, Axis):
         return domain
     if isinstance(domain, Mapping) and set(domain) == {"grid_search"}:
-        return Choices(tuple(domain["grid_search"]))
+        return _choices(domain["grid_search"])
     if isinstance(domain, Categorical):
-        return Choices(tuple(domain.categories))
-    if isinstance(domain, Integer):
-        return Choices(tuple(range(domain.lower, domain.upper)))
-    if isinstance(domain, Float):
-        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
-        return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
+        return _choices(domain.categories)
     if isinstance(domain, list | tuple):
-        return Choices(tuple(domain))
-    raise ValueError(
-        f"{name} is a {type(domain).__name__}: take tune.choice, grid_search, uniform, loguniform, randint"
-    )
+        return _choices(domain)
+    what = type(domain).__name__
+    if isinstance(domain, Integer | Float):
+        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
+        if isinstance(domain, Integer) and isinstance(sampler, Uniform):
+            return Choices(tuple(range(domain.lower, domain.upper)))
+        if isinstance(domain, Float) and isinstance(sampler, Uniform | LogUniform):
+            return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
+        what = f"{type(sampler).__name__.strip('_')} {what}"
+    raise ValueError(f"{name} is a {what}: take tune.choice, grid_search, uniform, loguniform, randint")
+
+
+def _choices(values: Iterable[Any]) -> Choices:
+    """Values to choose from; NumPy's numbers are Python's."""
+    return Choices(tuple(value.item() if isinstance(value, np.generic) else value for value in values))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
 from inq_ray.cluster.mailbox import send
+from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.attempt import Attempt, Order
 from inq_ray.sweep.console import FromTrial
 from inq_ray.sweep.trial import Failed, Report, Stumbled
-from inq_ray.training.reporter import Event, Note, Progress
+from inq_ray.training.reporter import Event, Note, Progress, Reporter
 
 # Of what a trial reports to Tune: the name under which the sweep finds it.
 REPORT = "report"
 
 
-def run_trial(arguments: dict[str, Any]) -> None:
+def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None = None) -> None:
     """The trainable.
 
     A trial that is to stop ends in order: a process that Tune ended would leave its workers to Ray, which gives back
@@ -30,9 +32,12 @@ def run_trial(arguments: dict[str, Any]) -> None:
     Args:
         arguments: "order" (JSON of :class:`inq_ray.sweep.attempt.Order`), "name" (of the trial), "sweep" (its name),
             "mailbox" (actor handle), "folder" (where the job was started), "stop" (a file that says to stop).
+        environment: variables of the driver that are to be this process's too. They are no arguments, because Tune
+            writes those into files, and these may be keys.
     """
     with contextlib.suppress(OSError):  # another node may not have it
         os.chdir(arguments["folder"])
+    os.environ.update(environment or {})
     # Trackers put the runs of a sweep together by these.
     os.environ.setdefault("WANDB_RUN_GROUP", arguments["sweep"])
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", arguments["sweep"])
@@ -48,7 +53,7 @@ def run_trial(arguments: dict[str, Any]) -> None:
         summary = attempt.begin()
         if summary is None:
             both = _Both(attempt, arguments["name"], arguments["mailbox"])
-            summary = quantize(order.config, both, fingerprint=order.fingerprint, signals=signals)
+            summary = _quantize_once_there_is_room(order, both, signals)
         attempt.finish(summary)
     except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
         if signals.asked is not None:
@@ -59,6 +64,15 @@ def run_trial(arguments: dict[str, Any]) -> None:
             return
         tell(Stumbled(line))
         raise
+
+
+def _quantize_once_there_is_room(order: Order, reporter: Reporter, signals: StopSignals) -> dict[str, Any]:
+    """Runs a trial. It has room in the cluster, which the sweep has looked at; where others hold that, it waits on."""
+    while True:
+        try:
+            return quantize(order.config, reporter, fingerprint=order.fingerprint, signals=signals)
+        except NoRoomError as error:
+            reporter.report(Note(f"{error}; the trial waits on"))
 
 
 class _Both:

@@ -99,6 +99,7 @@ class Board:
             return None
         trial = waiting[place]
         trial.status, trial.has_begun = "running", False
+        trial.first_keys = trial.keys if trial.first_keys is None else trial.first_keys
         trial.claims = set(missing(trial.chain, self.stored))
         return trial
 

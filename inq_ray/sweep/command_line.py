@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from inq_ray.sweep.options import SearchOptions, SpaceOptions
+from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space import BITS
+from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.command_line import defaults_of, in_one_line, our_words
 from inq_ray.training.config import RunConfig
 
@@ -37,11 +39,23 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     words = [part for argument in arguments for part in our_words(argument)]
     defaults = SweepCommand(run=defaults_of(words))
     command = in_one_line(lambda: tyro.cli(tyro.conf.OmitArgPrefixes[SweepCommand], args=words, default=defaults))
-    if command.run.plain:
-        raise ValueError("--plain has no stages, and so nothing to sweep over")
-    if command.run.output.resume != "auto":
-        raise ValueError("--resume is of a single run: a sweep goes on by itself, by the same command")
-    workers = command.run.cluster.workers
-    if workers.least != workers.most:
-        raise ValueError(f"--num-workers {workers}: trials compare, and share stages, at one number of workers only")
+    _check_said(command, defaults, words)
     return command
+
+
+def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[str]) -> None:
+    """Refuses flags that would play no part, because others say the same."""
+    given = differences(defaults.run, command.run)
+    if any(word.partition("=")[0] == "--holdout" for word in words) and command.run.data.holdout == 0:
+        raise ValueError("--holdout 0: choices are made on held-out images alone: give their number, or leave it out")
+    workers = command.search.workers_per_trial or command.search.gpus_per_trial
+    if workers is not None and "cluster.num_workers" in given and command.run.cluster.num_workers != workers:
+        raise ValueError(
+            f"--num-workers {command.run.cluster.num_workers} and {workers} per trial say different things"
+        )
+    for name in space_of(command.space).axes:
+        if name in given and name != BITS:  # --weight-bits says the recipe too
+            flag = name.rpartition(".")[2].replace("_", "-")
+            raise ValueError(
+                f"--{flag} plays no part: {name} is searched; give its values to the sweep's own flag, or by --space"
+            )

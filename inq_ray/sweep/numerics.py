@@ -15,6 +15,9 @@ import inq_ray
 # What decides bits. The rest shows, stores, or starts.
 _ROOMS = ("core", "data", "distributed", "models", "scheduler.py", "training")
 
+# Those that make the optimizer's step, decode and resize images, and make networks.
+_LIBRARIES = ("llvmlite", "pillow", "turbojpeg", "timm")
+
 
 @cache
 def numerics_version() -> str:
@@ -25,15 +28,16 @@ def numerics_version() -> str:
         path = root / room
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             hasher.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    versions = (torch.__version__, torchvision.__version__, np.__version__, platform.python_version(), _llvmlite())
+    versions = [torch.__version__, torchvision.__version__, np.__version__, platform.python_version()]
+    versions += [_version(library) for library in _LIBRARIES]
     kind = (platform.machine(), torch.backends.cpu.get_cpu_capability())
     hasher.update(repr((versions, kind)).encode())
     return hasher.hexdigest()
 
 
-def _llvmlite() -> str | None:
-    """What makes the optimizer's step, where it is installed."""
+def _version(library: str) -> str | None:
+    """Of a library that need not be installed."""
     try:
-        return metadata.version("llvmlite")
+        return metadata.version(library)
     except metadata.PackageNotFoundError:
         return None

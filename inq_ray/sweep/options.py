@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from inq_ray.sweep.axes import Axis, Choices, FreeSchedules, Range
 from inq_ray.sweep.fair import Stopping
 from inq_ray.sweep.schedules import Rising, Schedule, generated, parse_schedule
 from inq_ray.sweep.search import Objective, Search
-from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, Space
-from inq_ray.training.config import RunConfig
+from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, Space, check_searchable
+from inq_ray.training.config import RunConfig, field_type
 
 # What is searched where nothing is said: four that share as much as four can.
 _DEFAULT: tuple[Schedule, ...] = ((0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0), (0.5, 0.75, 1.0), (0.5, 1.0))
@@ -73,7 +73,19 @@ class SearchOptions:
     """GPUs of a trial, one for each of its workers; another name for --num-workers and --use-gpu."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--trials", self.trials), ("--max-concurrent", self.max_concurrent)):
+        for flag, choice, choices in (
+            ("--search", self.search, get_args(Search)),
+            ("--objective", self.objective, get_args(Objective)),
+            ("--stopping", self.stopping, get_args(Stopping)),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{flag} must be one of {', '.join(choices)}, got {choice!r}")
+        for flag, value in (
+            ("--trials", self.trials),
+            ("--max-concurrent", self.max_concurrent),
+            ("--workers-per-trial", self.workers_per_trial),
+            ("--gpus-per-trial", self.gpus_per_trial),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{flag} must be at least 1, got {value}")
         for flag, value in (("--retries", self.retries), ("--search-seed", self.search_seed)):
@@ -85,6 +97,22 @@ class SearchOptions:
             raise ValueError(f"--reduction must be above 1, got {self.reduction}")
         if not 0 <= self.grace_portion <= 1:
             raise ValueError(f"--grace-portion must be in [0, 1], got {self.grace_portion}")
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Refuses what plays no part: who gives it expects something else."""
+        parts = {
+            "trials": (self.search != "grid", "grid tries all combinations: add --search random or optuna"),
+            "search_seed": (self.search != "grid", "grid draws nothing: add --search random or optuna"),
+            "objective": (self.search == "optuna", f"--search {self.search} looks for none: add --search optuna"),
+            "reduction": (self.stopping == "asha", "it is asha's: add --stopping asha"),
+            "grace_portion": (self.stopping != "none", "no trial is stopped: add --stopping asha or median"),
+        }
+        for field in fields(self):
+            plays, why = parts.get(field.name, (True, ""))
+            value = getattr(self, field.name)
+            if not plays and value != field.default:
+                raise ValueError(f"--{field.name.replace('_', '-')} {value} plays no part, {why}")
 
     def workers(self, config: RunConfig) -> RunConfig:
         """The configuration with --workers-per-trial and --gpus-per-trial.
@@ -111,10 +139,11 @@ def space_of(options: SpaceOptions) -> Space:
         ValueError: names flag or field, and what it should be.
     """
     extra: dict[str, Axis] = {}
-    if options.space is not None:
-        if options != SpaceOptions(space=options.space):
+    path = options.space
+    if path is not None:
+        if options != SpaceOptions(space=path):
             raise ValueError("--space says all that is searched: give either the file or flags")
-        options, extra = _read(options.space)
+        options, extra = _read(path)
     axes: dict[str, Axis] = {}
     if (schedules := _schedules(options)) is not None:
         axes[SCHEDULE] = schedules
@@ -127,8 +156,11 @@ def space_of(options: SpaceOptions) -> Space:
     ]
     for name, flag, values in lists:
         if values:
-            axes[name] = _axis(flag, values)
-    axes |= extra
+            axes[name] = _axis(flag, values, is_number=name in (LR, WEIGHT_DECAY))
+    for name, axis in extra.items():
+        if name in axes:
+            raise ValueError(f"--space {path}: fields names {name}, which is said without it too: leave one out")
+        axes[name] = axis
     return Space(axes or {SCHEDULE: Choices(_DEFAULT)})
 
 
@@ -147,13 +179,14 @@ def _schedules(options: SpaceOptions) -> Axis | None:
     return Choices(tuple(dict.fromkeys(found))) if found else None
 
 
-def _axis(flag: str, values: tuple[Any, ...]) -> Axis:
+def _axis(flag: str, values: tuple[Any, ...], *, is_number: bool) -> Axis:
     """Values to choose from, or a range."""
     try:
         if len(values) == 1 and isinstance(values[0], str) and ".." in values[0]:
             low, _, high = values[0].partition("..")
+            if high.startswith("."):
+                raise ValueError(f"{values[0]!r} has a dot too many: a range is such as 1e-4..1e-1")
             return Range(_number(low), _number(high))
-        is_number = flag in ("--lrs", "--weight-decays")
         return Choices(tuple(_number(value) if is_number else value for value in values))
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
@@ -163,7 +196,8 @@ def _number(text: Any) -> float:
     try:
         return float(text)
     except (TypeError, ValueError):
-        raise ValueError(f"{text!r} is neither a number nor a range such as 1e-4..1e-1") from None
+        alone = ", which stands alone" if ".." in str(text) else ""
+        raise ValueError(f"{text!r} is neither a number nor a range such as 1e-4..1e-1{alone}") from None
 
 
 def _read(path: str) -> tuple[SpaceOptions, dict[str, Axis]]:
@@ -213,8 +247,19 @@ def _from_values(values: dict[str, Any]) -> tuple[SpaceOptions, dict[str, Axis]]
     wrong = [each for each in lists.get("rising", ()) if each not in ("geometric", "linear", "free")]
     if wrong:
         raise ValueError(f"rising must be geometric, linear or free, got {wrong[0]!r}")
-    axes = {str(name): _axis(str(name), _listed(value)) for name, value in extra.items()}
-    return SpaceOptions(**lists), axes
+    empty = sorted(name for name in lists if not lists[name])
+    if empty:
+        raise ValueError(f"{empty[0]} names no value")
+    return SpaceOptions(**lists), {str(name): _field_axis(str(name), value) for name, value in extra.items()}
+
+
+def _field_axis(name: str, value: Any) -> Axis:
+    """An axis of another field; a field of numbers takes them as text too: of 1e-3 YAML makes a text."""
+    check_searchable(name)
+    values = _listed(value)
+    if field_type(name) in (float, float | None):
+        values = tuple(_number(each) if isinstance(each, str) and ".." not in each else each for each in values)
+    return _axis(name, values, is_number=False)
 
 
 def _schedule_text(value: Any) -> str:

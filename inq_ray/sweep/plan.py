@@ -9,13 +9,12 @@ from typing import Any
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.sweep.attempt import Order
-from inq_ray.sweep.axes import Choices
 from inq_ray.sweep.board import Board
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.keys import Origin, stage_keys
 from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.search import Source, make_source
-from inq_ray.sweep.space import Point, Space, configured
+from inq_ray.sweep.space import BITS, Point, Space, configured
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Trial
 from inq_ray.training.build import check
@@ -118,12 +117,16 @@ class SweepPlan:
     def _check_same(self, state: Mapping[str, Any]) -> None:
         """Refuses to go on with a sweep for something else."""
         asked = json.loads(json.dumps(self._asked()))
+        lacks = [name for name in (*asked, "log", "trials") if name not in state]
+        if lacks:
+            raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
         different = list(differences(RunConfig.from_json(json.dumps(state["base"])), self.base))
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
         different += [name for name, value in asked["options"].items()
                       if name not in _FREE_OPTIONS and state["options"].get(name) != value]  # fmt: skip
-        different += [name for name in ("weights", "fingerprint") if state["origin"][name] != asked["origin"][name]]
+        different += [name for name in ("weights", "teacher", "code", "fingerprint")
+                      if state["origin"].get(name) != asked["origin"][name]]  # fmt: skip
         if different:
             raise ValueError(
                 f"--name {self.base.output.name}: the sweep was started with other {', '.join(sorted(different))}: set "
@@ -143,14 +146,19 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         ValueError: one line that names what was given and what to do.
     """
     base = options.workers(with_absolute_paths(run))
+    _check_base(base)
+    if options.objective == "top1-bits" and BITS not in space.axes:
+        raise ValueError("--objective top1-bits looks for few bits too, and they are not searched: add --bits")
     space.check(base)
     _source(space, options)
-    first = {name: axis.values[0] for name, axis in space.axes.items() if isinstance(axis, Choices)}
+    first, *others = space.samples()
     source, model = check(configured(base, first))
     if base.data.holdout == 0:
         count = min(source.info.num_train // _HELD_OUT, _MOST_HELD_OUT)
         base = base.replace(data={"holdout": max(1, count)})
         source, model = check(configured(base, first))
+    for point in others:
+        check(configured(base, point))
     if base.output.name is None:
         base = base.replace(output={"name": default_name(base, space, options)})
     plan = SweepPlan(
@@ -163,6 +171,17 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     )
     plan.folder.check_usable()
     return plan
+
+
+def _check_base(base: RunConfig) -> None:
+    """Refuses what runs may have, and trials may not."""
+    if base.plain:
+        raise ValueError("--plain has no stages, and so nothing to sweep over")
+    if base.output.resume != "auto":
+        raise ValueError("--resume is of a single run: a sweep goes on by itself, by the same command")
+    workers = base.cluster.workers
+    if workers.least != workers.most:
+        raise ValueError(f"--num-workers {workers}: trials compare, and share stages, at one number of workers only")
 
 
 def _source(space: Space, options: SearchOptions) -> Source:

@@ -78,8 +78,9 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
     found = []
     for name in done[0].point if done else ():
         of_value: dict[str, list[float]] = {}
-        values = sorted({trial.point[name] for trial in done})
-        is_range = len(values) > 2 * _GROUPS and all(isinstance(value, float) for value in values)
+        distinct = {trial.point[name] for trial in done}
+        is_range = len(distinct) > 2 * _GROUPS and all(isinstance(value, float) for value in distinct)
+        values = sorted(distinct) if is_range else ()  # others may have no order: None and a number
         for trial in done:
             words = _group(values, trial.point[name]) if is_range else describe({name: trial.point[name]}).popitem()[1]
             of_value.setdefault(words, []).append(trial.top1 or 0.0)

@@ -28,7 +28,8 @@ def parse_schedule(text: str) -> Schedule:
     try:
         return check_portions(portions, complete=True)
     except ValueError as error:
-        raise ValueError(f"--schedules: {error}") from None
+        hint = "" if len(portions) > 1 else "; within a schedule there are commas: 0.5,0.75,1"
+        raise ValueError(f"--schedules: {error}{hint}") from None
 
 
 def generated(num_stages: int, first: float, rising: Rising) -> Schedule:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inq_ray.sweep.axes import Axis, Choices, Drawer, FreeSchedules
-from inq_ray.training.config import RunConfig
+from inq_ray.sweep.axes import Axis, Choices, Drawer, FreeSchedules, Range
+from inq_ray.training.config import RunConfig, field_type, field_value
 
 SCHEDULE = "quantization.iterative_steps"
 BITS = "quantization.weight_bits"
@@ -21,8 +21,10 @@ WEIGHT_DECAY = "training.weight_decay"
 # Values by dotted field names: what one trial has and others have not.
 Point = dict[str, Any]
 
-# What all trials have in common: where they begin, what they are measured on, and where they run.
-_FIXED = frozenset({"output", "cluster", "network", "plain", "data.data", "data.holdout"})
+# What all trials have in common: where they begin, what they are measured on, what teaches them, and where they run.
+_FIXED = frozenset({"output", "cluster", "network", "plain", "data.data", "data.holdout", "training.teacher"})
+# Of these every value that a configuration takes fits any network and data.
+_FIT = frozenset({SCHEDULE, BITS, STRATEGY, LR, EPOCHS, WEIGHT_DECAY})
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,9 @@ class Space:
     def __post_init__(self) -> None:
         if not self.axes:
             raise ValueError("nothing is searched: give --schedules, --lrs, --bits, or a file by --space")
-        known = _searchable()
         for name in self.axes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [SCHEDULE, LR, BITS]
-                raise ValueError(f"{name} cannot be searched; nearest: {', '.join(near)}")
-            if isinstance(self.axes[name], FreeSchedules) and name != SCHEDULE:
-                raise ValueError(f"only {SCHEDULE} can rise freely, not {name}")
+            check_searchable(name)
+        object.__setattr__(self, "axes", {name: _typed(name, axis) for name, axis in self.axes.items()})
 
     @property
     def is_finite(self) -> bool:
@@ -59,7 +57,8 @@ class Space:
         """
         endless = [name for name, axis in self.axes.items() if not isinstance(axis, Choices)]
         if endless:
-            raise ValueError(f"--search grid tries lists of values, and {endless[0]} has a range: random or optuna")
+            how = "rises freely" if isinstance(self.axes[endless[0]], FreeSchedules) else "has a range"
+            raise ValueError(f"--search grid tries lists of values, and {endless[0]} {how}: random or optuna")
         lists = [axis.values for axis in self.axes.values() if isinstance(axis, Choices)]
         for values in itertools.product(*lists):
             yield dict(zip(self.axes, values, strict=True))
@@ -69,15 +68,51 @@ class Space:
         return {name: axis.draw(name, drawer) for name, axis in self.axes.items()}
 
     def check(self, base: RunConfig) -> None:
-        """Refuses values that no run could have.
+        """Refuses values that no run could have, and two that none could have together.
 
         Raises:
             ValueError: as of the configuration.
         """
-        for name, axis in self.axes.items():
-            values = axis.values if isinstance(axis, Choices) else ()
-            for value in values:
-                configured(base, {name: value})
+        edges = {name: _edges(axis) for name, axis in self.axes.items()}
+        first = {name: values[0] for name, values in edges.items() if values}
+        configured(base, first)
+        for name in first:
+            for value in edges[name]:
+                configured(base, {**first, name: value})
+        for one, other in itertools.combinations(first, 2):
+            for mine, yours in itertools.product(edges[one], edges[other]):
+                configured(base, {**first, one: mine, other: yours})
+
+    def samples(self) -> list[Point]:
+        """Points with which every value appears that may not fit network or data, though a configuration takes it."""
+        edges = {name: _edges(axis) for name, axis in self.axes.items()}
+        first = {name: values[0] for name, values in edges.items() if values}
+        others = [{**first, name: value} for name in first if name not in _FIT for value in edges[name][1:]]
+        return [first, *others]
+
+
+def _edges(axis: Axis) -> tuple[Any, ...]:
+    """Values of an axis that have to be allowed so that all are; of free schedules all are."""
+    if isinstance(axis, Choices):
+        return axis.values
+    return (axis.low, axis.high) if isinstance(axis, Range) else ()
+
+
+def _typed(name: str, axis: Axis) -> Axis:
+    """The axis with values of its field's type.
+
+    Raises:
+        ValueError: it has others.
+    """
+    if isinstance(axis, FreeSchedules):
+        if name != SCHEDULE:
+            raise ValueError(f"only {SCHEDULE} can rise freely, not {name}")
+        return axis
+    if isinstance(axis, Range):
+        if field_type(name) not in (float, float | None):
+            raise ValueError(f"{name} holds no fractions, and so has no range: give a list")
+        return axis
+    return Choices(tuple(field_value(name, value) for value in axis.values))
 
 
 def configured(base: RunConfig, point: Point) -> RunConfig:
@@ -107,7 +142,20 @@ def point_key(point: Point) -> str:
     return json.dumps(point, sort_keys=True)
 
 
-def _searchable() -> list[str]:
+def check_searchable(name: str) -> None:
+    """Refuses what cannot differ between trials.
+
+    Raises:
+        ValueError: names the nearest that can.
+    """
+    known = searchable()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [SCHEDULE, LR, BITS]
+        raise ValueError(f"{name} cannot be searched; nearest: {', '.join(near)}")
+
+
+def searchable() -> list[str]:
+    """Dotted names of the fields of a configuration that may differ between trials."""
     names = []
     for section in dataclasses.fields(RunConfig):
         if section.name in _FIXED or not dataclasses.is_dataclass(section.type):

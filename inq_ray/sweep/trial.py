@@ -127,6 +127,7 @@ class Trial:
         reason: why it was stopped or has failed.
         claims: keys that it is training, and others wait for.
         has_begun: whether it needs no stored end any more.
+        first_keys: its keys when it was first started; None where it never was.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Trial:
     reason: str | None = None
     claims: set[str] = field(default_factory=set)
     has_begun: bool = False
+    first_keys: Mapping[int, str] | None = None
 
     @property
     def chain(self) -> Keys:
@@ -195,10 +197,19 @@ class Trial:
             "top1": self.top1,
             "digest": self.digest,
             "reason": self.reason,
+            "first_keys": self.first_keys,
         }
 
     def remember(self, values: Mapping[str, Any]) -> None:
-        """Takes what :meth:`to_json` gave. What was running, or failed, waits to go on."""
+        """Takes what :meth:`to_json` gave. What was running, or failed, waits to go on.
+
+        Where its keys have changed, as by another version of the program, its checkpoints are those of neither: what it
+        trains is not for others then.
+        """
+        first = values.get("first_keys")
+        self.first_keys = None if first is None else {int(stage): key for stage, key in first.items()}
+        if self.first_keys is not None and self.first_keys != self.keys:
+            self.keys = {}
         self.status = values["status"]
         self.ends = [End(**end) for end in values["ends"]]
         self.top1, self.digest, self.reason = values["top1"], values["digest"], values["reason"]

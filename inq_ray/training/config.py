@@ -457,6 +457,27 @@ class RunConfig:
             raise ValueError(f"--config {path}: {error}") from None
 
 
+def field_value(name: str, value: Any) -> Any:
+    """A value of a field of :class:`RunConfig`, as JSON would have it, of the field's own type.
+
+    Args:
+        name: dotted, of a field that exists, such as "training.lr".
+        value: a list, too, where the field holds a tuple.
+
+    Raises:
+        ValueError: the field holds something else; what its section allows is not looked at.
+    """
+    return _checked(name, list(value) if isinstance(value, tuple) else value, field_type(name))
+
+
+def field_type(name: str) -> Any:
+    """The annotation of a field of :class:`RunConfig` by its dotted name."""
+    section, _, inner = name.partition(".")
+    kinds = {item.name: item.type for item in dataclasses.fields(RunConfig)}
+    cls: Any = kinds[section]
+    return {item.name: item.type for item in dataclasses.fields(cls)}[inner]
+
+
 def _from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
     """An instance of a dataclass from JSON values of the same names; types are checked, not converted."""
     if not isinstance(values, dict):

@@ -1,33 +1,43 @@
 """Sweeps by Ray Tune over Ray Train: what is shared is trained once, and nothing that happens changes a bit."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import tune
 
-from inq_ray.cluster.sweep import _axis, num_trials_at_once, run_sweep
+from inq_ray.cluster import sweep_trial
+from inq_ray.cluster.placement import NoRoomError
+from inq_ray.cluster.stopping import StopSignals
+from inq_ray.cluster.sweep import SweepResult, _axis, _of_trackers, leave, num_trials_at_once, run_sweep
 from inq_ray.sweep import plan as plan_module
 from inq_ray.sweep.axes import Choices, Range
 from inq_ray.sweep.board import Board
+from inq_ray.sweep.command_line import parse
 from inq_ray.sweep.console import SweepConsole
-from inq_ray.sweep.options import SearchOptions
+from inq_ray.sweep.options import SearchOptions, space_of
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.ranking import savings
 from inq_ray.sweep.search import ListSource
 from inq_ray.sweep.space import LR, SCHEDULE, Point, Space
-from inq_ray.sweep.trial import Trial
+from inq_ray.sweep.trial import Ended, Trial
 from inq_ray.training.config import ClusterConfig
+from inq_ray.training.reporter import Note
 from tests.conftest import RayCluster
-from tests.training.runs import run_here, tiny_config
+from tests.sweep.here import Here
+from tests.training.runs import Recorder, run_here, tiny_config
 
 pytestmark = pytest.mark.ray
 
@@ -158,6 +168,85 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert "starts" not in again.stdout
 
 
+@pytest.mark.long
+def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
+    ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
+) -> None:
+    """Each proposes, stops and ends with the bits of a sweep that was alone, in one process and without Ray."""
+    flags = (
+        "--schedules 0.5,0.75,1 0.5,1 --lrs 1e-3..1 --search optuna --trials 3 --search-seed 4 --stopping asha "
+        "--max-concurrent 1 --workers-per-trial 1 --holdout 129 --batch-size 200 --limit-batches 2 --float-epochs 1 "
+        "--epochs 1"
+    )
+    env = {**job_env, "RAY_ADDRESS": ray_cluster.address}
+    jobs = []
+    for name in ("one", "other"):
+        words = [*flags.split(), "--storage-path", str(tmp_path / "runs"), "--name", name]
+        command = [sys.executable, "jobs/sweep_schedules.py", *words]
+        jobs.append(
+            subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    outputs = [job.communicate(timeout=800)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    command_line = parse([*flags.split(), "--storage-path", str(tmp_path / "alone"), "--name", "alone"])
+    alone = Here(plan_sweep(command_line.run, space_of(command_line.space), command_line.search))
+    alone.run()
+    expected = [(trial.point[LR], trial.status, trial.reason, trial.digest) for trial in alone.board.trials]
+    assert {status for _, status, _, _ in expected} == {"done", "stopped"}
+    for name in ("one", "other"):
+        state = json.loads((tmp_path / "runs" / name / "sweep.json").read_text())
+        found = [(each["point"][LR], each["status"], each["reason"], each["digest"]) for each in state["trials"]]
+        assert found == expected
+
+
+@pytest.mark.long
+def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_room(
+    ray_cluster: RayCluster, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    space = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))})
+    options = SearchOptions(max_concurrent=1, retries=0)
+    filler, took = small_disk / "filler", Board.take
+
+    def take(board: Board, name: str, report: Any) -> bool:
+        goes_on = took(board, name, report)
+        if isinstance(report, Ended) and report.end.stage == 1 and not filler.exists():
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"\0" * 4096)
+        return goes_on
+
+    def sweep() -> SweepResult:
+        plan = plan_sweep(tiny_config(small_disk, "sweep", training=TRAINING), space, options)
+        return run_sweep(plan, SweepConsole())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Board, "take", take)
+        result = sweep()
+    out = capsys.readouterr().out
+    assert [trial.status for trial in result.trials] == ["failed", "failed"], out
+    assert all("No space left on device" in (trial.reason or "") for trial in result.trials), out
+    assert "the sweep's state is not written, and the sweep goes on" in out
+    assert "picture" in out
+    filler.unlink()
+    result = sweep()
+    assert [trial.status for trial in result.trials] == ["done", "done"]
+    for trial in result.trials:
+        alone = run_here(trial.config.replace(output={"storage_path": str(tmp_path / "alone"), "name": trial.name}))
+        assert trial.digest == alone.summary["digest"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> None:
     nodes = [{"CPU": 4.0, "GPU": 1.0, "memory": 1.0}, {"CPU": 3.0}]
     assert num_trials_at_once(ClusterConfig(num_workers=1), nodes) == 7
@@ -169,6 +258,49 @@ def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> Non
         num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), nodes)
 
 
+def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two sweeps on one cluster would give up each other's trials after --placement-timeout."""
+    found: list[Any] = [NoRoomError("there is none"), NoRoomError("there is none"), {"top1": 1.0}]
+
+    def quantize(*_: Any, **__: Any) -> Any:
+        if isinstance(found[0], NoRoomError):
+            raise found.pop(0)
+        return found[0]
+
+    monkeypatch.setattr(sweep_trial, "quantize", quantize)
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
+    board, told = plan.board(), Recorder()
+    order = plan.order(board, board.trials[0])
+    assert sweep_trial._quantize_once_there_is_room(order, told, StopSignals()) == {"top1": 1.0}
+    assert told.events == [Note("there is none; the trial waits on")] * 2
+
+
+def test_trackers_of_trials_hear_what_the_drivers_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tracked = tiny_config(tmp_path).replace(output={"track": ("wandb",)})
+    assert {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}.items() <= _of_trackers(
+        tracked
+    ).items()
+    assert all(name.startswith(("WANDB_", "MLFLOW_")) for name in _of_trackers(tracked))
+    assert _of_trackers(tiny_config(tmp_path)) == {}
+
+
+def test_a_full_disk_at_the_very_end_leaves_the_best_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
+    board = plan.board()
+    board.trials[0].top1, board.trials[0].status = 90.0, "done"
+    leave(plan, board.trials, SweepConsole())  # its folder is not there: nothing can be written
+    out = capsys.readouterr().out
+    assert "the picture is not written: " in out
+    assert "the recipe is not written: " in out
+    assert "command   python jobs/quantize_imagenet.py" in out
+
+
 def test_search_spaces_of_ray_tune_are_taken() -> None:
     assert _axis(LR, tune.loguniform(1e-4, 1e-1)) == Range(1e-4, 1e-1, log=True)
     assert _axis(LR, tune.uniform(0.1, 0.2)) == Range(0.1, 0.2, log=False)
@@ -177,5 +309,11 @@ def test_search_spaces_of_ray_tune_are_taken() -> None:
     assert _axis("training.epochs", tune.randint(1, 4)) == Choices((1, 2, 3))
     assert _axis(LR, [0.1]) == Choices((0.1,))
     assert _axis(LR, Range(0.1, 0.2)) == Range(0.1, 0.2)
+    assert _axis(LR, tune.grid_search(np.linspace(0.1, 0.2, 2))) == Choices((0.1, 0.2))
+    assert json.dumps(asdict(_axis("training.epochs", np.array([1, 2]).tolist()))) == '{"values": [1, 2]}'
+    assert all(type(value) is int for value in _axis("training.epochs", tune.choice(list(np.arange(1, 3)))).values)
     with pytest.raises(ValueError, match=r"training\.lr is a str: take tune\.choice"):
         _axis(LR, "0.1")
+    for domain in (tune.quniform(0.1, 0.5, 0.1), tune.randn(), tune.lograndint(1, 9)):
+        with pytest.raises(ValueError, match=r"training\.lr is a (Quantized|Normal|LogUniform) "):
+            _axis(LR, domain)

@@ -291,6 +291,29 @@ def test_another_space_is_noticed_when_a_sweep_goes_on() -> None:
         other.restore(saved["log"], saved["trials"])
 
 
+def test_a_trial_that_was_begun_under_other_keys_trains_for_nobody_else() -> None:
+    """As when the program was changed while a sweep was interrupted: the trial's checkpoints are the former one's."""
+    board = board_of(SPACE, SearchOptions())
+    first = board.next(1)
+    assert first is not None
+    board.take(first.name, Begun(ends=()))
+    state = board.to_json()
+    changed = Origin(**{**vars(ORIGIN), "numerics": "changed"})
+
+    def new_keys(config: RunConfig) -> Mapping[int, str]:
+        return stage_keys(config, changed)
+
+    for _ in range(2):  # nor when it goes on once more
+        saved = json.loads(json.dumps(state))
+        source = ListSource(list(SPACE.grid()))
+        again = Board(source, SearchOptions(), configured=named, keys=new_keys, stored=set())
+        again.restore(saved["log"], saved["trials"])
+        again.plan()
+        assert [trial.name for trial in again.trials if not trial.keys and len(trial.schedule) > 1] == [first.name]
+        again.next(1)
+        state = again.to_json()
+
+
 def test_names_follow_the_order() -> None:
     board = board_of(SPACE, SearchOptions())
     board.plan()

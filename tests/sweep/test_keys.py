@@ -1,5 +1,7 @@
 """Which stage ends have one key: those that are the same bits, and as many of them as can be known beforehand."""
 
+import typing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from torch import nn
 from inq_ray.core.portions import check_portions
 from inq_ray.sweep.keys import Origin, stage_keys
 from inq_ray.sweep.numerics import numerics_version
-from inq_ray.training.config import RunConfig
+from inq_ray.sweep.space import BITS, SCHEDULE, searchable
+from inq_ray.training.checkpoint.resume import FREE
+from inq_ray.training.config import RunConfig, field_type
 from inq_ray.training.recipes import default_recipe
 
 ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
@@ -114,6 +118,26 @@ def test_what_decides_no_bit_before_the_last_end_is_in_no_key(change: dict[str, 
     assert stage_keys(BASE, ORIGIN) == stage_keys(BASE.replace(**change), ORIGIN)
 
 
+def other_value(name: str, value: Any) -> Any:
+    """What else the field may be."""
+    kind = field_type(name)
+    if typing.get_origin(kind) is typing.Literal:
+        return next(each for each in typing.get_args(kind) if each != value)
+    of_kind: list[tuple[Any, Any]] = [(bool, not value), (int, 300), (float, 0.25), (tuple[str, ...], ("other",))]
+    known = {each for each, _ in of_kind}
+    (kind,) = {kind, *typing.get_args(kind)} & known if kind not in known else {kind}
+    return next(other for each, other in of_kind if each == kind)
+
+
+@pytest.mark.parametrize("name", sorted(set(searchable()) - FREE - {SCHEDULE, BITS, "training.sync_batchnorm"}))
+def test_whatever_trials_may_differ_in_is_in_their_keys(name: str) -> None:
+    section, _, field = name.partition(".")
+    base = BASE.replace(training={"batch_size": 1000})
+    changed = base.replace(**{section: {field: other_value(name, getattr(getattr(base, section), field))}})
+    keys = stage_keys(base, ORIGIN)
+    assert not {keys[1], keys[2], keys[3]} & set(stage_keys(changed, ORIGIN).values())
+
+
 @pytest.mark.parametrize("name", ["weights", "teacher", "code", "fingerprint", "numerics"])
 def test_another_origin_has_other_keys(name: str) -> None:
     other = Origin(**{**vars(ORIGIN), name: "other"})
@@ -129,6 +153,17 @@ def test_the_origin_is_of_the_weights_themselves() -> None:
     with torch.no_grad():
         model.weight[0, 0] = -model.weight[0, 0]
     assert Origin.of(BASE, model, "f").weights != origin.weights
+
+
+@pytest.mark.parametrize("library", ["llvmlite", "pillow", "timm", "turbojpeg"])
+def test_another_version_of_what_computes_is_another_program(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    was, version = numerics_version(), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0" if name == library else version(name))
+    numerics_version.cache_clear()
+    try:
+        assert numerics_version() != was
+    finally:
+        numerics_version.cache_clear()
 
 
 def test_a_network_of_ones_own_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

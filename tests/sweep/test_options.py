@@ -12,8 +12,9 @@ from inq_ray.training.recipes import default_recipe
 EVERY_FLAG = """
     --schedules 0.5,0.75,1 0.5,0.9,1 --num-stages 2 3 --first-portion 0.5 0.75 --rising geometric linear
     --lrs 0.01 0.02 --epochs-per-stage 1 2 --bits 5 3 --strategies pruning random --weight-decays 1e-5..1e-3
-    --search random --trials 7 --search-seed 3 --objective top1-bits --stopping asha --reduction 3 --grace-portion 0.3
-    --no-reuse --retries 2 --max-concurrent 4 --workers-per-trial 3 --holdout 100 --lr 0.5 --name n --dry-run --verbose
+    --search optuna --trials 7 --search-seed 3 --objective top1-bits --stopping asha --reduction 3 --grace-portion 0.3
+    --no-reuse --retries 2 --max-concurrent 4 --workers-per-trial 3 --holdout 100 --momentum 0.5 --name n --dry-run
+    --verbose
 """
 
 
@@ -29,11 +30,11 @@ def test_every_flag_arrives() -> None:
         WEIGHT_DECAY: Range(1e-5, 1e-3, log=True),
     }  # fmt: skip
     assert command.search == SearchOptions(
-        search="random", trials=7, search_seed=3, objective="top1-bits", stopping="asha", reduction=3.0,
+        search="optuna", trials=7, search_seed=3, objective="top1-bits", stopping="asha", reduction=3.0,
         grace_portion=0.3, reuse=False, retries=2, max_concurrent=4, workers_per_trial=3,
     )  # fmt: skip
     assert command.search.workers(command.run).cluster.num_workers == 3
-    assert (command.run.data.holdout, command.run.training.lr, command.run.output.name) == (100, 0.5, "n")
+    assert (command.run.data.holdout, command.run.training.momentum, command.run.output.name) == (100, 0.5, "n")
     assert (command.dry_run, command.verbose) == (True, True)
 
 
@@ -78,6 +79,17 @@ def test_a_file_says_the_same_as_flags(suffix: str, tmp_path: Path) -> None:
         ("fields: {training.lrr: [1]}", "training.lrr cannot be searched; nearest: training.lr"),
         ("fields: {output.name: [a, b]}", "output.name cannot be searched"),
         ("fields: 3", "fields must be"),
+        ("fields: {training.momentum: [a]}", "'a' is neither a number"),
+        ("fields: {training.momentum: [{a: 1}]}", "training.momentum must be a number, got {'a': 1}"),
+        ("fields: {training.lr: null}", "training.lr must be a number, got None"),
+        ("fields: {training.nesterov: ['yes']}", "training.nesterov must be true or false, got 'yes'"),
+        ("fields: {training.epochs: [1.5]}", "training.epochs must be a whole number, got 1.5"),
+        ("fields: {training.epochs: '1..3'}", "training.epochs holds no fractions, and so has no range"),
+        ("fields: {training.teacher: [a, b]}", "training.teacher cannot be searched"),
+        ("lrs: []", "lrs names no value"),
+        ("fields: {training.lr: []}", "empty"),
+        ("lrs: [0.1]\nfields: {training.lr: [0.2]}", "fields names training.lr, which is said without it too"),
+        ("schedules: [0.5, 0.75, 1]", "within a schedule there are commas"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_one_line(text: str, says: str, tmp_path: Path) -> None:
@@ -88,6 +100,16 @@ def test_what_is_wrong_in_a_file_is_one_line(text: str, says: str, tmp_path: Pat
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("lrs: [1e-3]\nfields: {training.float_lr: [1e-1, 1e-2], training.clip_grad_norm: [null, 1]}")
+    assert dict(space_of(SpaceOptions(space=str(path))).axes) == {
+        LR: Choices((0.001,)),
+        "training.float_lr": Choices((0.1, 0.01)),
+        "training.clip_grad_norm": Choices((None, 1.0)),
+    }
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -95,6 +117,9 @@ def test_what_is_wrong_in_a_file_is_one_line(text: str, says: str, tmp_path: Pat
         ("--space /nowhere.yaml --bits 3", "either the file or flags"),
         ("--lrs a", "--lrs: 'a' is neither"),
         ("--lrs 0.1..0.01", "--lrs: a range must rise"),
+        ("--lrs 1e-4...1e-1 --search random", "a dot too many"),
+        ("--lrs 0.3 0.1..0.2 --search random", "'0.1..0.2' is neither a number nor a range .*, which stands alone"),
+        ("--schedules 0.5 0.75 1", "within a schedule there are commas: 0.5,0.75,1"),
         ("--lrs 0..0.01", "above 0"),
         ("--bits 3 3", "names one twice"),
         ("--rising free --first-portion 0.5", "--rising free"),
@@ -116,9 +141,17 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
         ("--grace-portion 2", "--grace-portion"),
         ("--search gird", "grid"),
         ("--stopping hyperband", "asha"),
-        ("--plain", "--plain has no stages"),
-        ("--resume never", "--resume is of a single run"),
-        ("--num-workers 1..4", "at one number of workers"),
+        ("--trials 5", "--trials 5 plays no part, grid tries all combinations"),
+        ("--search-seed 5", "--search-seed 5 plays no part"),
+        ("--objective top1-bits --search random", "--objective top1-bits plays no part"),
+        ("--reduction 4 --stopping median", "--reduction 4.0 plays no part, it is asha's"),
+        ("--grace-portion 0.3", "--grace-portion 0.3 plays no part, no trial is stopped"),
+        ("--workers-per-trial 0", "--workers-per-trial must be at least 1"),
+        ("--gpus-per-trial 0", "--gpus-per-trial must be at least 1"),
+        ("--workers-per-trial 2 --num-workers 1", "--num-workers 1 and 2 per trial"),
+        ("--holdout 0", "--holdout 0: choices are made on held-out images alone"),
+        ("--iterative-steps 0.5 1", "--iterative-steps plays no part: .* is searched"),
+        ("--lrs 0.1 0.2 --lr 0.3", "--lr plays no part: training.lr is searched"),
         ("--lr 0", "--lr must be above 0"),
         ("--learnin-rates 0.1", "--"),
     ],
@@ -127,6 +160,12 @@ def test_flags_that_are_not_allowed_are_one_line(flags: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as raised:
         parse(flags.split())
     assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["search", "objective", "stopping"])
+def test_words_that_nobody_knows_are_refused_in_a_library_too(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^--{name} must be one of .*, got 'gird'$"):
+        SearchOptions(**{name: "gird"})  # type: ignore[arg-type]
 
 
 def test_gpus_are_a_trials_workers() -> None:

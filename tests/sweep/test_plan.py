@@ -1,5 +1,6 @@
 """What is found out before a sweep starts, and what a sweep that goes on must have in common with what was."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,39 @@ def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
         (Space({BITS: Choices((5, 9))}), SearchOptions(), "--weight-bits"),
         (Space({LR: Choices((0.0,))}), SearchOptions(), "--lr must be above 0"),
         (Space({"training.batch_size": Choices((5000,))}), SearchOptions(), "--batch-size 5000"),
+        (Space({"training.batch_size": Choices((50, 5000))}), SearchOptions(), "--batch-size 5000"),
+        (Space({"quantization.skip": Choices(((), ("nowhere",)))}), SearchOptions(), "nowhere"),
+        (Space({"training.momentum": Range(0.5, 1.5, log=False)}), SearchOptions(search="optuna"), "--momentum"),
+        (
+            Space({"training.momentum": Choices((0.9, 0.0)), "training.nesterov": Choices((False, True))}),
+            SearchOptions(search="optuna"),
+            "--nesterov needs",
+        ),
+        (SPACE, SearchOptions(search="optuna", objective="top1-bits"), "add --bits"),
     ],
 )
 def test_what_cannot_run_is_refused(space: Space, options: SearchOptions, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         plan_sweep(tiny_config(tmp_path), space, options).board()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ({"output": {"resume": "never"}}, "--resume is of a single run"),
+        ({"cluster": {"num_workers": "1..2"}}, "at one number of workers only"),
+    ],
+)
+def test_what_only_single_runs_have_is_refused(sections: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan_sweep(tiny_config(tmp_path).replace(**sections), SPACE, SearchOptions())
+
+
+def test_a_run_without_stages_is_not_swept(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"epochs": 1, "float_epochs": 0})
+    with pytest.raises(ValueError, match="--plain has no stages"):
+        plan_sweep(dataclasses.replace(config, plain=True), SPACE, SearchOptions())
 
 
 @pytest.mark.parametrize(
@@ -87,6 +115,15 @@ def test_a_sweep_for_something_else_does_not_go_on(
     other = plan_sweep(tiny_config(tmp_path, training=training), space, options)
     with pytest.raises(ValueError, match=f"^--name tiny: the sweep was started with other {says}: set them as they"):
         other.board(state)
+
+
+@pytest.mark.parametrize("name", ["weights", "teacher", "code", "fingerprint"])
+def test_files_that_have_changed_are_noticed_when_a_sweep_goes_on(name: str, tmp_path: Path) -> None:
+    plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    state = json.loads(json.dumps(plan.state(plan.board())))
+    state["origin"][name] = "other"
+    with pytest.raises(ValueError, match=f"was started with other {name}: set them as they"):
+        plan.board(state)
 
 
 def test_two_sweeps_of_one_name_are_not_run_at_once_and_others_are(tmp_path: Path) -> None:
@@ -140,6 +177,17 @@ def test_a_broken_state_is_said(tmp_path: Path) -> None:
     folder.state.write_text('{"format_version": 9}')
     with pytest.raises(ValueError, match="has format 9, this program reads 1"):
         folder.read()
+
+
+def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
+    plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
+    state = plan.state(plan.board())
+    for name in state:
+        less = {each: state[each] for each in state if each != name}
+        with pytest.raises(
+            ValueError, match=rf"sweep\.json is broken, it lacks {name}: delete the sweep by --overwrite"
+        ):
+            plan.board(json.loads(json.dumps(less)))
 
 
 def test_an_earlier_sweep_is_deleted_when_asked(tmp_path: Path) -> None:

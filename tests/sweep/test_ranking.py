@@ -85,6 +85,14 @@ def test_many_numbers_become_three_ranges() -> None:
     ]  # fmt: skip
 
 
+def test_values_without_an_order_have_effects_too() -> None:
+    trials = [trial_of(number, 5, float(number)) for number in range(4)]
+    for trial in trials:
+        trial.point = {**trial.point, "training.clip_grad_norm": None if trial.number % 2 else 1.0}
+    found = [effect for effect in effects(trials) if effect.parameter == "clip_grad_norm"]
+    assert [(effect.value, effect.mean) for effect in found] == [("None", 2.0), ("1", 1.0)]
+
+
 def test_savings_add_up() -> None:
     saved = savings([trial_of(0, 5, 90.0), trial_of(1, 5, None)])
     assert (saved.num_trained, saved.num_reused, saved.trained_seconds, saved.saved_seconds) == (2, 2, 6.0, 4.0)
