@@ -123,13 +123,20 @@ def other_value(name: str, value: Any) -> Any:
     kind = field_type(name)
     if typing.get_origin(kind) is typing.Literal:
         return next(each for each in typing.get_args(kind) if each != value)
-    of_kind: list[tuple[Any, Any]] = [(bool, not value), (int, 300), (float, 0.25), (tuple[str, ...], ("other",))]
+    of_kind: list[tuple[Any, Any]] = [
+        (bool, not value), (int, 300), (float, 0.25), (tuple[str, ...], ("other",)), (tuple[int, ...], (2, 1, 1, 1)),
+        (tuple[float, ...], (0.25, 0.1, 0.1, 0.1)),
+    ]  # fmt: skip
     known = {each for each, _ in of_kind}
     (kind,) = {kind, *typing.get_args(kind)} & known if kind not in known else {kind}
     return next(other for each, other in of_kind if each == kind)
 
 
-@pytest.mark.parametrize("name", sorted(set(searchable()) - FREE - {SCHEDULE, BITS, "training.sync_batchnorm"}))
+# Those that a test above looks at, what needs GPUs, and what decides no bit before the last end.
+ELSEWHERE = FREE | {SCHEDULE, BITS, "training.sync_batchnorm", "training.bn_images"}
+
+
+@pytest.mark.parametrize("name", sorted(set(searchable()) - ELSEWHERE))
 def test_whatever_trials_may_differ_in_is_in_their_keys(name: str) -> None:
     section, _, field = name.partition(".")
     base = BASE.replace(training={"batch_size": 1000})

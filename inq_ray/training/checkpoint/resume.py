@@ -31,6 +31,7 @@ FREE = frozenset(
         "cluster.on_mismatch",
         "data.loader_workers",
         "data.skip_bad_images",
+        "training.cuda_graphs",
     }
 )
 # Those that may change too, but then the result is not the one that an undisturbed run would have had.
