@@ -198,16 +198,14 @@ class Run:
         return self._start
 
     def _train_float(self, epochs: int) -> None:
-        training = self.config.training
-        lr = training.lr if self.config.plain else training.float_lr
-        optimizer = SGD(self.task.model.parameters(), lr=lr, **sgd_options(training))
+        optimizer = SGD(self.task.model.parameters(), lr=self.config.lr_of(0), **sgd_options(self.config.training))
         if self._place_in(0) is not None:
             self._restore(Parts(model=self.task.model, optimizer=optimizer))
         self._train(optimizer, None, epochs, stage=0, portion=0.0)
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
-        optimizer = SGD(groups, lr=config.training.lr, **sgd_options(config.training))
+        optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(config.training))
         quantization = config.quantization
         portions = quantization.iterative_steps
         inq = INQScheduler(

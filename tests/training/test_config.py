@@ -61,6 +61,12 @@ BAD_FIELDS = [
     (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
     (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
+    (TrainingConfig, {"epochs_each": (1, -1)}, "--epochs-each"),
+    (TrainingConfig, {"epochs_each": (1, 1), "epochs_total": 2}, "--epochs-each and --epochs-total"),
+    *((TrainingConfig, {"lr_each": (0.1, value)}, "--lr-each") for value in (0.0, -1.0, math.nan, math.inf)),
+    (RunConfig, {"training": TrainingConfig(epochs_each=(1, 2, 3))}, "--epochs-each .* 4 stages .* got 3: 1 2 3"),
+    (RunConfig, {"training": TrainingConfig(lr_each=(0.1,) * 5)}, "--lr-each .* 4 stages .* got 5: 0.1"),
+    (RunConfig, {"plain": True, "training": TrainingConfig(lr_each=(0.1,) * 4)}, "--plain .* --lr instead of --lr-e"),
 ]
 
 
