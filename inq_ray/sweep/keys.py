@@ -36,6 +36,7 @@ from inq_ray.training.distill import load_teacher
 _LED_FROM = frozenset(
     {
         "data.data",  # its fingerprint is in the key
+        "training.bn_images",  # plays a part in the last end only, which has no key
         "network.weights",  # the weights are
         "training.teacher",  # so are the teacher's
         "quantization.iterative_steps",  # portion, epochs and learning rate of each stage are

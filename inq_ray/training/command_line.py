@@ -162,6 +162,7 @@ def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> 
                 "epochs_each": (),
                 "lr_each": (),
                 "distill": False,
+                "bn_images": 0,
             }
         )
     if training.float_epochs == 0 or not (plain or trained):

@@ -180,6 +180,8 @@ class TrainingConfig:
     """Compile the network by torch.compile."""
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
+    bn_images: int = 0
+    """Training images from which BatchNorm's statistics are estimated anew after the last stage's training; 0 = off."""
     on_nan: OnNan = "stop"
     """If a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start at half the rate."""
     limit_batches: int | None = None
@@ -192,6 +194,7 @@ class TrainingConfig:
             ("--batch-size", self.batch_size, 1),
             ("--accumulate", self.accumulate, 1),
             ("--seed", self.seed, 0),
+            ("--bn-images", self.bn_images, 0),
             ("--epochs-total", 0 if self.epochs_total is None else self.epochs_total, 0),
             ("--limit-batches", 1 if self.limit_batches is None else self.limit_batches, 1),
             *(("--epochs-each", epochs, 0) for epochs in self.epochs_each),
@@ -360,6 +363,8 @@ class RunConfig:
             self._check_one_a_stage(flag, each)
         if self.plain and training.distill:
             raise ValueError("--plain has no stages to --distill: leave one of them out")
+        if self.plain and training.bn_images:
+            raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
         if training.sync_batchnorm and not self.cluster.use_gpu:
             raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
 

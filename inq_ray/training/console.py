@@ -80,6 +80,9 @@ class Console:
             frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
             table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
         self._rich.print(table)
+        if config.training.bn_images:
+            num_images = f"{config.training.bn_images:,} training images, rounded up to whole batches, at most an epoch"
+            self.say(f"at the end BatchNorm's statistics are estimated anew from {num_images}")
         if plan.seconds is None:
             self.say("time not estimated: this machine has no GPU to time a step on")
         else:
