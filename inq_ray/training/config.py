@@ -99,7 +99,7 @@ class QuantizationConfig:
     iterative_steps: tuple[float, ...] = (0.5, 0.75, 0.875, 1.0)
     """Accumulated portions of each tensor that are frozen after each stage; they rise and end at 1."""
     strategy: Strategy = "pruning"
-    """Which weights freeze first: "pruning" the largest, "random" any."""
+    """Which weights freeze first: "pruning" the largest, "random" any, "error" those nearest to their levels."""
     codebook: Rule = "max"
     """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits."""
     skip: tuple[str, ...] = ()

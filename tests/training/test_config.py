@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.training.config import (
     ClusterConfig,
     DataConfig,
@@ -89,7 +90,7 @@ configs = st.builds(
         QuantizationConfig,
         weight_bits=st.integers(2, 8),
         iterative_steps=st.sets(positive(1.0)).map(lambda portions: tuple(sorted(portions | {1.0}))),
-        strategy=st.sampled_from(["pruning", "random"]),
+        strategy=st.sampled_from(STRATEGIES),
         skip=st.lists(st.text()).map(tuple),
     ),
     training=st.builds(

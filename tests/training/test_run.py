@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.export.files import read_codes
@@ -159,7 +160,7 @@ class RecordingScheduler(INQScheduler):
         )
 
 
-@pytest.mark.parametrize("strategy", ["pruning", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_frozen_sets_grow_and_their_weights_keep_their_bits(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
