@@ -24,11 +24,11 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-long test-gpu soak lint format bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format results results-check bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(FINISHED) ## make the environment .venv (the other targets do it by themselves)
 
@@ -63,6 +63,12 @@ lint: $(FINISHED) ## check style and types
 format: $(FINISHED) ## put the code into the form that lint asks for
 	@.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+results: $(FINISHED) ## make the results table, page and picture anew from docs/results/
+	@$(PY) -m benchmarks.results write
+
+results-check: $(FINISHED) ## fail where the results table or page is not what docs/results/ says
+	@$(PY) -m benchmarks.results check
 
 bench: $(FINISHED) ## run every benchmark in benchmarks/
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done

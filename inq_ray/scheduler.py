@@ -30,7 +30,7 @@ class INQScheduler:
     Args:
         optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`.
         iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
-        strategy: "pruning" freezes the largest weights first, "random" any.
+        strategy: "pruning" freezes the largest weights first, "random" any, "error" those nearest to their levels.
         seed: of the random strategy.
         codebook: from what the levels of a tensor follow: "max" its largest weight, as in the paper, "mse" the least
             squared error, for 2 bits.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inq_ray.core.packing import pack_codes, unpack_codes
-from inq_ray.core.partition import Strategy
+from inq_ray.core.partition import STRATEGIES, Strategy
 from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("strategy", ["pruning", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_all_stages_give_the_bits_of_the_cpu(dtype: torch.dtype, strategy: Strategy) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(64, 33, 3, 3, generator=generator).to(dtype)

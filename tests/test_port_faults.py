@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import inq_ray
 from inq_ray.core.codebook import Codebook
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.replica import rank
@@ -69,7 +70,7 @@ def test_fault_2_frozen_weights_never_thaw(num_bits: int) -> None:
         weight_of(scheduler).data[~now] *= 1.3  # as re-training moves them
 
 
-@pytest.mark.parametrize("strategy", ["pruning", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("weight", [torch.zeros(1000), torch.full((1000,), 0.3), (gaussian(1000) > 0.05) * 0.2])
 def test_fault_3_ties_do_not_collapse_the_schedule(weight: Tensor, strategy: str) -> None:
     scheduler = scheduler_of(weight.clone(), SCHEDULES[2], 2, strategy=strategy)

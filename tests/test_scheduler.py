@@ -14,6 +14,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 import inq_ray
 from inq_ray.core.digest import digest_tensors, summary
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.sgd import SGD
 from inq_ray.distributed.digest import ReplicaMismatchError, state_tensors
@@ -58,7 +59,7 @@ def levels_of(scheduler: INQScheduler, name: str) -> set[float]:
 @given(
     st.integers(0, 10),
     st.sampled_from([[1.0], [0.5, 1.0], PORTIONS, [0.2, 0.4, 0.6]]),
-    st.sampled_from(["pruning", "random"]),
+    st.sampled_from(STRATEGIES),
     st.booleans(),
 )
 def test_stages_and_training(seed: int, portions: list[float], strategy: str, channels_last: bool) -> None:
@@ -94,7 +95,7 @@ def test_errors_of_the_constructor() -> None:
     for wrong in ([], [0.5, 0.4], [0.5, 1.2], [0.0, 1.0]):
         with pytest.raises(ValueError, match="portions"):
             INQScheduler(optimizer, wrong)
-    with pytest.raises(ValueError, match="strategy must be one of pruning, random, got 'largest'"):
+    with pytest.raises(ValueError, match="strategy must be one of pruning, random, error, got 'largest'"):
         INQScheduler(optimizer, PORTIONS, strategy="largest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"must be an inq_ray\.SGD"):
         INQScheduler(torch.optim.SGD(model.parameters()), PORTIONS)  # type: ignore[arg-type]
@@ -424,7 +425,9 @@ def stages_under_ddp(strategy: str) -> tuple[str, str]:
     return after_one_stage, digest_of(model.module, scheduler)
 
 
-@pytest.mark.parametrize(("strategy", "world_sizes"), [("pruning", (1, 2, 3, 4)), ("random", (1, 3))])
+@pytest.mark.parametrize(
+    ("strategy", "world_sizes"), [("pruning", (1, 2, 3, 4)), ("random", (1, 3)), ("error", (1, 2))]
+)
 def test_all_ranks_hold_the_same_bits_and_any_number_of_ranks_decides_alike(
     strategy: str, world_sizes: tuple[int, ...]
 ) -> None:

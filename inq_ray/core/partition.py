@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import magnitudes
+from inq_ray.core.codebook import Codebook, float_format, magnitudes
 
-Strategy = Literal["pruning", "random"]
-STRATEGIES: tuple[Strategy, ...] = ("pruning", "random")
+Strategy = Literal["pruning", "random", "error"]
+STRATEGIES: tuple[Strategy, ...] = ("pruning", "random", "error")
 
 
 def check_strategy(strategy: str) -> None:
@@ -19,18 +19,28 @@ def check_strategy(strategy: str) -> None:
 
 
 def choose(
-    weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str
+    weight: Tensor,
+    frozen: Tensor,
+    count: int,
+    *,
+    codebook: Codebook,
+    strategy: Strategy,
+    seed: int,
+    stage: int,
+    name: str,
 ) -> Tensor:
     """Chooses ``count`` of the live weights.
 
-    "pruning" takes those of largest magnitude, "random" any with equal chance. Equal magnitudes go by their place in
-    the tensor, so the choice is the same on every device and in every memory format.
+    "pruning" takes those of largest magnitude, "random" any with equal chance, "error" those that are nearest to the
+    levels to which they are rounded. Equal ones go by their place in the tensor, so the choice is the same on every
+    device and in every memory format.
 
     Args:
         weight: float [*].
         frozen: bool [*].
         count: how many to choose, at most the number of live weights.
-        strategy: "pruning" or "random".
+        codebook: levels of the tensor; "error" alone looks at them.
+        strategy: "pruning", "random" or "error".
         seed: with ``stage`` and ``name`` all that the random choice depends on.
         stage: number of the stage, from 0.
         name: the parameter's name.
@@ -40,6 +50,8 @@ def choose(
     """
     if strategy == "pruning":
         keys = magnitudes(weight.contiguous())
+    elif strategy == "error":
+        keys = _nearness(weight.detach().contiguous(), codebook)
     else:
         keys = _random_keys(weight.shape, seed=seed, stage=stage, name=name).to(weight.device)
     return largest(keys, frozen, count)
@@ -90,6 +102,15 @@ def _kth_largest(values: Tensor, k: int) -> int:
         if shift:
             values = values[digits == digit] - (digit << shift)
     return found
+
+
+def _nearness(weight: Tensor, codebook: Codebook) -> Tensor:
+    """int16, int32 or int64 [*], larger for a smaller |w - Q(w)|.
+
+    The difference is exact: Q(w) is 0, or a power of two at least as large as the last digit of w (but where w has
+    grown to 2^24 times its level, in float32).
+    """
+    return float_format(weight.dtype).magnitude_mask - magnitudes(weight - codebook.quantize(weight))
 
 
 def _random_keys(shape: torch.Size, *, seed: int, stage: int, name: str) -> Tensor:

@@ -1,8 +1,8 @@
 """Keys of stage ends: everything that decides their bits, and nothing that comes later.
 
 The end of stage k is a function of the network as it begins (its weights), of the data, of the program, of the number
-of workers and threads, and of the configuration up to there: portion and epochs of each stage until k. What follows is
-not in it, so schedules that begin alike share keys as far as they are alike. In particular:
+of workers and threads, and of the configuration up to there: portion, epochs and learning rate of each stage until k.
+What follows is not in it, so schedules that begin alike share keys as far as they are alike. In particular:
 
 - the learning rate starts again in each stage, by that stage's epochs: its course in later ones is not in the key;
 - --epochs-total is dealt out over all stages: the epochs that come of it are in the key, not the total;
@@ -36,18 +36,21 @@ from inq_ray.training.distill import load_teacher
 _LED_FROM = frozenset(
     {
         "data.data",  # its fingerprint is in the key
+        "training.bn_images",  # plays a part in the last end only, which has no key
         "network.weights",  # the weights are
         "training.teacher",  # so are the teacher's
-        "quantization.iterative_steps",  # portion and epochs of each stage are
+        "quantization.iterative_steps",  # portion, epochs and learning rate of each stage are
         "training.epochs",
+        "training.epochs_each",
         "training.epochs_total",
+        "training.lr",
+        "training.lr_each",
     }
 )
 # Those that play no part before the first stage.
 _OF_STAGES = frozenset(
     {
         "quantization",
-        "training.lr",
         "training.distill",
         "training.distill_temperature",
         "training.distill_labels",
@@ -108,9 +111,9 @@ def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
     }
     if config.float_epochs:
         keys[0] = _digest({name: value for name, value in values.items() if not _is_of(name, _OF_STAGES)})
-    stages: list[tuple[float, int]] = []
+    stages: list[tuple[float, int, float]] = []
     for stage, epochs in enumerate(config.stage_epochs[:-1], start=1):
-        stages.append((config.quantization.iterative_steps[stage - 1], epochs))
+        stages.append((config.quantization.iterative_steps[stage - 1], epochs, config.lr_of(stage)))
         keys[stage] = _digest(values | {"stages": stages})
     return keys
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from inq_ray.core.partition import Strategy
 from inq_ray.sweep.axes import Axis, Choices, FreeSchedules, Range
 from inq_ray.sweep.fair import Stopping
 from inq_ray.sweep.schedules import Rising, Schedule, generated, parse_schedule
@@ -35,7 +36,7 @@ class SpaceOptions:
     """Epochs of re-training per stage."""
     bits: tuple[int, ...] = ()
     """Bits of a weight."""
-    strategies: tuple[Literal["pruning", "random"], ...] = ()
+    strategies: tuple[Strategy, ...] = ()
     """Which weights freeze first."""
     weight_decays: tuple[str, ...] = ()
     """L2 penalties: 1e-4 5e-4, or a range 1e-5..1e-3."""

@@ -91,7 +91,9 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
         section, _, field = name.partition(".")
         sections.setdefault(section, {})[field] = tuple(value) if isinstance(value, list) else value
     if EPOCHS in point:
-        sections["training"].setdefault("epochs_total", None)
+        sections["training"] = {"epochs_total": None, "epochs_each": (), **sections["training"]}
+    if LR in point:
+        sections["training"].setdefault("lr_each", ())
     return base.replace(**sections)
 
 

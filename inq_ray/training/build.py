@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from inq_ray.data.group_order import fitting_workers, holdout_groups
 from inq_ray.data.image_set import Images, SourceInfo
@@ -206,8 +207,18 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         )  # a pattern of --skip may meet nothing, or everything
         if config.training.teacher is not None:
             load_teacher(config, copy.deepcopy(model))
+    if config.training.bn_images and not evaluate and not batchnorm_layers(model):
+        raise ValueError(
+            f"--bn-images {config.training.bn_images} plays no part: --arch {config.network.arch} has no BatchNorm "
+            "with running statistics: leave it out"
+        )
     _check_takes_images(config, model, source.info, evaluate)
     return source, model
+
+
+def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
+    """The BatchNorm layers that keep running statistics."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
 
 def _check_sizes_matter(config: RunConfig, info: SourceInfo) -> None:

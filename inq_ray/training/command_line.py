@@ -157,7 +157,14 @@ def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> 
     """The recipe without training before the first stage where it needs not be, or without stages if it is all."""
     training = start.training
     if plain:
-        start = start.replace(training={"distill": False})
+        start = start.replace(
+            training={
+                "epochs_each": (),
+                "lr_each": (),
+                "distill": False,
+                "bn_images": 0,
+            }
+        )
     if training.float_epochs == 0 or not (plain or trained):
         return start
     if plain:

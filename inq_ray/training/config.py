@@ -99,7 +99,7 @@ class QuantizationConfig:
     iterative_steps: tuple[float, ...] = (0.5, 0.75, 0.875, 1.0)
     """Accumulated portions of each tensor that are frozen after each stage; they rise and end at 1."""
     strategy: Strategy = "pruning"
-    """Which weights freeze first: "pruning" the largest, "random" any."""
+    """Which weights freeze first: "pruning" the largest, "random" any, "error" those nearest to their levels."""
     codebook: Rule = "max"
     """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits."""
     skip: tuple[str, ...] = ()
@@ -124,6 +124,8 @@ class TrainingConfig:
     """Epochs of re-training per stage (of training in all with --plain)."""
     epochs_total: int | None = None
     """Epochs of re-training over all stages, dealt out evenly, earlier stages first; instead of --epochs."""
+    epochs_each: tuple[int, ...] = ()
+    """Epochs of re-training of each stage, one number a stage; instead of --epochs."""
     float_epochs: int = 0
     """Epochs of plain training before the first stage, for a network that comes without trained weights."""
     batch_size: int = 256
@@ -132,6 +134,8 @@ class TrainingConfig:
     """Parts in which a worker computes its share of a step, one after the other, to save memory."""
     lr: float = 0.001
     """Learning rate at the start of each stage."""
+    lr_each: tuple[float, ...] = ()
+    """Learning rate at the start of each stage, one a stage; instead of --lr."""
     float_lr: float = 0.1
     """Learning rate of the plain training that --float-epochs asks for."""
     momentum: float = 0.9
@@ -176,6 +180,8 @@ class TrainingConfig:
     """Compile the network by torch.compile."""
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
+    bn_images: int = 0
+    """Training images from which BatchNorm's statistics are estimated anew after the last stage's training; 0 = off."""
     on_nan: OnNan = "stop"
     """If a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start at half the rate."""
     limit_batches: int | None = None
@@ -188,13 +194,22 @@ class TrainingConfig:
             ("--batch-size", self.batch_size, 1),
             ("--accumulate", self.accumulate, 1),
             ("--seed", self.seed, 0),
+            ("--bn-images", self.bn_images, 0),
             ("--epochs-total", 0 if self.epochs_total is None else self.epochs_total, 0),
             ("--limit-batches", 1 if self.limit_batches is None else self.limit_batches, 1),
+            *(("--epochs-each", epochs, 0) for epochs in self.epochs_each),
         ):
             _check_at_least(flag, value, least)
         if self.seed >= 2**63:
             raise ValueError(f"--seed must be below 2^63, got {self.seed}")
-        for flag, rate in (("--lr", self.lr), ("--float-lr", self.float_lr), ("--lr-step-epochs", self.lr_step_epochs)):
+        if self.epochs_each and self.epochs_total is not None:
+            raise ValueError("--epochs-each and --epochs-total exclude each other: leave one of them out")
+        for flag, rate in (
+            ("--lr", self.lr),
+            *(("--lr-each", rate) for rate in self.lr_each),
+            ("--float-lr", self.float_lr),
+            ("--lr-step-epochs", self.lr_step_epochs),
+        ):
             if not (math.isfinite(rate) and rate > 0):
                 raise ValueError(f"{flag} must be above 0, got {rate}")
         for flag, rate in (
@@ -344,16 +359,33 @@ class RunConfig:
             raise ValueError("--plain needs --epochs of at least 1, got 0")
         if self.plain and training.epochs_total is not None:
             raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
+        for flag, each in (("--epochs-each", training.epochs_each), ("--lr-each", training.lr_each)):
+            self._check_one_a_stage(flag, each)
         if self.plain and training.distill:
             raise ValueError("--plain has no stages to --distill: leave one of them out")
+        if self.plain and training.bn_images:
+            raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
         if training.sync_batchnorm and not self.cluster.use_gpu:
             raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
+
+    def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:
+        portions = self.quantization.iterative_steps
+        if each and self.plain:
+            raise ValueError(f"--plain has no stages: give {flag.removesuffix('-each')} instead of {flag}")
+        if each and len(each) != len(portions):
+            raise ValueError(
+                f"{flag} must have one number for each of the {len(portions)} stages of --iterative-steps "
+                f"{' '.join(f'{portion:g}' for portion in portions)}, got {len(each)}: "
+                f"{' '.join(f'{number:g}' for number in each)}"
+            )
 
     @property
     def stage_epochs(self) -> tuple[int, ...]:
         """Epochs of each stage; none of a plain run."""
         num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
         total = self.training.epochs_total
+        if self.training.epochs_each:
+            return self.training.epochs_each
         if total is None:
             return (self.training.epochs,) * num_stages
         return tuple(total // num_stages + (stage < total % num_stages) for stage in range(num_stages))
@@ -362,6 +394,13 @@ class RunConfig:
     def float_epochs(self) -> int:
         """Epochs of training before the first stage; of all training of a plain run."""
         return self.training.epochs if self.plain else self.training.float_epochs
+
+    def lr_of(self, stage: int) -> float:
+        """Learning rate with which a stage begins, 0 being the training before the first, or all of a plain run."""
+        training = self.training
+        if stage == 0:
+            return training.lr if self.plain else training.float_lr
+        return training.lr_each[stage - 1] if training.lr_each else training.lr
 
     def replace(self, **sections: dict[str, Any]) -> "RunConfig":
         """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
@@ -443,6 +482,7 @@ _IN_WORDS: dict[Any, str] = {
     int | str: "a whole number or a text",
     float | None: "a number or null",
     tuple[float, ...]: "a list of numbers",
+    tuple[int, ...]: "a list of whole numbers",
     tuple[str, ...]: "a list of texts",
 }
 

@@ -74,11 +74,15 @@ class Console:
         )
         of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters"
         self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
-        table = Table("stage", "portion", "weights frozen", "epochs", "steps")
+        table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
         for phase in plan.phases:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
-            table.add_row(name, f"{phase.portion:g}", f"{phase.num_frozen:,}", str(phase.epochs), f"{phase.steps:,}")
+            frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
+            table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
         self._rich.print(table)
+        if config.training.bn_images:
+            num_images = f"{config.training.bn_images:,} training images, rounded up to whole batches, at most an epoch"
+            self.say(f"at the end BatchNorm's statistics are estimated anew from {num_images}")
         if plan.seconds is None:
             self.say("time not estimated: this machine has no GPU to time a step on")
         else:

@@ -1,7 +1,6 @@
 """One epoch of training: batches in, weights moved."""
 
 import contextlib
-import hashlib
 import math
 import time
 import warnings
@@ -23,6 +22,7 @@ from inq_ray.training.build import Task
 from inq_ray.training.clip import clip_live_gradients
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.distill import Teacher
+from inq_ray.training.draws import seed_draws
 from inq_ray.training.ema import Ema
 from inq_ray.training.faults import LOOK_STEPS, MOST_IN_A_ROW, DivergedError, Faults, Watch, is_finite, marked
 from inq_ray.training.wrapping import settle
@@ -185,7 +185,7 @@ class Trainer:
             raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
         device = self.task.to_input.device
         # What the network draws itself (dropout) is a function of these, not of what came before.
-        _seed(_derived_seed(self.training.seed, epoch, batch.step, rank()), device)
+        seed_draws(device, self.training.seed, epoch, batch.step, rank())
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
@@ -284,14 +284,3 @@ class Trainer:
             context: contextlib.AbstractContextManager[None] = self.model.no_sync()
             return context
         return contextlib.nullcontext()
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """As torch.manual_seed, which takes a hundred times as long where there is no GPU."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-
-
-def _derived_seed(*parts: int) -> int:
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "little")

@@ -47,6 +47,7 @@ def make_trainer(
         teacher: of a stage that is distilled.
     """
     training, device = config.training, task.to_input.device
+    _set_rate(optimizer, config.lr_of(stage))
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(config, device)]
     has_mix = training.mixup > 0 or training.cutmix > 0
     num_steps = steps_of_epoch(config, task)
@@ -92,6 +93,12 @@ def sgd_options(training: TrainingConfig) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "fused": True,
     }
+
+
+def _set_rate(optimizer: SGD, lr: float) -> None:
+    """Makes this the rate from which a new schedule goes out, which would take that of the stage before."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = lr
 
 
 def _lr_scheduler(training: TrainingConfig, optimizer: SGD, epochs: int, num_steps: int, scale: float) -> LambdaLR:

@@ -26,6 +26,7 @@ class PlannedPhase:
         portion: accumulated fraction that is frozen in it.
         num_frozen: weights that are frozen in it, of all tensors.
         epochs: of training in it.
+        lr: learning rate with which it begins.
         steps: optimizer steps in it.
     """
 
@@ -33,6 +34,7 @@ class PlannedPhase:
     portion: float
     num_frozen: int
     epochs: int
+    lr: float
     steps: int
 
 
@@ -76,7 +78,12 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     if config.float_epochs:
         phases.append(
             PlannedPhase(
-                stage=0, portion=0.0, num_frozen=0, epochs=config.float_epochs, steps=config.float_epochs * steps
+                stage=0,
+                portion=0.0,
+                num_frozen=0,
+                epochs=config.float_epochs,
+                lr=config.lr_of(0),
+                steps=config.float_epochs * steps,
             )
         )
     portions = () if config.plain else config.quantization.iterative_steps
@@ -87,6 +94,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
                 portion=portion,
                 num_frozen=sum(num_frozen(portion, count) for count in quantized),
                 epochs=epochs,
+                lr=config.lr_of(stage),
                 steps=epochs * steps,
             )
         )

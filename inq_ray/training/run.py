@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.batchnorm import estimate_batchnorm
 from inq_ray.training.build import Task, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
@@ -37,7 +39,7 @@ from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.phase import make_trainer, precision_of, sgd_options
 from inq_ray.training.progress import Phase
 from inq_ray.training.replicas import replicated
-from inq_ray.training.reporter import Reporter, Row, Started
+from inq_ray.training.reporter import Note, Reporter, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
 from inq_ray.training.summary import summarize
@@ -201,16 +203,14 @@ class Run:
         return self._start
 
     def _train_float(self, epochs: int) -> None:
-        training = self.config.training
-        lr = training.lr if self.config.plain else training.float_lr
-        optimizer = SGD(self.task.model.parameters(), lr=lr, **sgd_options(training))
+        optimizer = SGD(self.task.model.parameters(), lr=self.config.lr_of(0), **sgd_options(self.config.training))
         if self._place_in(0) is not None:
             self._restore(Parts(model=self.task.model, optimizer=optimizer))
         self._train(optimizer, None, epochs, stage=0, portion=0.0)
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
-        optimizer = SGD(groups, lr=config.training.lr, **sgd_options(config.training))
+        optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(config.training))
         quantization = config.quantization
         portions = quantization.iterative_steps
         inq = INQScheduler(
@@ -223,14 +223,19 @@ class Run:
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
             if not self._starts_at(stage):
                 continue
-            if self._place_in(stage) is None:
+            is_new = self._place_in(stage) is None
+            if is_new:
                 broadcast_tensors(dict(model.named_buffers()))
                 inq.step()
+            self._stop_gradients_of_frozen(inq)
+            has_live = any(param.requires_grad for param in model.parameters())
+            if is_new:
+                if not (epochs and has_live):
+                    self._estimate_batchnorm(stage)
                 row = self._validate(stage=stage, portion=portion)
                 self._save(parts, Place(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
                 self._stop_if_asked()
-            self._stop_gradients_of_frozen(inq)
-            if any(param.requires_grad for param in model.parameters()):
+            if has_live:
                 self._train(optimizer, inq, epochs, stage=stage, portion=portion)
         return inq
 
@@ -261,21 +266,43 @@ class Run:
             state = None
             self.journal.epochs_done += 1
             self.journal.spent += result.spent
-            with contextlib.nullcontext() if trainer.ema is None else trainer.ema.swapped():
+            is_end = epoch == epochs
+            if is_end:
+                if trainer.ema is not None:
+                    trainer.ema.store()
+                self._estimate_batchnorm(stage)
+            with contextlib.nullcontext() if trainer.ema is None or is_end else trainer.ema.swapped():
                 row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
-            if epoch == epochs:
+            if is_end:
                 break
             is_asked = self.checkpoints.clock.look()
             if self._is_due or is_asked:
                 self._is_due = False
                 place = Place(stage=stage, epoch=epoch, step=0)
                 self._save(self._parts(trainer, inq), place, top1=row.top1, is_last=is_asked)
-        if trainer.ema is not None:
-            trainer.ema.store()
         parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq, teacher=self._teacher_model())
         end = Place(stage=stage, epoch=epochs, step=0)
         self._save(parts, end, is_stage_end=True, top1=self.journal.rows[-1].top1)
         self._stop_if_asked()
+
+    def _estimate_batchnorm(self, stage: int) -> None:
+        """To be called by every rank where a stage's training is done, before what is left is validated and kept.
+
+        Before that, not after: so metrics, checkpoint and result are of one network, and a run that goes on from the
+        stage's end has nothing to do again.
+        """
+        training = self.config.training
+        if not training.bn_images or self.config.plain or stage != len(self.config.quantization.iterative_steps):
+            return
+        num_images = estimate_batchnorm(
+            self.config,
+            self.task,
+            epoch=self.journal.epochs_done,
+            order_workers=self.journal.order_workers,
+            bad_images=self.journal.bad_images,
+        )
+        if rank() == 0:
+            self.journal.tell(Note(f"BatchNorm's statistics are estimated anew from {num_images:,} training images"))
 
     def _restore(self, parts: Parts) -> None:
         assert self._snapshot is not None
@@ -426,7 +453,13 @@ class Run:
         summary |= {
             **self.journal.summary(),
             "verification": dataclasses.asdict(verification),
-            "versions": {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "device": _device_name(self.task.to_input.device),
+            "versions": {
+                "inq_ray": __version__,
+                "torch": torch.__version__,
+                "ray": _version_of_ray(),
+                "python": platform.python_version(),
+            },
             "config": dataclasses.asdict(self.config),
         }
         self.folder.write_summary(summary)
@@ -450,6 +483,18 @@ class Run:
                 precision=precision_of(self.config, self.task.to_input.device),
             )
         )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _version_of_ray() -> str | None:
+    """Of the Ray that is installed, None where none is; read without importing it, which is for the cluster alone."""
+    try:
+        return metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:

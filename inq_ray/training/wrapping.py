@@ -52,8 +52,7 @@ def wrap(
         ValueError: it cannot work on this machine.
     """
     check_wrapping(device.type, compile=compile, sync_batchnorm=sync_batchnorm)
-    if sync_batchnorm and world_size() > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    model = synchronized(model, sync_batchnorm=sync_batchnorm)
     inner = cast("nn.Module", torch.compile(model)) if compile else model
     if world_size() == 1:
         return inner
@@ -61,6 +60,13 @@ def wrap(
     return DistributedDataParallel(
         inner, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
+
+
+def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
+    """The model, its BatchNorm layers over all ranks' images where that is asked for and there are several ranks."""
+    if not sync_batchnorm or world_size() == 1:
+        return model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def settle(model: nn.Module, step: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inq_ray.core.codebook import Codebook, Rule
+from inq_ray.core.partition import STRATEGIES as STRATEGY_NAMES
 from inq_ray.core.partition import Strategy
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
@@ -14,7 +15,7 @@ from inq_ray.core.state import TensorState
 from tests.core.weights import DTYPES, bits, equation_4, weights
 
 PORTIONS = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.75, 0.8, 0.875, 0.975]), min_size=1, max_size=5, unique=True)
-STRATEGIES: st.SearchStrategy[Strategy] = st.sampled_from(["pruning", "random"])
+STRATEGIES: st.SearchStrategy[Strategy] = st.sampled_from(STRATEGY_NAMES)
 
 
 def run_stage(

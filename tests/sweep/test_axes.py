@@ -63,6 +63,9 @@ def test_a_point_becomes_a_configuration() -> None:
     assert (config.quantization.weight_bits, config.training.lr, config.training.momentum) == (3, 0.5, 0.8)
     assert config.training.epochs_total == 9
     assert configured(base, {EPOCHS: 4}).stage_epochs == (4, 4, 4, 4)
+    each = BASE.replace(training={"epochs_each": (1, 2, 3, 4), "lr_each": (0.1, 0.2, 0.3, 0.4)})
+    assert configured(each, {EPOCHS: 4}).stage_epochs == (4, 4, 4, 4)
+    assert configured(each, {LR: 0.5}).lr_of(2) == 0.5
     assert point_from_json({SCHEDULE: [0.5, 1.0], BITS: 3}) == {SCHEDULE: (0.5, 1.0), BITS: 3}
 
 

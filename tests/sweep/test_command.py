@@ -48,3 +48,10 @@ def test_what_no_flags_can_say_is_refused() -> None:
     config = RunConfig().replace(quantization={"skip": ("--help",)})
     with pytest.raises((ValueError, SystemExit)):
         command_of(config)
+
+
+def test_numbers_of_each_stage_are_in_the_command() -> None:
+    each = {"epochs_each": (0, 2), "lr_each": (0.1 + 0.2, 1.0)}
+    config = default_recipe("digits_cnn", 5).replace(quantization={"iterative_steps": (0.5, 1.0)}, training=each)
+    words = shlex.split(command_of(config))
+    assert parse(words[2:]).run == config

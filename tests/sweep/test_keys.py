@@ -21,9 +21,16 @@ SCHEDULES = [
     (0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0), (0.5, 0.75, 1.0), (0.3, 0.6, 0.8, 1.0), (0.5, 1.0), (1.0,),
 ]  # fmt: skip
 CONFIGS = st.builds(
-    lambda schedule, bits, lr, epochs, total, float_epochs: BASE.replace(
+    lambda schedule, bits, lr, epochs, total, float_epochs, each: BASE.replace(
         quantization={"iterative_steps": schedule, "weight_bits": bits},
-        training={"lr": lr, "epochs": epochs, "epochs_total": total, "float_epochs": float_epochs},
+        training={
+            "lr": lr,
+            "epochs": epochs,
+            "epochs_total": None if each else total,
+            "float_epochs": float_epochs,
+            "epochs_each": each[: len(schedule)],
+            "lr_each": [lr, 0.03, lr, 0.01][: len(schedule)] if each else (),
+        },
     ),
     st.sampled_from(SCHEDULES),
     st.sampled_from([3, 5]),
@@ -31,18 +38,24 @@ CONFIGS = st.builds(
     st.sampled_from([1, 2]),
     st.sampled_from([None, 4, 5, 6]),
     st.sampled_from([0, 3]),
+    st.sampled_from([(), (1, 1, 1, 2), (2, 2, 1, 1)]),
 )
 
 
+def rates_of(config: RunConfig) -> tuple[float, ...]:
+    return config.training.lr_each or (config.training.lr,) * len(config.quantization.iterative_steps)
+
+
 def shared_stages(one: RunConfig, other: RunConfig) -> set[int]:
-    """By the definition: same network, data and training before; same bits and rate; same portion and epochs until."""
+    """By the definition: same network, data and training before; same bits; same portion, epochs, rate until."""
     if one.float_epochs != other.float_epochs:
         return set()
     shared = {0} if one.float_epochs else set()
-    if one.quantization.weight_bits != other.quantization.weight_bits or one.training.lr != other.training.lr:
+    if one.quantization.weight_bits != other.quantization.weight_bits:
         return shared
     stages = [
-        list(zip(each.quantization.iterative_steps, each.stage_epochs, strict=True))[:-1] for each in (one, other)
+        list(zip(each.quantization.iterative_steps, each.stage_epochs, rates_of(each), strict=True))[:-1]
+        for each in (one, other)
     ]
     for stage, (mine, yours) in enumerate(zip(*stages, strict=False), start=1):
         if mine != yours:

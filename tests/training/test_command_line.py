@@ -20,7 +20,7 @@ EVERY_FLAG = """
     --loader-workers 4 --shuffle-buffer 100 --skip-bad-images 6 --crop-size 192 --train-crop-size 176 --resize-size 200
     --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
     --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
-    --limit-batches 12 --print-freq 13 --track tensorboard wandb
+    --limit-batches 12 --lr-each 0.3 0.2 0.1 --print-freq 13 --track tensorboard wandb
 """
 
 
@@ -47,6 +47,8 @@ def test_every_flag_arrives() -> None:
     assert (data.loader_workers, data.shuffle_buffer, data.skip_bad_images) == (4, 100, 6)
     assert (data.crop_size, data.train_crop_size, data.resize_size, data.interpolation) == (192, 176, 200, "bicubic")
     assert (data.auto_augment, data.random_erasing, config.network.replace_head) == ("randaugment", 0.1, True)
+    assert training.lr_each == (0.3, 0.2, 0.1)
+    assert parse(["--epochs-each", "1", "2", "0", "4"]).run.stage_epochs == (1, 2, 0, 4)
     assert (training.epochs_total, training.label_smoothing, training.mixup, training.cutmix) == (11, 0.2, 0.3, 1.5)
     assert (training.clip_grad_norm, training.ema_decay, training.limit_batches) == (2.5, 0.99, 12)
     assert (training.compile, training.sync_batchnorm) == (True, True)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.training.config import (
     ClusterConfig,
     DataConfig,
@@ -61,6 +62,12 @@ BAD_FIELDS = [
     (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
     (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
+    (TrainingConfig, {"epochs_each": (1, -1)}, "--epochs-each"),
+    (TrainingConfig, {"epochs_each": (1, 1), "epochs_total": 2}, "--epochs-each and --epochs-total"),
+    *((TrainingConfig, {"lr_each": (0.1, value)}, "--lr-each") for value in (0.0, -1.0, math.nan, math.inf)),
+    (RunConfig, {"training": TrainingConfig(epochs_each=(1, 2, 3))}, "--epochs-each .* 4 stages .* got 3: 1 2 3"),
+    (RunConfig, {"training": TrainingConfig(lr_each=(0.1,) * 5)}, "--lr-each .* 4 stages .* got 5: 0.1"),
+    (RunConfig, {"plain": True, "training": TrainingConfig(lr_each=(0.1,) * 4)}, "--plain .* --lr instead of --lr-e"),
 ]
 
 
@@ -83,7 +90,7 @@ configs = st.builds(
         QuantizationConfig,
         weight_bits=st.integers(2, 8),
         iterative_steps=st.sets(positive(1.0)).map(lambda portions: tuple(sorted(portions | {1.0}))),
-        strategy=st.sampled_from(["pruning", "random"]),
+        strategy=st.sampled_from(STRATEGIES),
         skip=st.lists(st.text()).map(tuple),
     ),
     training=st.builds(

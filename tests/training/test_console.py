@@ -183,8 +183,8 @@ def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(
         phases=(
-            PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=12, steps=240),
-            PlannedPhase(stage=1, portion=0.5, num_frozen=12_872, epochs=3, steps=6000),
+            PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=12, lr=0.1, steps=240),
+            PlannedPhase(stage=1, portion=0.5, num_frozen=12_872, epochs=3, lr=0.004, steps=6000),
         ),
         num_parameters=25_978,
         num_quantized=25_744,
@@ -204,8 +204,8 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         ["1 tensors", "", "", "108", "5 bits"],
         ["1 tensors", "", "", "4", "float (bias)"],
         ["2 tensors", "", "", "8", "float (normalization)"],
-        ["float", "0", "0", "12", "240"],
-        ["1/4", "0.5", "12,872", "3", "6,000"],
+        ["float", "0", "0", "12", "0.1", "240"],
+        ["1/4", "0.5", "12,872", "3", "0.004", "6,000"],
     ]
     assert "0:52:00" in out
     assert "4 tensors" in out

@@ -26,13 +26,14 @@ def test_counts_of_the_digits() -> None:
     assert (found.num_train, found.num_validation) == (1297, 500)
     portions = (0.5, 0.75, 0.875, 1.0)
     assert found.phases == (
-        PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=12, steps=12 * 20),
+        PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=12, lr=0.1, steps=12 * 20),
         *(
             PlannedPhase(
                 stage=stage,
                 portion=portion,
                 num_frozen=sum(num_frozen(portion, count) for count in WEIGHTS),
                 epochs=3,
+                lr=0.02,
                 steps=3 * 20,
             )
             for stage, portion in enumerate(portions, start=1)
@@ -66,10 +67,19 @@ def test_epochs_in_all_are_dealt_out_and_trials_cut_epochs_short() -> None:
     assert few.num_validation == 250
 
 
+def test_each_stage_may_have_epochs_and_a_rate_of_its_own() -> None:
+    each = {"epochs_each": (1, 0, 2, 5), "lr_each": (0.02, 0.01, 0.01, 0.004)}
+    found = planned(default_recipe("digits_cnn", 5).replace(training=each))
+    assert [(phase.epochs, phase.lr) for phase in found.phases] == [
+        (12, 0.1), (1, 0.02), (0, 0.01), (2, 0.01), (5, 0.004)
+    ]  # fmt: skip
+    assert [phase.steps for phase in found.phases] == [240, 20, 0, 40, 100]
+
+
 def test_plain_training_is_one_phase() -> None:
     config = default_recipe("digits_cnn", 5).replace(training={"float_epochs": 0, "epochs": 2})
     found = planned(RunConfig(network=config.network, training=config.training, plain=True))
-    assert found.phases == (PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=2, steps=40),)
+    assert found.phases == (PlannedPhase(stage=0, portion=0.0, num_frozen=0, epochs=2, lr=0.02, steps=40),)
     assert (found.num_tensors, found.num_quantized) == (0, 0)
 
 

@@ -67,6 +67,19 @@ def test_the_same_bits(size: int, tmp_path: Path) -> None:
         assert ours[name] == theirs[name], name
 
 
+def test_stages_with_epochs_and_rates_of_their_own_end_in_the_same_bits(tmp_path: Path) -> None:
+    each = {"epochs_each": (1, 2), "lr_each": (0.02, 0.005), "lr_schedule": "constant"}
+    calm, stopped = (configured(tmp_path, name, training=each) for name in ("calm", "stopped"))
+    digest, _ = run_in_parts(calm, [])
+    assert run_in_parts(stopped, [(1, 1, 3), (2, 1, 1), (2, 2, 4)])[0] == digest
+    rows = read_rows(RunFolder.planned(stopped))
+    assert rows == read_rows(RunFolder.planned(calm))
+    trained = [(row["stage"], float(row["lr"])) for row in rows if row["lr"]]
+    assert trained == [("0", 0.1), ("0", 0.1), ("1", 0.02), ("2", 0.005), ("2", 0.005)]
+    same = configured(tmp_path, "same", training={**each, "lr": 0.02, "lr_each": ()})
+    assert run_in_parts(same, [])[0] != digest
+
+
 def test_a_run_that_was_interrupted_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     calm, stopped = (
         configured(tmp_path, name).replace(output={"checkpoint_every": "9h"}) for name in ("calm", "early")

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.export.files import read_codes
@@ -85,7 +86,8 @@ def test_the_summary_tells_the_stages(finished: Finished) -> None:
     ]
     assert (summary["top1"], summary["top5"]) == (rows[4].top1, rows[4].top5)
     assert (summary["arch"], summary["data"], summary["weight_bits"]) == ("digits_cnn", "digits", 5)
-    assert (summary["measured_on"], summary["world_size"]) == ("test set", 1)
+    assert (summary["measured_on"], summary["world_size"], summary["device"]) == ("test set", 1, "cpu")
+    assert list(summary["versions"]) == ["inq_ray", "torch", "ray", "python"]
     assert summary["verification"]["num_tensors"] == 4
     assert summary["verification"]["num_weights"] == 25_744
 
@@ -159,7 +161,7 @@ class RecordingScheduler(INQScheduler):
         )
 
 
-@pytest.mark.parametrize("strategy", ["pruning", "random"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_frozen_sets_grow_and_their_weights_keep_their_bits(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

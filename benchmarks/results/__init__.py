@@ -1,0 +1,1 @@
+"""Results that the documents show: kept as small files of runs, from which tables, page and picture are made."""

@@ -1,0 +1,51 @@
+"""The part of the page about what was chosen on held-out images, and what did not help."""
+
+from collections.abc import Sequence
+
+from benchmarks.results.groups import Group, Spread, differences, groups_of
+from benchmarks.results.record import Record
+from benchmarks.results.tables import table
+
+
+def choices(records: Sequence[Record]) -> str:
+    """What was tried on held-out images, by width."""
+    if not records:
+        return ""
+    of_name = {record["name"]: record for record in records}
+    text = (
+        "Made on images held out of training, never on the test set. The float network was trained on them, so they "
+        "rank choices and say nothing of images never seen. Pairs have the same seed, and so the same images."
+    )
+    parts = [text]
+    groups = groups_of(records)
+    for key in dict.fromkeys(group.key for group in groups):
+        alike = [group for group in groups if group.key == key]
+        heads = ("what", "seeds", "held out", "range", "in pairs", "against", "note")
+        rows = [_choice(group, alike, of_name) for group in sorted(alike, key=lambda group: -group.top1.mean)]
+        first = alike[0].first
+        parts.append(f"### {first['network']}, {first['data']}, {first['bits']} bits\n\n{table(heads, rows)}")
+    return "\n\n".join(parts)
+
+
+def _choice(group: Group, alike: Sequence[Group], of_name: dict[str, Record]) -> tuple[str, ...]:
+    pairs: list[float] = []
+    names: dict[str, None] = {}
+    for record in group.records:
+        other_name = record.get("against")
+        if other_name is None:
+            continue
+        other = of_name.get(other_name)
+        if other is None or other["seed"] != record["seed"]:
+            raise ValueError(f"{record['name']}: {other_name} is no choice with the same seed to make a pair with")
+        pairs.append(record["top1"] - other["top1"])
+        names[other_name] = None
+    notes = dict.fromkeys(record["note"] for record in group.records if record["note"])
+    return (
+        differences(group, alike) or "as it is",
+        group.seeds,
+        group.top1.text(),
+        group.top1.ends(),
+        Spread(tuple(pairs)).text("+.2f") if pairs else "",
+        ", ".join(names),
+        "; ".join(notes),
+    )

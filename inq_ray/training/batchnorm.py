@@ -1,0 +1,104 @@
+"""Running statistics of BatchNorm, estimated anew once no weight moves any more.
+
+While a network trains they are a moving average over its last steps, of weights that were still moving. Where nothing
+moves any more, a plain mean over many batches is what the network that is left sees.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from inq_ray.data.loader import train_requests
+from inq_ray.distributed.replica import rank, world_size
+from inq_ray.training.bad_images import BadImages
+from inq_ray.training.build import Task, batchnorm_layers
+from inq_ray.training.config import RunConfig
+from inq_ray.training.draws import seed_draws
+from inq_ray.training.phase import steps_of_epoch
+from inq_ray.training.wrapping import synchronized
+
+
+def steps_of_estimate(config: RunConfig, task: Task) -> int:
+    """Global batches that --bn-images come to: whole ones, at most an epoch."""
+    return min(-(-config.training.bn_images // config.training.batch_size), steps_of_epoch(config, task))
+
+
+def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_workers: int, bad_images: BadImages) -> int:
+    """Estimates the statistics from the batches with which an epoch begins; every rank calls it.
+
+    Every rank runs its part of each batch, as it does in training, in the parts that --accumulate asks for: so
+    SyncBatchNorm finds all ranks, and memory is enough. Without it each rank has statistics of its own images
+    afterwards; which count is the caller's, as after an epoch. Mixup and cutmix are left out: nobody mixes images
+    where statistics are used.
+
+    Args:
+        config: of the run.
+        task: network and data; the network is left in training mode.
+        epoch: counted over the whole run, from 0: one that was not trained.
+        order_workers: ranks for which the order of samples is laid out.
+        bad_images: counts what cannot be read.
+
+    Returns:
+        Images of all ranks that were asked for.
+
+    Raises:
+        ValueError: more images than allowed cannot be read, or the storage does not answer.
+    """
+    training = config.training
+    num_steps = steps_of_estimate(config, task)
+    requests = train_requests(
+        task.loader.sets["train"],
+        task.train_indices,
+        batch_size=training.batch_size,
+        rank=rank(),
+        world_size=world_size(),
+        seed=training.seed,
+        epoch=epoch,
+        steps=range(num_steps),
+        buffer=config.data.shuffle_buffer,
+        num_spans=order_workers,
+    )
+
+    def inputs() -> Iterable[Tensor]:
+        for batch in task.loader.batches(requests):
+            bad_images.add(batch.bad)
+            if not len(batch.labels):
+                raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
+            seed_draws(task.to_input.device, training.seed, epoch, batch.step, rank())
+            for images in batch.images.tensor_split(min(training.accumulate, len(batch.labels))):
+                yield task.to_input(images)
+
+    estimate_from(synchronized(task.model, sync_batchnorm=training.sync_batchnorm), inputs())
+    bad_images.agree()
+    return num_steps * training.batch_size
+
+
+@torch.no_grad()
+def estimate_from(model: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Makes running statistics the plain mean of those of these batches, in the network's own precision.
+
+    A layer that no batch comes through keeps what it had.
+
+    Args:
+        model: left in training mode.
+        inputs: what the network takes.
+    """
+    layers = batchnorm_layers(model)
+    before = [(layer, layer.momentum, _statistics(layer)) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for a plain mean
+    model.train()
+    for batch in inputs:
+        model(batch)
+    for layer, momentum, statistics in before:
+        layer.momentum = momentum
+        if not int(layer.num_batches_tracked or 0):
+            for buffer, value in zip(layer.buffers(recurse=False), statistics, strict=True):
+                buffer.copy_(value)
+
+
+def _statistics(layer: _BatchNorm) -> list[Tensor]:
+    return [buffer.clone() for buffer in layer.buffers(recurse=False)]
