@@ -110,7 +110,7 @@ def check(places: Places) -> int:
     for record in records:
         path = places.weights / f"{record['name']}.safetensors"
         if path.is_file() and digest(restore(path)) != record["verification"]["digest"]:
-            lines.append(f"{path.relative_to(places.root)} is not the network whose digest its record has")
+            lines.append(f"{path.relative_to(places.root)} has another digest than its record")
     if not lines:
         print(f"results: documents are what {len(records)} records say")
         return 0

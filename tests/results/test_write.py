@@ -124,7 +124,7 @@ def test_a_record_that_was_taken_away_is_found_in_one_screen(
 def test_kept_weights_of_another_run_are_found(written: Places, capsys: pytest.CaptureFixture[str]) -> None:
     (written.weights / "five-0.safetensors").write_bytes((written.weights / "two-0.safetensors").read_bytes())
     assert main(["check"], written) == 1
-    assert "five-0.safetensors is not the network whose digest its record has" in capsys.readouterr().out
+    assert "five-0.safetensors has another digest than its record" in capsys.readouterr().out
 
 
 def test_a_missing_picture_is_found(written: Places, capsys: pytest.CaptureFixture[str]) -> None:
