@@ -88,6 +88,19 @@ class Placed:
     lines: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint was taken; it is being written.
+
+    Attributes:
+        name: of the checkpoint.
+        seconds: for which rank 0 stood still.
+    """
+
+    name: str
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Note:
     """A line that a person should see, such as where a run goes on."""
@@ -95,7 +108,7 @@ class Note:
     text: str
 
 
-Event = Placed | Started | Progress | Row | Note | Incident | Accuracy
+Event = Placed | Started | Progress | Row | Saved | Note | Incident | Accuracy
 
 
 class Reporter(Protocol):

@@ -41,12 +41,24 @@ class Nodes:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._watch = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True)
         self._address: str | None = None
+        self._dashboard: str | None = None
+
+    @property
+    def dashboard(self) -> str:
+        """Of the cluster, for RAY_API_SERVER_ADDRESS."""
+        assert self._dashboard is not None, "there is no head node, or none with a dashboard"
+        return self._dashboard
 
     @property
     def address(self) -> str:
         """Of the cluster, for RAY_ADDRESS."""
         assert self._address is not None, "there is no head node"
         return self._address
+
+    @property
+    def sessions(self) -> list[int]:
+        """Of the nodes, for :func:`processes_of`."""
+        return [process.pid for process in self._processes]
 
     def add_head(self) -> None:
         """Starts the first node, to which drivers belong, and waits until it is there."""
@@ -55,6 +67,8 @@ class Nodes:
         found = re.search(r"ray start --address='([0-9.:]+)'", log)
         assert found, log
         self._address = found[1]
+        dashboard = re.search(r"RAY_API_SERVER_ADDRESS='(http://[0-9.:]+)'", log)
+        self._dashboard = dashboard[1] if dashboard else None
 
     def add(self, prefix: Sequence[str] = ()) -> int:
         """Starts a node, and waits until it is there; returns its number.
