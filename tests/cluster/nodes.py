@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,6 +119,8 @@ class Nodes:
         ip = f"127.0.0.{len(self._processes) + 2}"
         log = self._folder.parent / f"{ip}.log"
         options = [f"--node-ip-address={ip}", "--num-cpus=1", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--block"]
+        # By default one port for all clusters of a machine: of two heads the second would take no jobs.
+        options.append(f"--dashboard-agent-listen-port={_free_port(ip)}")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*prefix, _RAY, "start", *arguments, *options],
@@ -146,6 +149,11 @@ def nodes_in(folder: Path, env: dict[str, str]) -> Iterator[Nodes]:
         yield nodes
     finally:
         nodes.close()
+
+
+def _free_port(ip: str) -> int:
+    with socket.create_server((ip, 0)) as bound:
+        return int(bound.getsockname()[1])
 
 
 def kill_session(session: int) -> None:
