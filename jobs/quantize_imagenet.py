@@ -22,6 +22,7 @@ from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.console import Console
+from inq_ray.training.json_log import JsonLog
 from inq_ray.training.paths import with_absolute_paths
 from inq_ray.training.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
@@ -65,19 +66,22 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    for note in source.notes:
-        console.say(note)
     if command.dry_run:
+        for note in source.notes:
+            console.say(note)
         look(config, fingerprint=fingerprint)
         bits = None if config.plain else config.quantization.weight_bits
         layers = describe(model, bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
-    with held(config, console.say):
-        return run(config, console, fingerprint, verbose=command.verbose)
+    log = JsonLog(config) if command.log_format == "json" else console
+    for note in source.notes:
+        log.say(note)
+    with held(config, log.say):
+        return run(config, log, fingerprint, verbose=command.verbose)
 
 
-def run(config: RunConfig, console: Console, fingerprint: str, *, verbose: bool) -> int:
+def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verbose: bool) -> int:
     """Starts a run, or goes on with it, if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):

@@ -55,7 +55,7 @@ ROOMS = {
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
-    "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray"),
+    "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
     "__init__": _room("core models export scheduler"),
 }
 

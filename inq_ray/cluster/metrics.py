@@ -3,7 +3,7 @@
 from ray.util.metrics import Counter, Gauge
 
 from inq_ray.training.incident import Incident
-from inq_ray.training.reporter import Event, Progress, Row
+from inq_ray.training.reporter import Event, Progress, Row, Saved
 
 _RUN = ("run",)
 
@@ -28,6 +28,7 @@ class RunMetrics:
         self._train = Counter("inq_train_seconds", "time in training's epochs", _RUN)
         self._data = Counter("inq_data_wait_seconds", "of these, waiting for images", _RUN)
         self._network = Counter("inq_sync_seconds", "of these, waiting for gradients", _RUN)
+        self._checkpoints = Counter("inq_checkpoint_seconds", "training stood still for checkpoints", _RUN)
         self._incidents = Counter("inq_incidents", "what does not happen in a calm run: events.jsonl", (*_RUN, "kind"))
 
     def report(self, event: Event) -> None:
@@ -44,6 +45,8 @@ class RunMetrics:
                 self._add(self._train, event.train_seconds)
                 self._add(self._data, event.data_seconds)
                 self._add(self._network, event.network_seconds)
+            case Saved():
+                self._add(self._checkpoints, event.seconds)
             case Incident():
                 self._incidents.inc(1, {**self._tags, "kind": event.kind})
             case _:

@@ -8,6 +8,8 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig
 
+from inq_ray.cluster.interface import choose_for_gloo, node_address
+
 # Ray's notice is asked for at every so many looks: all ranks have to answer, a message each.
 _LOOKS = 5
 _HAS_COME = threading.Event()
@@ -36,15 +38,20 @@ class Notice:
 
 
 class _ListeningBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        if len(set(worker_group.execute(node_address))) > 1:
+            worker_group.execute(choose_for_gloo)
+        super().on_start(worker_group, backend_config)
+
     def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
         super().on_training_start(worker_group, backend_config)
         worker_group.execute(listen)
 
 
 class ListeningTorchConfig(TorchConfig):
-    """Ray Train's set-up of torch.distributed, and :func:`listen` in each worker's main thread.
+    """Ray Train's set-up of torch.distributed, with :func:`choose_for_gloo` before it, and :func:`listen` after it.
 
-    The training function runs in another thread, where Python sets no handler of signals.
+    Workers listen in their main threads: the training function runs in another, where Python lets nobody listen.
     """
 
     @property

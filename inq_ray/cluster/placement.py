@@ -5,6 +5,7 @@ cluster's totals whoever holds them, and tries again whatever the failure was. H
 found stays until the next start: a run that has lost workers grows again when it next starts, not before.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -38,6 +39,10 @@ class Room(Protocol):
         """Whether so many workers could be reserved at once, within this time; nothing stays reserved."""
         ...
 
+    def most(self) -> Resources | None:
+        """All resources to which an autoscaler may bring the cluster; None where there is none, or it does not say."""
+        ...
+
 
 class RayRoom:
     """Room in the cluster that this process is connected to."""
@@ -55,6 +60,11 @@ class RayRoom:
             return bool(group.wait(seconds))
         finally:
             remove_placement_group(group)
+
+    def most(self) -> Resources | None:
+        """See :class:`Room`."""
+        most: dict[str, int] | None = state.get_max_resources_from_cluster_config()
+        return most
 
 
 def place(
@@ -85,7 +95,7 @@ def place(
             if least < most:
                 tell(f"{wanted} of --num-workers {cluster.workers} have room now")
             return wanted
-        missing = _missing(worker, least, num_workers)
+        missing = _missing(worker, least, num_workers) + _growth(worker, room.most())
         if waited > cluster.placement_seconds:
             raise NoRoomError(
                 f"--placement-timeout {cluster.placement_timeout} is over without {missing}: add nodes, take a smaller "
@@ -100,6 +110,14 @@ def _missing(worker: Resources, least: int, num_workers: int) -> str:
     if num_workers >= least:
         return f"an answer of all nodes that should have room for {num_workers} worker(s)"
     return f"room for {least} worker(s) of {in_words(worker)} each (--num-workers), there is room for {num_workers}"
+
+
+def _growth(worker: Resources, most: Resources | None) -> str:
+    """What may still come, as the end of a line."""
+    if most is None:
+        return ""
+    bounds = {name: bound for name in worker if (bound := most.get(name, 0.0)) < sys.maxsize}
+    return f", and the autoscaler may bring the cluster to {in_words(bounds) if bounds else 'any size'}"
 
 
 def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int:

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray.util
-
+from inq_ray.cluster.interface import node_address
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
@@ -65,7 +64,7 @@ def check_seen(config: RunConfig, name: str) -> None:
         while not (folder / name).exists():
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"node {_node()} does not see what the driver writes to {folder}: {flag} "
+                    f"node {node_address()} does not see what the driver writes to {folder}: {flag} "
                     "must be a folder that all nodes share"
                 )
             time.sleep(0.1)
@@ -78,8 +77,3 @@ def _folders(config: RunConfig) -> dict[str, Path]:
     if config.output.checkpoint_path is not None and checkpoints.is_local:
         folders["--checkpoint-path"] = Path(checkpoints.path)
     return folders
-
-
-def _node() -> str:
-    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    return address

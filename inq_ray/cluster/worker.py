@@ -10,8 +10,9 @@ import torch
 from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.notice import Notice
 from inq_ray.cluster.shared_folders import check_seen
+from inq_ray.cluster.whereabouts import whereabouts
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Reporter, SilentReporter
+from inq_ray.training.reporter import Placed, Reporter, SilentReporter
 from inq_ray.training.run import evaluate_only, run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
@@ -39,6 +40,7 @@ def work(arguments: dict[str, Any]) -> None:
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
         return
+    reporter.report(Placed(tuple(whereabouts(device))))
     check_seen(config, arguments["mark"])
     with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
         run(

@@ -14,6 +14,7 @@ import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -120,8 +121,7 @@ class Location:
 
         def read() -> bytes:
             if self.is_local:  # also paths that are not UTF-8
-                with open(self.path, "rb") as here:
-                    return here.read()
+                return _read_file(self.path)
             with self.fs.open_input_file(self.path) as file:
                 data: bytes = file.read()
             if num_bytes is not None and len(data) < num_bytes:
@@ -192,6 +192,17 @@ def locate(data: str) -> Location:
     if re.search(r"\?\w+=", path):
         raise ValueError(f"{data=}: options in an address are not read: set AWS_ENDPOINT_URL, AWS_REGION")
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
+
+
+def _read_file(path: str) -> bytes:
+    """The contents of a file of this machine.
+
+    Whoever lays out a folder of data may link to anything: a pipe would be waited for, and a device has no end.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as here:
+        if not stat.S_ISREG(os.fstat(here.fileno()).st_mode):
+            raise PermissionError("a device or a pipe, and no file")
+        return here.read()
 
 
 def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:

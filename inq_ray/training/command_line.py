@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tyro
 
@@ -61,6 +61,8 @@ class Command:
     """Start from the config.json of an earlier run. Flags override it."""
     verbose: bool = False
     """Show what Ray itself logs."""
+    log_format: Literal["text", "json"] = "text"
+    """What a run tells: lines for people, or JSON objects, one a line, with time, run, rank and stage."""
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -17,7 +17,7 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.incident import Incident
 from inq_ray.training.next_command import next_command
 from inq_ray.training.plan import Plan
-from inq_ray.training.reporter import Event, Note, Progress, Row, Started
+from inq_ray.training.reporter import Event, Note, Placed, Progress, Row, Started
 
 _PLAIN_WIDTH = 120
 
@@ -39,7 +39,10 @@ class Console:
 
     def report(self, event: Event) -> None:
         """Shows an event."""
-        if isinstance(event, Started):
+        if isinstance(event, Placed):
+            for line in event.lines:
+                self.say(line)
+        elif isinstance(event, Started):
             self.say(_started(event))
         elif isinstance(event, Row):
             self.say(self._row(event))

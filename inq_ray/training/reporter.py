@@ -82,13 +82,33 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Where the ranks are: a line for each, by rank, with its node, device and link."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint was taken; it is being written.
+
+    Attributes:
+        name: of the checkpoint.
+        seconds: for which rank 0 stood still.
+    """
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Note:
     """A line that a person should see, such as where a run goes on."""
 
     text: str
 
 
-Event = Started | Progress | Row | Note | Incident | Accuracy
+Event = Placed | Started | Progress | Row | Saved | Note | Incident | Accuracy
 
 
 class Reporter(Protocol):

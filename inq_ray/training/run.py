@@ -39,7 +39,7 @@ from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.phase import make_trainer, precision_of, sgd_options
 from inq_ray.training.progress import Phase
 from inq_ray.training.replicas import replicated
-from inq_ray.training.reporter import Note, Reporter, Row, Started
+from inq_ray.training.reporter import Note, Reporter, Row, Saved, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
 from inq_ray.training.summary import summarize
@@ -364,12 +364,15 @@ class Run:
             ReplicaMismatchError: on every rank; nothing is written, so that the last checkpoint is a good one.
             StopError: where it is the last one.
         """
+        began = time.perf_counter()
         self._check_replicas(parts, has_buffers=is_stage_end)
         history = self.journal.history(state)
         must_be_written = is_stage_end or is_last
         self.checkpoints.save(
             parts, history, place, is_stage_end=is_stage_end, top1=top1, must_be_written=must_be_written
         )
+        if rank() == 0:
+            self.journal.tell(Saved(name=place.name, seconds=time.perf_counter() - began))
         if is_last:
             self._stop(place)
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,12 +42,24 @@ class Nodes:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._watch = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True)
         self._address: str | None = None
+        self._dashboard: str | None = None
+
+    @property
+    def dashboard(self) -> str:
+        """Of the cluster, for RAY_API_SERVER_ADDRESS."""
+        assert self._dashboard is not None, "there is no head node, or none with a dashboard"
+        return self._dashboard
 
     @property
     def address(self) -> str:
         """Of the cluster, for RAY_ADDRESS."""
         assert self._address is not None, "there is no head node"
         return self._address
+
+    @property
+    def sessions(self) -> list[int]:
+        """Of the nodes, for :func:`processes_of`."""
+        return [process.pid for process in self._processes]
 
     def add_head(self) -> None:
         """Starts the first node, to which drivers belong, and waits until it is there."""
@@ -55,6 +68,8 @@ class Nodes:
         found = re.search(r"ray start --address='([0-9.:]+)'", log)
         assert found, log
         self._address = found[1]
+        dashboard = re.search(r"RAY_API_SERVER_ADDRESS='(http://[0-9.:]+)'", log)
+        self._dashboard = dashboard[1] if dashboard else None
 
     def add(self, prefix: Sequence[str] = ()) -> int:
         """Starts a node, and waits until it is there; returns its number.
@@ -104,6 +119,8 @@ class Nodes:
         ip = f"127.0.0.{len(self._processes) + 2}"
         log = self._folder.parent / f"{ip}.log"
         options = [f"--node-ip-address={ip}", "--num-cpus=1", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--block"]
+        # By default one port for all clusters of a machine: of two heads the second would take no jobs.
+        options.append(f"--dashboard-agent-listen-port={_free_port(ip)}")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*prefix, _RAY, "start", *arguments, *options],
@@ -132,6 +149,11 @@ def nodes_in(folder: Path, env: dict[str, str]) -> Iterator[Nodes]:
         yield nodes
     finally:
         nodes.close()
+
+
+def _free_port(ip: str) -> int:
+    with socket.create_server((ip, 0)) as bound:
+        return int(bound.getsockname()[1])
 
 
 def kill_session(session: int) -> None:

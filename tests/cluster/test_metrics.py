@@ -9,7 +9,7 @@ import ray
 
 from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.training.incident import Incident
-from inq_ray.training.reporter import Note, Progress, Row
+from inq_ray.training.reporter import Note, Progress, Row, Saved
 from tests.conftest import RayCluster
 
 pytestmark = pytest.mark.ray
@@ -33,6 +33,7 @@ EXPECTED = {
     "ray_inq_remaining_seconds": 60,
     "ray_inq_train_seconds_total": 16,
     "ray_inq_sync_seconds_total": 4,
+    "ray_inq_checkpoint_seconds_total": 0.5,
     "ray_inq_incidents_total": 1,
 }
 
@@ -50,7 +51,8 @@ def scrape() -> dict[str, float]:
 def test_a_node_serves_them(ray_cluster: RayCluster) -> None:
     metrics = RunMetrics("measured")
     lost = Incident(kind="workers_lost", text="rank 1 is gone")
-    for event in (Note("begins"), PROGRESS, ROW, TRAINED, TRAINED, lost):
+    saved = Saved(name="checkpoint", seconds=0.5)
+    for event in (Note("begins"), PROGRESS, ROW, TRAINED, saved, TRAINED, lost):
         metrics.report(event)
     deadline = time.monotonic() + 60  # Ray exports every ten seconds
     while (found := scrape()) != EXPECTED:

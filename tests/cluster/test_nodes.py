@@ -100,9 +100,9 @@ def job(nodes: Nodes, storage: Path, flags: list[str], env: dict[str, str]) -> I
         started.process.wait(timeout=10)
 
 
-def calm_digest(storage: Path) -> str:
+def calm_digest(storage: Path, *flags: str) -> str:
     """Of the same run on two ranks that nobody disturbs."""
-    config = parse([*FLAGS, "--storage-path", str(storage), "--name", "calm"]).run
+    config = parse([*FLAGS, *flags, "--storage-path", str(storage), "--name", "calm"]).run
     return str(run_ranks(_digest, 2, config, timeout_seconds=120)[0])
 
 

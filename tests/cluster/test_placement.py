@@ -1,6 +1,7 @@
 """How many workers a start gets, without a cluster."""
 
 import dataclasses
+import sys
 import time
 
 import pytest
@@ -19,6 +20,7 @@ class Cluster:
 
     looks: list[list[int]]
     num_gone: int = 0
+    limit: Resources | None = None
     asked: list[int] = dataclasses.field(default_factory=list)
 
     def free(self) -> list[Resources]:
@@ -32,6 +34,9 @@ class Cluster:
             self.num_gone -= 1
             return False
         return num_fitting(self.free(), worker, num_workers) == num_workers
+
+    def most(self) -> Resources | None:
+        return self.limit
 
 
 def asked_for(workers: int | str, **fields: object) -> ClusterConfig:
@@ -79,6 +84,23 @@ def test_the_least_number_is_waited_for_and_said_once() -> None:
         "waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1",
     ]
     assert set(room.asked) == {2}
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"CPU": 16, "memory": 1e9}, ", and the autoscaler may bring the cluster to 16 CPUs"),
+        ({"GPU": 8}, ", and the autoscaler may bring the cluster to 0 CPU"),
+        ({"CPU": sys.maxsize}, ", and the autoscaler may bring the cluster to any size"),
+        (None, ""),
+    ],
+)
+def test_what_an_autoscaler_may_bring_is_said(limit: Resources | None, words: str) -> None:
+    told: list[str] = []
+    place(asked_for(2), told.append, room=Cluster([[1], [1], [1], [1], [1, 1]], limit=limit))
+    assert told == [
+        f"waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1{words}",
+    ]
 
 
 def test_a_node_that_is_listed_and_gone_is_waited_for() -> None:

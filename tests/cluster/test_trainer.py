@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from inq_ray.cluster.trainer import quantize
 from inq_ray.export.files import read_codes, read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, Row, Started
+from inq_ray.training.reporter import Event, Placed, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from tests.conftest import RayCluster
 from tests.ranks import run_ranks
@@ -42,7 +43,12 @@ def _config(folder: Path, name: str, **training: object) -> RunConfig:
 def test_a_run_on_ray_is_that_of_its_ranks_alone_and_tells_every_epoch(ray_cluster: RayCluster, tmp_path: Path) -> None:
     events = _Events()
     summary = quantize(_config(tmp_path, "on-ray"), events)
-    started, *others = events.all
+    placed, started, *others = events.all
+    assert isinstance(placed, Placed)
+    assert [line.partition(",")[0] for line in placed.lines] == [
+        f"rank {rank}: node 127.0.0.2 ({socket.gethostname()})" for rank in range(2)
+    ]
+    assert all(line.endswith("cpu with 1 thread, link lo") for line in placed.lines)
     assert isinstance(started, Started)
     assert started.world_size == 2
     rows = [event for event in others if isinstance(event, Row)]

@@ -1,9 +1,10 @@
 """What KubeRay's resources may say, as far as this repository's say it: checked in the absence of the operator.
 
 KubeRay's own definitions are not among the packages of a registry. The fields of ray.io/v1 that we use are written down
-here by hand, from its documentation and not field by field from its definitions, and nothing else is let through: this
-finds slips of the pen, not what an operator would refuse. Pod templates are Kubernetes' own and are checked against its
-schemas.
+here by hand, and nothing else is let through: this finds slips of the pen, not all that an operator would refuse. Names
+and types were compared by eye with the operator's Go types (raycluster_types.go and rayjob_types.go, of versions before
+1.5); newer than those are `authOptions`, `autoscalerOptions.version` and SidecarMode, which are from the documentation.
+Pod templates are Kubernetes' own and are checked against its schemas.
 """
 
 from typing import Any

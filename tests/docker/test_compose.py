@@ -1,5 +1,6 @@
 """The compose file is one that compose takes, and publishes nothing beyond this machine."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_services_have_no_rights(compose: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert not service.get("privileged", False)
+        assert service.get("cap_add", []) == (["DAC_OVERRIDE"] if service is compose["services"]["storage"] else [])
         assert not any(".sock" in volume for volume in service.get("volumes", []))
 
 
@@ -72,7 +74,8 @@ def test_the_script_writes_every_secret(compose: dict[str, Any], tmp_path: Path)
         assert {f"secrets/{name}" for name in texts} == {secret["file"] for secret in compose["secrets"].values()}
         token = texts["ray_token"]
         assert re.fullmatch(r"[0-9a-f]{64}", token)
-    key, secret = texts["s3_pair"].split(",")
+    (identity,) = json.loads(texts["s3_config"])["identities"]
+    ((key, secret),) = [(pair["accessKey"], pair["secretKey"]) for pair in identity["credentials"]]
     assert f"aws_access_key_id = {key}\naws_secret_access_key = {secret}\n" in texts["s3_credentials"]
     assert [path.stat().st_mode & 0o077 for path in [folder, *folder.iterdir()]] == [0] * 4
     other = tmp_path / "other"

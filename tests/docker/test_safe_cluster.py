@@ -54,6 +54,30 @@ def test_the_gcs_refuses_a_wrong_token_and_none(cluster: TwoNodes) -> None:
         assert "Failed to connect to Ray cluster" in result.stderr
 
 
+_CLIENT = """
+import ray
+ray.init("ray://{address}", log_to_driver=False, logging_level="ERROR")
+print(ray.get(ray.remote(lambda: "done by a client").remote(), timeout=60))
+"""
+
+
+def test_the_client_server_refuses_a_wrong_token_and_none(cluster: TwoNodes) -> None:
+    """All three have a certificate, and ask at the same time."""
+    code = _CLIENT.format(address=f"{HEAD}:{cluster.ports['client']}")
+    environments: list[dict[str, str]] = [
+        {},
+        {"RAY_AUTH_TOKEN": "ff" * 32},
+        {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
+    ]
+    with ThreadPoolExecutor() as together:
+        friend, *strangers = together.map(lambda changed: cluster.run(code, **changed), environments)
+    assert friend.stdout.strip() == "done by a client", friend.stderr
+    for stranger in strangers:
+        assert stranger.returncode != 0
+        assert "done by a client" not in stranger.stdout
+        assert "ConnectionError: ray client connection timeout" in stranger.stderr  # Ray does not say why
+
+
 @pytest.mark.parametrize(
     "path", ["/api/jobs/", "/api/version", "/nodes?view=summary", "/logical/actors", "/api/v0/nodes"]
 )

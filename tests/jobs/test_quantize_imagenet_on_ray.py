@@ -42,6 +42,7 @@ def test_submitted_to_a_running_cluster(
     flags = ["--epochs", "1", "--float-epochs", "3", "--iterative-steps", "0.5", "1", "--storage-path", str(tmp_path)]
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "job", "submit", "--working-dir", ".", "--", "python", JOB, "--name", "submitted", *flags]
+    command += ["--log-format", "json"]
     env = {**job_env, "RAY_API_SERVER_ADDRESS": ray_cluster.dashboard}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = _run(command, env, repo)
@@ -49,7 +50,11 @@ def test_submitted_to_a_running_cluster(
     assert "succeeded" in done.stdout
     summary = json.loads((tmp_path / "submitted" / "summary.json").read_text())
     assert summary["verification"]["num_weights"] == 25744
-    assert summary["digest"] in done.stdout
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {line["event"] for line in lines} >= {"placed", "started", "row", "checkpoint", "finished"}
+    assert {line["run"] for line in lines} == {"submitted"}
+    assert [line["rank"] for line in lines if line["event"] == "placed"] == [0, 1]
+    assert lines[-1]["digest"] == summary["digest"]
 
 
 @pytest.mark.long

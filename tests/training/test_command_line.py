@@ -16,7 +16,7 @@ EVERY_FLAG = """
     --skip fc layer1.* --epochs 7 --float-epochs 2 --batch-size 96 --accumulate 3 --lr 0.3 --float-lr 0.4
     --momentum 0.8 --nesterov --weight-decay 0.01 --lr-schedule constant --lr-step-epochs 1.5 --lr-gamma 0.5
     --warmup-epochs 0.5 --seed 9 --precision bf16 --no-channels-last --num-workers 3 --use-gpu --cpus-per-worker 2
-    --storage-path S --name N --overwrite --verbose --dry-run
+    --storage-path S --name N --overwrite --verbose --log-format json --dry-run
     --loader-workers 4 --shuffle-buffer 100 --skip-bad-images 6 --crop-size 192 --train-crop-size 176 --resize-size 200
     --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
     --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
@@ -55,6 +55,7 @@ def test_every_flag_arrives() -> None:
     assert (training.compile, training.sync_batchnorm) == (True, True)
     assert (config.output.print_freq, config.output.track) == (13, ("tensorboard", "wandb"))
     assert (command.verbose, command.dry_run, command.evaluate, config.plain) == (True, True, False, False)
+    assert command.log_format == "json"
 
 
 @pytest.mark.parametrize(
