@@ -20,7 +20,7 @@ from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Unif
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError, Resources, in_words, num_fitting, worker_resources
+from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, worker_resources
 from inq_ray.cluster.sweep_trial import run_trial
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
@@ -155,23 +155,27 @@ def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> No
     console.show_best(best, command_of(recipe), str(plan.folder.recipe))
 
 
-def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources]) -> int:
-    """How many trials have room in a cluster at the same time.
+def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
+    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it may.
 
     Args:
         cluster: of one trial.
         nodes: all resources of each node, by Ray's names.
+        most: all resources to which an autoscaler may bring the cluster; None where there is none. How large its nodes
+            would be is not known: trials that have no room after all wait.
 
     Raises:
         ValueError: not even one has; names what it needs and what there is.
     """
     worker, num_workers = worker_resources(cluster), cluster.workers.most
-    num_slots = num_fitting(nodes, worker, _MANY)
+    num_here = num_fitting(nodes, worker, _MANY)
+    num_slots = max(num_here, num_fitting([most], worker, _MANY) if most else 0)
     if num_slots < num_workers:
         there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
         raise ValueError(
             f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
-            f"cluster hold {num_slots} such worker(s) ({there} on {len(nodes)} node(s)); take a smaller "
+            f"cluster hold {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
+            f"{'' if most is None else f', and the autoscaler may bring it to {num_slots}'}; take a smaller "
             "--workers-per-trial"
         )
     return num_slots // num_workers
@@ -191,7 +195,7 @@ class _Drive:
     def tune(self) -> bool:
         """Runs what is left; returns whether all of it is over."""
         plan, board = self._plan, self._board
-        num_slots = num_trials_at_once(plan.base.cluster, _nodes())
+        num_slots = num_trials_at_once(plan.base.cluster, _nodes(), RayRoom().most())
         num_slots = min(num_slots, plan.options.max_concurrent or num_slots)
         self._save()
         self._console.start(plan, board.trials, num_slots)

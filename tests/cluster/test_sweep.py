@@ -258,6 +258,16 @@ def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> Non
         num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), nodes)
 
 
+def test_what_an_autoscaler_may_bring_counts() -> None:
+    head = [{"CPU": 0.0, "memory": 1.0}]
+    assert num_trials_at_once(ClusterConfig(num_workers=2), head, {"CPU": 16.0, "GPU": 4.0}) == 8
+    assert num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), head, {"CPU": 16.0, "GPU": 4.0}) == 2
+    assert num_trials_at_once(ClusterConfig(num_workers=1), [{"CPU": 3.0}], {"GPU": 4.0}) == 3
+    assert num_trials_at_once(ClusterConfig(num_workers=1), head, {"CPU": float(sys.maxsize)}) > 1000
+    with pytest.raises(ValueError, match=r"hold 0 such worker\(s\) .*autoscaler may bring it to 4; take a smaller"):
+        num_trials_at_once(ClusterConfig(num_workers=5, use_gpu=True), head, {"CPU": 16.0, "GPU": 4.0})
+
+
 def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else two sweeps on one cluster would give up each other's trials after --placement-timeout."""
     found: list[Any] = [NoRoomError("there is none"), NoRoomError("there is none"), {"top1": 1.0}]
