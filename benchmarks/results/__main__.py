@@ -1,5 +1,6 @@
 """Keeps results of runs, and makes the documents that show them.
 
+    python -m benchmarks.results run --bits 5 4 3 2 --seeds 0 1 2 --random 5
     python -m benchmarks.results collect RUN_FOLDER... --commit SHA --command "python jobs/quantize_imagenet.py ..."
     python -m benchmarks.results keep RUN_FOLDER...
     python -m benchmarks.results write
@@ -21,6 +22,7 @@ from benchmarks.results.page import page
 from benchmarks.results.picture import draw
 from benchmarks.results.places import Places
 from benchmarks.results.record import as_text, read_records, record_of
+from benchmarks.results.series import Row, commit_of, rows_of, run_rows
 from benchmarks.results.tables import between_marks, readme_body
 from inq_ray.files.whole import whole, write_text
 from inq_ray.training.run_folder import RunFolder
@@ -33,6 +35,8 @@ def main(arguments: list[str], places: Places | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     places = places or Places(_ROOT)
     try:
+        if parsed.action == "run":
+            return run(parsed, places)
         if parsed.action == "collect":
             return collect(parsed, places)
         if parsed.action == "keep":
@@ -41,6 +45,29 @@ def main(arguments: list[str], places: Places | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"results: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
+
+
+def run(parsed: argparse.Namespace, places: Places) -> int:
+    """Makes the runs of the table that have no record yet, keeps each when it ends, and the weights of one a width."""
+    commit = commit_of(places.root)
+    rows = rows_of(parsed.bits, parsed.seeds, parsed.random, parsed.flags)
+    rows = [row for row in rows if not (places.runs / f"{row.name}.json").is_file()]
+    failed: list[str] = []
+
+    def done(row: Row, is_good: bool) -> None:
+        print(f"{row.name}: {'ended' if is_good else f'FAILED, see {parsed.storage / row.name}.log'}", flush=True)
+        if not is_good:
+            failed.append(row.name)
+            return
+        folder = RunFolder((parsed.storage / row.name).absolute())
+        record = record_of(folder, commit=commit, command=row.command, hardware=parsed.hardware)
+        places.runs.mkdir(parents=True, exist_ok=True)
+        write_text(places.runs / f"{row.name}.json", as_text(record))
+        if row.strategy == "pruning" and row.seed == parsed.seeds[0]:
+            keep([folder.path], places)
+
+    run_rows(rows, places.root, parsed.storage, parsed.at_once, done)
+    return 1 if failed else write(places)
 
 
 def collect(parsed: argparse.Namespace, places: Places) -> int:
@@ -134,6 +161,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.results", description="Keeps and shows results of runs."
     )
     actions = parser.add_subparsers(dest="action", required=True)
+    series = actions.add_parser("run", help="make the runs of the table that have no record yet, and keep them")
+    series.add_argument("--bits", nargs="*", type=int, default=[5, 4, 3, 2], choices=(5, 4, 3, 2))
+    series.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    series.add_argument(
+        "--random", nargs="*", type=int, default=[], metavar="BITS", help="random partition too, at these"
+    )
+    series.add_argument("--at-once", type=int, default=1, help="runs side by side")
+    series.add_argument("--storage", type=Path, default=Path("runs/results"), help="folder of the runs and their logs")
+    series.add_argument("--hardware", help="what it runs on, in words")
+    series.add_argument("flags", nargs="*", help="more flags of the job, behind --")
     collected = actions.add_parser("collect", help="write docs/results/runs/NAME.json (choices/ for held-out runs)")
     collected.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     collected.add_argument("--commit", required=True, help="of the code that ran")

@@ -1,0 +1,63 @@
+"""Runs behind the table: their commands are those of the recipes, and what has a record is not run again."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results.__main__ import main
+from benchmarks.results.places import Places
+from benchmarks.results.series import Row, commit_of, rows_of, run_rows
+from inq_ray.training.command_line import parse
+from inq_ray.training.recipes import recipe
+from tests.results.checkouts import empty_checkout
+
+
+def test_commands_are_those_of_the_recipes() -> None:
+    rows = rows_of([5, 2], [0, 1], [5], ["--num-workers", "1"])
+    assert [row.name for row in rows[:3]] == [
+        "cifar_resnet20-5bit-s0", "cifar_resnet20-2bit-s0", "cifar_resnet20-5bit-random-s0",
+    ]  # fmt: skip
+    assert len({row.name for row in rows}) == len(rows) == 6
+    for row in rows:
+        config = parse(row.arguments).run
+        due = recipe(f"cifar_resnet20-{row.bits}bit")
+        assert config.training == due.replace(training={"seed": row.seed}).training
+        assert config.quantization == due.replace(quantization={"strategy": row.strategy}).quantization
+        assert config.cluster.num_workers == 1
+        assert config.output.name == row.name
+
+
+def test_a_row_that_fails_is_told_and_leaves_its_log(tmp_path: Path) -> None:
+    told: list[tuple[str, bool]] = []
+    (tmp_path / "jobs").mkdir()
+    job = tmp_path / "jobs/quantize_imagenet.py"
+    job.write_text("import sys\nprint(sys.argv)\nsys.exit('5bit-s1' in str(sys.argv))\n")
+    rows = [Row(5, 0), Row(5, 1)]
+    run_rows(rows, tmp_path, tmp_path / "runs", 2, lambda row, is_good: told.append((row.name, is_good)))
+    assert sorted(told) == [("cifar_resnet20-5bit-s0", True), ("cifar_resnet20-5bit-s1", False)]
+    assert "--recipe" in (tmp_path / "runs/cifar_resnet20-5bit-s1.log").read_text()
+
+
+def test_what_has_a_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: Places = empty_checkout(tmp_path)
+    ran: list[Row] = []
+    monkeypatch.setattr("benchmarks.results.__main__.commit_of", lambda _: "0" * 40)
+    monkeypatch.setattr("benchmarks.results.__main__.run_rows", lambda rows, *_: ran.extend(rows))
+    monkeypatch.setattr("benchmarks.results.__main__.write", lambda _: 0)
+    places.runs.mkdir(parents=True)
+    (places.runs / "cifar_resnet20-4bit-s0.json").write_text("{}")
+    assert main(["run", "--bits", "5", "4", "--seeds", "0"], places) == 0
+    assert [row.name for row in ran] == ["cifar_resnet20-5bit-s0"]
+
+
+def test_a_changed_checkout_has_no_commit_to_name(tmp_path: Path) -> None:
+    for words in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "file").write_text("one")
+    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "commit", "-qm", "one"], cwd=tmp_path, check=True)
+    assert len(commit_of(tmp_path)) == 40
+    (tmp_path / "file").write_text("two")
+    with pytest.raises(ValueError, match=r"commit first \(M file\)"):
+        commit_of(tmp_path)
