@@ -74,7 +74,7 @@ def serving(above: Path) -> Iterator[dict[str, str]]:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not ready.exists():
+        while not (ready.exists() and _is_healthy(endpoint)):
             assert process.poll() is None, (secrets / "log").read_text(errors="replace")
             assert time.monotonic() < deadline, (secrets / "log").read_text(errors="replace")
             time.sleep(0.1)
@@ -83,6 +83,15 @@ def serving(above: Path) -> Iterator[dict[str, str]]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
+
+
+def _is_healthy(endpoint: str) -> bool:
+    """As compose's file asks, which waits for it too."""
+    try:
+        with urllib.request.urlopen(f"{endpoint}/healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def _free_ports(number: int) -> list[int]:

@@ -160,11 +160,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
     assert ["classifier.weight", "Linear", "10x256", "2,560", "5"] in rows
     assert ["classifier.bias", "Linear", "10", "10", "float (bias)"] in rows
     assert rows[-5:] == [
-        ["float", "0", "0", "12", "240"],
-        ["1/4", "0.5", "12,872", "3", "60"],
-        ["2/4", "0.75", "19,308", "3", "60"],
-        ["3/4", "0.875", "22,526", "3", "60"],
-        ["4/4", "1", "25,744", "3", "60"],
+        ["float", "0", "0", "12", "0.1", "240"],
+        ["1/4", "0.5", "12,872", "3", "0.02", "60"],
+        ["2/4", "0.75", "19,308", "3", "0.02", "60"],
+        ["3/4", "0.875", "22,526", "3", "0.02", "60"],
+        ["4/4", "1", "25,744", "3", "0.02", "60"],
     ]
     assert "of training, from one step timed on this machine" in out
     assert out.rstrip().endswith("dry run: nothing was started, no run was written")

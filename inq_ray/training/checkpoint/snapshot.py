@@ -189,6 +189,8 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
     if parts.lr_scheduler is not None:
         if facts["lr_scheduler"] is None:
             raise ValueError("the checkpoint has no learning-rate schedule")
+        if "lr_lambdas" not in facts["lr_scheduler"]:  # without it torch raises a KeyError, with half of it loaded
+            raise ValueError("the checkpoint's learning-rate schedule lacks lr_lambdas")
         check_state("learning-rate schedule", facts["lr_scheduler"], parts.lr_scheduler)
     if parts.scaler is not None and facts["scaler"]:
         check_state("scaler", facts["scaler"], parts.scaler)

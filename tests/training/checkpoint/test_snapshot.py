@@ -196,6 +196,8 @@ def test_a_snapshot_of_something_else_is_refused() -> None:
         restore(snapshot, make_parts(other))
     with pytest.raises(ValueError, match="no learning-rate schedule"):
         restore(Snapshot(snapshot.tensors, {**snapshot.facts, "lr_scheduler": None}), make_parts(make_network()))
+    with pytest.raises(ValueError, match="schedule lacks lr_lambdas"):
+        restore(Snapshot(snapshot.tensors, {**snapshot.facts, "lr_scheduler": {}}), make_parts(make_network()))
 
 
 def test_a_refused_snapshot_changes_no_weight() -> None:
