@@ -22,6 +22,8 @@ class Flags:
 
     data: str
     """Folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://)."""
+    follow_links: bool = False
+    """Follow links that lead out of the folder: only if you trust who made it."""
     output: str
     """Folder for the shards: a path or an address."""
     rows_per_group: int = 100
@@ -50,7 +52,9 @@ def main(arguments: list[str]) -> int:
         old = find_shards(output)
         if old and not flags.overwrite:
             raise ValueError(f"{output.name} has shards ({old[0].name}, ...): pass --overwrite, or another --output")
-        plans = plan_folder(flags.data, seed=flags.seed, shard_bytes=flags.shard_size * 10**6)
+        plans = plan_folder(
+            flags.data, seed=flags.seed, shard_bytes=flags.shard_size * 10**6, follow_links=flags.follow_links
+        )
         for plan in plans:
             size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
             print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")

@@ -145,7 +145,7 @@ def _num_images(config: RunConfig) -> int:
     num_images = config.data.holdout
     if not num_images:
         try:
-            num_images = open_source(config.data.data).info.num_test
+            num_images = open_source(config.data.data, follow_links=config.data.follow_links).info.num_test
         except ValueError as error:
             raise ValueError(f"the test set cannot be counted ({error}): say --images N") from None
     limit = config.training.limit_batches

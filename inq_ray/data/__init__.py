@@ -8,6 +8,7 @@
     parquet          Parquet in the layout of the Hugging Face hub: small images in memory, others streamed
     image_folder     a folder for each class: train/CLASS/*.JPEG
     address          paths and addresses (s3://...), and trying again where a storage does not answer
+    fence            what links in a folder of data must not lead out of
 
     loader           Loader: a rank's batches from any step on, read by loader workers
     order            which sample comes when: pure functions of (seed, epoch); group_order where row groups are read

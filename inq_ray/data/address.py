@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
+from inq_ray.data.fence import Fence
 from inq_ray.data.file_system import file_system, s3_endpoint
 from inq_ray.data.retry import MissingError, UnreadableError, retry
 
@@ -108,11 +109,16 @@ class Location:
         """Return the path of something listed here, from here."""
         return str(info.path).removeprefix(self.path.rstrip("/") + "/")
 
-    def read(self, num_bytes: int | None = None) -> bytes:
+    def fence(self, *, follow_links: bool) -> Fence | None:
+        """Return what links in this folder must not lead out of; None if they may, and at a storage, which has none."""
+        return None if follow_links or not self.is_local else Fence.around(self.path)
+
+    def read(self, num_bytes: int | None = None, *, fence: Fence | None = None) -> bytes:
         """Return the contents.
 
         Args:
             num_bytes: How many they are, where that is known: fewer are taken for a connection that broke.
+            fence: Nothing outside of it is read.
 
         Raises:
             UnreadableError: The file is missing or closed to us.
@@ -121,7 +127,7 @@ class Location:
 
         def read() -> bytes:
             if self.is_local:  # also paths that are not UTF-8
-                return _read_file(self.path)
+                return _read_file(self.path, fence)
             with self.fs.open_input_file(self.path) as file:
                 data: bytes = file.read()
             if num_bytes is not None and len(data) < num_bytes:
@@ -194,7 +200,7 @@ def locate(data: str) -> Location:
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
 
 
-def _read_file(path: str) -> bytes:
+def _read_file(path: str, fence: Fence | None) -> bytes:
     """The contents of a file of this machine.
 
     Whoever lays out a folder of data may link to anything: a pipe would be waited for, and a device has no end.
@@ -202,6 +208,8 @@ def _read_file(path: str) -> bytes:
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as here:
         if not stat.S_ISREG(os.fstat(here.fileno()).st_mode):
             raise PermissionError("a device or a pipe, and no file")
+        if fence and not fence.holds_open(here.fileno(), path):
+            raise PermissionError("it leads out of the folder of data by a link")
         return here.read()
 
 
@@ -234,6 +242,14 @@ def expand(data: str) -> list[Location]:
     if not found:
         raise ValueError(f"nothing matches {data}")
     return found
+
+
+def fixed_part(data: str) -> str | None:
+    """Return the folder of this machine in which a pattern begins to vary; None where it is one file or folder."""
+    path = locate(data).path
+    if not _GLOB.search(data) or os.path.lexists(path):
+        return None
+    return os.path.dirname(path[: next(_GLOB.finditer(path)).start()]) or "/"
 
 
 def _match(folder: Location, patterns: list[str]) -> list[Location]:

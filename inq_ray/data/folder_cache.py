@@ -7,6 +7,8 @@ moments, and where a file system gives all folders one time, as those do that sh
 
 A storage has no such times: it is listed by the first process of a node that asks, and those that asked before it was
 done use its index. Whoever knows the fingerprint that the run was started with uses the index of that fingerprint.
+
+Indexes that were made with links followed out of the folder are named otherwise than those made within a fence.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inq_ray.data.address import Location
+from inq_ray.data.fence import Fence
 from inq_ray.data.folder_index import FORMAT_VERSION, FolderFacts, FolderIndex, list_folder, open_index, write_index
 from inq_ray.data.folder_listing import find_splits, scan, stamp_of
 from inq_ray.data.node_cache import cache_folder, locked
@@ -29,26 +32,30 @@ _DIGITS = 16
 _LISTED = "listed"
 
 
-def find_index(root: Location, folder: Path | None = None, fingerprint: str | None = None) -> FolderIndex:
+def find_index(
+    root: Location, folder: Path | None = None, fingerprint: str | None = None, *, fence: Fence | None = None
+) -> FolderIndex:
     """Return the index of a folder of images, listed anew only if that is needed.
 
     Args:
         root: The folder of images.
         folder: Where indexes are kept; by default in the cache of this machine. Several nodes may share it.
         fingerprint: What the folder must be, where that is known.
+        fence: Links that lead out of it are refused.
 
     Returns:
         The index, mapped.
 
     Raises:
-        ValueError: The folder is not of the layout, or not of this fingerprint; the storage fails; the index cannot be
-            written; one line.
+        ValueError: The folder is not of the layout, or not of this fingerprint; a link leads out of the fence;
+            the storage fails; the index cannot be written; one line.
         TimeoutError: Another process of this machine has been listing it for too long.
     """
     asked = time.time()
     cache = cache_folder()
-    key = _digest(f"{FORMAT_VERSION} {root.root} {root.path}")
-    place = _Place(root, cache if folder is None else folder, f"folder-{key}", _state(root) if root.is_local else None)
+    key = _digest(f"{FORMAT_VERSION} {root.root} {root.path}" + (f" within {fence.real}" if fence else ""))
+    state = _state(root, fence) if root.is_local else None
+    place = _Place(root, fence, cache if folder is None else folder, f"folder-{key}", state)
     index = place.find(fingerprint)
     if index is None:
         record = cache / f"folder-{key}.json"
@@ -72,12 +79,14 @@ class _Place:
 
     Attributes:
         root: The folder of images.
+        fence: What links in it must not lead out of.
         folder: The folder of indexes.
         prefix: How their names begin.
         state: What tells whether anything changed; None where nothing does.
     """
 
     root: Location
+    fence: Fence | None
     folder: Path
     prefix: str
     state: str | None
@@ -95,7 +104,7 @@ class _Place:
     def make(self) -> FolderIndex:
         """List the folder, and write its index if there is none of the same contents."""
         start = time.time()
-        facts, rows = list_folder(self.root)
+        facts, rows = list_folder(self.root, self.fence)
         is_settled = self.state is not None and all(_is_settled(stamp, start) for stamp in facts.stamps.values())
         path = self._path(self.state if is_settled and self.state else _LISTED, facts.fingerprint, facts.stamps)
         index = _open(path)
@@ -114,15 +123,15 @@ class _Place:
         return all(stamp_of(self.root.join(path)) == stamp for path, stamp in facts.stamps.items())
 
 
-def _state(root: Location) -> str | None:
+def _state(root: Location, fence: Fence | None) -> str | None:
     """Return a digest of names and times of the folders of splits and classes; None if times cannot be trusted."""
     now = time.time()
-    splits = find_splits(root)
+    splits = find_splits(root, fence)
     found = {name: stamp_of(root.join(name)) for name in splits.values()}
     classes = {
         f"{name}/{os.fsdecode(entry.path)}": entry.stamp
         for name in splits.values()
-        for entry in scan(root.join(name))
+        for entry in scan(root.join(name), fence=fence)
         if entry.is_folder
     }
     has_own_times = len({stamp.split()[0] for stamp in classes.values()}) > 1 or len(classes) == 1

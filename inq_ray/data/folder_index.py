@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inq_ray.data.address import Location
+from inq_ray.data.fence import Fence
 from inq_ray.data.folder_listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
 from inq_ray.data.image_set import Split
 from inq_ray.files.whole import whole
@@ -109,17 +110,21 @@ def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> No
         ) from error
 
 
-def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
+def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts, dict[Split, Any]]:
     """List a folder of images.
+
+    Args:
+        root: The folder.
+        fence: Links that lead out of it are refused.
 
     Returns:
         What is there, and the rows of each split as in `FolderIndex`.
 
     Raises:
-        ValueError: It is not of this layout, a class of train has no images, one of test is not in train, or the
-            storage fails; one line.
+        ValueError: It is not of this layout, a class of train has no images, one of test is not in train, a
+            link leads out of the fence, or the storage fails; one line.
     """
-    folders = find_splits(root)
+    folders = find_splits(root, fence)
     if not folders:
         there = some(entry.path for entry in scan(root) if entry.is_folder) or "none"
         raise ValueError(
@@ -131,11 +136,11 @@ def list_folder(root: Location) -> tuple[FolderFacts, dict[Split, Any]]:
     with ThreadPoolExecutor(NUM_LISTERS) as pool:
         for split, name in folders.items():
             folder = root.join(name)
-            found, num_beside = find_classes(folder)
+            found, num_beside = find_classes(folder, fence)
             names = [entry.path for entry in found]
             classes = classes or names
             _check_known(folder, names, classes)
-            parts[split] = _list_split(folder, names, classes, num_beside, pool)
+            parts[split] = _list_split(folder, names, classes, num_beside, pool, fence)
             _check_full(split, folder, classes, parts[split].rows)
     rows = {split: parts[split].rows if split in parts else _combine([]) for split in SPLITS}
     facts = FolderFacts(
@@ -163,10 +168,12 @@ class _Part(NamedTuple):
     num_ignored: int
 
 
-def _list_split(folder: Location, names: list[bytes], classes: list[bytes], num_beside: int, pool: Executor) -> _Part:
+def _list_split(
+    folder: Location, names: list[bytes], classes: list[bytes], num_beside: int, pool: Executor, fence: Fence | None
+) -> _Part:
     """List the folders of a split's classes on the pool's threads."""
     number = {name: label for label, name in enumerate(classes)}
-    parts = list(pool.map(partial(_list_class, folder), names, [number[name] for name in names]))
+    parts = list(pool.map(partial(_list_class, folder, fence), names, [number[name] for name in names]))
     return _Part(
         rows=_combine([part.rows for part in parts]),
         folders=[entry for part in parts for entry in part.folders],
@@ -174,8 +181,8 @@ def _list_split(folder: Location, names: list[bytes], classes: list[bytes], num_
     )
 
 
-def _list_class(folder: Location, name: bytes, label: int) -> _Part:
-    listing = list_class(folder, name)
+def _list_class(folder: Location, fence: Fence | None, name: bytes, label: int) -> _Part:
+    listing = list_class(folder, name, fence)
     labels = np.full(len(listing.paths), label, np.int32)
     rows = pa.record_batch([listing.paths, listing.sizes, labels], schema=_SCHEMA)
     return _Part(rows, listing.folders, listing.num_ignored)

@@ -3,7 +3,8 @@
     train/CLASS/....JPEG          also in folders below CLASS, as torchvision's ImageFolder reads them
     val/CLASS/....JPEG            or validation/, or test/
 
-What begins with a dot is hidden, and no data. Names are bytes: file systems know no encoding.
+What begins with a dot is hidden, and no data. Links that lead out of a fence are refused where they are met. Names
+are bytes: file systems know no encoding.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from inq_ray.data.address import Location, retry
+from inq_ray.data.fence import Fence
 from inq_ray.data.image_set import Split
 
 # By their names files are images, as for torchvision's ImageFolder; case plays no part.
@@ -60,27 +62,27 @@ def is_image(path: bytes) -> bool:
     return path.lower().endswith(IMAGE_EXTENSIONS)
 
 
-def scan(folder: Location, *, recursive: bool = False) -> list[Entry]:
+def scan(folder: Location, *, recursive: bool = False, fence: Fence | None = None) -> list[Entry]:
     """Return what is in a folder, hidden files and folders left out, sorted by folder, then by name.
 
     Raises:
-        ValueError: There is no such folder, or it cannot be listed.
+        ValueError: There is no such folder, or it cannot be listed; a folder or image is a link out of the fence.
     """
     if folder.is_local:
-        entries = retry(lambda: list(_scan_here(os.fsencode(folder.path), recursive)), folder.name)
+        entries = retry(lambda: list(_scan_here(os.fsencode(folder.path), recursive, fence)), folder.name)
     else:
         entries = [_from_storage(folder, info) for info in folder.list(recursive=recursive)]
         entries = [entry for entry in entries if not _is_hidden(entry.path)]
     return sorted(entries, key=lambda entry: os.path.split(entry.path))
 
 
-def find_classes(folder: Location) -> tuple[list[Entry], int]:
+def find_classes(folder: Location, fence: Fence | None = None) -> tuple[list[Entry], int]:
     """Return the folders of a split's classes, sorted, and the number of files beside them, which are of no class.
 
     Raises:
-        ValueError: There are none, or the split cannot be listed.
+        ValueError: There are none, or the split cannot be listed; one is a link out of the fence.
     """
-    entries = scan(folder)
+    entries = scan(folder, fence=fence)
     classes = [entry for entry in entries if entry.is_folder]
     if classes:
         return classes, len(entries) - len(classes)
@@ -97,18 +99,22 @@ def some(names: Iterable[bytes]) -> str:
     return ", ".join(words[:_NUM_NAMED]) + ", ..." * (len(words) > _NUM_NAMED)
 
 
-def find_splits(root: Location) -> dict[Split, str]:
+def find_splits(root: Location, fence: Fence | None = None) -> dict[Split, str]:
     """Return the name of the folder of each split that there is; nothing where it is no folder of images.
 
     Raises:
-        ValueError: There is no such folder, or it cannot be listed.
+        ValueError: There is no such folder, or it cannot be listed; a split is a link out of the fence.
     """
     if root.lists_folders:
         present = {os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder}
     else:
         present = {name for names in SPLIT_FOLDERS.values() for name in names if root.join(name).exists()}
     found = {split: [name for name in names if name in present] for split, names in SPLIT_FOLDERS.items()}
-    return {split: names[0] for split, names in found.items() if names}
+    splits = {split: names[0] for split, names in found.items() if names}
+    if fence:
+        for name in splits.values():
+            fence.check(root.join(name).path)
+    return splits
 
 
 def stamp_of(folder: Location) -> str:
@@ -119,13 +125,13 @@ def stamp_of(folder: Location) -> str:
         return ""
 
 
-def list_class(folder: Location, name: bytes) -> ClassListing:
+def list_class(folder: Location, name: bytes, fence: Fence | None = None) -> ClassListing:
     """List a class's folder in the folder of its split.
 
     Raises:
-        ValueError: It cannot be listed.
+        ValueError: It cannot be listed, or has a link out of the fence.
     """
-    entries = scan(folder.join(os.fsdecode(name)), recursive=True)
+    entries = scan(folder.join(os.fsdecode(name)), recursive=True, fence=fence)
     files = [entry for entry in entries if not entry.is_folder]
     images = [entry for entry in files if is_image(entry.path)]
     return ClassListing(
@@ -136,7 +142,7 @@ def list_class(folder: Location, name: bytes) -> ClassListing:
     )
 
 
-def _scan_here(folder: bytes, recursive: bool) -> Iterator[Entry]:
+def _scan_here(folder: bytes, recursive: bool, fence: Fence | None) -> Iterator[Entry]:
     """Yield what is in a folder of this machine; links are followed, but not into a folder that they lie in."""
     waiting: list[tuple[bytes, frozenset[tuple[int, int]]]] = [(b"", frozenset())]
     while waiting:
@@ -145,7 +151,11 @@ def _scan_here(folder: bytes, recursive: bool) -> Iterator[Entry]:
             if entry.name.startswith(b"."):
                 continue
             path = os.path.join(start, entry.name)
-            if not entry.is_dir():
+            is_folder = entry.is_dir()
+            # The listing itself says what is a link: only those cost more.
+            if fence and entry.is_symlink() and (is_folder or is_image(path)):
+                fence.check(os.path.join(os.fsdecode(folder), os.fsdecode(path)))
+            if not is_folder:
                 yield Entry(path, False, _size(entry))
                 continue
             facts = entry.stat()

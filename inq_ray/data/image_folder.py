@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inq_ray.data.address import Location, MissingError, UnreadableError
 from inq_ray.data.encoded_set import Encoded, EncodedSet
+from inq_ray.data.fence import Fence
 from inq_ray.data.folder_cache import find_index
 from inq_ray.data.folder_index import FolderFacts, open_index
 from inq_ray.data.folder_listing import SPLIT_FOLDERS, find_splits, is_image, scan
@@ -58,13 +59,15 @@ class FolderSource:
         index_folder: Where the index is kept; by default in the cache of this machine.
         fingerprint: That of the source where the run was started, so that no other data are read, and a storage is not
             listed again.
+        follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
         info: Facts.
         notes: What users should know of the folder, a line each: what was left out.
 
     Raises:
-        ValueError: The folder is not of this layout or not of this fingerprint, or cannot be read; one line.
+        ValueError: The folder is not of this layout or not of this fingerprint, or cannot be read; a link leads out of
+            it; one line.
         TimeoutError: Another process of this machine has been listing it for too long.
     """
 
@@ -76,10 +79,12 @@ class FolderSource:
         index_folder: Path | None = None,
         *,
         fingerprint: str | None = None,
+        follow_links: bool = False,
     ) -> None:
         self._location = location
+        self._fence = location.fence(follow_links=follow_links)
         self._transform = ImageTransform(preset, policy)
-        self._index = find_index(location, index_folder, fingerprint)
+        self._index = find_index(location, index_folder, fingerprint, fence=self._fence)
         facts = self._index.facts
         self.info = SourceInfo(
             name=location.name,
@@ -113,6 +118,7 @@ class FolderSource:
             self._index.path,
             split,
             facts.num_images[split],
+            self._fence,
         )
         return EncodedSet(reader, self._transform)
 
@@ -126,12 +132,14 @@ class FolderReader:
         index: The index's file.
         split: Which of its splits.
         num_images: How many.
+        fence: No file outside of it is read, whatever has become of the links since the index was made.
     """
 
     folder: Location
     index: Path
     split: Split
     num_images: int
+    fence: Fence | None = None
 
     @property
     def groups(self) -> None:
@@ -166,7 +174,7 @@ class FolderReader:
     def _read(self, path: str, size: int, label: int) -> Encoded:
         file = self.folder.join(path)
         try:
-            data = file.read(size)
+            data = file.read(size, fence=self.fence)
         except MissingError as error:
             if not self.folder.exists():
                 raise ValueError(f"{self.folder.name} was there when it was listed, and is not any more") from error

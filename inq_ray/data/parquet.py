@@ -46,6 +46,7 @@ class ParquetSource:
         data: Path or address.
         preset: How the network wants to see images that are not kept in memory.
         policy: What training does to them.
+        follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
         info: Facts.
@@ -54,8 +55,10 @@ class ParquetSource:
         ValueError: The files are missing, unreadable, or not of this layout.
     """
 
-    def __init__(self, data: str, preset: Preset | None = None, policy: Policy | None = None) -> None:
-        files = find_files(data)
+    def __init__(
+        self, data: str, preset: Preset | None = None, policy: Policy | None = None, *, follow_links: bool = False
+    ) -> None:
+        files = find_files(data, follow_links=follow_links)
         self._shards: dict[Split, list[Shard]] = {
             "test": _test_shards(files),
             "train": read_shards(files.get("train", [])),

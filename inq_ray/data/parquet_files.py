@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from inq_ray.data.address import Location, expand
+from inq_ray.data.address import Location, expand, fixed_part
+from inq_ray.data.fence import Fence
 from inq_ray.data.parquet_access import footer_hash, read_footer
 from inq_ray.data.retry import MissingError
 
@@ -52,17 +53,28 @@ class Shard:
         return sum(self.group_rows)
 
 
-def find_files(data: str) -> dict[str, list[Location]]:
+def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Location]]:
     """Return the Parquet files of each split: of a folder (or its folder `data`), or of one file's name, or a glob.
 
+    Args:
+        data: Path or address; itself it may be a link.
+        follow_links: Whether links in the folder, or in that in which a glob begins, may lead out of it.
+
     Raises:
-        ValueError: There is nothing there, no Parquet of that name, or a shard is missing from a folder.
+        ValueError: There is nothing there, no Parquet of that name, a shard is missing from a folder, or a link leads
+            out of it.
     """
     places = expand(data)
     is_folder = len(places) == 1 and _is_folder(places[0])
+    fence = places[0].fence(follow_links=follow_links)
+    if fence and not is_folder:
+        folder = fixed_part(data)
+        fence = Fence.around(folder) if folder is not None else None
     splits: dict[str, list[Location]] = {}
-    for file in _parquet_in(places[0]) if is_folder else places:
+    for file in _parquet_in(places[0], fence) if is_folder else places:
         if match := _match(file):
+            if fence:
+                fence.check(file.path)
             splits.setdefault(match["split"], []).append(file)
     if not splits:
         raise ValueError(
@@ -82,11 +94,15 @@ def _is_folder(place: Location) -> bool:
         raise MissingError(f"{error}{hint}") from error
 
 
-def _parquet_in(folder: Location) -> list[Location]:
+def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:
     """Return the Parquet files of a folder, or those of its folder `data`, where the hub's repositories have them."""
     names = [folder.relative(info) for info in folder.list()]
     files = [folder.join(name) for name in names if name.endswith(".parquet")]
-    return files or (_parquet_in(folder.join("data")) if "data" in names else [])
+    if files or "data" not in names:
+        return files
+    if fence:
+        fence.check(folder.join("data").path)
+    return _parquet_in(folder.join("data"), fence)
 
 
 def _match(file: Location) -> re.Match[str] | None:

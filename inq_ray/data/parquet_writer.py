@@ -70,22 +70,23 @@ class Plan(NamedTuple):
     num_bytes: int
 
 
-def plan_folder(data: str, *, seed: int, shard_bytes: int) -> list[Plan]:
+def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = False) -> list[Plan]:
     """List a folder of images, shuffle the images of each split, and divide them into shards of about one size.
 
     Args:
         data: Path or address of train/CLASS/... and val/CLASS/..., either may be missing.
         seed: Decides the order.
         shard_bytes: Size of a shard.
+        follow_links: Whether links in the folder may lead out of it.
 
     Raises:
-        ValueError: There is no such folder, the storage fails, or an image cannot be read.
+        ValueError: There is no such folder, a link leads out of it, the storage fails, or an image cannot be read.
     """
     place = locate(data)
     place.info()
     if not is_image_folder(place):
         raise ValueError(f"no folder of images at {data}: it has to hold train/CLASS/*.JPEG and val/CLASS/*.JPEG")
-    source = FolderSource(place, Preset(), Policy())
+    source = FolderSource(place, Preset(), Policy(), follow_links=follow_links)
     names = source.info.class_names
     plans = []
     if source.info.num_train:

@@ -46,6 +46,7 @@ def open_source(
     policy: Policy | None = None,
     index_folder: Path | None = None,
     fingerprint: str | None = None,
+    follow_links: bool = False,
 ) -> Source:
     """Open data without decoding them.
 
@@ -58,16 +59,17 @@ def open_source(
         policy: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
         fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.
+        follow_links: Whether links in a folder may lead out of it.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: There is no such data, or it is not of this layout, or other data than those of the fingerprint; one
-            line that names what is wrong.
+        ValueError: There is no such data, or it is not of this layout, or other data than those of the fingerprint, or
+            a link leads out of the folder; one line that names what is wrong.
     """
     preset, policy = preset or Preset(), policy or Policy()
-    source = _open(data, preset, policy, index_folder, fingerprint)
+    source = _open(data, preset, policy, index_folder, fingerprint, follow_links)
     if fingerprint not in (None, source.info.fingerprint):
         raise ValueError(
             f"{data} holds other data on {platform.node()} than where the run was started: every node must see the same"
@@ -79,7 +81,14 @@ def open_source(
     return PolicySource(source, policy)
 
 
-def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None, fingerprint: str | None) -> Source:
+def _open(
+    data: str,
+    preset: Preset,
+    policy: Policy,
+    index_folder: Path | None,
+    fingerprint: str | None,
+    follow_links: bool,
+) -> Source:
     if data == "digits":
         from inq_ray.data.digits import DigitsSource
 
@@ -91,5 +100,5 @@ def _open(data: str, preset: Preset, policy: Policy, index_folder: Path | None, 
     from inq_ray.data.parquet import ParquetSource
 
     if "*" not in data and is_image_folder(location := locate(data)):
-        return FolderSource(location, preset, policy, index_folder, fingerprint=fingerprint)
-    return ParquetSource(data, preset, policy)
+        return FolderSource(location, preset, policy, index_folder, fingerprint=fingerprint, follow_links=follow_links)
+    return ParquetSource(data, preset, policy, follow_links=follow_links)

@@ -22,7 +22,9 @@ WEIGHT_DECAY = "training.weight_decay"
 Point = dict[str, Any]
 
 # What all trials have in common: where they begin, what they are measured on, what teaches them, and where they run.
-_FIXED = frozenset({"output", "cluster", "network", "plain", "data.data", "data.holdout", "training.teacher"})
+_FIXED = frozenset(
+    {"output", "cluster", "network", "plain", "data.data", "data.follow_links", "data.holdout", "training.teacher"}
+)
 # Of these every value that a configuration takes fits any network and data.
 _FIT = frozenset({SCHEDULE, BITS, STRATEGY, LR, EPOCHS, WEIGHT_DECAY})
 

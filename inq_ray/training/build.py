@@ -105,6 +105,7 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
         policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
+        follow_links=data.follow_links,
     )
 
 

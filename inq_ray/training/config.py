@@ -37,6 +37,8 @@ class DataConfig:
 
     data: str = "digits"
     """digits (scikit-learn's), a folder of train/CLASS/ and val/CLASS/, or Parquet; a path, or one such as s3://b/c."""
+    follow_links: bool = False
+    """Follow links in the folder of --data that lead out of it: only if you trust who made it."""
     holdout: int = 0
     """Training images to hold out and to validate on instead of the test set, for choosing hyperparameters."""
     loader_workers: int | None = None

@@ -49,6 +49,8 @@ def _images(config: RunConfig, weights: str) -> list[str]:
         flags += ["--interpolation", seen.interpolation]
     if data.holdout:
         flags += ["--holdout", str(data.holdout), "--seed", str(config.training.seed)]
+    if data.follow_links:
+        flags += ["--follow-links"]
     if data.skip_bad_images:
         flags += ["--skip-bad-images", str(data.skip_bad_images)]
     return flags

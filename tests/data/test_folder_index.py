@@ -281,10 +281,10 @@ from inq_ray.data.address import locate
 
 whole = folder_cache.list_folder
 
-def slow(root):
+def slow(*arguments):
     print("listing", flush=True)
     time.sleep(1.0)
-    return whole(root)
+    return whole(*arguments)
 
 folder_cache.list_folder = slow
 print(folder_cache.find_index(locate(sys.argv[1]), Path(sys.argv[2])).facts.fingerprint)

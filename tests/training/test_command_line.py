@@ -20,7 +20,7 @@ EVERY_FLAG = """
     --loader-workers 4 --shuffle-buffer 100 --skip-bad-images 6 --crop-size 192 --train-crop-size 176 --resize-size 200
     --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
     --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
-    --limit-batches 12 --bn-images 640 --lr-each 0.3 0.2 0.1 --print-freq 13 --track tensorboard wandb
+    --follow-links --limit-batches 12 --bn-images 640 --lr-each 0.3 0.2 0.1 --print-freq 13 --track tensorboard wandb
 """
 
 
@@ -31,7 +31,7 @@ def test_no_flags_are_the_digits() -> None:
 def test_every_flag_arrives() -> None:
     command = parse(EVERY_FLAG.split())
     config = command.run
-    assert (config.data.data, config.data.holdout) == ("D", 5)
+    assert (config.data.data, config.data.follow_links, config.data.holdout) == ("D", True, 5)
     assert (config.network.arch, config.network.weights) == ("resnet50", "W")
     quantization, training = config.quantization, config.training
     assert (quantization.weight_bits, quantization.iterative_steps) == (4, (0.25, 0.5, 1.0))

@@ -41,9 +41,10 @@ def test_timms_normalization_follows_the_tag(weights: str) -> None:
 
 
 def test_the_same_images_are_measured() -> None:
-    config = IMAGENET.replace(data={"holdout": 100, "skip_bad_images": 3}, training={"seed": 7})
+    config = IMAGENET.replace(data={"holdout": 100, "skip_bad_images": 3, "follow_links": True}, training={"seed": 7})
     found = again(config)
     assert (found.data.holdout, found.data.skip_bad_images, found.training.seed) == (100, 3, 7)
+    assert found.data.follow_links
 
 
 def test_black_borders_are_refused() -> None:

@@ -29,6 +29,7 @@ FREE = frozenset(
         "cluster.placement_timeout",
         "cluster.collective_timeout",
         "cluster.on_mismatch",
+        "data.follow_links",
         "data.loader_workers",
         "data.skip_bad_images",
         "training.cuda_graphs",

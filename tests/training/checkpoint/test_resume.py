@@ -125,7 +125,8 @@ def test_a_configuration_that_differs_is_refused_with_the_difference(mode: str) 
 
 def test_what_does_not_matter_may_change() -> None:
     config = CONFIG.replace(
-        data={"loader_workers": 7, "skip_bad_images": 3}, output={"print_freq": 10, "storage_path": "/else"}
+        data={"loader_workers": 7, "skip_bad_images": 3, "follow_links": True},
+        output={"print_freq": 10, "storage_path": "/else"},
     )
     decision = decide(AUTO, standing(found()), config)
     assert isinstance(decision, Resume)

@@ -1,0 +1,67 @@
+"""What links in a folder of data may lead to: what lies in that folder, and nothing else of this machine."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A folder of this machine that links within it must not lead out of. The folder itself may be a link.
+
+    Attributes:
+        folder: Its absolute path, as given.
+        real: The same without links.
+    """
+
+    folder: str
+    real: str
+
+    @classmethod
+    def around(cls, folder: str) -> "Fence":
+        """Return the fence around a folder, there or not."""
+        return cls(folder, os.path.realpath(folder))
+
+    def holds(self, real: str) -> bool:
+        """Return whether a path without links lies in the folder, or is the folder."""
+        return real == self.real or real.startswith(self.real.rstrip("/") + "/")
+
+    def check(self, path: str) -> None:
+        """Refuse a path below the folder that leads out of it by a link, its own or one on the way.
+
+        Raises:
+            ValueError: It does; one line that names the first such link.
+        """
+        if self.holds(target := os.path.realpath(path)):
+            return
+        link = self._link_on_the_way_to(path)
+        raise ValueError(
+            f"{_shown(link)} is a link that leads to {_shown(target)}, out of the folder of data {_shown(self.folder)}:"
+            " put there what it leads to, or allow such links by --follow-links, if you trust who made the folder"
+        )
+
+    def holds_open(self, file: int, path: str) -> bool:
+        """Return whether an open file lies in the folder, by whatever links it was found.
+
+        Args:
+            file: Its descriptor.
+            path: By which it was opened.
+        """
+        try:
+            real = os.readlink(f"/proc/self/fd/{file}")
+        except OSError:  # no /proc
+            real = os.path.realpath(path)
+        return self.holds(real)
+
+    def _link_on_the_way_to(self, path: str) -> str:
+        """Return the first part of a path below the folder that does not lie in it."""
+        reached = self.folder
+        for part in os.path.relpath(path, self.folder).split("/"):
+            reached = os.path.join(reached, part)
+            if not self.holds(os.path.realpath(reached)):
+                break
+        return reached
+
+
+def _shown(path: str) -> str:
+    r"""Return a path that can be printed: one that is not UTF-8 has \xff in it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
