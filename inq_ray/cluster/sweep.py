@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -218,7 +219,10 @@ class _Drive:
                     verbose=0,
                 ),
             )
-            tuner.fit()
+            # At its end Tune reads back the errors of its trials, which it has written itself: a full disk cuts them
+            # short. The board knows them already.
+            with contextlib.suppress(EOFError, pickle.UnpicklingError):
+                tuner.fit()
         self._board.interrupt()
         self._save()
         return board.is_over

@@ -205,34 +205,61 @@ def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_r
 ) -> None:
     space = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))})
     options = SearchOptions(max_concurrent=1, retries=0)
-    filler, took = small_disk / "filler", Board.take
+    disk, took = Filler(small_disk / "filler"), Board.take
 
     def take(board: Board, name: str, report: Any) -> bool:
         goes_on = took(board, name, report)
-        if isinstance(report, Ended) and report.end.stage == 1 and not filler.exists():
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"\0" * 4096)
+        if isinstance(report, Ended) and report.end.stage == 1:
+            disk.begin()
         return goes_on
 
     def sweep() -> SweepResult:
         plan = plan_sweep(tiny_config(small_disk, "sweep", training=TRAINING), space, options)
         return run_sweep(plan, SweepConsole())
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, disk:
         patch.setattr(Board, "take", take)
         result = sweep()
     out = capsys.readouterr().out
-    assert [trial.status for trial in result.trials] == ["failed", "failed"], out
-    assert all("No space left on device" in (trial.reason or "") for trial in result.trials), out
+    # A trial whose last files fit into what it has just removed comes to its end.
+    assert {trial.status for trial in result.trials} <= {"failed", "done"}, out
+    failed = [trial for trial in result.trials if trial.status == "failed"]
+    assert all("No space left on device" in (trial.reason or "") for trial in failed), out
     assert "the sweep's state is not written, and the sweep goes on" in out
     assert "picture" in out
-    filler.unlink()
     result = sweep()
     assert [trial.status for trial in result.trials] == ["done", "done"]
     for trial in result.trials:
         alone = run_here(trial.config.replace(output={"storage_path": str(tmp_path / "alone"), "name": trial.name}))
         assert trial.digest == alone.summary["digest"]
+
+
+class Filler:
+    """Keeps a disk full from a moment on: a trial that removes what is old would find room for what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._fill)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self._path.unlink()
+
+    def begin(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _fill(self) -> None:
+        with self._path.open("wb", buffering=0) as file:
+            while not self._is_over.wait(0.002):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"\0" * 4096)
 
 
 @pytest.fixture
