@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -75,14 +76,19 @@ def serving(above: Path) -> Iterator[dict[str, str]]:
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not (ready.exists() and _is_healthy(endpoint)):
-            assert process.poll() is None, (secrets / "log").read_text(errors="replace")
-            assert time.monotonic() < deadline, (secrets / "log").read_text(errors="replace")
+            end_of_log = (secrets / "log").read_text(errors="replace")[-3000:]
+            assert process.poll() is None, end_of_log
+            assert time.monotonic() < deadline, end_of_log
             time.sleep(0.1)
         yield node | {"AWS_ENDPOINT_URL": endpoint}
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
+        for port in ports.values():
+            for number in (port, port + _ABOVE):
+                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink(missing_ok=True)
 
 
 def _is_healthy(endpoint: str) -> bool:
@@ -95,12 +101,17 @@ def _is_healthy(endpoint: str) -> bool:
 
 
 def _free_ports(number: int) -> list[int]:
+    """Ports that SeaweedFS can have: they lie, with those above, below those that the system gives to connections.
+
+    Others look for theirs at the same time, so that each begins elsewhere.
+    """
     found: list[int] = []
     with contextlib.ExitStack() as stack:
-        for port in range(21_000 + os.getpid() % 5_000, 35_000):
-            with contextlib.suppress(OSError):
+        for port in range(random.SystemRandom().randrange(11_000, 21_000), 22_000):
+            with contextlib.ExitStack() as both, contextlib.suppress(OSError):
                 for bound in (port, port + _ABOVE):
-                    stack.enter_context(socket.create_server(("127.0.0.1", bound)))
+                    both.enter_context(socket.create_server(("127.0.0.1", bound)))
+                stack.enter_context(both.pop_all())
                 found.append(port)
             if len(found) == number:
                 return found
