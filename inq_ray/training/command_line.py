@@ -140,6 +140,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         first.add_argument(flag)
     for flag in ("--epochs", "--lr", "--epochs-total", "--epochs_total"):
         first.add_argument(flag)
+    for flag in ("--ema-decay", "--ema_decay", "--ema-share", "--ema_share"):
+        first.add_argument(flag)
     first.add_argument("--epochs-each", "--epochs_each", nargs="+")
     first.add_argument("--plain", action="store_true")
     try:
@@ -161,7 +163,7 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
 
 
 def _for_flags(start: RunConfig, known: argparse.Namespace) -> RunConfig:
-    """Without what the start says in another way than the flags: epochs of each stage, of one, or of all together."""
+    """Without what the start says in another way than the flags: epochs of each stage, of one or of all, averages."""
     training = start.training
     has_each, has_total, has_epochs = known.epochs_each, known.epochs_total, known.epochs
     return start.replace(
@@ -169,6 +171,8 @@ def _for_flags(start: RunConfig, known: argparse.Namespace) -> RunConfig:
             "epochs_each": () if has_epochs or has_total else training.epochs_each,
             "epochs_total": None if has_epochs or has_each else training.epochs_total,
             "lr_each": () if known.lr else training.lr_each,
+            "ema_decay": None if known.ema_share else training.ema_decay,
+            "ema_share": None if known.ema_decay else training.ema_share,
         }
     )
 

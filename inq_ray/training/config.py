@@ -178,6 +178,8 @@ class TrainingConfig:
     """Largest norm of the gradient of all live weights; longer ones are shortened to it."""
     ema_decay: float | None = None
     """Decay of a moving average of each stage's weights, which is validated and goes on; by default there is none."""
+    ema_share: float | None = None
+    """Reach of that average as a share of a stage's steps, such as 0.3, whatever they are; instead of --ema-decay."""
     compile: bool = False
     """Compile the network by torch.compile."""
     cuda_graphs: bool = False
@@ -242,6 +244,10 @@ class TrainingConfig:
             raise ValueError(f"--clip-grad-norm must be above 0, got {self.clip_grad_norm}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"--ema-decay must be in (0, 1), got {self.ema_decay}")
+        if self.ema_share is not None and not 0 < self.ema_share <= 1:
+            raise ValueError(f"--ema-share must be in (0, 1], got {self.ema_share}")
+        if self.ema_decay is not None and self.ema_share is not None:
+            raise ValueError("--ema-decay and --ema-share exclude each other: leave one of them out")
         _check_choice("--lr-schedule", self.lr_schedule, LrSchedule)
         _check_choice("--precision", self.precision, Precision)
         _check_choice("--on-nan", self.on_nan, OnNan)

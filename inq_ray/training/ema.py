@@ -116,6 +116,11 @@ class Ema:
         return {name: getattr(module, key) for name, (module, key) in self._places.items()}
 
 
+def decay_of_reach(num_steps: float) -> float:
+    """The decay of averages that reach back so many steps: the mean age of what is in them; 0 for one step or less."""
+    return max(0.0, 1 - 1 / num_steps) if num_steps else 0.0
+
+
 @torch.no_grad()
 def _copy(tensors: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
     """Writes tensors into those of the same names, in place."""

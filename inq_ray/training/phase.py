@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.sgd import SGD
@@ -14,7 +15,7 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.distill import Teacher
-from inq_ray.training.ema import Ema
+from inq_ray.training.ema import Ema, decay_of_reach
 from inq_ray.training.faults import Faults
 from inq_ray.training.loop import Trainer
 from inq_ray.training.lr_schedule import lr_factor
@@ -63,7 +64,7 @@ def make_trainer(
         scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
         autocast_dtype=dtype,
         mix=BatchMix(training.mixup, training.cutmix, task.info.num_classes) if has_mix else None,
-        ema=None if training.ema_decay is None else Ema(task.model, training.ema_decay),
+        ema=_ema(training, task.model, epochs * num_steps),
         bad_images=bad_images,
         teacher=teacher,
         stage=stage,
@@ -71,6 +72,13 @@ def make_trainer(
         faults=faults,
         graph=PassGraph(task.model) if training.cuda_graphs else None,
     )
+
+
+def _ema(training: TrainingConfig, model: nn.Module, num_steps: int) -> Ema | None:
+    """The averages of a phase of so many steps."""
+    if training.ema_share is not None:
+        return Ema(model, decay_of_reach(training.ema_share * num_steps))
+    return None if training.ema_decay is None else Ema(model, training.ema_decay)
 
 
 def precision_of(config: RunConfig, device: torch.device) -> str:

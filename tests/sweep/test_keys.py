@@ -82,7 +82,8 @@ CHANGES: list[dict[str, dict[str, Any]]] = [
     {"training": {"float_lr": 0.3}}, {"training": {"momentum": 0.5}}, {"training": {"weight_decay": 0.3}},
     {"training": {"seed": 1}}, {"training": {"batch_size": 63}}, {"training": {"accumulate": 2}},
     {"training": {"lr_schedule": "constant"}}, {"training": {"limit_batches": 3}}, {"training": {"on_nan": "skip"}},
-    {"training": {"ema_decay": 0.9}}, {"cluster": {"num_workers": 3}}, {"cluster": {"cpus_per_worker": 2}},
+    {"training": {"ema_decay": 0.9}}, {"training": {"ema_share": 0.3}}, {"cluster": {"num_workers": 3}},
+    {"cluster": {"cpus_per_worker": 2}},
 ]  # fmt: skip
 
 

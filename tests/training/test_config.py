@@ -72,6 +72,8 @@ BAD_FIELDS = [
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
     (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
     (TrainingConfig, {"epochs_each": (1, -1)}, "--epochs-each"),
+    *((TrainingConfig, {"ema_share": value}, "--ema-share") for value in (0.0, 1.1, math.nan)),
+    (TrainingConfig, {"ema_share": 0.3, "ema_decay": 0.9}, "exclude"),
     (TrainingConfig, {"epochs_each": (1, 1), "epochs_total": 2}, "--epochs-each and --epochs-total"),
     *((TrainingConfig, {"lr_each": (0.1, value)}, "--lr-each") for value in (0.0, -1.0, math.nan, math.inf)),
     (RunConfig, {"training": TrainingConfig(epochs_each=(1, 2, 3))}, "--epochs-each .* 4 stages .* got 3: 1 2 3"),
