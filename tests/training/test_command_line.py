@@ -109,7 +109,7 @@ def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
     for flags in ("--epochs 2", "--epochs-each 2 2 2 2", "--epochs-total 8"):
         assert sum(parse(f"--recipe lossless -a resnet18 {flags}".split()).run.stage_epochs) == 8
     assert parse(["--recipe", "lossless", "-a", "resnet18", "--plain"]).run.float_epochs > 0
-    averaged = parse("--recipe lossless -a resnet18 --ema-decay 0.99".split()).run.training
+    averaged = parse(["--recipe", "lossless", "-a", "resnet18", "--ema-decay", "0.99"]).run.training
     assert (averaged.ema_decay, averaged.ema_share) == (0.99, None)
 
 
