@@ -1,13 +1,15 @@
 """Runs that differ in their seed alone, taken together."""
 
+import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from benchmarks.results.record import Record
+from inq_ray.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,15 @@ class Group:
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        """What makes a run what it is, by section.field; not its seed, nor where its result went."""
+        """What makes a run what it is, by section.field; not its seed, nor where its result went.
+
+        A field that the run's version did not have yet has its default.
+        """
         found: dict[str, str] = {}
-        for section, values in self.first["config"].items():
+        for section, values in dataclasses.asdict(RunConfig()).items():
             if isinstance(values, dict) and section != "output":
-                found |= {f"{section}.{field}": _word(value) for field, value in values.items()}
+                had = values | self.first["config"][section]
+                found |= {f"{section}.{field}": _word(value) for field, value in had.items()}
         del found["training.seed"]
         return found
 
@@ -115,15 +121,15 @@ def main_of_each(groups: Sequence[Group]) -> list[Group]:
     return list(best.values())
 
 
-def differences(group: Group, others: Sequence[Group]) -> str:
-    """The fields in which groups are not alike, as this one has them."""
-    names = [name for name in group.fields if len({other.fields.get(name) for other in others}) > 1]
-    return ", ".join(f"{name.rpartition('.')[2]} {group.fields[name]}" for name in names)
+def differences(group: Group, others: Sequence[Group], of: Container[str] | None = None) -> str:
+    """The fields in which groups are not alike, as this one has them; of those fields alone, if any are given."""
+    names = [name for name in group.fields if len({other.fields[name] for other in others}) > 1]
+    return ", ".join(f"{name.rpartition('.')[2]} {group.fields[name]}" for name in names if of is None or name in of)
 
 
 def _word(value: Any) -> str:
     """A field's value, short."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ",".join(map(_word, value)) or "none"
     if isinstance(value, bool):
         return "on" if value else "off"
