@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import tyro
@@ -179,17 +179,9 @@ def _for_flags(start: RunConfig, known: argparse.Namespace) -> RunConfig:
 
 def _without_float_training(start: RunConfig, *, plain: bool, trained: bool) -> RunConfig:
     """The recipe without training before the first stage where it needs not be, or without stages if it is all."""
+    if plain:  # what a recipe says of stages is nothing to it
+        start = replace(start, training=default_recipe(start.network.arch, start.quantization.weight_bits).training)
     training = start.training
-    if plain:
-        start = start.replace(
-            training={
-                "epochs_each": (),
-                "epochs_total": None,
-                "lr_each": (),
-                "distill": False,
-                "bn_images": 0,
-            }
-        )
     if training.float_epochs == 0 or not (plain or trained):
         return start
     if plain:

@@ -108,7 +108,10 @@ def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
     assert parse(["--recipe", "lossless", "--data", "digits"]).run == lossless_recipe("digits_cnn", 5)
     for flags in ("--epochs 2", "--epochs-each 2 2 2 2", "--epochs-total 8"):
         assert sum(parse(f"--recipe lossless -a resnet18 {flags}".split()).run.stage_epochs) == 8
-    assert parse(["--recipe", "lossless", "-a", "resnet18", "--plain"]).run.float_epochs > 0
+    for arch in ("resnet18", "digits_cnn", "cifar_resnet20"):
+        plain = parse(["--recipe", "lossless", "-a", arch, "--plain"]).run
+        assert plain.training == parse(["-a", arch, "--plain"]).run.training
+        assert plain.float_epochs > 0
     averaged = parse(["--recipe", "lossless", "-a", "resnet18", "--ema-decay", "0.99"]).run.training
     assert (averaged.ema_decay, averaged.ema_share) == (0.99, None)
 
