@@ -1,6 +1,7 @@
 """Named recipes: configurations to start from. Flags override what they say."""
 
 import difflib
+from typing import Any
 
 from inq_ray.core.codebook import Rule
 from inq_ray.models.registry import is_ours, is_timm
@@ -40,6 +41,7 @@ _TABLE_EPOCHS = 10
 # For any network and bits.
 LOSSLESS = "lossless"
 _LOSSLESS_EPOCHS = 40
+_AVERAGED: dict[str, Any] = {"lr_schedule": "constant", "ema_share": 0.3}
 
 
 def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
@@ -86,9 +88,10 @@ def default_recipe(arch: str, weight_bits: int) -> RunConfig:
 def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
     """What a run does whose aim is the float network's accuracy, at several times the epochs of the default.
 
-    Stages learn from the float network at a constant rate and end as an average over their last steps, powers are those
-    of least squared error, and BatchNorm's statistics are estimated anew at the end. docs/results/README.md has what of
-    it was measured, on held-out images; the epochs and the rate of other families were not.
+    Stages learn from the float network at a constant rate and end as an average over their last steps (a network that
+    the recipe trains before the first stage: at a falling one), powers are those of least squared error, and
+    BatchNorm's statistics are estimated anew at the end. docs/results/README.md has what of it was measured, on
+    held-out images; the epochs and the rate of other families were not.
     """
     start = default_recipe(arch, weight_bits)
     # The fewer the bits, the less a network can follow its teacher.
@@ -97,8 +100,8 @@ def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
         training={
             "epochs_total": _LOSSLESS_EPOCHS,
             "lr": 0.02 if is_ours(arch) else 0.005,
-            "lr_schedule": "constant",
-            "ema_share": 0.3,
+            # The rate before the first stage has the same course, and there it must fall.
+            **({"lr_schedule": "cosine"} if start.training.float_epochs else _AVERAGED),
             "distill": True,
             "distill_labels": 0.3 if weight_bits <= 3 else 0.1,
             "bn_images": 10_000,

@@ -76,11 +76,14 @@ def test_an_unknown_recipe_names_the_nearest(name: str, near: str) -> None:
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("arch", ["cifar_resnet20", "cifar_resnet56", "resnet18", "timm/resnet18", "my.nets:make"])
+@pytest.mark.parametrize(
+    "arch", ["cifar_resnet20", "cifar_resnet56", "resnet18", "timm/resnet18", "my.nets:make", "digits_cnn"]
+)
 def test_the_lossless_recipe_is_the_default_with_more_care(arch: str, bits: int) -> None:
     careful, default = lossless_recipe(arch, bits), default_recipe(arch, bits)
     assert careful.quantization.iterative_steps == default.quantization.iterative_steps
     assert careful.training.distill
+    assert (careful.training.ema_share is None) == (careful.training.lr_schedule == "cosine") == (arch == "digits_cnn")
     assert sum(careful.stage_epochs) > sum(default.stage_epochs) or bits < 4
     assert min(careful.stage_epochs) >= default.training.epochs or bits < 5
     if arch == "cifar_resnet20" and bits <= 5:
