@@ -143,7 +143,13 @@ class Location:
             UnreadableError: The file is missing or closed to us.
             ValueError: The storage fails.
         """
-        return self._retry(lambda: self.fs.open_input_file(self.path))
+
+        def open_file() -> Any:
+            if self.is_local:
+                _check_is_file(os.stat(self.path))
+            return self.fs.open_input_file(self.path)
+
+        return self._retry(open_file)
 
     def _retry(self, call: Callable[[], _Result]) -> _Result:
         """Try again while that may help; of what is missing say whether it is the bucket."""
@@ -201,16 +207,21 @@ def locate(data: str) -> Location:
 
 
 def _read_file(path: str, fence: Fence | None) -> bytes:
-    """The contents of a file of this machine.
-
-    Whoever lays out a folder of data may link to anything: a pipe would be waited for, and a device has no end.
-    """
+    """The contents of a file of this machine."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as here:
-        if not stat.S_ISREG(os.fstat(here.fileno()).st_mode):
-            raise PermissionError("a device or a pipe, and no file")
+        _check_is_file(os.fstat(here.fileno()))
         if fence and not fence.holds_open(here.fileno(), path):
             raise PermissionError("it leads out of the folder of data by a link")
         return here.read()
+
+
+def _check_is_file(status: os.stat_result) -> None:
+    """Refuse what is neither file nor folder.
+
+    Whoever lays out a folder of data may link to anything: a pipe would be waited for, and a device has no end.
+    """
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise PermissionError("a device or a pipe, and no file")
 
 
 def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:

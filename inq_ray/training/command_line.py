@@ -142,7 +142,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         first.add_argument(flag)
     for flag in ("--ema-decay", "--ema_decay", "--ema-share", "--ema_share"):
         first.add_argument(flag)
-    first.add_argument("--epochs-each", "--epochs_each", nargs="+")
+    for flag in ("--epochs-each", "--epochs_each", "--iterative-steps", "--iterative_steps"):
+        first.add_argument(flag, nargs="+")
     first.add_argument("--plain", action="store_true")
     try:
         known, _ = first.parse_known_args(arguments)
@@ -158,6 +159,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         start = default_recipe(arch, bits)
     else:
         start = lossless_recipe(arch, bits) if known.recipe == LOSSLESS else recipe(known.recipe)
+    if known.iterative_steps and start.training.epochs_each:  # the recipe's, of other stages
+        start = start.replace(training={"epochs_each": (), "epochs_total": sum(start.stage_epochs)})
     start = _for_flags(start, known)
     return _without_float_training(start, plain=known.plain, trained=known.weights is not None)
 

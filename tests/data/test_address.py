@@ -151,8 +151,10 @@ def test_a_file_that_is_a_folder_and_the_other_way(tmp_path: Path) -> None:
 def test_a_link_to_what_is_no_file_is_neither_waited_for_nor_read(kind: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "x.jpg").symlink_to({"endless": Path("/dev/zero"), "pipe": tmp_path / "pipe"}[kind])
-    with pytest.raises(UnreadableError, match=r"cannot read .*x\.jpg: a device or a pipe, and no file"):
-        locate(f"{tmp_path}/x.jpg").read()
+    place = locate(f"{tmp_path}/x.jpg")
+    for call in (place.read, place.open):
+        with pytest.raises(UnreadableError, match=r"cannot read .*x\.jpg: a device or a pipe, and no file"):
+            call()
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

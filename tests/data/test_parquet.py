@@ -170,6 +170,13 @@ def test_a_missing_shard(folder: Path) -> None:
     assert "1 shards of train, their names say 00002: not complete" in refusal(folder)
 
 
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    path = folder / "train-00001-of-00002.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    assert f"cannot read {path}: a device or a pipe, and no file" in refusal(folder)
+
+
 @pytest.mark.parametrize("size", [0, 3, 11, 500, -1])
 def test_truncated_files(folder: Path, size: int) -> None:
     path = folder / "train-00001-of-00002.parquet"

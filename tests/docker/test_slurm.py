@@ -22,7 +22,7 @@ exec "$@"
     "hostname": 'echo "127.0.0.1${NODE#node} ::1"',
     "ray": """
 trap 'echo "$NODE ended" >>"$CALLS"; exit 0' TERM
-echo "$NODE $RAY_AUTH_MODE $RAY_AUTH_TOKEN ray $*" >>"$CALLS"
+echo "$NODE $RAY_AUTH_MODE $RAY_AUTH_TOKEN $RAY_TRAIN_ENABLE_STATE_TRACKING ray $*" >>"$CALLS"
 [[ $1 == start ]] || exit 0
 while :; do sleep 0.05; done
 """,
@@ -83,12 +83,17 @@ def test_nodes_have_one_token_that_no_command_line_shows(slurm: dict[str, str]) 
     for _ in range(2):
         Path(slurm["CALLS"]).write_text("")
         assert _run(slurm).returncode == 0
-        ((mode, token),) = {tuple(line.split()[1:3]) for line in _calls(slurm) if " ray start " in line}
+        ((mode, token, _),) = {tuple(line.split()[1:4]) for line in _calls(slurm) if " ray start " in line}
         assert mode == "token"
         assert len(token) == 64
         assert not any(token in line.partition(" ray ")[2] for line in _calls(slurm))
         tokens.add(token)
     assert len(tokens) == 2
+
+
+def test_the_dashboard_shows_training_runs(slurm: dict[str, str]) -> None:
+    assert _run(slurm).returncode == 0
+    assert {line.split()[3] for line in _calls(slurm) if " ray start " in line} == {"1"}
 
 
 def test_the_status_is_the_jobs_and_every_node_ends(slurm: dict[str, str]) -> None:

@@ -101,6 +101,15 @@ def test_a_recipe_is_where_flags_start_from() -> None:
     assert changed == recipe("resnet18-3bit").replace(training={"lr": 0.5})
 
 
+def test_epochs_of_a_recipes_stages_are_shared_out_to_others() -> None:
+    arguments = ["--recipe", "cifar_resnet20-5bit", "--iterative-steps", "0.5", "1"]
+    total = sum(recipe("cifar_resnet20-5bit").stage_epochs)
+    assert parse(arguments).run.stage_epochs == (total // 2, total - total // 2)
+    assert parse([*arguments, "--epochs-each", "3", "1"]).run.stage_epochs == (3, 1)
+    assert parse([*arguments, "--epochs", "2"]).run.stage_epochs == (2, 2)
+    assert parse([*arguments, "--epochs-total", "3"]).run.stage_epochs == (2, 1)
+
+
 def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
     assert parse(["--recipe", "lossless", "--weight-bits", "3", "-a", "cifar_resnet32"]).run == lossless_recipe(
         "cifar_resnet32", 3
