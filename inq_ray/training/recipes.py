@@ -37,9 +37,14 @@ _DIGITS = TrainingConfig(
 _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, ("digits_cnn", 5)]}
 # By name: those of the table of results, with fewer epochs.
 _LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in (5, 4, 3, 2)}
-# At 5 bits what stages after the first bring is soon brought; docs/results/README.md has the measurements.
-_TABLE_EPOCHS: dict[int, dict[str, Any]] = {5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None}}
-_OTHER_TABLE_EPOCHS = {"epochs_total": 10}
+# Where they bring most: at 5 bits while half of the weights can move, at 3 bits before the last ones are frozen, as
+# docs/results/README.md shows; at 4 and 2 bits nothing was measured, and stages share 10 epochs.
+_TABLE_EPOCHS: dict[int, dict[str, Any]] = {
+    5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None},
+    4: {"epochs_total": 10},
+    3: {"epochs_each": (2, 2, 1, 1, 1, 1, 3, 1), "epochs_total": None},
+    2: {"epochs_total": 10},
+}
 # For any network and bits.
 LOSSLESS = "lossless"
 _LOSSLESS_EPOCHS = 40
@@ -66,8 +71,7 @@ def recipe(name: str) -> RunConfig:
         return default_recipe(*_DEFAULTS[name])
     if name in _LOSSLESS:
         arch, weight_bits = _LOSSLESS[name]
-        epochs = _TABLE_EPOCHS.get(weight_bits, _OTHER_TABLE_EPOCHS)
-        return lossless_recipe(arch, weight_bits).replace(training=epochs)
+        return lossless_recipe(arch, weight_bits).replace(training=_TABLE_EPOCHS[weight_bits])
     known = [LOSSLESS, *_DEFAULTS, *_LOSSLESS]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
     raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")
