@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import tyro
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import LOSSLESS, default_recipe, lossless_recipe, recipe
+from inq_ray.training.recipes import LOSSLESS, default_recipe, lossless_recipe, recipe, trained_first
 
 # Names of INQ-pytorch's example, and of torch's ImageNet example before it, in our words.
 _ALIASES = {
@@ -138,7 +138,7 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--data", "--arch", "--weights", "--recipe", "--config", "--weight-bits", "--weight_bits"):
         first.add_argument(flag)
-    for flag in ("--epochs", "--lr", "--epochs-total", "--epochs_total"):
+    for flag in ("--epochs", "--lr", "--epochs-total", "--epochs_total", "--float-epochs", "--float_epochs"):
         first.add_argument(flag)
     for flag in ("--ema-decay", "--ema_decay", "--ema-share", "--ema_share"):
         first.add_argument(flag)
@@ -159,6 +159,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         start = default_recipe(arch, bits)
     else:
         start = lossless_recipe(arch, bits) if known.recipe == LOSSLESS else recipe(known.recipe)
+    if known.float_epochs and known.float_epochs != "0":
+        start = trained_first(start)
     if known.iterative_steps and start.training.epochs_each:  # the recipe's, of other stages
         start = start.replace(training={"epochs_each": (), "epochs_total": sum(start.stage_epochs)})
     start = _for_flags(start, known)

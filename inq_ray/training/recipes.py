@@ -49,6 +49,8 @@ _TABLE_EPOCHS: dict[int, dict[str, Any]] = {
 LOSSLESS = "lossless"
 _LOSSLESS_EPOCHS = 40
 _AVERAGED: dict[str, Any] = {"lr_schedule": "constant", "ema_share": 0.3}
+# The rate before the first stage has the same course as in stages, and there it must fall.
+_FALLING: dict[str, Any] = {"lr_schedule": "cosine", "ema_share": None}
 
 
 def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
@@ -107,10 +109,14 @@ def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
         training={
             "epochs_total": _LOSSLESS_EPOCHS,
             "lr": 0.02 if is_ours(arch) else 0.005,
-            # The rate before the first stage has the same course, and there it must fall.
-            **({"lr_schedule": "cosine"} if start.training.float_epochs else _AVERAGED),
+            **(_FALLING if start.training.float_epochs else _AVERAGED),
             "distill": True,
             "distill_labels": 0.3,
             "bn_images": 10_000,
         },
     )
+
+
+def trained_first(start: RunConfig) -> RunConfig:
+    """A recipe for a network that is trained before its first stage, although the recipe did not mean it to be."""
+    return start.replace(training=_FALLING) if start.training.ema_share is not None else start

@@ -125,6 +125,17 @@ def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
     assert (averaged.ema_decay, averaged.ema_share) == (0.99, None)
 
 
+@pytest.mark.parametrize("name", ["lossless -a resnet18", "cifar_resnet20-5bit"])
+def test_a_network_that_is_trained_first_is_not_trained_at_a_constant_rate(name: str) -> None:
+    def course(flags: str) -> tuple[str, float | None]:
+        training = parse(f"--recipe {name} {flags}".split()).run.training
+        return training.lr_schedule, training.ema_share
+
+    assert course("") == course("--float-epochs 0") == ("constant", 0.3)
+    assert course("--float-epochs 30") == ("cosine", None)
+    assert course("--float-epochs 30 --lr-schedule step --ema-share 0.2") == ("step", 0.2)
+
+
 def test_weights_that_are_given_are_not_trained_anew_unless_asked_for() -> None:
     assert parse([]).run.training.float_epochs > 0
     assert parse(["--weights", "w.pth"]).run.training.float_epochs == 0
