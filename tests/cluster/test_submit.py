@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
+RAY = str(Path(sys.executable).with_name("ray"))
 SOON, END = 120.0, 300.0
 # So that it is not at its end before somebody at a terminal has stopped it.
 LONG = ["--epochs", "25"]
@@ -55,21 +57,20 @@ def nodes(env: dict[str, str]) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def job(nodes: Nodes, s3: S3Server) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`ray job ...`, by somebody who has the cluster's token, and no key of the storage."""
+def terminal(nodes: Nodes, s3: S3Server) -> dict[str, str]:
+    """The environment of somebody who has the cluster's token, and no key of the storage."""
     alien = s3.environment.keys()
-    environment = {name: value for name, value in os.environ.items() if name not in alien}
-    ray = str(Path(sys.executable).with_name("ray"))
+    kept = {name: value for name, value in os.environ.items() if name not in alien}
+    return {**kept, "RAY_API_SERVER_ADDRESS": nodes.dashboard}
+
+
+@pytest.fixture
+def job(terminal: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`ray job ...`, from there."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [ray, "job", *words],
-            cwd=REPO,
-            env={**environment, "RAY_API_SERVER_ADDRESS": nodes.dashboard},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=END,
+            [RAY, "job", *words], cwd=REPO, env=terminal, check=False, capture_output=True, text=True, timeout=END
         )
 
     return run
@@ -93,23 +94,34 @@ def _working(nodes: Nodes) -> list[str]:
     return [line for line in lines if "RayTrainWorker" in line]
 
 
-def test_a_job_is_stopped_and_submitted_again(
-    nodes: Nodes, s3: S3Server, job: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+def test_a_job_is_left_stopped_and_submitted_again(
+    nodes: Nodes,
+    s3: S3Server,
+    terminal: dict[str, str],
+    job: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
 ) -> None:
     expected = calm_digest(tmp_path, *LONG)
     flags = ["--storage-path", str(tmp_path), "--name", "run", "--num-workers", "2", "--checkpoint-path", "s3://runs/a"]
     command = ["--working-dir", ".", "--", "python", "jobs/quantize_imagenet.py", *FLAGS, *LONG, *flags]
-    submit = ["submit", "--no-wait", "--submission-id", "first", *command]
     deadline = time.monotonic() + SOON
-    while "No available agent" in (begun := job(*submit)).stderr:  # the head may still be coming up
+    while "No available agent" in (tried := job("submit", "--", "true")).stderr:  # the head may still be coming up
         assert time.monotonic() < deadline
-    assert begun.returncode == 0, begun.stdout + begun.stderr
+    assert tried.returncode == 0, tried.stdout + tried.stderr
 
     def has_checkpoint() -> bool:
         found = s3.file_system().get_file_info(pafs.FileSelector("runs", recursive=True))
         return any("checkpoint-01-0000-" in info.path and info.path.endswith("manifest.json") for info in found)
 
-    _wait(has_checkpoint, lambda: job("logs", "first").stdout)
+    submit = [RAY, "job", "submit", "--submission-id", "first", *command]
+    with subprocess.Popen(submit, cwd=REPO, env=terminal, stdout=subprocess.DEVNULL) as submitting:
+        try:
+            _wait(has_checkpoint, lambda: job("logs", "first").stdout)
+            submitting.send_signal(signal.SIGINT)  # Ctrl-C where it was submitted: the job goes on without a terminal
+            assert submitting.wait(timeout=SOON) != 0
+        finally:
+            submitting.kill()
+    assert "RUNNING" in job("status", "first").stdout
     assert len(_working(nodes)) == 2
     stopped = job("stop", "first")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
