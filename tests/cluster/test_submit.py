@@ -113,7 +113,8 @@ def test_a_job_is_left_stopped_and_submitted_again(
         found = s3.file_system().get_file_info(pafs.FileSelector("runs", recursive=True))
         return any("checkpoint-01-0000-" in info.path and info.path.endswith("manifest.json") for info in found)
 
-    submit = [RAY, "job", "submit", "--submission-id", "first", *command]
+    # Processes that a shell has put into the background ignore Ctrl-C, and their children do.
+    submit = ["env", "--default-signal=INT", RAY, "job", "submit", "--submission-id", "first", *command]
     with subprocess.Popen(submit, cwd=REPO, env=terminal, stdout=subprocess.DEVNULL) as submitting:
         try:
             _wait(has_checkpoint, lambda: job("logs", "first").stdout)
