@@ -16,13 +16,14 @@ def choices(records: Sequence[Record]) -> str:
         return ""
     of_name = {record["name"]: record for record in records}
     text = prose(
-        "Made on 5,000 images held out of training, never on the test set. The float network was trained without them "
-        "too (`--plain --holdout 5000 --epochs 36 --batch-size 512 --lr 0.4 --weight-decay 5e-4 --nesterov "
-        "--warmup-epochs 2 --lr-schedule cosine`), and has 90.36 % of them, at a loss of 0.3006. Those on a GPU had 12 "
-        "epochs in all; those on CPUs what their headings say. A script called `inq_ray.training.run.run` with the "
-        "configurations that the files in docs/results/choices/ have, without Ray; runs with the same epochs in the "
-        "same first stage may go on from one checkpoint of it. Pairs have the same seed, and so the same images; with "
-        "one seed a difference below half a point may be chance, and the loss says more."
+        "Made on 5,000 images held out of training, never on the test set. The float network was trained without "
+        "them too (`--plain --holdout 5000 --epochs 36 --batch-size 512 --lr 0.4 --weight-decay 5e-4 --nesterov "
+        "--warmup-epochs 2 --lr-schedule cosine`), and has 90.36 % of them, at a loss of 0.3006. Those on a GPU had "
+        "12 epochs in all; those on CPUs what their headings say, else an epoch of 50 batches a stage. A script "
+        "called `inq_ray.training.run.run` with the configurations that the files in docs/results/choices/ have, "
+        "without Ray; runs with the same epochs in the same first stage may go on from one checkpoint of it. Pairs "
+        "have the same seed, and so the same images; with one seed a difference below half a point may be chance, "
+        "and the loss says more."
     )
     parts = [text]
     groups = groups_of(records)
