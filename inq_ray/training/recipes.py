@@ -35,16 +35,16 @@ _DIGITS = TrainingConfig(
 
 # By name: the paper's networks with its portions, and the demo's.
 _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, ("digits_cnn", 5)]}
-# By name: those of the table of results, with fewer epochs.
-_LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in (5, 4, 3, 2)}
-# Where they bring most: at 5 bits while half of the weights can move, at 3 bits before the last ones are frozen, as
-# docs/results/README.md shows; at 4 and 2 bits nothing was measured, and stages share 10 epochs.
+# Of the table of results, by bits: where epochs bring most, at 5 bits while half of the weights can move, at 3 before
+# the last ones are frozen. docs/results/README.md has trials of such courses; at 4 and 2 bits there is none.
 _TABLE_EPOCHS: dict[int, dict[str, Any]] = {
     5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None},
     4: {"epochs_total": 10},
     3: {"epochs_each": (2, 2, 1, 1, 1, 1, 3, 1), "epochs_total": None},
     2: {"epochs_total": 10},
 }
+# By name: those of that table.
+_LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _TABLE_EPOCHS}
 # For any network and bits.
 LOSSLESS = "lossless"
 _LOSSLESS_EPOCHS = 40
