@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from inq_ray.distributed.replica import largest, rank
+from inq_ray.training.config.duration import is_duration, seconds_of
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 # Steps after which a new clock looks for the first time, and the most after which any does.
 _FIRST_STEPS = 4
 _MOST_STEPS = 1000
@@ -43,9 +43,9 @@ class CheckpointClock:
     """
 
     def __init__(self, every: str, is_asked: Callable[[], bool] = lambda: False) -> None:
-        unit = _SECONDS.get(every[-1])
-        self._steps = None if unit else int(every)
-        self._seconds = float(int(every[:-1]) * unit) if unit else 0.0
+        is_time = is_duration(every)
+        self._steps = None if is_time else int(every)
+        self._seconds = float(seconds_of(every)) if is_time else 0.0
         self._is_asked = is_asked
         self._left_to_due = self._steps or 0
         self._left_to_look = self._between = _FIRST_STEPS

@@ -1,0 +1,90 @@
+"""Values of dataclasses from JSON: types are checked, never converted."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal
+
+
+def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
+    """An instance of a dataclass from JSON values of the same names.
+
+    Args:
+        cls: a frozen dataclass; its fields may be of such, too.
+        values: what JSON was read as.
+        where: what stands before a name in messages: "" or "training.".
+
+    Raises:
+        ValueError: a name is unknown, or a value of another type; names it.
+    """
+    if not isinstance(values, dict):
+        what = where.removesuffix(".") or "the configuration"
+        raise ValueError(f"{what} must be an object of names and values, got {_short(values)}")
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or list(fields)
+            raise ValueError(f"{_short(where + name)} is unknown; nearest: {', '.join(where + name for name in near)}")
+    arguments = {}
+    for name, value in values.items():
+        kind: Any = fields[name].type
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
+        else:
+            arguments[name] = checked(f"{where}{name}", value, kind)
+    return cls(**arguments)
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """A JSON value as the field's type: tuples come from arrays, floats from whole numbers too.
+
+    Args:
+        name: for messages.
+        value: what JSON was read as.
+        kind: the field's annotation.
+
+    Raises:
+        ValueError: it is of another type; names it.
+    """
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        if isinstance(value, list) and all(_is_a(entry, element) for entry in value):
+            return tuple(map(element, value))
+    elif _is_a(value, kind):
+        return float(value) if kind in (float, float | None) and value is not None else value
+    elif typing.get_origin(kind) is Literal:
+        raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
+    raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
+
+
+_IN_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    str | None: "a text or null",
+    int | None: "a whole number or null",
+    int | str: "a whole number or a text",
+    float | None: "a number or null",
+    tuple[float, ...]: "a list of numbers",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a field's type; of a choice it has to be text, its section looks further."""
+    if kind is float:
+        return type(value) is float or (type(value) is int and abs(value) <= 2**53)
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return isinstance(value, str)
+    return type(value) is kind
+
+
+def _short(value: Any) -> str:
+    """For a message; a thousand digits make no clear line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,165 @@
+"""Everything that determines a run."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inq_ray.training.config.cluster import ClusterConfig
+from inq_ray.training.config.data import DataConfig
+from inq_ray.training.config.json_values import checked, from_dict
+from inq_ray.training.config.network import NetworkConfig
+from inq_ray.training.config.output import OutputConfig
+from inq_ray.training.config.quantization import QuantizationConfig
+from inq_ray.training.config.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    plain: bool = False
+    """Train the network without quantizing anything."""
+
+    def __post_init__(self) -> None:
+        training, most = self.training, self.cluster.workers.most
+        if training.batch_size < most * training.accumulate:
+            raise ValueError(
+                f"--batch-size {training.batch_size} (global) is too small for {most} workers and "
+                f"--accumulate {training.accumulate}: take at least {most * training.accumulate}"
+            )
+        if self.plain:
+            self._check_plain()
+        for flag, each in (("--epochs-each", training.epochs_each), ("--lr-each", training.lr_each)):
+            self._check_one_a_stage(flag, each)
+        if training.precision == "fp16" and not self.cluster.use_gpu:
+            raise ValueError("--precision fp16 needs --use-gpu: on CPUs take float32 or bf16")
+        if training.cuda_graphs:
+            self._check_graphs()
+        if training.sync_batchnorm and not self.cluster.use_gpu:
+            raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
+
+    def _check_plain(self) -> None:
+        training = self.training
+        if training.float_epochs:
+            raise ValueError(f"--plain trains for --epochs: set --float-epochs 0, got {training.float_epochs}")
+        if training.epochs == 0:
+            raise ValueError("--plain needs --epochs of at least 1, got 0")
+        if training.epochs_total is not None:
+            raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
+        if training.distill:
+            raise ValueError("--plain has no stages to --distill: leave one of them out")
+        if training.bn_images:
+            raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
+
+    def _check_graphs(self) -> None:
+        training, workers = self.training, self.cluster.workers
+        if not self.cluster.use_gpu:
+            raise ValueError("--cuda-graphs needs --use-gpu: leave it out on CPUs")
+        if workers.most > 1:
+            raise ValueError(f"--cuda-graphs is for one worker, got --num-workers {workers}: leave one of them out")
+        for flag, is_set in (
+            ("--compile", training.compile),
+            ("--accumulate", training.accumulate > 1),
+            ("--precision fp16", training.precision == "fp16"),
+        ):
+            if is_set:
+                raise ValueError(f"--cuda-graphs does not go together with {flag}: leave one of them out")
+
+    def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:
+        portions = self.quantization.iterative_steps
+        if each and self.plain:
+            raise ValueError(f"--plain has no stages: give {flag.removesuffix('-each')} instead of {flag}")
+        if each and len(each) != len(portions):
+            raise ValueError(
+                f"{flag} must have one number for each of the {len(portions)} stages of --iterative-steps "
+                f"{' '.join(f'{portion:g}' for portion in portions)}, got {len(each)}: "
+                f"{' '.join(f'{number:g}' for number in each)}"
+            )
+
+    @property
+    def stage_epochs(self) -> tuple[int, ...]:
+        """Epochs of each stage; none of a plain run."""
+        num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
+        total = self.training.epochs_total
+        if self.training.epochs_each:
+            return self.training.epochs_each
+        if total is None:
+            return (self.training.epochs,) * num_stages
+        return tuple(total // num_stages + (stage < total % num_stages) for stage in range(num_stages))
+
+    @property
+    def float_epochs(self) -> int:
+        """Epochs of training before the first stage; of all training of a plain run."""
+        return self.training.epochs if self.plain else self.training.float_epochs
+
+    def lr_of(self, stage: int) -> float:
+        """Learning rate with which a stage begins, 0 being the training before the first, or all of a plain run."""
+        training = self.training
+        if stage == 0:
+            return training.lr if self.plain else training.float_lr
+        return training.lr_each[stage - 1] if training.lr_each else training.lr
+
+    def replace(self, **sections: dict[str, Any]) -> "RunConfig":
+        """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
+        changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
+        return dataclasses.replace(self, **changed)
+
+    def to_json(self) -> str:
+        """The configuration as JSON text that :meth:`from_json` reads back equal."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunConfig":
+        """Reads what :meth:`to_json` wrote; what is left out has its default.
+
+        Raises:
+            ValueError: the text is no JSON, or has names or values that are not allowed; names them.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:  # nested too deep; a number of thousands of digits
+            raise ValueError(f"the configuration is not JSON: {error}") from None
+        config = from_dict(cls, values, where="")
+        assert isinstance(config, cls)
+        return config
+
+    @classmethod
+    def from_file(cls, path: str) -> "RunConfig":
+        """Reads a file of :meth:`to_json`.
+
+        Raises:
+            ValueError: the file cannot be read, or what it says is not allowed; names the file.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise ValueError(f"--config {path}: {error}") from None
+
+
+def field_value(name: str, value: Any) -> Any:
+    """A value of a field of :class:`RunConfig`, as JSON would have it, of the field's own type.
+
+    Args:
+        name: dotted, of a field that exists, such as "training.lr".
+        value: a list, too, where the field holds a tuple.
+
+    Raises:
+        ValueError: the field holds something else; what its section allows is not looked at.
+    """
+    return checked(name, list(value) if isinstance(value, tuple) else value, field_type(name))
+
+
+def field_type(name: str) -> Any:
+    """The annotation of a field of :class:`RunConfig` by its dotted name."""
+    section, _, inner = name.partition(".")
+    kinds = {item.name: item.type for item in dataclasses.fields(RunConfig)}
+    cls: Any = kinds[section]
+    return {item.name: item.type for item in dataclasses.fields(cls)}[inner]
