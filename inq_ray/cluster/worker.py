@@ -13,9 +13,10 @@ from inq_ray.cluster.shared_folders import check_seen
 from inq_ray.cluster.whereabouts import whereabouts
 from inq_ray.training.config import RunConfig
 from inq_ray.training.reporter import Placed, Reporter, SilentReporter
-from inq_ray.training.run import evaluate_only, run
+from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
+from inq_ray.training.validation import evaluate_only
 
 
 def work(arguments: dict[str, Any]) -> None:

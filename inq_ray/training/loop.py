@@ -45,6 +45,17 @@ class EpochResult:
     spent: Spent
     images_per_second: float
 
+    def figures(self) -> dict[str, float]:
+        """By the names that a row of metrics has for them."""
+        return {
+            "train_loss": self.loss,
+            "train_top1": self.top1,
+            "train_seconds": self.spent.seconds,
+            "data_seconds": self.spent.data_seconds,
+            "network_seconds": self.spent.network_seconds,
+            "images_per_second": self.images_per_second,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochState:

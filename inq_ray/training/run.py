@@ -4,36 +4,28 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 import torch
 from torch import nn
 
-from inq_ray import __version__
 from inq_ray.core.sgd import SGD
-from inq_ray.data.loader import eval_requests
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
-from inq_ray.export.files import write_result
-from inq_ray.export.verify import verify
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.accuracy import Accuracy
-from inq_ray.training.bad_images import BadImages
 from inq_ray.training.batchnorm import estimate_batchnorm
-from inq_ray.training.build import Task, batchnorm_layers, build_task
+from inq_ray.training.build import batchnorm_layers, build_task
 from inq_ray.training.checkpoint.keeper import Checkpoints
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
+from inq_ray.training.determinism import set_deterministic
 from inq_ray.training.distill import Teacher, make_teacher
-from inq_ray.training.evaluate import evaluate
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
+from inq_ray.training.finish import finish
 from inq_ray.training.journal import Journal
 from inq_ray.training.loop import EpochResult, EpochState, Trainer
 from inq_ray.training.phase import make_trainer, precision_of, sgd_options
@@ -42,7 +34,7 @@ from inq_ray.training.replicas import replicated
 from inq_ray.training.reporter import Note, Reporter, Row, Saved, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.stop import StopError
-from inq_ray.training.summary import summarize
+from inq_ray.training.validation import validate
 
 
 def _never() -> bool:
@@ -89,25 +81,6 @@ def run(
                 raise
             rewound = attempt.rewind(error)
         del attempt  # the next one needs its memory
-
-
-def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
-    """Accuracy of the network as it is; every rank calls it."""
-    set_deterministic()
-    task = build_task(config, device, evaluate=True, fingerprint=fingerprint)
-    broadcast_tensors(task.model.state_dict())
-    return _validate(task, config, BadImages(config.data.skip_bad_images))
-
-
-def set_deterministic() -> None:
-    """The same numbers in, the same bits out, on one kind of machine."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: what is measured is what the files hold
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would write NaN into every new tensor too, so that reading what was never written shows: half of all kernels of
-    # a small network's step on a GPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 class Run:
@@ -164,7 +137,9 @@ class Run:
         if config.float_epochs and self._starts_at(0):
             self._train_float(config.float_epochs)
         scheduler = None if config.plain else self._run_stages(groups)
-        return self._finish(scheduler)
+        digest = self._check_replicas(Parts(model=self.task.model, inq=scheduler), has_buffers=True)
+        self.checkpoints.close()
+        return finish(config, self.task, scheduler, self.journal, self.folder, digest)
 
     def rewind(self, error: DivergedError) -> Faults:
         """Gives this attempt up; every rank calls it. The next one begins the stage again, at half its learning rate.
@@ -409,7 +384,7 @@ class Run:
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         journal, began = self.journal, time.perf_counter()
-        accuracy = _validate(self.task, self.config, journal.bad_images)
+        accuracy = validate(self.task, self.config, journal.bad_images)
         if epoch and not math.isfinite(accuracy.loss):
             raise DivergedError(
                 f"the validation loss after epoch {journal.epochs_done} is {accuracy.loss}: lower --lr, or warm up "
@@ -424,14 +399,9 @@ class Run:
             loss=accuracy.loss,
             validation_seconds=time.perf_counter() - began,
             lr=lr,
-            train_loss=result.loss if result else None,
-            train_top1=result.top1 if result else None,
-            train_seconds=result.spent.seconds if result else None,
-            data_seconds=result.spent.data_seconds if result else None,
-            network_seconds=result.spent.network_seconds if result else None,
-            images_per_second=result.images_per_second if result else None,
             num_bad_images=len(journal.bad_images),
             num_skipped_steps=journal.faults.num_skipped,
+            **(result.figures() if result else {}),
         )
         journal.add(row)
         return row
@@ -441,32 +411,6 @@ class Run:
         stage = parts.inq.stage if parts.inq else None
         tensors = replicated(parts, has_buffers=has_buffers)
         return check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
-
-    def _finish(self, inq: INQScheduler | None) -> dict[str, Any]:
-        """Writes the result, reads it back, and proves it; summary.json comes last."""
-        digest = self._check_replicas(Parts(model=self.task.model, inq=inq), has_buffers=True)
-        self.checkpoints.close()
-        summary = {**summarize(self.config, self.journal.rows), "digest": digest, "world_size": world_size()}
-        if rank() != 0:
-            return summary
-        state = self.task.model.state_dict()
-        write_result(self.folder.result, state, inq.state if inq else {})
-        verification = verify(self.folder.result, inq.state if inq else {})
-        self.journal.settle()
-        summary |= {
-            **self.journal.summary(),
-            "verification": dataclasses.asdict(verification),
-            "device": _device_name(self.task.to_input.device),
-            "versions": {
-                "inq_ray": __version__,
-                "torch": torch.__version__,
-                "ray": _version_of_ray(),
-                "python": platform.python_version(),
-            },
-            "config": dataclasses.asdict(self.config),
-        }
-        self.folder.write_summary(summary)
-        return summary
 
     def _report_start(self, groups: list[dict[str, Any]]) -> None:
         if rank() != 0:
@@ -486,22 +430,3 @@ class Run:
                 precision=precision_of(self.config, self.task.to_input.device),
             )
         )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _version_of_ray() -> str | None:
-    """Of the Ray that is installed, None where none is; read without importing it, which is for the cluster alone."""
-    try:
-        return metadata.version("ray")
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:
-    requests = eval_requests(
-        task.validation_indices, rank=rank(), world_size=world_size(), limit=config.training.limit_batches
-    )
-    return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images)

@@ -23,7 +23,8 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluate import Accuracy, evaluate
 from inq_ray.training.faults import DivergedError
 from inq_ray.training.model_input import ModelInput
-from inq_ray.training.run import Run, evaluate_only
+from inq_ray.training.run import Run
+from inq_ray.training.validation import evaluate_only
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import Finished, needs_digits, read_summary, run_here, tiny_config
 from tests.training.toys import validation_batches
