@@ -1,56 +1,26 @@
 """A sweep on a Ray cluster: Ray Tune over Ray Train, as the board of the sweep says."""
 
-import contextlib
-import os
-import pickle
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from types import FrameType
 from typing import Any
 
-import numpy as np
-import ray
-from ray import tune
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Uniform
-
 from inq_ray.cluster.connection import connected
-from inq_ray.cluster.failure import RunFailedError
-from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, worker_resources
-from inq_ray.cluster.sweep_trial import run_trial
-from inq_ray.cluster.trainer import evaluate
-from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
+from inq_ray.cluster.drive import Drive
+from inq_ray.cluster.tune_space import axis_of
 from inq_ray.files.whole import write_text
-from inq_ray.sweep.attempt import clear
-from inq_ray.sweep.axes import Axis, Choices, Range
-from inq_ray.sweep.board import Board
 from inq_ray.sweep.command import command_of
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.options import SearchOptions
-from inq_ray.sweep.outcome import config_on_test_set, recipe_of
+from inq_ray.sweep.outcome import recipe_of
 from inq_ray.sweep.picture import can_draw, draw
 from inq_ray.sweep.plan import SweepPlan, plan_sweep
-from inq_ray.sweep.ranking import best_of, savings
+from inq_ray.sweep.ranking import best_of
 from inq_ray.sweep.space import Space
-from inq_ray.sweep.stages import StageStore
-from inq_ray.sweep.trial import Report, Trial
+from inq_ray.sweep.trial import Trial
 from inq_ray.training.accuracy import Accuracy
-from inq_ray.training.config import ClusterConfig, RunConfig
-
-# Tune's own output, loggers and signals: what a person sees, and what is kept, is the sweep's.
-_QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-_MANY = 10**6
-# What the process of a trial reserves, beside its workers: it computes nothing, and Tune wants it to reserve something.
-_OF_A_DRIVER = {"CPU": 0.0, "memory": 1.0}
+from inq_ray.training.config import RunConfig
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -88,7 +58,7 @@ def search(
         ValueError: something is not allowed; nothing was started.
         SweepInterrupted: a signal came.
     """
-    axes = {name: _axis(name, domain) for name, domain in space.items()}
+    axes = {name: axis_of(name, domain) for name, domain in space.items()}
     return run_sweep(plan_sweep(base, Space(axes), options or SearchOptions()), SweepConsole(), verbose=verbose)
 
 
@@ -115,7 +85,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 "the program, a library or the kind of processor has changed since this sweep began: trials that are "
                 "not over may not have the bits of either"
             )
-        drive = _Drive(plan, board, console, state)
+        drive = Drive(plan, board, console, state)
         with connected(plan.base.cluster, verbose=verbose):
             is_over = board.is_over or drive.tune()
             best = best_of(board.trials)
@@ -154,221 +124,3 @@ def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> No
     except OSError as error:
         console.say(f"the recipe is not written: {error}")
     console.show_best(best, command_of(recipe), str(plan.folder.recipe))
-
-
-def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
-    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it may.
-
-    Args:
-        cluster: of one trial.
-        nodes: all resources of each node, by Ray's names.
-        most: all resources to which an autoscaler may bring the cluster; None where there is none. How large its nodes
-            would be is not known: trials that have no room after all wait.
-
-    Raises:
-        ValueError: not even one has; names what it needs and what there is.
-    """
-    worker, num_workers = worker_resources(cluster), cluster.workers.most
-    num_here = num_fitting(nodes, worker, _MANY)
-    num_slots = max(num_here, num_fitting([most], worker, _MANY) if most else 0)
-    if num_slots < num_workers:
-        there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
-        raise ValueError(
-            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
-            f"cluster hold {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
-            f"{'' if most is None else f', and the autoscaler may bring it to {num_slots}'}; take a smaller "
-            "--workers-per-trial"
-        )
-    return num_slots // num_workers
-
-
-class _Drive:
-    """Between Tune, the board, the folder and the console; all of it in the driver's main thread."""
-
-    def __init__(self, plan: SweepPlan, board: Board, console: SweepConsole, state: Mapping[str, Any] | None) -> None:
-        self._plan = plan
-        self._board = board
-        self._console = console
-        self._stages = StageStore(plan.folder.stages)
-        self._is_full = False
-        self.test = Accuracy(**state["test"]) if state is not None and state.get("test") else None
-
-    def tune(self) -> bool:
-        """Runs what is left; returns whether all of it is over."""
-        plan, board = self._plan, self._board
-        num_slots = num_trials_at_once(plan.base.cluster, _nodes(), RayRoom().most())
-        num_slots = min(num_slots, plan.options.max_concurrent or num_slots)
-        self._save()
-        self._console.start(plan, board.trials, num_slots)
-        shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
-        with deliver(self._console) as mailbox, _settings(), _interruptible():
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
-                tune_config=tune.TuneConfig(
-                    search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
-                    scheduler=BoardScheduler(self._take),
-                    num_samples=-1,
-                    trial_name_creator=_name_of,
-                    trial_dirname_creator=_name_of,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(plan.folder.tune),
-                    failure_config=tune.FailureConfig(max_failures=plan.options.retries),
-                    verbose=0,
-                ),
-            )
-            # At its end Tune reads back the errors of its trials, which it has written itself: a full disk cuts them
-            # short. The board knows them already.
-            with contextlib.suppress(EOFError, pickle.UnpicklingError):
-                tuner.fit()
-        self._board.interrupt()
-        self._save()
-        return board.is_over
-
-    def measure(self, best: Trial) -> None:
-        """Measures the best trial on the test set, once and for all."""
-        config = config_on_test_set(self._plan, best)
-        if self.test is not None or config is None:
-            return
-        try:
-            self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
-        except (RunFailedError, NoRoomError, OSError) as error:
-            self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
-        self._save()
-
-    def tidy(self, is_over: bool) -> None:
-        """Deletes what nobody needs any more."""
-        shutil.rmtree(self._plan.folder.tune, ignore_errors=True)
-        for trial in self._board.trials:
-            self._plan.folder.stop_of(trial.name).unlink(missing_ok=True)
-            if trial.status == "stopped" and trial.ends:
-                clear(trial.config)
-        if is_over:
-            shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
-
-    def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
-        trial = self._board.next(num_slots)
-        if trial is None:
-            return "FINISHED" if self._board.is_over else None
-        self._console.started(trial, self._board.trials)
-        self._save()
-        return {
-            "order": self._plan.order(self._board, trial).to_json(),
-            "name": trial.name,
-            "sweep": self._plan.base.output.name,
-            "mailbox": mailbox,
-            "folder": os.getcwd(),
-            "stop": str(self._plan.folder.stop_of(trial.name)),
-        }
-
-    def _take(self, name: str, report: Report) -> None:
-        trial = self._board.of(name)
-        if trial.is_over:
-            return
-        self._board.take(name, report)
-        self._console.told(trial, report)
-        self._save()
-        if trial.status == "stopped":
-            self._plan.folder.stop_of(name).touch()
-
-    def _fail(self, name: str) -> None:
-        trial = self._board.of(name)
-        if not trial.is_over:
-            self._board.fail(name, "its process ended without a result")
-            self._console.say(f"{name}  given up  {trial.reason}")
-            self._save()
-
-    def _save(self) -> None:
-        """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
-        for key in self._board.unneeded():
-            self._stages.delete(key)
-        best = best_of(self._board.trials)
-        more = {
-            "best": None if best is None else best.name,
-            "savings": vars(savings(self._board.trials)),
-            "test": None if self.test is None else vars(self.test),
-        }
-        try:
-            self._plan.folder.write(self._plan.state(self._board, **more))
-            self._plan.folder.write_table(self._board.trials)
-        except OSError as error:
-            if not self._is_full:
-                self._console.say(f"the sweep's state is not written, and the sweep goes on: {error}")
-            self._is_full = True
-        else:
-            self._is_full = False
-
-
-def _of_trackers(base: RunConfig) -> dict[str, str]:
-    """What this process's environment says to trackers: trials run elsewhere, in the environment of their node."""
-    if not base.output.track:
-        return {}
-    return {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "WANDB_"))}
-
-
-def _name_of(trial: Any) -> str:
-    return f"{trial.config['name']}-{trial.trial_id}"
-
-
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """Tells Tune to be quiet, where the user has told it nothing."""
-    missing = [name for name in _QUIET if name not in os.environ]
-    os.environ.update({name: _QUIET[name] for name in missing})
-    try:
-        yield
-    finally:
-        for name in missing:
-            del os.environ[name]
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does, which Tune handles; the handlers are left as they were."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _nodes() -> list[Resources]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
-
-
-def _axis(name: str, domain: Any) -> Axis:
-    """An axis of what ray.tune calls a search space."""
-    if isinstance(domain, Axis):
-        return domain
-    if isinstance(domain, Mapping) and set(domain) == {"grid_search"}:
-        return _choices(domain["grid_search"])
-    if isinstance(domain, Categorical):
-        return _choices(domain.categories)
-    if isinstance(domain, list | tuple):
-        return _choices(domain)
-    what = type(domain).__name__
-    if isinstance(domain, Integer | Float):
-        sampler: Any = domain.get_sampler()  # type: ignore[no-untyped-call]
-        if isinstance(domain, Integer) and isinstance(sampler, Uniform):
-            return Choices(tuple(range(domain.lower, domain.upper)))
-        if isinstance(domain, Float) and isinstance(sampler, Uniform | LogUniform):
-            return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
-        what = f"{type(sampler).__name__.strip('_')} {what}"
-    raise ValueError(f"{name} is a {what}: take tune.choice, grid_search, uniform, loguniform, randint")
-
-
-def _choices(values: Iterable[Any]) -> Choices:
-    """Values to choose from; NumPy's numbers are Python's."""
-    return Choices(tuple(value.item() if isinstance(value, np.generic) else value for value in values))

@@ -19,9 +19,11 @@ import pytest
 from ray import tune
 
 from inq_ray.cluster import sweep_trial
+from inq_ray.cluster.drive import _of_trackers, num_trials_at_once
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
-from inq_ray.cluster.sweep import SweepResult, _axis, _of_trackers, leave, num_trials_at_once, run_sweep
+from inq_ray.cluster.sweep import SweepResult, leave, run_sweep
+from inq_ray.cluster.tune_space import axis_of
 from inq_ray.sweep import plan as plan_module
 from inq_ray.sweep.axes import Choices, Range
 from inq_ray.sweep.board import Board
@@ -340,18 +342,18 @@ def test_a_full_disk_at_the_very_end_leaves_the_best_command(
 
 
 def test_search_spaces_of_ray_tune_are_taken() -> None:
-    assert _axis(LR, tune.loguniform(1e-4, 1e-1)) == Range(1e-4, 1e-1, log=True)
-    assert _axis(LR, tune.uniform(0.1, 0.2)) == Range(0.1, 0.2, log=False)
-    assert _axis(LR, tune.choice([0.1, 0.2])) == Choices((0.1, 0.2))
-    assert _axis(LR, tune.grid_search([0.1, 0.2])) == Choices((0.1, 0.2))
-    assert _axis("training.epochs", tune.randint(1, 4)) == Choices((1, 2, 3))
-    assert _axis(LR, [0.1]) == Choices((0.1,))
-    assert _axis(LR, Range(0.1, 0.2)) == Range(0.1, 0.2)
-    assert _axis(LR, tune.grid_search(np.linspace(0.1, 0.2, 2))) == Choices((0.1, 0.2))
-    assert json.dumps(asdict(_axis("training.epochs", np.array([1, 2]).tolist()))) == '{"values": [1, 2]}'
-    assert all(type(value) is int for value in _axis("training.epochs", tune.choice(list(np.arange(1, 3)))).values)
+    assert axis_of(LR, tune.loguniform(1e-4, 1e-1)) == Range(1e-4, 1e-1, log=True)
+    assert axis_of(LR, tune.uniform(0.1, 0.2)) == Range(0.1, 0.2, log=False)
+    assert axis_of(LR, tune.choice([0.1, 0.2])) == Choices((0.1, 0.2))
+    assert axis_of(LR, tune.grid_search([0.1, 0.2])) == Choices((0.1, 0.2))
+    assert axis_of("training.epochs", tune.randint(1, 4)) == Choices((1, 2, 3))
+    assert axis_of(LR, [0.1]) == Choices((0.1,))
+    assert axis_of(LR, Range(0.1, 0.2)) == Range(0.1, 0.2)
+    assert axis_of(LR, tune.grid_search(np.linspace(0.1, 0.2, 2))) == Choices((0.1, 0.2))
+    assert json.dumps(asdict(axis_of("training.epochs", np.array([1, 2]).tolist()))) == '{"values": [1, 2]}'
+    assert all(type(value) is int for value in axis_of("training.epochs", tune.choice(list(np.arange(1, 3)))).values)
     with pytest.raises(ValueError, match=r"training\.lr is a str: take tune\.choice"):
-        _axis(LR, "0.1")
+        axis_of(LR, "0.1")
     for domain in (tune.quniform(0.1, 0.5, 0.1), tune.randn(), tune.lograndint(1, 9)):
         with pytest.raises(ValueError, match=r"training\.lr is a (Quantized|Normal|LogUniform) "):
-            _axis(LR, domain)
+            axis_of(LR, domain)
