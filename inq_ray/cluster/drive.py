@@ -15,7 +15,7 @@ from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, worker_resources
+from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, place, worker_resources
 from inq_ray.cluster.sweep_trial import run_trial
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune_search import BoardScheduler, BoardSearcher
@@ -49,9 +49,6 @@ class Drive:
         board: its trials, and which is next.
         console: shows it.
         state: what the folder held of it; None = it begins.
-
-    Attributes:
-        test: accuracy of the best on the test set; None until it is measured.
     """
 
     def __init__(self, plan: SweepPlan, board: Board, console: SweepConsole, state: Mapping[str, Any] | None) -> None:
@@ -60,13 +57,24 @@ class Drive:
         self._console = console
         self._stages = StageStore(plan.folder.stages)
         self._is_full = False
-        self.test = Accuracy(**state["test"]) if state is not None and state.get("test") else None
+        # Accuracies on the test set by the names of their trials; a state that does not say whose it is says nothing.
+        tested = None if state is None else state.get("tested")
+        self._tests = {} if state is None or tested is None else {tested: Accuracy(**state["test"])}
+
+    @property
+    def test(self) -> Accuracy | None:
+        """Accuracy of the best on the test set; None until it is measured."""
+        best = best_of(self._board.trials)
+        return None if best is None else self._tests.get(best.name)
 
     def tune(self) -> bool:
-        """Runs what is left; returns whether all of it is over."""
+        """Runs what is left; returns whether all of it is over.
+
+        Raises:
+            ValueError: a trial would never have room; nothing was started.
+        """
         plan, board = self._plan, self._board
-        num_slots = num_trials_at_once(plan.base.cluster, _nodes(), RayRoom().most())
-        num_slots = min(num_slots, plan.options.max_concurrent or num_slots)
+        num_slots = self._num_slots()
         self._save()
         self._console.start(plan, board.trials, num_slots)
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
@@ -97,12 +105,12 @@ class Drive:
         return board.is_over
 
     def measure(self, best: Trial) -> None:
-        """Measures the best trial on the test set, once and for all."""
+        """Measures the best trial on the test set, where it was not measured yet."""
         config = config_on_test_set(self._plan, best)
         if self.test is not None or config is None:
             return
         try:
-            self.test = evaluate(config, fingerprint=self._plan.origin.fingerprint)
+            self._tests[best.name] = evaluate(config, fingerprint=self._plan.origin.fingerprint)
         except (RunFailedError, NoRoomError, OSError) as error:
             self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
         self._save()
@@ -116,6 +124,21 @@ class Drive:
                 clear(trial.config)
         if is_over:
             shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
+
+    def _num_slots(self) -> int:
+        """How many trials may run at once.
+
+        Where the cluster may grow, those that --max-concurrent asks for: the ones that have no room yet make it grow.
+
+        Raises:
+            ValueError: not even one would ever have room, or came to it within --placement-timeout.
+        """
+        cluster, room, most = self._plan.base.cluster, RayRoom(), self._plan.options.max_concurrent
+        may_grow = room.may_grow()
+        if may_grow:
+            place(cluster, self._console.say, room=room)  # that of one trial: workers may all be scaled down
+        fitting = num_trials_at_once(cluster, _nodes(), room.most())
+        return most if most is not None and may_grow else min(fitting, most or fitting)
 
     def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
         trial = self._board.next(num_slots)
@@ -153,11 +176,13 @@ class Drive:
         """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
         for key in self._board.unneeded():
             self._stages.delete(key)
-        best = best_of(self._board.trials)
+        best, test = best_of(self._board.trials), self.test
+        name = None if best is None else best.name
         more = {
-            "best": None if best is None else best.name,
+            "best": name,
             "savings": vars(savings(self._board.trials)),
-            "test": None if self.test is None else vars(self.test),
+            "test": None if test is None else vars(test),
+            "tested": None if test is None else name,
         }
         try:
             self._plan.folder.write(self._plan.state(self._board, **more))
@@ -218,13 +243,13 @@ def _nodes() -> list[Resources]:
 
 
 def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
-    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it may.
+    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it says it may.
 
     Args:
         cluster: of one trial.
         nodes: all resources of each node, by Ray's names.
-        most: all resources to which an autoscaler may bring the cluster; None where there is none. How large its nodes
-            would be is not known: trials that have no room after all wait.
+        most: all resources to which an autoscaler may bring the cluster; None where there is none, or it does not say.
+            How large its nodes would be is not known: trials that have no room after all wait.
 
     Raises:
         ValueError: not even one has; names what it needs and what there is.

@@ -7,10 +7,15 @@ found stays until the next start: a run that has lost workers grows again when i
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import ray
 from ray._private.state import available_resources_per_node, state
+from ray.autoscaler.v2.schema import ClusterStatus
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util import placement_group, remove_placement_group
 
 from inq_ray.training.config import ClusterConfig
@@ -20,12 +25,27 @@ SETTLE_SECONDS = 5.0
 # Between two looks. What cannot be reserved in this time is not there: a lost node is listed for a while.
 _LOOK_SECONDS = 5.0
 _SETTLE_LOOK_SECONDS = 0.1
+# What `ray up` leaves on the head, where jobs are driven.
+_OF_RAY_UP = Path("~/ray_bootstrap_config.yaml")
+_LONGEST_REASON = 200
 
 Resources = Mapping[str, float]
 
 
 class NoRoomError(ValueError):
     """The cluster has no room for the least number of workers."""
+
+
+class Launches(NamedTuple):
+    """Nodes that an autoscaler has asked for, by the names of their types.
+
+    Attributes:
+        coming: how many are on their way.
+        failed: why the last ones could not be had.
+    """
+
+    coming: Mapping[str, int] = {}
+    failed: Mapping[str, str] = {}
 
 
 class Room(Protocol):
@@ -41,6 +61,10 @@ class Room(Protocol):
 
     def most(self) -> Resources | None:
         """All resources to which an autoscaler may bring the cluster; None where there is none, or it does not say."""
+        ...
+
+    def launches(self) -> Launches:
+        """What an autoscaler says of nodes that it is bringing, or could not bring."""
         ...
 
 
@@ -62,9 +86,27 @@ class RayRoom:
             remove_placement_group(group)
 
     def most(self) -> Resources | None:
-        """See :class:`Room`."""
+        """See :class:`Room`; Ray's own autoscalers do not say it, those of some platforms do."""
         most: dict[str, int] | None = state.get_max_resources_from_cluster_config()
         return most
+
+    def launches(self) -> Launches:
+        """See :class:`Room`; the autoscaler of version 2 says it, that of version 1 nothing."""
+        status = self._status()
+        coming = Counter(node.ray_node_type_name for node in status.pending_nodes)
+        for launch in status.pending_launches:
+            coming[launch.ray_node_type_name] += launch.count
+        failed = {launch.ray_node_type_name: launch.details or "" for launch in status.failed_launches}
+        return Launches(coming, failed)
+
+    def may_grow(self) -> bool:
+        """Whether an autoscaler looks after the cluster: one that reports to it, or that of `ray up` on its head."""
+        version = self._status().stats.autoscaler_version
+        return version not in (None, "0") or self.most() is not None or _OF_RAY_UP.expanduser().is_file()
+
+    @staticmethod
+    def _status() -> ClusterStatus:
+        return get_cluster_status(ray.get_runtime_context().gcs_address)
 
 
 def place(
@@ -95,7 +137,7 @@ def place(
             if least < most:
                 tell(f"{wanted} of --num-workers {cluster.workers} have room now")
             return wanted
-        missing = _missing(worker, least, num_workers) + _growth(worker, room.most())
+        missing = _missing(worker, least, num_workers) + _growth(worker, room.most()) + _coming(room.launches())
         if waited > cluster.placement_seconds:
             raise NoRoomError(
                 f"--placement-timeout {cluster.placement_timeout} is over without {missing}: add nodes, take a smaller "
@@ -118,6 +160,17 @@ def _growth(worker: Resources, most: Resources | None) -> str:
         return ""
     bounds = {name: bound for name in worker if (bound := most.get(name, 0.0)) < sys.maxsize}
     return f", and the autoscaler may bring the cluster to {in_words(bounds) if bounds else 'any size'}"
+
+
+def _coming(launches: Launches) -> str:
+    """What is on its way, as the end of a line."""
+    coming = [f"{count} node(s) of type {name}" for name, count in sorted(launches.coming.items())]
+    words = f", and the autoscaler is bringing {', '.join(coming)}" if coming else ""
+    for name, reason in sorted(launches.failed.items()):
+        words += (
+            f", and the autoscaler could not bring nodes of type {name}: {' '.join(reason.split())[:_LONGEST_REASON]}"
+        )
+    return words
 
 
 def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int:

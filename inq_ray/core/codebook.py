@@ -165,11 +165,6 @@ class Codebook:
         """Smallest exponent, n_1 + 1 - 2^(num_bits-1)/2; None where n_1 is."""
         return None if self.n_1 is None else self.n_1 + 1 - self.num_exponents
 
-    @property
-    def num_levels(self) -> int:
-        """Number of levels, 0 included."""
-        return 1 if self.n_1 is None else 2 * self.num_exponents + 1
-
     def levels(self) -> list[float]:
         """The levels, rising."""
         if self.n_1 is None or self.n_2 is None:

@@ -139,16 +139,15 @@ class Board:
             case Stumbled(reason):
                 trial.reason = reason
             case Failed(reason):
-                self.fail(name, reason)
+                self._fail(trial, reason)
                 return False
         return True
 
     def fail(self, name: str, reason: str) -> None:
-        """A trial has failed for good; why it stumbled, if it did, says more than ``reason``."""
+        """A trial has ended without a result, for good; why it stumbled, if it did, says more than ``reason``."""
         trial = self.of(name)
         if not trial.is_over:
-            trial.status, trial.reason = "failed", trial.reason or reason
-            self._close(trial)
+            self._fail(trial, trial.reason or reason)
 
     def interrupt(self) -> None:
         """Nothing runs any more: what did waits to go on."""
@@ -233,7 +232,7 @@ class Board:
         return choose([trial.chain for trial in waiting], self.stored, claimed)
 
     def _begin(self, trial: Trial, report: Begun) -> None:
-        trial.has_begun = True
+        trial.has_begun, trial.reason = True, None  # what it stumbled over lies behind it
         self.stored -= set(report.damaged)
         trial.claims = set(missing(trial.chain, self.stored)) if report.damaged else trial.claims
         for end in report.ends:
@@ -266,6 +265,10 @@ class Board:
             if key is not None and key in other.chain:
                 other.status, other.reason = "stopped", f"shares stage {end.stage} with {trial.name}, which was stopped"
                 self._close(other)
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        trial.status, trial.reason = "failed", reason
+        self._close(trial)
 
     def _close(self, trial: Trial) -> None:
         trial.claims = set()

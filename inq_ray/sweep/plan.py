@@ -17,7 +17,7 @@ from inq_ray.sweep.search import Source, make_source
 from inq_ray.sweep.space import BITS, Point, Space, configured
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Trial
-from inq_ray.training.build import check
+from inq_ray.training.build import check, open_data
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.paths import with_absolute_paths
@@ -152,11 +152,9 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     space.check(base)
     _source(space, options)
     first, *others = space.samples()
-    source, model = check(configured(base, first))
     if base.data.holdout == 0:
-        count = min(source.info.num_train // _HELD_OUT, _MOST_HELD_OUT)
-        base = base.replace(data={"holdout": max(1, count)})
-        source, model = check(configured(base, first))
+        base = _with_holdout(base, open_data(configured(base, first)).info)
+    source, model = check(configured(base, first))
     for point in others:
         check(configured(base, point))
     if base.output.name is None:
@@ -182,6 +180,13 @@ def _check_base(base: RunConfig) -> None:
     workers = base.cluster.workers
     if workers.least != workers.most:
         raise ValueError(f"--num-workers {workers}: trials compare, and share stages, at one number of workers only")
+
+
+def _with_holdout(base: RunConfig, info: SourceInfo) -> RunConfig:
+    """The base with images held out, as many as nobody has said; the data need no test set then."""
+    if info.num_train == 0:
+        return base  # which is refused as that
+    return base.replace(data={"holdout": max(1, min(info.num_train // _HELD_OUT, _MOST_HELD_OUT))})
 
 
 def _source(space: Space, options: SearchOptions) -> Source:

@@ -21,9 +21,17 @@ WEIGHT_DECAY = "training.weight_decay"
 # Values by dotted field names: what one trial has and others have not.
 Point = dict[str, Any]
 
+# Fields that decide which images trials are measured on, though they do not look like it, and what to do instead.
+_OF_MEASURING = {
+    "training.seed": "it decides which images are held out, and trials compare on the same ones only: run the sweep "
+    "once for each --seed",
+    "training.limit_batches": "it decides on how many held-out images accuracy is measured, and trials compare on the "
+    "same ones only: give all trials one, by --limit-batches N",
+}
 # What all trials have in common: where they begin, what they are measured on, what teaches them, and where they run.
 _FIXED = frozenset(
     {"output", "cluster", "network", "plain", "data.data", "data.follow_links", "data.holdout", "training.teacher"}
+    | _OF_MEASURING.keys()
 )
 # Of these every value that a configuration takes fits any network and data.
 _FIT = frozenset({SCHEDULE, BITS, STRATEGY, LR, EPOCHS, WEIGHT_DECAY})
@@ -45,11 +53,6 @@ class Space:
         for name in self.axes:
             check_searchable(name)
         object.__setattr__(self, "axes", {name: _typed(name, axis) for name, axis in self.axes.items()})
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether there is a list of all points."""
-        return all(isinstance(axis, Choices) for axis in self.axes.values())
 
     def grid(self) -> Iterator[Point]:
         """All points, the last axis first.
@@ -148,8 +151,10 @@ def check_searchable(name: str) -> None:
     """Refuses what cannot differ between trials.
 
     Raises:
-        ValueError: names the nearest that can.
+        ValueError: names the nearest that can, or what to do instead.
     """
+    if name in _OF_MEASURING:
+        raise ValueError(f"{name} cannot be searched: {_OF_MEASURING[name]}")
     known = searchable()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [SCHEDULE, LR, BITS]

@@ -17,10 +17,9 @@ from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import DamagedError
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Row
 from inq_ray.training.run_folder import RunFolder
 
 _KEY = "stage_key"
@@ -126,11 +125,6 @@ def plant(end: StageEnd, config: RunConfig) -> None:
     store = store_of(config)
     store.discard_after(Place(stage=0, epoch=0, step=0))  # of an earlier run of that name, where they lie elsewhere
     store.save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
-
-
-def rows_of(end: StageEnd) -> tuple[Row, ...]:
-    """The metrics of the run until then."""
-    return history_of(end.snapshot).rows
 
 
 def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:

@@ -56,8 +56,3 @@ def choose(waiting: Sequence[Keys], stored: Collection[str], claimed: Collection
 def needed(trials: Sequence[Keys], stored: Collection[str]) -> set[str]:
     """The stored keys from which one of the trials would start: the others need not be kept."""
     return {keys[deepest(keys, stored) - 1] for keys in trials if deepest(keys, stored)}
-
-
-def num_distinct(trials: Sequence[Keys]) -> int:
-    """How many stages there are in all, each shared one counted once."""
-    return len({key for keys in trials for key in keys})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.cluster.placement import NoRoomError, Resources, num_fitting, place, worker_resources
+from inq_ray.cluster.placement import Launches, NoRoomError, Resources, num_fitting, place, worker_resources
 from inq_ray.training.config import ClusterConfig
 
 SILENT = list[str]().append
@@ -21,6 +21,7 @@ class Cluster:
     looks: list[list[int]]
     num_gone: int = 0
     limit: Resources | None = None
+    said: Launches = dataclasses.field(default_factory=Launches)
     asked: list[int] = dataclasses.field(default_factory=list)
 
     def free(self) -> list[Resources]:
@@ -37,6 +38,9 @@ class Cluster:
 
     def most(self) -> Resources | None:
         return self.limit
+
+    def launches(self) -> Launches:
+        return self.said
 
 
 def asked_for(workers: int | str, **fields: object) -> ClusterConfig:
@@ -98,6 +102,24 @@ def test_the_least_number_is_waited_for_and_said_once() -> None:
 def test_what_an_autoscaler_may_bring_is_said(limit: Resources | None, words: str) -> None:
     told: list[str] = []
     place(asked_for(2), told.append, room=Cluster([[1], [1], [1], [1], [1, 1]], limit=limit))
+    assert told == [
+        f"waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1{words}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            Launches({"gpu": 2, "cpu": 1}),
+            ", and the autoscaler is bringing 1 node(s) of type cpu, 2 node(s) of type gpu",
+        ),
+        (Launches({}, {"gpu": "no\ncapacity"}), ", and the autoscaler could not bring nodes of type gpu: no capacity"),
+    ],
+)
+def test_nodes_that_are_coming_are_said(said: Launches, words: str) -> None:
+    told: list[str] = []
+    place(asked_for(2), told.append, room=Cluster([[1], [1], [1, 1]], said=said))
     assert told == [
         f"waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1{words}",
     ]

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from ray import tune
 
+from inq_ray.cluster import drive as drive_module
 from inq_ray.cluster import sweep_trial
-from inq_ray.cluster.drive import _of_trackers, num_trials_at_once
-from inq_ray.cluster.placement import NoRoomError
+from inq_ray.cluster.drive import Drive, _of_trackers, num_trials_at_once
+from inq_ray.cluster.placement import NoRoomError, Resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.sweep import SweepResult, leave, run_sweep
 from inq_ray.cluster.tune_space import axis_of
@@ -35,7 +36,8 @@ from inq_ray.sweep.ranking import savings
 from inq_ray.sweep.search import ListSource
 from inq_ray.sweep.space import LR, SCHEDULE, Point, Space
 from inq_ray.sweep.trial import Ended, Trial
-from inq_ray.training.config import ClusterConfig
+from inq_ray.training.accuracy import Accuracy
+from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.reporter import Note
 from tests.conftest import RayCluster
 from tests.sweep.here import Here
@@ -296,6 +298,86 @@ def test_what_an_autoscaler_may_bring_counts() -> None:
     assert num_trials_at_once(ClusterConfig(num_workers=1), head, {"CPU": float(sys.maxsize)}) > 1000
     with pytest.raises(ValueError, match=r"hold 0 such worker\(s\) .*autoscaler may bring it to 4; take a smaller"):
         num_trials_at_once(ClusterConfig(num_workers=5, use_gpu=True), head, {"CPU": 16.0, "GPU": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("may_grow", "max_concurrent", "expected"),
+    [(False, None, 4), (False, 3, 3), (False, 9, 4), (True, None, 4), (True, 3, 3), (True, 9, 9)],
+)
+def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
+    may_grow: bool, max_concurrent: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers may all be scaled down at the start."""
+    nodes = [0.0] if may_grow else [4.0]
+
+    class Growing:
+        def most(self) -> Resources | None:
+            return None
+
+        def may_grow(self) -> bool:
+            return may_grow
+
+    def wait(cluster: ClusterConfig, tell: object, room: object) -> int:
+        nodes.append(4.0)
+        return 1
+
+    monkeypatch.setattr(drive_module, "RayRoom", Growing)
+    monkeypatch.setattr(drive_module, "place", wait)
+    monkeypatch.setattr(drive_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
+    plan = plan_sweep(
+        tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions(max_concurrent=max_concurrent)
+    )
+    assert Drive(plan, plan.board(), SweepConsole(), None)._num_slots() == expected
+
+
+def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that failed, and was tried again by the same command, may beat the one that was measured."""
+    measured: list[str] = []
+
+    def evaluate(config: RunConfig, **_: Any) -> Accuracy:
+        measured.append(Path(str(config.network.weights)).parent.name)
+        return Accuracy(num_samples=500, num_top1=400 + len(measured), num_top5=500, loss=0.1)
+
+    monkeypatch.setattr(drive_module, "evaluate", evaluate)
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1, 0.2))}), SearchOptions())
+    plan.folder.path.mkdir()
+
+    def start() -> Drive:
+        state = plan.folder.read()
+        return Drive(plan, plan.board(state), SweepConsole(), state)
+
+    def end(drive: Drive, number: int, top1: float) -> None:
+        trial = drive._board.trials[number]
+        trial.status, trial.top1 = "done", top1
+        drive._save()
+        drive.measure(trial)
+
+    drive = start()
+    drive._board.trials[1].status = "failed"
+    assert drive.test is None
+    end(drive, 0, 90.0)
+    assert measured == ["t001"]
+    again = start()
+    again.measure(again._board.trials[0])
+    assert (again.test, measured) == (drive.test, ["t001"])
+    again._board.trials[1].status, again._board.trials[1].top1 = "done", 95.0
+    assert again.test is None
+    end(again, 1, 95.0)
+    assert measured == ["t001", "t002"]
+    assert again.test is not None
+    assert again.test.num_top1 == 402
+    assert start().test == again.test
+
+
+def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:
+    """As earlier versions of the program have left it: by then another trial may have been the best."""
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
+    board = plan.board()
+    board.trials[0].status, board.trials[0].top1 = "done", 90.0
+    accuracy = Accuracy(num_samples=500, num_top1=400, num_top5=500, loss=0.1)
+    state = plan.state(board, best="t001", test=vars(accuracy))
+    assert Drive(plan, board, SweepConsole(), state).test is None
+    assert Drive(plan, board, SweepConsole(), {**state, "tested": "t001"}).test == accuracy
 
 
 def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

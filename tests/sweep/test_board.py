@@ -16,7 +16,7 @@ from inq_ray.sweep.keys import Origin, stage_keys
 from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.search import ListSource, make_source
 from inq_ray.sweep.space import BITS, LR, SCHEDULE, Point, Space, configured
-from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Stored, Trial
+from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Stored, Stumbled, Trial
 from inq_ray.training.config import RunConfig
 from inq_ray.training.recipes import default_recipe
 
@@ -191,6 +191,30 @@ def test_a_failed_trial_ends_nothing_and_others_train_what_it_had_claimed() -> N
     assert len(set(simulation.trained)) == len(simulation.trained)
 
 
+def test_a_trial_that_stumbled_and_then_fails_says_why_it_has_failed() -> None:
+    board = board_of(SPACE, SearchOptions())
+    trial = board.next(1)
+    assert trial is not None
+    for report in (Begun(ends=()), Stumbled("the disk is full"), Failed("it diverges")):
+        board.take(trial.name, report)
+    assert (trial.status, trial.reason) == ("failed", "it diverges")
+
+
+def test_a_process_that_ends_without_a_result_has_failed_by_what_it_stumbled_over() -> None:
+    for reports, reason in (
+        ([Begun(ends=()), Stumbled("the disk is full")], "the disk is full"),
+        ([Begun(ends=()), Stumbled("the disk is full"), Begun(ends=())], "its process ended"),  # started again, killed
+        ([], "its process ended"),
+    ):
+        board = board_of(SPACE, SearchOptions())
+        trial = board.next(1)
+        assert trial is not None
+        for report in reports:
+            board.take(trial.name, report)
+        board.fail(trial.name, "its process ended")
+        assert (trial.status, trial.reason) == ("failed", reason)
+
+
 def test_an_end_that_could_not_be_stored_holds_nobody_back() -> None:
     board = board_of(Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))}), SearchOptions())
     first = board.next(2)
@@ -230,8 +254,7 @@ SPACES = [SPACE, Space({SCHEDULE: Choices(tuple(SCHEDULES[:2])), LR: Range(0.001
 @given(st.integers(0, 60), st.sampled_from(SPACES))
 def test_a_sweep_that_was_killed_goes_on_as_it_would_have(options: SearchOptions, num_steps: int, space: Space) -> None:
     """One trial at a time, so that one order of events is what would have been."""
-    if options.search == "grid" and not space.is_finite:
-        space = SPACE
+    space = SPACE if options.search == "grid" else space  # the other one has a range
     calm = board_of(space, options)
     Simulation(calm, first_of, 1).run()
     killed = board_of(space, options)

@@ -86,6 +86,7 @@ def test_a_file_says_the_same_as_flags(suffix: str, tmp_path: Path) -> None:
         ("fields: {training.epochs: [1.5]}", "training.epochs must be a whole number, got 1.5"),
         ("fields: {training.epochs: '1..3'}", "training.epochs holds no fractions, and so has no range"),
         ("fields: {training.teacher: [a, b]}", "training.teacher cannot be searched"),
+        ("fields: {training.seed: [0, 1]}", "run the sweep once for each --seed"),
         ("lrs: []", "lrs names no value"),
         ("fields: {training.lr: []}", "empty"),
         ("lrs: [0.1]\nfields: {training.lr: [0.2]}", "fields names training.lr, which is said without it too"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space import BITS, LR, SCHEDULE, Space
 from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.run_folder import RunFolder
+from tests.data.folders import make_folder
+from tests.data.parquet import encode, random_images, write_parquet
 from tests.training.runs import needs_digits, tiny_config
 
 pytestmark = needs_digits
@@ -36,6 +39,38 @@ def test_choices_are_made_on_held_out_images(tmp_path: Path) -> None:
     assert config.network.weights == str(tmp_path / "tiny" / "t002" / "model.safetensors")
     assert recipe_of(trial).output.name is None
     assert not any(tmp_path.iterdir())
+
+
+def folder_without_val(root: Path) -> Path:
+    images = [encode(pixels) for pixels in random_images(40, height=40, width=40)]
+    return make_folder(root, {f"train/{number % 2}/{number}.png": image for number, image in enumerate(images)})
+
+
+def parquet_of_train(root: Path) -> Path:
+    root.mkdir()
+    images = [encode(pixels) for pixels in random_images(40)]
+    write_parquet(root / "train-00000-of-00001.parquet", images, [number % 3 for number in range(40)])
+    return root
+
+
+@pytest.mark.parametrize(
+    ("make", "crop_size"), [(folder_without_val, 32), (parquet_of_train, None)], ids=["folder", "parquet"]
+)
+def test_data_without_a_test_set_are_swept_on_held_out_images(
+    make: Callable[[Path], Path], crop_size: int | None, tmp_path: Path
+) -> None:
+    data = {"data": str(make(tmp_path / "data")), "crop_size": crop_size}
+    config = tiny_config(tmp_path, data=data, network={"arch": "cifar_resnet20"}).replace(training={"batch_size": 4})
+    plan = plan_sweep(config, SPACE, SearchOptions())
+    assert (plan.info.num_train, plan.info.num_test, plan.base.data.holdout) == (40, 0, 4)
+    assert config_on_test_set(plan, plan.board().trials[0]) is None
+
+
+def test_data_without_training_images_are_named_as_that(tmp_path: Path) -> None:
+    images = {f"val/{number}/a.png": encode(random_images(1)[0]) for number in range(2)}
+    config = tiny_config(tmp_path, data={"data": str(make_folder(tmp_path / "data", images)), "crop_size": 32})
+    with pytest.raises(ValueError, match="has no images to train on"):
+        plan_sweep(config, SPACE, SearchOptions())
 
 
 def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
