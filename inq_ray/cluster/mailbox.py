@@ -7,11 +7,14 @@ import asyncio
 import contextlib
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 
+from inq_ray.tracking.fault import warn
+from inq_ray.tracking.trackers import Together
 from inq_ray.training.reporter import Event, Reporter
 
 _POLL_SECONDS = 0.3
@@ -48,9 +51,13 @@ def _actor_class() -> type:
     return Mailbox
 
 
-def send(mailbox: Any, event: object) -> None:
-    """Sends what a reporter of the driver takes, and does not wait."""
-    mailbox.put.remote(pickle.dumps(event))
+def send(mailbox: Any, event: object) -> Any:
+    """Sends what a reporter of the driver takes, and does not wait.
+
+    Returns:
+        A reference that is ready once it is there.
+    """
+    return mailbox.put.remote(pickle.dumps(event))
 
 
 class MailboxReporter:
@@ -59,10 +66,16 @@ class MailboxReporter:
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
         self._stop = mailbox.asked_to_stop.remote().future()
+        self._last: Any = None
 
     def report(self, event: Event) -> None:
         """Sends an event."""
-        send(self._mailbox, event)
+        self._last = send(self._mailbox, event)
+
+    def close(self) -> None:
+        """Waits until the last event is there, with a bound: what is still on its way would go with this process."""
+        if self._last is not None:
+            ray.wait([self._last], timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
         """Whether the driver has asked for it."""
@@ -73,30 +86,40 @@ class MailboxReporter:
 def deliver(to: Reporter) -> Iterator[Any]:
     """Makes a mailbox, and hands its events to a reporter until the block ends, the last ones too.
 
+    Neither what the reporter raises nor a mailbox that is gone ends the block: that is said once, on stderr.
+
     Yields:
         The handle of the mailbox actor.
     """
     mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).remote()
     stop = threading.Event()
-    thread = threading.Thread(target=_forward, args=(mailbox, to, stop), name="inq_ray-mailbox", daemon=True)
+    thread = threading.Thread(target=_forward, args=(mailbox, Together(to), stop), name="inq_ray-mailbox", daemon=True)
     thread.start()
     try:
         yield mailbox
     finally:
         stop.set()
         thread.join(_ANSWER_SECONDS)
+        if thread.is_alive():
+            warn("the run's last reports may be missing", f"they took longer than {_ANSWER_SECONDS:g} s")
         ray.kill(mailbox)  # asked_to_stop() may wait for ever, and an actor ends by itself only when nothing waits
 
 
 def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
-    try:
-        while not stop.wait(_POLL_SECONDS):
-            _take(mailbox, to)
-        _take(mailbox, to)
-    except (ray.exceptions.RayError, TimeoutError):
-        return  # the cluster is gone: whoever waits for the run learns why
-
-
-def _take(mailbox: Any, to: Reporter) -> None:
-    for event in ray.get(mailbox.take.remote(), timeout=_ANSWER_SECONDS):
-        to.report(pickle.loads(event))  # noqa: S301, of our own worker: as Ray itself would have sent it
+    """Hands events on until it is told to stop, or the mailbox is gone."""
+    while True:
+        is_last = stop.wait(_POLL_SECONDS)
+        try:
+            # Without a bound: an actor starts late on a busy node, and what it hands out to nobody is lost.
+            events = ray.get(mailbox.take.remote())
+        except ray.exceptions.ActorUnavailableError:  # it may come back; else Ray will say that it is dead
+            time.sleep(_POLL_SECONDS)
+            continue
+        except ray.exceptions.RayError as error:
+            if not stop.is_set():  # else whoever waits for the run learns why
+                warn("the mailbox of the run is gone, and reports with it", error)
+            return
+        for event in events:
+            to.report(pickle.loads(event))  # noqa: S301, of our own worker: as Ray itself would have sent it
+        if is_last:
+            return

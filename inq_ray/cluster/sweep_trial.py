@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,12 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
     try:
         summary = attempt.begin()
         if summary is None:
-            both = _Both(attempt, arguments["name"], arguments["mailbox"])
-            summary = _quantize_once_there_is_room(order, both, signals)
+            both = _Both(attempt, signals, arguments["name"], arguments["mailbox"])
+            with both.raising():
+                summary = _quantize_once_there_is_room(order, both, signals)
         attempt.finish(summary)
     except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
-        if signals.asked is not None:
+        if stop.exists():
             return
         line = " ".join(str(error).split()) or type(error).__name__
         if "DivergedError" in line:  # it would again
@@ -72,18 +73,41 @@ def _quantize_once_there_is_room(order: Order, reporter: Reporter, signals: Stop
         try:
             return quantize(order.config, reporter, fingerprint=order.fingerprint, signals=signals)
         except NoRoomError as error:
+            if signals.asked is not None:  # the trial is to end, and needs none
+                raise
             reporter.report(Note(f"{error}; the trial waits on"))
 
 
 class _Both:
-    """The reporter of a trial's run: to the attempt, and what a person may see to the driver."""
+    """The reporter of a trial's run: to the attempt, and what a person may see to the driver.
 
-    def __init__(self, attempt: Attempt, name: str, mailbox: Any) -> None:
+    It is called in a thread that goes on whatever it raises. So an attempt that raises has the run asked to stop, and
+    the block of :meth:`raising` ends with the error.
+    """
+
+    def __init__(self, attempt: Attempt, signals: StopSignals, name: str, mailbox: Any) -> None:
         self._attempt = attempt
+        self._error: BaseException | None = None
+        self._signals = signals
         self._name = name
         self._mailbox = mailbox
 
     def report(self, event: Event) -> None:
         if isinstance(event, Progress) or (isinstance(event, Note) and not event.text.startswith("going on from")):
             send(self._mailbox, FromTrial(self._name, event))
-        self._attempt.report(event)
+        if self._error is not None:
+            return
+        try:
+            self._attempt.report(event)
+        except (Exception, SystemExit) as error:  # noqa: BLE001, Tune ends a trial by SystemExit
+            self._error = error
+            self._signals.asked = self._signals.asked or signal.SIGTERM
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Raises at its end what the attempt has raised, whatever became of the run then."""
+        try:
+            yield
+        finally:
+            if self._error is not None:
+                raise self._error

@@ -1,6 +1,7 @@
 """What a Ray Train worker does: finds its place, then runs."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import ray.train
@@ -28,16 +29,18 @@ def work(arguments: dict[str, Any]) -> None:
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
-    device = ray.train.torch.get_device()
     notice = Notice()
-    is_asked_to_stop = notice.has_come
-    reporter: Reporter = SilentReporter()
-    if ray.train.get_context().get_world_rank() == 0:
-        reporter = mailbox = MailboxReporter(arguments["mailbox"])
+    if ray.train.get_context().get_world_rank() > 0:
+        _work(config, arguments, SilentReporter(), notice.has_come)
+        return
+    with contextlib.closing(MailboxReporter(arguments["mailbox"])) as mailbox:
+        _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
 
-        def is_asked_to_stop() -> bool:
-            return notice.has_come() or mailbox.is_asked_to_stop()
 
+def _work(
+    config: RunConfig, arguments: dict[str, Any], reporter: Reporter, is_asked_to_stop: Callable[[], bool]
+) -> None:
+    device = ray.train.torch.get_device()
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
         return

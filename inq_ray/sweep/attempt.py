@@ -69,7 +69,7 @@ class Attempt:
 
     Args:
         order: what is to be done.
-        tell: takes what the sweep has to know; it may raise to end the trial.
+        tell: takes what the sweep has to know; what it raises comes out of every method, to end the trial.
     """
 
     def __init__(self, order: Order, tell: Callable[[Report], None]) -> None:
@@ -151,7 +151,12 @@ class Attempt:
         key = self._order.keys.get(end.stage)
         if key is None or key not in self._order.wanted:
             return
-        if key in self._store:
+        try:
+            is_stored = key in self._store
+        except ValueError as error:  # the storage fails
+            self._tell(Stored(key, str(error)))
+            return
+        if is_stored:
             self._tell(Stored(key))
         else:
             self._pending[end.stage] = key

@@ -1,13 +1,11 @@
 """A tracker that the run neither waits for nor fails with."""
 
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping
 
+from inq_ray.tracking.fault import warn
 from inq_ray.tracking.metrics import Scalar, Tracker
-
-_LONGEST_REASON = 200
 
 
 class Guarded:
@@ -49,12 +47,9 @@ class Guarded:
             while (call := self._calls.get()) is not None:
                 call(tracker)
         except (Exception, SystemExit) as error:  # noqa: BLE001, whatever a library raises, the run goes on
-            text = " ".join(str(error).split())
-            self._fail(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+            self._fail(error)
 
-    def _fail(self, reason: str) -> None:
-        if self._failed.is_set():
-            return
-        self._failed.set()
-        short = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
-        print(f"warning: the run goes on without the tracker {self.name}: {short}", file=sys.stderr)
+    def _fail(self, reason: str | BaseException) -> None:
+        if not self._failed.is_set():
+            self._failed.set()
+            warn(f"the run goes on without the tracker {self.name}", reason)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inq_ray.tracking import mlflow, tensorboard, wandb
+from inq_ray.tracking.fault import warn
 from inq_ray.tracking.guarded import Guarded
 from inq_ray.tracking.metrics import Scalar, Tracker, flat, row_metrics
 from inq_ray.training.config import RunConfig
@@ -36,17 +37,16 @@ _KINDS = {
 class Trackers:
     """The reporter of all trackers of a run; see :func:`open_trackers`."""
 
-    def __init__(self, trackers: Sequence[Guarded]) -> None:
+    def __init__(self, trackers: Sequence[Guarded], config: RunConfig) -> None:
         self._trackers = list(trackers)
-        self._num_epochs = 0
+        self._config = config
 
     def report(self, event: Event) -> None:
         """Takes an event; rows become metrics, by the number of epochs since the run began."""
         if not isinstance(event, Row):
             return
-        self._num_epochs += event.epoch > 0
         for tracker in self._trackers:
-            tracker.log(row_metrics(event), self._num_epochs)
+            tracker.log(row_metrics(event), epochs_behind(self._config, event))
 
     def close(self, summary: dict[str, Any] | None) -> None:
         """Ends every tracker's run, and waits for all of them, at most a minute; a second call does nothing.
@@ -63,16 +63,41 @@ class Trackers:
             tracker.join(deadline - time.monotonic())
 
 
+def epochs_behind(config: RunConfig, row: Row) -> int:
+    """How many epochs of its whole run lie behind a row. It follows from the row: a driver may not have seen others.
+
+    Args:
+        config: of the run.
+        row: of any of its stages.
+    """
+    if row.stage == 0:
+        return row.epoch
+    return config.float_epochs + sum(config.stage_epochs[: row.stage - 1]) + row.epoch
+
+
 class Together:
-    """Several reporters as one."""
+    """Several reporters as one, none of which ends anything by what it raises.
+
+    Its first error is a line on stderr. The others get the event all the same, and it gets the next ones: a disk may
+    have room again.
+    """
 
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
+        self._failed: set[int] = set()
 
     def report(self, event: Event) -> None:
         """Hands an event to each."""
-        for reporter in self._reporters:
-            reporter.report(event)
+        for place, reporter in enumerate(self._reporters):
+            try:
+                reporter.report(event)
+            except (Exception, SystemExit) as error:  # noqa: BLE001, rich makes SystemExit of a closed pipe
+                self._say_once(place, error)
+
+    def _say_once(self, place: int, error: BaseException) -> None:
+        if place not in self._failed:
+            self._failed.add(place)
+            warn(f"the run goes on, and {type(self._reporters[place]).__name__} misses reports", error)
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -107,4 +132,4 @@ def open_trackers(names: Sequence[str], config: RunConfig, folder: Path) -> Trac
     def start(name: str) -> Guarded:
         return Guarded(name, lambda: _KINDS[name].start(folder.name, parameters, folder))
 
-    return Trackers([start(name) for name in dict.fromkeys(names)])
+    return Trackers([start(name) for name in dict.fromkeys(names)], config)

@@ -15,6 +15,7 @@ from inq_ray.sweep.ranking import savings
 from inq_ray.sweep.space import BITS, SCHEDULE, Space
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Begun, Done, Ended, Report, Stored, Trial
+from inq_ray.training.reporter import Row
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.sweep.here import Here, tiny_plan
@@ -147,6 +148,26 @@ def test_a_full_disk_stores_nothing_and_stops_nobody(
     assert reasons
     assert all(reason is not None and "No space left" in reason for reason in reasons)
     assert savings(here.board.trials).num_reused == 0
+
+
+def test_a_storage_that_does_not_say_what_it_holds_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: StageStore, key: str) -> bool:
+        raise ValueError(f"{key}: Input/output error")
+
+    here = Here(tiny_plan(tmp_path, SPACE))
+    trial = here.board.next(1)
+    assert trial is not None
+    order, told = here.plan.order(here.board, trial), list[Report]()
+    monkeypatch.setattr(StageStore, "__contains__", fails)
+    Attempt(order, told.append).report(
+        Row(stage=0, portion=0.0, epoch=1, top1=50.0, top5=60.0, loss=1.0, validation_seconds=1.0)
+    )
+    stored, ended = told
+    assert stored == Stored(order.keys[0], f"{order.keys[0]}: Input/output error")
+    assert isinstance(ended, Ended)
+    assert ended.end.stage == 0
 
 
 def test_bits_share_what_comes_before_the_first_stage_and_median_or_asha_stop(tmp_path: Path) -> None:

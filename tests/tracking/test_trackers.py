@@ -1,9 +1,11 @@
 """Trackers on their own libraries, each on this machine alone."""
 
+import dataclasses
 import importlib.util
 import json
 import logging
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -16,15 +18,17 @@ import pytest
 
 from inq_ray.tracking import trackers as trackers_module
 from inq_ray.tracking.metrics import Scalar
-from inq_ray.tracking.trackers import Together, Trackers, check_trackers, open_trackers
+from inq_ray.tracking.trackers import Together, Trackers, check_trackers, epochs_behind, open_trackers
 from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, Started
+from inq_ray.training.reporter import Event, Row, Started
 from tests.conftest import REPO
-from tests.tracking.rows import ROWS, SUMMARY
+from tests.tracking.rows import ROWS, SUMMARY, row
 
 pytestmark = pytest.mark.system
 
-CONFIG = default_recipe("digits_cnn", 5)
+CONFIG = default_recipe("digits_cnn", 5).replace(
+    training={"float_epochs": 2, "epochs": 1}, quantization={"iterative_steps": (0.5, 1.0)}
+)
 STARTED = Started(
     arch="digits_cnn", num_parameters=2, num_quantized=1, num_train=3, num_validation=4, world_size=1, device="cpu",
     precision="float32",
@@ -123,6 +127,41 @@ def test_every_row_is_at_its_epoch_of_the_whole_run(monkeypatch: pytest.MonkeyPa
     assert not any(name.startswith("config") for name in summary), "the parameters are there already"
 
 
+@pytest.mark.parametrize("num_before", range(len(ROWS) + 1))
+def test_a_run_that_goes_on_elsewhere_counts_on(
+    num_before: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another driver has trackers of its own, which have heard nothing of the rows before."""
+    memory = Memory()
+    monkeypatch.setitem(trackers_module._KINDS, "memory", trackers_module._Kind(lambda: (), lambda *_: memory))
+    for rows in (ROWS[:num_before], ROWS[num_before:]):
+        trackers = open_trackers(["memory"], CONFIG, tmp_path / "run")
+        for each in rows:
+            trackers.report(each)
+        trackers.close(None)
+    assert [epoch for _, epoch in memory.logged] == [0, 1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("training", "rows", "expected"),
+    [
+        ({"float_epochs": 0, "epochs": 3}, [row(0, 0), row(1, 0), row(1, 3), row(2, 0), row(2, 1)], [0, 0, 3, 3, 4]),
+        ({"float_epochs": 4, "epochs_total": 5}, [row(0, 4), row(1, 3), row(2, 0), row(2, 2)], [4, 7, 7, 9]),
+        ({"float_epochs": 1, "epochs_each": (2, 5)}, [row(1, 1), row(2, 0), row(1, 1), row(2, 5)], [2, 3, 2, 8]),
+    ],
+)
+def test_epochs_are_those_of_the_stages_before_however_they_are_given(
+    training: dict[str, Any], rows: list[Row], expected: list[int]
+) -> None:
+    config = CONFIG.replace(training=training)
+    assert [epochs_behind(config, each) for each in rows] == expected
+
+
+def test_a_plain_run_has_no_stages_to_count() -> None:
+    config = dataclasses.replace(CONFIG.replace(training={"float_epochs": 0, "epochs": 3}), plain=True)
+    assert [epochs_behind(config, row(0, epoch)) for epoch in range(4)] == [0, 1, 2, 3]
+
+
 def test_several_reporters_are_one() -> None:
     class Recorder:
         def __init__(self) -> None:
@@ -136,6 +175,69 @@ def test_several_reporters_are_one() -> None:
     for event in (STARTED, *ROWS):
         both.report(event)
     assert first.events == second.events == [STARTED, *ROWS]
+
+
+def test_a_reporter_that_fails_keeps_nothing_from_the_others_and_is_named_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.events: list[Event] = []
+
+        def report(self, event: Event) -> None:
+            self.events.append(event)
+
+    class Failing(Recorder):
+        def report(self, event: Event) -> None:
+            super().report(event)
+            raise ValueError("no place at s3://key:canary@host/bucket")
+
+    first, second, last = Failing(), Failing(), Recorder()
+    together = Together(first, second, last)
+    for event in (STARTED, *ROWS):
+        together.report(event)
+    assert first.events == second.events == last.events == [STARTED, *ROWS]
+    line = "warning: the run goes on, and Failing misses reports: ValueError: no place at s3://***@host/bucket\n"
+    assert capsys.readouterr() == ("", 2 * line), "once for each"
+
+
+@pytest.mark.parametrize("reporter", ["console.Console", "json_log.JsonLog"])
+@pytest.mark.parametrize("closed", ["stdout", "both"])
+def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str, tmp_path: Path) -> None:
+    """As `| head` leaves one; with 2>&1 there is nobody to tell it to either."""
+    module, _, name = reporter.partition(".")
+    script = f"""
+        import os
+        from pathlib import Path
+        from inq_ray.tracking.trackers import Together
+        from inq_ray.training.{module} import {name}
+        from tests.tracking.test_trackers import CONFIG, ROWS
+
+        class Last:
+            def report(self, event):
+                with open({str(tmp_path / "heard")!r}, "a") as file:
+                    file.write("heard\\n")
+
+        together = Together({name}(CONFIG), Last())
+        for event in ROWS:
+            together.report(event)
+        os._exit(0)  # else Python itself may say that it cannot flush
+    """
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        check=True,
+        stdout=writing,
+        stderr=subprocess.PIPE if closed == "stdout" else writing,
+        text=True,
+        cwd=REPO,
+    )
+    os.close(writing)
+    assert (tmp_path / "heard").read_text().count("heard") == len(ROWS)
+    if closed == "stdout":
+        assert ended.stderr.startswith(f"warning: the run goes on, and {name} misses reports: ")
+        assert ended.stderr.count("\n") == 1
 
 
 @needs("tensorboard")
@@ -232,6 +334,23 @@ def test_mlflow_keeps_runs_beside_them_and_a_server_that_is_gone_is_left_out(
     track("mlflow", tmp_path / "three")
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert err.startswith("warning: the run goes on without the tracker mlflow: MlflowException: ")
+
+
+@needs("mlflow")
+def test_mlflow_says_of_a_server_that_is_gone_neither_user_nor_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and never listens
+        port = closed.getsockname()[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:canary@127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        track("mlflow", tmp_path / "run")
+    said = "".join(capsys.readouterr())
+    assert "the run goes on without the tracker mlflow: MlflowException: " in said
+    assert f"http://***@127.0.0.1:{port}" in said
+    assert "canary" not in said
+    assert "somebody" not in said
 
 
 @needs("wandb")
