@@ -54,11 +54,14 @@ def run(parsed: argparse.Namespace, places: Places) -> int:
     rows = [row for row in rows if not (places.runs / f"{row.name}.json").is_file()]
     failed: list[str] = []
 
-    def done(row: Row, is_good: bool) -> None:
-        print(f"{row.name}: {'ended' if is_good else f'FAILED, see {parsed.storage / row.name}.log'}", flush=True)
-        if not is_good:
+    def done(row: Row, status: int) -> None:
+        if status != 0:
+            print(f"{row.name}: FAILED with exit status {status}, see {parsed.storage / row.name}.log", flush=True)
             failed.append(row.name)
             return
+        print(f"{row.name}: ended", flush=True)
+        if commit_of(places.root) != commit:
+            raise ValueError(f"{row.name}: the checkout has moved on from {commit} while it ran")
         folder = RunFolder((parsed.storage / row.name).absolute())
         record = record_of(folder, commit=commit, command=row.command, hardware=parsed.hardware)
         places.runs.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from inq_ray.files.whole import write_text
+
 _DATA = "../shared/data/cifar10"
 _WEIGHTS = "../shared/data/models/cifar10_resnet20.safetensors"
 
@@ -72,26 +74,38 @@ def commit_of(root: Path) -> str:
     return _git(root, "rev-parse", "HEAD")
 
 
-def run_rows(rows: Sequence[Row], root: Path, storage: Path, at_once: int, done: Callable[[Row, bool], None]) -> None:
-    """Runs rows, so many at once, their output in NAME.log in the storage.
+def run_rows(rows: Sequence[Row], root: Path, storage: Path, at_once: int, done: Callable[[Row, int], None]) -> None:
+    """Runs rows, so many at once, their output in NAME.log in the storage, the commit of each in NAME.commit.
 
     Args:
         rows: in this order.
         root: of the checkout, where jobs start.
         storage: folder of the runs.
         at_once: processes side by side.
-        done: is told of each row that has ended, in any thread, and whether it ended well.
+        done: is told of each row that has ended, in any thread, and its exit status; -N is that of signal N.
+
+    Raises:
+        ValueError: files differ from the commit, or a row was begun on another one.
     """
     storage.mkdir(parents=True, exist_ok=True)
 
     def run(row: Row) -> None:
+        _check_commit(storage / f"{row.name}.commit", commit_of(root))
         command = [sys.executable, "jobs/quantize_imagenet.py", *row.arguments, "--storage-path", str(storage)]
         with (storage / f"{row.name}.log").open("a", encoding="utf-8") as log:
             ended = subprocess.run(command, cwd=root, check=False, stdout=log, stderr=subprocess.STDOUT)
-        done(row, ended.returncode == 0)
+        done(row, ended.returncode)
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(run, rows))
+
+
+def _check_commit(file: Path, commit: str) -> None:
+    """A row runs on one commit from its first start to its end: the one that its record names."""
+    if not file.is_file():
+        write_text(file, f"{commit}\n")
+    elif (begun := file.read_text(encoding="utf-8").strip()) != commit:
+        raise ValueError(f"{file.stem} was begun on commit {begun}: check that out, or delete the run and {file}")
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from inq_ray.data.loader import train_requests
-from inq_ray.distributed.replica import rank, world_size
+from inq_ray.distributed.replica import rank, sum_counts, world_size
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, batchnorm_layers
 from inq_ray.training.config import RunConfig, TrainingConfig
@@ -30,7 +30,7 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
 
     Every rank runs its part of each batch, as it does in training, in the parts that --accumulate asks for: so
     SyncBatchNorm finds all ranks, and memory is enough. Without it each rank has statistics of its own images
-    afterwards; which count is the caller's, as after an epoch. Mixup and cutmix are left out: nobody mixes images
+    afterwards, of which rank 0's are taken, as after an epoch. Mixup and cutmix are left out: nobody mixes images
     where statistics are used.
 
     Args:
@@ -41,7 +41,7 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         bad_images: counts what cannot be read.
 
     Returns:
-        Images of all ranks that were asked for.
+        Images that count: of all ranks with SyncBatchNorm, else of this one.
 
     Raises:
         ValueError: more images than allowed cannot be read, or the storage does not answer.
@@ -61,18 +61,22 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         num_spans=order_workers,
     )
 
+    num_images = 0
+
     def inputs() -> Iterable[Tensor]:
+        nonlocal num_images
         for batch in task.loader.batches(requests):
             bad_images.add(batch.bad)
             if not len(batch.labels):
                 raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
             seed_draws(task.to_input.device, training.seed, epoch, batch.step, rank())
+            num_images += len(batch.labels)
             for images in batch.images.tensor_split(min(training.accumulate, len(batch.labels))):
                 yield task.to_input(images)
 
     estimate_from(synchronized(task.model, sync_batchnorm=training.sync_batchnorm), inputs())
     bad_images.agree()
-    return num_steps * training.batch_size
+    return int(sum_counts(torch.tensor([num_images])).item()) if training.sync_batchnorm else num_images
 
 
 @torch.no_grad()

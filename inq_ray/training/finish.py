@@ -36,7 +36,7 @@ def finish(
         The summary; of other ranks than rank 0 without what only rank 0 knows.
 
     Raises:
-        ValueError: metrics cannot be written.
+        ValueError: result, metrics or summary cannot be written.
         VerificationError: the written files are not what they should be.
     """
     summary = {**summarize(config, journal.rows), "digest": digest, "world_size": world_size()}

@@ -249,6 +249,7 @@ class Run:
             with contextlib.nullcontext() if trainer.ema is None or is_end else trainer.ema.swapped():
                 row = self._validate(stage=stage, portion=portion, epoch=epoch, lr=float(lr), result=result)
             if is_end:
+                self._is_due = False  # the stage's end is saved in any case
                 break
             is_asked = self.checkpoints.clock.look()
             if self._is_due or is_asked:
@@ -343,22 +344,22 @@ class Run:
         self._check_replicas(parts, has_buffers=is_stage_end)
         history = self.journal.history(state)
         must_be_written = is_stage_end or is_last
-        self.checkpoints.save(
+        is_taken = self.checkpoints.save(
             parts, history, place, is_stage_end=is_stage_end, top1=top1, must_be_written=must_be_written
         )
-        if rank() == 0:
+        if rank() == 0 and is_taken:
             self.journal.tell(Saved(name=place.name, seconds=time.perf_counter() - began))
         if is_last:
-            self._stop(place)
+            self._stop()
 
     def _stop_if_asked(self) -> None:
         """To be called by every rank after a stage's end was saved."""
         if self.checkpoints.clock.look():
-            self._stop(self.checkpoints.last)
+            self._stop()
 
-    def _stop(self, place: Place | None) -> None:
+    def _stop(self) -> None:
         self.checkpoints.close()
-        error = StopError(place)
+        error = StopError(self.checkpoints.last)
         if rank() == 0:
             self.journal.note("stopped", str(error))
         raise error

@@ -87,12 +87,31 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
         return Standing(name=config.output.name)
     is_finished = folder.is_finished
     found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()
+    if found is not NOTHING and found.entry is None and not found.damaged:
+        _check_none_elsewhere(folder, config)
     return Standing(
         name=config.output.name,
         config=_saved_config(folder, config, found),
         is_finished=is_finished,
         found=found,
     )
+
+
+def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
+    """A run whose checkpoints lie where it was started, and not where it is to go on, must not begin again.
+
+    Raises:
+        ValueError: there are some; says where.
+    """
+    if not _is_config(folder.config):
+        return
+    there, here = store_of(RunConfig.from_file(str(folder.config))), store_of(config)
+    is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
+    if not is_same and there.places():
+        raise ValueError(
+            f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: give the "
+            "--checkpoint-path with which it was started, or begin again by --overwrite"
+        )
 
 
 def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConfig:

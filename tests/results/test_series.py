@@ -13,6 +13,14 @@ from inq_ray.training.recipes import recipe
 from tests.results.checkouts import empty_checkout
 
 
+def committed(folder: Path) -> str:
+    """All files of a folder, committed there; the commit."""
+    person = ["-c", "user.email=a@b.c", "-c", "user.name=a"]
+    for words in (["init", "-q"], ["add", "-A"], [*person, "commit", "-qm", "files"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return commit_of(folder)
+
+
 def test_commands_are_those_of_the_recipes() -> None:
     rows = rows_of([5, 2], [0, 1], [5], ["--num-workers", "1"])
     assert [row.name for row in rows[:3]] == [
@@ -29,14 +37,37 @@ def test_commands_are_those_of_the_recipes() -> None:
 
 
 def test_a_row_that_fails_is_told_and_leaves_its_log(tmp_path: Path) -> None:
-    told: list[tuple[str, bool]] = []
+    told: list[tuple[str, int]] = []
     (tmp_path / "jobs").mkdir()
     job = tmp_path / "jobs/quantize_imagenet.py"
-    job.write_text("import sys\nprint(sys.argv)\nsys.exit('5bit-s1' in str(sys.argv))\n")
+    job.write_text("import sys\nprint(sys.argv)\nsys.exit(2 * ('5bit-s1' in str(sys.argv)))\n")
+    committed(tmp_path)
     rows = [Row(5, 0), Row(5, 1)]
-    run_rows(rows, tmp_path, tmp_path / "runs", 2, lambda row, is_good: told.append((row.name, is_good)))
-    assert sorted(told) == [("cifar_resnet20-5bit-s0", True), ("cifar_resnet20-5bit-s1", False)]
+    run_rows(rows, tmp_path, tmp_path / "runs", 2, lambda row, status: told.append((row.name, status)))
+    assert sorted(told) == [("cifar_resnet20-5bit-s0", 0), ("cifar_resnet20-5bit-s1", 2)]
     assert "--recipe" in (tmp_path / "runs/cifar_resnet20-5bit-s1.log").read_text()
+
+
+def test_a_row_runs_on_one_commit(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    job = tmp_path / "jobs/quantize_imagenet.py"
+    job.write_text("")
+    first = committed(tmp_path)
+    ended: list[int] = []
+
+    def again() -> None:
+        run_rows([Row(5, 0)], tmp_path, tmp_path / "runs", 1, lambda _, status: ended.append(status))
+
+    again()
+    again()
+    assert ended == [0, 0]
+    job.write_text("pass")
+    with pytest.raises(ValueError, match="files differ"):
+        again()
+    committed(tmp_path)
+    with pytest.raises(ValueError, match=f"s0 was begun on commit {first}"):
+        again()
+    assert ended == [0, 0]
 
 
 def test_what_has_a_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +83,8 @@ def test_what_has_a_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_changed_checkout_has_no_commit_to_name(tmp_path: Path) -> None:
-    for words in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
     (tmp_path / "file").write_text("one")
-    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "commit", "-qm", "one"], cwd=tmp_path, check=True)
-    assert len(commit_of(tmp_path)) == 40
+    assert committed(tmp_path) == commit_of(tmp_path)
     (tmp_path / "file").write_text("two")
     with pytest.raises(ValueError, match=r"commit first \(M file\)"):
         commit_of(tmp_path)

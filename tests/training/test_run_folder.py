@@ -80,6 +80,25 @@ def test_a_file_of_the_runs_name_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "first").read_text() == "precious"
 
 
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["write_text", "shutil.rmtree"])
+def test_a_start_that_is_killed_leaves_a_name_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    if at == "shutil.rmtree":
+        RunFolder.create(configured(tmp_path)).metrics_jsonl.write_text("of the run that is deleted")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"inq_ray.training.run_folder.{at}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.create(configured(tmp_path, overwrite=True))
+    assert RunFolder.create(configured(tmp_path, overwrite=True)).config.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert [path.name for path in (tmp_path / "first").iterdir()] == ["config.json"]
+
+
 @pytest.mark.parametrize("below", ["file", "file/runs", "file/deep/runs"])
 def test_a_storage_path_that_is_a_file_is_named(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")

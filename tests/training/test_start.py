@@ -97,6 +97,31 @@ def test_overwriting_deletes_checkpoints_that_lie_elsewhere(tmp_path: Path) -> N
     assert not any((tmp_path / "elsewhere" / "tiny").iterdir())
 
 
+def test_checkpoints_that_lie_where_the_run_was_started_are_not_passed_over(tmp_path: Path) -> None:
+    started = tiny_config(tmp_path / "runs").replace(output={"checkpoint_path": str(tmp_path / "elsewhere")})
+    finished = run_here(started)
+    finished.folder.summary.unlink()
+    for path in (None, str(tmp_path / "third")):
+        with pytest.raises(
+            ValueError, match=rf"^--name tiny: .* at {tmp_path}/elsewhere/tiny: give the --checkpoint-path"
+        ):
+            look(started.replace(output={"checkpoint_path": path}), fingerprint=None)
+    assert isinstance(look(started, fingerprint=None), Resume)
+    again = started.replace(output={"checkpoint_path": None, "overwrite": True})
+    assert isinstance(look(again, fingerprint=None), Start)
+
+
+@pytest.mark.parametrize("path", [None, "elsewhere"])
+def test_checkpoints_are_not_deleted_through_a_link(tmp_path: Path, path: str | None) -> None:
+    config = tiny_config(tmp_path).replace(output={"checkpoint_path": path and str(tmp_path / path)})
+    (tmp_path / "precious").mkdir()
+    link = tmp_path / path / "tiny" if path else RunFolder.create(config).path / "checkpoints"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=f"^{link} is a link"):
+        look(config, fingerprint=None)
+
+
 def hold(config: RunConfig, started: Any, ended: Any) -> None:
     with held(config, lambda _: None):
         started.set()

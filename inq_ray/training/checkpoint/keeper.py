@@ -21,14 +21,20 @@ def store_of(config: RunConfig) -> CheckpointStore:
     """Where a run's checkpoints lie: in its own folder, or in one of its name at --checkpoint-path.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is none, or the folder is a link, through which checkpoints elsewhere would be deleted.
     """
     output = config.output
     assert output.name is not None
     if output.checkpoint_path is None:
         folder = Path(output.storage_path).expanduser().absolute() / output.name / "checkpoints"
-        return CheckpointStore(locate(str(folder)), keep_last=output.keep_checkpoints)
-    return CheckpointStore(locate(output.checkpoint_path).join(output.name), keep_last=output.keep_checkpoints)
+        location = locate(str(folder))
+    else:
+        location = locate(output.checkpoint_path).join(output.name)
+    if location.is_local and Path(location.path).is_symlink():
+        raise ValueError(
+            f"{location.name} is a link, and checkpoints are deleted there: name its target by --checkpoint-path"
+        )
+    return CheckpointStore(location, keep_last=output.keep_checkpoints)
 
 
 class Checkpoints:
@@ -107,7 +113,7 @@ class Checkpoints:
         is_stage_end: bool = False,
         top1: float | None = None,
         must_be_written: bool = False,
-    ) -> None:
+    ) -> bool:
         """Copies the run's state and lets it be written.
 
         Args:
@@ -118,15 +124,23 @@ class Checkpoints:
             top1: accuracy in percent that was measured here.
             must_be_written: waits for the one before; others are left out where that is not written yet.
 
+        Returns:
+            Whether it is being written; other ranks than rank 0, which do not write, say so of all.
+
         Raises:
             ValueError: an earlier one could not be written, and none stands.
         """
-        self.last = place
         if self._writer is None:
-            return
+            self.last = place
+            return True
         snapshot = take(parts, history, place=place, config=self._config, fingerprint=self._fingerprint)
-        wait_seconds = WAIT_SECONDS if must_be_written else 0.0
-        self._writer.write(snapshot, is_stage_end=is_stage_end, top1=top1, wait_seconds=wait_seconds)
+        # The other ranks wait in a collective meanwhile, which has a bound too.
+        most_seconds = min(WAIT_SECONDS, self._config.cluster.collective_seconds / 2)
+        wait_seconds = most_seconds if must_be_written else 0.0
+        is_taken = self._writer.write(snapshot, is_stage_end=is_stage_end, top1=top1, wait_seconds=wait_seconds)
+        if is_taken:
+            self.last = place
+        return is_taken
 
     def close(self) -> None:
         """Waits for the last one to be written, with a bound."""

@@ -60,7 +60,6 @@ class CheckpointWriter:
     ) -> None:
         self.store = store
         self.last: Written | None = None
-        self.num_failed = 0
         self._tell = tell
         self._has_older = has_older or newest is not None
         self._newest = newest
@@ -192,7 +191,6 @@ class CheckpointWriter:
             self.store.prune(self._newest)
 
     def _failed(self, reason: str) -> None:
-        self.num_failed += 1
         if not self._has_older:
             raise ValueError(f"the first checkpoint failed: {reason}")
         self._failed_in_a_row += 1
