@@ -14,6 +14,7 @@ import sys
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
+from inq_ray.cluster.leaving import leave
 from inq_ray.cluster.trainer import evaluate, quantize
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
@@ -100,4 +101,4 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verb
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ asked. 130: it was interrupted.
 import sys
 
 from inq_ray.cluster.connection import check_fits_here
+from inq_ray.cluster.leaving import leave
 from inq_ray.cluster.sweep import run_sweep
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.console import SweepConsole
@@ -55,4 +56,4 @@ def execute(command: SweepCommand) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

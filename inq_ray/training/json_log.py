@@ -1,10 +1,10 @@
 """What a program sees of a run: a line of JSON for each event, with time, run, rank and stage, on standard output."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
 import math
-import sys
 import time
 from typing import Any
 
@@ -79,5 +79,5 @@ class JsonLog:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in line.items()
         }
-        sys.stdout.write(json.dumps(finite, allow_nan=False) + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # whoever read the log has gone; the run has not
+            print(json.dumps(finite, allow_nan=False), flush=True)

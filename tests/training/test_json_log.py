@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -68,3 +69,12 @@ def test_what_is_no_number_is_null(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_for_the_driver_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     accuracy = Accuracy(**{field.name: 1 for field in dataclasses.fields(Accuracy)})
     assert printed(lambda log: log.report(accuracy), capsys) == []
+
+
+def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    JsonLog(NAMED).say("to nobody")
