@@ -3,6 +3,10 @@
 PYTHON ?= python3
 ARGS ?=
 
+# The image: for cpu or cuda, each under a name of its own.
+VARIANT ?= cpu
+IMAGE ?= inq_ray$(if $(filter cuda,$(VARIANT)),:cuda)
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -78,11 +82,11 @@ constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--
 	printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
 
-image: ## build the image for clusters (ARGS="--build-arg VARIANT=cuda": for GPUs)
-	@docker/make-image inq_ray $(ARGS)
+image: ## build the image for clusters (VARIANT=cuda: inq_ray:cuda, for GPUs; IMAGE=NAME: under another name)
+	@docker/make-image '$(IMAGE)' --build-arg 'VARIANT=$(VARIANT)' $(ARGS)
 
 image-test: ## try the image: a cluster of three nodes in it, and a job
-	@docker/image-test inq_ray
+	@docker/image-test '$(IMAGE)'
 
 clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

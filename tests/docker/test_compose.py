@@ -1,5 +1,6 @@
 """The compose file is one that compose takes, and publishes nothing beyond this machine."""
 
+import ipaddress
 import json
 import re
 import subprocess
@@ -43,8 +44,29 @@ def test_a_mistake_is_seen() -> None:
 def test_nothing_is_published_beyond_this_machine(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert published == ["127.0.0.1:8265:8265"]
-    assert compose["networks"]["cluster"] == {"internal": True}
+    assert compose["networks"]["cluster"]["internal"] is True
     assert all("network_mode" not in service for service in compose["services"].values())
+
+
+def _is_node(service: dict[str, Any]) -> bool:
+    return str(service.get("command")).startswith("ray ")
+
+
+def test_nodes_speak_to_each_other_on_the_network_of_the_workers(compose: dict[str, Any]) -> None:
+    """On several networks Ray takes the address of the one that leads outside, which workers do not reach."""
+    services = compose["services"]
+    (shared,) = services["worker"]["networks"]
+    (pool,) = compose["networks"][shared]["ipam"]["config"]
+    fixed = services["head"]["networks"][shared]["ipv4_address"]
+    assert ipaddress.ip_address(fixed) in ipaddress.ip_network(pool["subnet"])
+    assert ipaddress.ip_network(pool["ip_range"]).subnet_of(ipaddress.ip_network(pool["subnet"]))
+    assert ipaddress.ip_address(fixed) not in ipaddress.ip_network(pool["ip_range"]), "another may have it"
+    for service in filter(_is_node, services.values()):
+        flags = dict(word.partition("=")[::2] for word in service["command"].split())
+        if len(service["networks"]) > 1:
+            assert flags["--node-ip-address"] == service["networks"][shared]["ipv4_address"]
+        if "--head" not in flags:
+            assert flags["--address"] == f"{fixed}:6379"
 
 
 def test_services_have_no_rights(compose: dict[str, Any]) -> None:
@@ -58,7 +80,7 @@ def test_services_have_no_rights(compose: dict[str, Any]) -> None:
 
 
 def test_every_node_has_the_token_from_a_file(compose: dict[str, Any]) -> None:
-    nodes = [service for service in compose["services"].values() if str(service.get("command")).startswith("ray ")]
+    nodes = list(filter(_is_node, compose["services"].values()))
     assert len(nodes) == 2
     for node in nodes:
         assert node["environment"]["RAY_AUTH_MODE"] == "token"

@@ -31,8 +31,9 @@ def build(name: str) -> list[dict[str, Any]]:
     return copy.deepcopy(_built(name))
 
 
-def _one(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = [resource for resource in resources if resource["kind"] == kind]
+def _one(resources: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    of_kind = [resource for resource in resources if resource["kind"] == kind]
+    (found,) = [resource for resource in of_kind if name in (None, resource["metadata"]["name"])]
     return found
 
 
@@ -90,13 +91,45 @@ def test_nobody_gets_in_without_the_token(name: str) -> None:
     assert spec["authOptions"] == {"mode": "token"}
     assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
     assert {resource["kind"] for resource in resources} == {"NetworkPolicy", "PersistentVolumeClaim", "RayCluster"}
-    policies = {resource["metadata"]["name"]: resource for resource in resources if resource["kind"] == "NetworkPolicy"}
-    cluster = policies["inq-ray"]["spec"]
+    cluster = _one(resources, "NetworkPolicy", "inq-ray")["spec"]
     assert cluster["podSelector"] == {"matchLabels": {"ray.io/cluster": "inq-ray"}}
     assert cluster["policyTypes"] == ["Ingress", "Egress"]
     for rule in cluster["ingress"]:
         assert rule["from"]
         assert all("podSelector" in peer for peer in rule["from"])
+    open_to_all = [rule for rule in cluster["ingress"] if "ports" not in rule]
+    assert [rule["from"] for rule in open_to_all] == [[{"podSelector": cluster["podSelector"]}]]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_prometheus_gets_in_to_the_metrics_and_to_nothing_else(name: str) -> None:
+    from ray.autoscaler._private.constants import AUTOSCALER_METRIC_PORT
+    from ray.dashboard.consts import DASHBOARD_METRIC_PORT
+
+    resources = build(name)
+    spec = _one(resources, "RayCluster")["spec"]
+    policy = _one(resources, "NetworkPolicy", "inq-ray")["spec"]
+    scrapers = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"inq-ray/scrapes": "true"}}}
+    (rule,) = [rule for rule in policy["ingress"] if scrapers in rule["from"]]
+    let_in = {port["port"] for port in rule["ports"]}
+    assert let_in == {8080, AUTOSCALER_METRIC_PORT, DASHBOARD_METRIC_PORT}
+    head, worker = (
+        {port["containerPort"] for port in template["spec"]["containers"][0]["ports"] if "metrics" in port["name"]}
+        for template in (spec["headGroupSpec"]["template"], spec["workerGroupSpecs"][0]["template"])
+    )
+    assert (head, worker) == (let_in, {8080})
+
+
+@pytest.mark.parametrize("name", ["inq-ray", "inq-ray-submits"])
+def test_names_are_looked_up_at_the_clusters_servers_and_at_their_caches(name: str) -> None:
+    policy = _one(build("overlays/cpu"), "NetworkPolicy", name)["spec"]
+    (rule,) = [rule for rule in policy["egress"] if {"port": 53, "protocol": "UDP"} in rule.get("ports", [])]
+    assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
+        (port, protocol) for port in (53, 5353) for protocol in ("TCP", "UDP")
+    }
+    servers = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    assert servers in rule["to"]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in rule["to"]
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -110,14 +143,25 @@ def test_workers_come_and_go(name: str) -> None:
     assert ("nvidia.com/gpu" in limits) == (name != "overlays/cpu")
 
 
-def test_spot_workers_say_that_they_go() -> None:
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_workers_are_told_before_they_go(name: str) -> None:
+    """SIGTERM makes Ray drain a node for so long, and Kubernetes kills it when the grace is over."""
+    from ray._private import ray_constants
+
+    variable = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(ray_constants, variable)
+    pod = _one(build(name), "RayCluster")["spec"]["workerGroupSpecs"][0]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    seconds = float(environment[variable])
+    assert ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S < seconds < pod["terminationGracePeriodSeconds"]
+    assert "lifecycle" not in container
+
+
+def test_spot_workers_are_on_spot_machines() -> None:
     spec = _one(build("overlays/spot"), "RayCluster")["spec"]
-    pod = spec["workerGroupSpecs"][0]["template"]["spec"]
-    command = " ".join(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
-    assert "ray drain-node" in command
-    notice = int(command.rpartition("--deadline-remaining-seconds")[2])
-    assert notice < pod["terminationGracePeriodSeconds"]
-    assert "affinity" in pod
+    terms = spec["workerGroupSpecs"][0]["template"]["spec"]["affinity"]["nodeAffinity"]
+    assert "spot" in str(terms["requiredDuringSchedulingIgnoredDuringExecution"]).lower()
 
 
 def test_the_job_is_for_this_cluster() -> None:

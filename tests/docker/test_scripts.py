@@ -60,6 +60,27 @@ def test_every_package_of_an_image_has_a_hash() -> None:
         assert [pin for pin in pins if "==" not in pin or "--hash=sha256:" not in pin] == []
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("words", "name", "variant"),
+    [
+        ([], "inq_ray", "cpu"),
+        (["VARIANT=cuda"], "inq_ray:cuda", "cuda"),
+        (["VARIANT=cuda", "IMAGE=inq_ray:aws"], "inq_ray:aws", "cuda"),
+    ],
+)
+def test_each_image_has_a_name_of_its_own(words: list[str], name: str, variant: str) -> None:
+    unset = ["env", *(f"--unset={each}" for each in ("ARGS", "IMAGE", "MAKEFLAGS", "MAKEOVERRIDES", "VARIANT"))]
+    printed = _run(*unset, "make", "--dry-run", "--no-print-directory", "image", *words).stdout.split()
+    assert printed == ["docker/make-image", f"'{name}'", "--build-arg", f"'VARIANT={variant}'"]
+
+
+def test_the_image_for_gpus_does_not_take_the_name_of_the_other() -> None:
+    result = _run(DOCKER / "make-image", "inq_ray", "--build-arg", "VARIANT=cuda")
+    assert result.returncode == 1
+    assert "make image VARIANT=cuda" in result.stderr
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, which makes the certificates")
 @pytest.mark.system
 def test_certificates_are_for_the_names_that_were_asked_for(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The sbatch script on a Slurm of three scripts: it starts Ray on every node, runs the job, and ends all of it."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -19,10 +20,17 @@ _FAKES = {
 while [[ ${1:-} == --* ]]; do [[ $1 != --nodelist=* ]] || export NODE=${1#*=}; shift; done
 exec "$@"
 """,
-    "hostname": 'echo "127.0.0.1${NODE#node} ::1"',
+    # As Debian has its own name in /etc/hosts, and a node a name for IPv6, its network, and a bridge of containers.
+    "hostname": """
+case $1 in
+--ip-address) echo 127.0.1.1 ;;
+--all-ip-addresses) echo "${ADDRESSES:-fe80::1 127.0.1.1 10.0.0.1${NODE#node} 172.17.0.1} " ;;
+esac
+""",
     "ray": """
 trap 'echo "$NODE ended" >>"$CALLS"; exit 0' TERM
-echo "$NODE $RAY_AUTH_MODE $RAY_AUTH_TOKEN $RAY_TRAIN_ENABLE_STATE_TRACKING ray $*" >>"$CALLS"
+drain=${RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S:-30}
+echo "$NODE $RAY_AUTH_MODE $RAY_AUTH_TOKEN $RAY_TRAIN_ENABLE_STATE_TRACKING $drain ray $*" >>"$CALLS"
 [[ $1 == start ]] || exit 0
 while :; do sleep 0.05; done
 """,
@@ -70,11 +78,13 @@ def test_every_node_joins_and_the_job_runs_on_the_first(slurm: dict[str, str]) -
     starts = [line for line in _calls(slurm) if " ray start " in line]
     assert sorted(line.split()[0] for line in starts) == ["node1", "node2", "node3"]
     (head,) = [line for line in starts if "--head" in line]
-    assert "--node-ip-address=127.0.0.11 --port=34220 --dashboard-host=127.0.0.1" in head
+    assert "--node-ip-address=10.0.0.11 --port=34220 --dashboard-host=127.0.0.1" in head
     assert all("--num-cpus=8" in line for line in starts)
-    assert all("--address=127.0.0.11:34220" in line for line in starts if line != head)
+    for line in starts:
+        if line != head:
+            assert f"--address=10.0.0.11:34220 --node-ip-address=10.0.0.1{line[len('node')]}" in line
     assert [line for line in _calls(slurm) if " python " in line] == [
-        "node1 127.0.0.11:34220 python jobs/quantize_imagenet.py --placement-timeout 5m --name a run --num-workers 3"
+        "node1 10.0.0.11:34220 python jobs/quantize_imagenet.py --placement-timeout 5m --name a run --num-workers 3"
     ]
 
 
@@ -83,7 +93,7 @@ def test_nodes_have_one_token_that_no_command_line_shows(slurm: dict[str, str]) 
     for _ in range(2):
         Path(slurm["CALLS"]).write_text("")
         assert _run(slurm).returncode == 0
-        ((mode, token, _),) = {tuple(line.split()[1:4]) for line in _calls(slurm) if " ray start " in line}
+        ((mode, token),) = {tuple(line.split()[1:3]) for line in _calls(slurm) if " ray start " in line}
         assert mode == "token"
         assert len(token) == 64
         assert not any(token in line.partition(" ray ")[2] for line in _calls(slurm))
@@ -96,9 +106,36 @@ def test_the_dashboard_shows_training_runs(slurm: dict[str, str]) -> None:
     assert {line.split()[3] for line in _calls(slurm) if " ray start " in line} == {"1"}
 
 
-def test_the_status_is_the_jobs_and_every_node_ends(slurm: dict[str, str]) -> None:
+def test_a_node_that_is_told_to_go_waits_for_a_checkpoint_within_the_notice(slurm: dict[str, str]) -> None:
+    (notice,) = re.findall(r"^#SBATCH --signal=B:TERM@(\d+)$", SCRIPT.read_text(), re.MULTILINE)
+    assert _run(slurm).returncode == 0
+    (seconds,) = {line.split()[4] for line in _calls(slurm) if " ray start " in line}
+    assert 30 < float(seconds) < float(notice)
+
+
+@pytest.mark.parametrize("addresses", ["127.0.1.1 ::1 fe80::1", " "])
+def test_a_node_without_an_address_ends_it(slurm: dict[str, str], addresses: str) -> None:
+    result = _run(slurm | {"ADDRESSES": addresses})
+    assert result.returncode == 1
+    assert result.stderr == "inq_ray.sbatch: node1 has no IPv4 address but of its loopback interface\n"
+    assert _calls(slurm) == []
+
+
+def test_a_worker_without_an_address_ends_it_and_its_head(slurm: dict[str, str]) -> None:
+    fake = Path(slurm["HOME"]) / "bin" / "hostname"
+    fake.write_text('#!/usr/bin/env bash\n[[ $NODE != node3 ]] && echo "10.0.0.1${NODE#node}"\n')
+    result = _run(slurm)
+    assert result.returncode == 1
+    assert "node3 has no IPv4 address" in result.stderr
+    assert not any(" python " in line for line in _calls(slurm))
+    assert "node1 ended" in _calls(slurm)
+
+
+def test_the_status_is_the_jobs_and_every_node_ends_the_head_last(slurm: dict[str, str]) -> None:
     assert _run(slurm | {"JOB_STATUS": "2"}).returncode == 2
-    assert sorted(line for line in _calls(slurm) if line.endswith("ended")) == [f"node{n} ended" for n in (1, 2, 3)]
+    ended = [line for line in _calls(slurm) if line.endswith("ended")]
+    assert sorted(ended) == [f"node{n} ended" for n in (1, 2, 3)]
+    assert ended[-1] == "node1 ended"
 
 
 def test_the_job_is_told_when_slurm_takes_the_nodes_away(slurm: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -25,6 +25,15 @@ psutil: Any = importlib.import_module("psutil")
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 _BIN = Path(sys.executable).parent
 _START_SECONDS = 150.0
+
+
+class Listener(NamedTuple):
+    """A socket that listens: on `loopback`, the address of the `node`, or `every` interface; at a free port if None."""
+
+    node: str
+    process: str
+    interface: str
+    port: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +55,9 @@ class TwoNodes:
             command, check=False, env=self.env | env, capture_output=True, text=True, timeout=150, cwd="/"
         )
 
-    def listening(self) -> set[tuple[str, str, str]]:
-        """What listens: (node, process, interface), the interface being loopback, node or every."""
+    def listening(self) -> set[Listener]:
+        """What listens; of the port only whether it is one of `ports`."""
+        fixed = set(self.ports.values())
         found = set()
         for node, process in self.processes.items():
             address = {"head": HEAD, "worker": WORKER}[node]
@@ -56,7 +66,8 @@ class TwoNodes:
                     if connection.status == psutil.CONN_LISTEN:
                         ip = connection.laddr.ip.removeprefix("::ffff:")
                         interface = {address: "node", "127.0.0.1": "loopback"}.get(ip, "every")
-                        found.add((node, _name(child), interface))
+                        port = connection.laddr.port if connection.laddr.port in fixed else None
+                        found.add(Listener(node, _name(child), interface, port))
         return found
 
 

@@ -5,6 +5,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
@@ -12,6 +13,8 @@ MOST_BYTES = 2 * 2**20
 
 
 def test_a_job_sends_its_code_alone(repo: Path, tmp_path: Path) -> None:
+    if shutil.which("git") is None or not (repo / ".git").exists():
+        pytest.skip("not a git checkout: what belongs to it is not known")
     checkout, package = tmp_path / "checkout", tmp_path / "package.zip"
     listed = subprocess.run(["git", "ls-files"], cwd=repo, check=True, capture_output=True, text=True)
     tracked = [name for name in listed.stdout.splitlines() if (repo / name).is_file()]

@@ -1,5 +1,6 @@
 """Runs behind the table: their commands are those of the recipes, and what has a record is not run again."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from benchmarks.results.series import Row, commit_of, rows_of, run_rows
 from inq_ray.training.command_line import parse
 from inq_ray.training.recipes import recipe
 from tests.results.checkouts import empty_checkout
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
 def committed(folder: Path) -> str:
@@ -36,6 +39,7 @@ def test_commands_are_those_of_the_recipes() -> None:
         assert config.output.name == row.name
 
 
+@needs_git
 def test_a_row_that_fails_is_told_and_leaves_its_log(tmp_path: Path) -> None:
     told: list[tuple[str, int]] = []
     (tmp_path / "jobs").mkdir()
@@ -48,6 +52,7 @@ def test_a_row_that_fails_is_told_and_leaves_its_log(tmp_path: Path) -> None:
     assert "--recipe" in (tmp_path / "runs/cifar_resnet20-5bit-s1.log").read_text()
 
 
+@needs_git
 def test_a_row_runs_on_one_commit(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     job = tmp_path / "jobs/quantize_imagenet.py"
@@ -82,6 +87,7 @@ def test_what_has_a_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.
     assert [row.name for row in ran] == ["cifar_resnet20-5bit-s0"]
 
 
+@needs_git
 def test_a_changed_checkout_has_no_commit_to_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("one")
     assert committed(tmp_path) == commit_of(tmp_path)
