@@ -5,9 +5,11 @@ The actor between them keeps what it does not read: it would have to import torc
 
 import asyncio
 import contextlib
+import itertools
 import pickle
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,18 +27,28 @@ def _actor_class() -> type:
     """A class of a function: Ray sends such a one as it stands, where for another the actor would import its module."""
 
     class Mailbox:
-        """Keeps pickled events until they are taken; runs as a Ray actor without resources of its own."""
+        """Keeps pickled events until they are taken; runs as a Ray actor without resources of its own.
+
+        Ray runs calls that wait for each other's answers, as asked_to_stop() does, in any order: so senders number
+        what they put, and what comes early is kept back.
+        """
 
         def __init__(self) -> None:
             self._events: list[bytes] = []
+            self._due: dict[str, int] = {}
+            self._early: dict[str, dict[int, bytes]] = {}
             self._stop = asyncio.Event()
 
-        async def put(self, event: bytes) -> None:
-            """Adds an event."""
-            self._events.append(event)
+        async def put(self, sender: str, number: int, event: bytes) -> None:
+            """Adds an event: the numbers of a sender go from 0 up."""
+            early = self._early.setdefault(sender, {})
+            early[number] = event
+            while (due := self._due.get(sender, 0)) in early:
+                self._events.append(early.pop(due))
+                self._due[sender] = due + 1
 
         async def take(self) -> list[bytes]:
-            """Hands out the events that came since the last call."""
+            """Hands out the events that came since the last call, those of a sender in order."""
             events, self._events = self._events, []
             return events
 
@@ -51,31 +63,44 @@ def _actor_class() -> type:
     return Mailbox
 
 
-def send(mailbox: Any, event: object) -> Any:
-    """Sends what a reporter of the driver takes, and does not wait.
+class Sender:
+    """Sends what a reporter of the driver takes, which gets it in this order.
 
-    Returns:
-        A reference that is ready once it is there.
+    Args:
+        mailbox: the actor's handle.
     """
-    return mailbox.put.remote(pickle.dumps(event))
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._name = uuid.uuid4().hex
+        self._numbers = itertools.count()
+
+    def send(self, event: object) -> Any:
+        """Sends an event, and does not wait.
+
+        Returns:
+            A reference that is ready once it is there.
+        """
+        return self._mailbox.put.remote(self._name, next(self._numbers), pickle.dumps(event))
 
 
 class MailboxReporter:
     """The reporter of rank 0: sends and does not wait."""
 
     def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
+        self._sender = Sender(mailbox)
         self._stop = mailbox.asked_to_stop.remote().future()
-        self._last: Any = None
+        self._sent: list[Any] = []
 
     def report(self, event: Event) -> None:
         """Sends an event."""
-        self._last = send(self._mailbox, event)
+        _, under_way = ray.wait(self._sent, num_returns=len(self._sent), timeout=0) if self._sent else ([], [])
+        self._sent = [*under_way, self._sender.send(event)]
 
     def close(self) -> None:
-        """Waits until the last event is there, with a bound: what is still on its way would go with this process."""
-        if self._last is not None:
-            ray.wait([self._last], timeout=_ANSWER_SECONDS)
+        """Waits until all events are there, with a bound: what is still on its way would go with this process."""
+        if self._sent:
+            ray.wait(self._sent, num_returns=len(self._sent), timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
         """Whether the driver has asked for it."""

@@ -10,7 +10,7 @@ from typing import Any
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
-from inq_ray.cluster.mailbox import send
+from inq_ray.cluster.mailbox import Sender
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
@@ -90,11 +90,11 @@ class _Both:
         self._error: BaseException | None = None
         self._signals = signals
         self._name = name
-        self._mailbox = mailbox
+        self._sender = Sender(mailbox)
 
     def report(self, event: Event) -> None:
         if isinstance(event, Progress) or (isinstance(event, Note) and not event.text.startswith("going on from")):
-            send(self._mailbox, FromTrial(self._name, event))
+            self._sender.send(FromTrial(self._name, event))
         if self._error is not None:
             return
         try:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inq_ray.cluster import mailbox as mailbox_module
-from inq_ray.cluster.mailbox import MailboxReporter, deliver, send
+from inq_ray.cluster.mailbox import MailboxReporter, Sender, deliver
 from inq_ray.training.reporter import Event, Note
 from tests.conftest import RayCluster
 from tests.training.runs import Recorder
@@ -99,11 +101,28 @@ def test_what_is_told_arrives_in_order_and_the_last_too(actor: _Actor, capsys: p
     actor.started.set()
     told = Recorder()
     with deliver(told) as mailbox:
+        sender = Sender(mailbox)
         for note in NOTES:
-            send(mailbox, note)
+            sender.send(note)
     assert told.events == NOTES
     assert actor.is_dead
     assert capsys.readouterr() == ("", "")
+
+
+@given(st.permutations([(sender, number) for sender in "ab" for number in range(4)]))
+def test_events_of_a_sender_are_handed_out_in_its_order(calls: list[tuple[str, int]]) -> None:
+    """However Ray orders the calls, and whenever they are taken."""
+
+    async def taken() -> list[bytes]:
+        mailbox, events = mailbox_module._actor_class()(), []
+        for sender, number in calls:
+            await mailbox.put(sender, number, f"{sender}{number}".encode())
+            events += await mailbox.take()
+        return events
+
+    events = asyncio.run(taken())
+    for sender in b"ab":
+        assert [event[1:] for event in events if event[0] == sender] == [b"0", b"1", b"2", b"3"]
 
 
 def test_an_actor_that_starts_late_is_waited_for_and_nothing_is_lost(
@@ -113,12 +132,13 @@ def test_an_actor_that_starts_late_is_waited_for_and_nothing_is_lost(
     monkeypatch.setattr(mailbox_module, "_ANSWER_SECONDS", 0.05)
     told = Recorder()
     with deliver(told) as mailbox:
+        sender = Sender(mailbox)
         for note in NOTES[:2]:
-            send(mailbox, note)
+            sender.send(note)
         time.sleep(0.3)
         actor.started.set()
         for note in NOTES[2:]:
-            send(mailbox, note)
+            sender.send(note)
         wait_for(lambda: told.events == NOTES)
     assert capsys.readouterr() == ("", "")
 
@@ -128,7 +148,7 @@ def test_an_actor_that_never_starts_holds_nothing_up_for_ever(
 ) -> None:
     monkeypatch.setattr(mailbox_module, "_ANSWER_SECONDS", 0.05)
     with deliver(Recorder()) as mailbox:
-        send(mailbox, NOTES[0])
+        Sender(mailbox).send(NOTES[0])
     assert actor.is_dead
     assert capsys.readouterr().err == "warning: the run's last reports may be missing: they took longer than 0.05 s\n"
 
@@ -138,7 +158,7 @@ def test_an_actor_out_of_reach_may_come_back(actor: _Actor, capsys: pytest.Captu
     actor.errors = [ray.exceptions.ActorUnavailableError("no route to it", None)] * 2
     told = Recorder()
     with deliver(told) as mailbox:
-        send(mailbox, NOTES[0])
+        Sender(mailbox).send(NOTES[0])
     assert told.events == NOTES[:1]
     assert capsys.readouterr() == ("", "")
 
@@ -148,7 +168,7 @@ def test_an_actor_that_is_gone_is_said_once(actor: _Actor, capsys: pytest.Captur
     said = ""
     with deliver(Recorder()) as mailbox:
         actor.die()
-        send(mailbox, NOTES[0])
+        Sender(mailbox).send(NOTES[0])
         deadline = time.monotonic() + 60
         while not said and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -172,8 +192,9 @@ def test_a_reporter_that_raises_still_gets_what_comes_later(
             raise error
 
     with deliver(Broken()) as mailbox:
+        sender = Sender(mailbox)
         for note in NOTES:
-            send(mailbox, note)
+            sender.send(note)
     assert told == NOTES
     err = capsys.readouterr().err
     assert err.startswith(f"warning: the run goes on, and Broken misses reports: {type(error).__name__}: ")
@@ -220,7 +241,7 @@ def test_a_mailbox_of_ray_that_is_gone_is_said_once(
 ) -> None:
     told, said = Recorder(), ""
     with deliver(told) as mailbox:
-        send(mailbox, NOTES[0])
+        Sender(mailbox).send(NOTES[0])
         wait_for(lambda: told.events == NOTES[:1])
         ray.kill(mailbox)
         deadline = time.monotonic() + 60

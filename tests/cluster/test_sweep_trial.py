@@ -49,7 +49,7 @@ class _Sweep:
             "order": plan.order(board, board.trials[0]).to_json(), "name": "t001", "sweep": "sweep", "mailbox": self,
             "folder": str(folder), "stop": str(self.stop),
         }  # fmt: skip
-        self.put = SimpleNamespace(remote=self.sent.append)
+        self.put = SimpleNamespace(remote=lambda *call: self.sent.append(call[-1]))
 
     def report(self, result: dict[str, Any]) -> None:
         self._tell(result[REPORT])
