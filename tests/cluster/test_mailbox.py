@@ -1,6 +1,7 @@
 """What rank 0 tells arrives: however late the actor starts, and whatever a reporter does with it."""
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,8 +75,12 @@ class _Ray:
         except CancelledError:
             raise ray.exceptions.ActorDiedError from None
 
-    def wait(self, futures: "list[Future[Any]]", timeout: float) -> None:
-        futures[0].exception(timeout)
+    def wait(
+        self, futures: "list[Future[Any]]", num_returns: int, timeout: float
+    ) -> "tuple[list[Future[Any]], list[Future[Any]]]":
+        assert num_returns == len(futures)
+        done, under_way = concurrent.futures.wait(futures, timeout)
+        return list(done), list(under_way)
 
     def kill(self, actor: _Actor) -> None:
         actor.die()
