@@ -105,7 +105,8 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
     """
     if not _is_config(folder.config):
         return
-    there, here = store_of(RunConfig.from_file(str(folder.config))), store_of(config)
+    saved = RunConfig.from_file(str(folder.config))
+    there, here = store_of(saved.replace(output={"name": saved.output.name or config.output.name})), store_of(config)
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
     if not is_same and there.places():
         raise ValueError(
