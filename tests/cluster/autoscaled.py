@@ -77,6 +77,9 @@ def main(folder: Path) -> None:
         )
     try:
         _place(head)
+    except AssertionError:
+        print((folder / "head.log").read_text()[-2000:], file=sys.stderr)
+        raise
     finally:
         head.terminate()
         head.wait(60)
@@ -89,14 +92,11 @@ def _place(head: subprocess.Popen[bytes]) -> None:
     from inq_ray.training.config import ClusterConfig
 
     deadline = time.monotonic() + 120
-    while True:
-        try:
-            ray.init(f"127.0.0.1:{_PORT}", log_to_driver=False, logging_level="ERROR")
-            break
-        except ConnectionError:
-            assert head.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(1)
+    while not _answers():
+        assert head.poll() is None, "the head has ended"
+        assert time.monotonic() < deadline, "the head does not answer"
+        time.sleep(0.5)
+    ray.init(f"127.0.0.1:{_PORT}", log_to_driver=False, logging_level="ERROR")
     placement._LOOK_SECONDS = 1.0  # so that something is said before the nodes are there
     room = placement.RayRoom()
     while not room.may_grow():
@@ -104,6 +104,11 @@ def _place(head: subprocess.Popen[bytes]) -> None:
         time.sleep(0.5)
     print("placed", placement.place(ClusterConfig(num_workers=2, placement_timeout="3m"), print, room=room))
     ray.shutdown()
+
+
+def _answers() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", _PORT)) == 0
 
 
 if __name__ == "__main__":

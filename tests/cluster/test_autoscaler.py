@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+import tempfile
 
 import pytest
 
@@ -13,17 +13,19 @@ pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.mark.skipif(subprocess.run(["unshare", "-rn", "true"], check=False).returncode != 0, reason="needs namespaces")
-def test_a_run_waits_for_the_nodes_that_its_own_demand_brings(tmp_path: Path) -> None:
+def test_a_run_waits_for_the_nodes_that_its_own_demand_brings() -> None:
     """The head has no CPU: what `place` asks for makes the autoscaler of version 2 start two nodes of one."""
-    ran = subprocess.run(
-        ["unshare", "-rn", sys.executable, "-m", "tests.cluster.autoscaled", str(tmp_path)],
-        check=False,
-        cwd=REPO,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
+    # The path of a socket has 107 bytes at most, which pytest's own folders would be too long for.
+    with tempfile.TemporaryDirectory(prefix="inq-", ignore_cleanup_errors=True) as folder:
+        ran = subprocess.run(
+            ["unshare", "-rn", sys.executable, "-m", "tests.cluster.autoscaled", folder],
+            check=False,
+            cwd=REPO,
+            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
     assert ran.returncode == 0, ran.stderr[-2000:]
     *waited, last = ran.stdout.splitlines()
     assert last == "placed 2"
