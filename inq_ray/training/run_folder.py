@@ -184,7 +184,8 @@ class RunFolder:
             ) from error
 
 
-# Killed at any time, a name is one of a run or free: a folder is filled, and emptied, under a hidden name.
+# Killed at any time, a name is one of a run or free: a folder is filled, and emptied, under a hidden name. No run's
+# name has a tilde, so a hidden one belongs to one run alone.
 
 
 def _make(folder: RunFolder, config: str) -> None:
@@ -201,13 +202,13 @@ def _delete(path: Path) -> None:
 
 
 def _hidden(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{unique()}{ending}")
+    return path.with_name(f".{path.name}~{unique()}{ending}")
 
 
 def _clean(path: Path) -> None:
     """Deletes what a start that was killed has left; whoever makes a run holds its name."""
     for ending in (_PARTIAL, _DELETED):
-        for left in path.parent.glob(f".{path.name}.*{ending}"):
+        for left in path.parent.glob(f".{path.name}~*{ending}"):
             shutil.rmtree(left)
 
 

@@ -99,6 +99,16 @@ def test_a_start_that_is_killed_leaves_a_name_that_can_be_used(
     assert [path.name for path in (tmp_path / "first").iterdir()] == ["config.json"]
 
 
+def test_what_another_run_is_making_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name may begin with this one's, and a dot."""
+    with monkeypatch.context() as patch:
+        patch.setattr("inq_ray.training.run_folder.write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.create(configured(tmp_path, "first.b"))
+    RunFolder.create(configured(tmp_path, "first"))
+    assert len(list(tmp_path.glob(".first.b*"))) == 1
+
+
 @pytest.mark.parametrize("below", ["file", "file/runs", "file/deep/runs"])
 def test_a_storage_path_that_is_a_file_is_named(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
