@@ -21,9 +21,11 @@ def choices(records: Sequence[Record]) -> str:
         "--warmup-epochs 2 --lr-schedule cosine`), and has 90.36 % of them, at a loss of 0.3006. Those on a GPU had "
         "12 epochs in all; those on CPUs what their headings say, else an epoch of 50 batches a stage. A script "
         "called `inq_ray.training.run.run` with the configurations that the files in docs/results/choices/ have, "
-        "without Ray; runs with the same epochs in the same first stage may go on from one checkpoint of it. Pairs "
+        "without Ray; runs with the same epochs in the same first stages may go on from one checkpoint of them. Pairs "
         "have the same seed, and so the same images; with one seed a difference below half a point may be chance, "
-        "and the loss says more."
+        "and the loss says more. It also falls where a network becomes less sure of itself and errs as often; so some "
+        "notes give the calibrated loss, that of the logits divided by the number which makes it least (0.2814 for the "
+        "float network)."
     )
     parts = [text]
     groups = groups_of(records)

@@ -16,7 +16,7 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task, batchnorm_layers
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.draws import seed_draws
-from inq_ray.training.phase import steps_of_epoch
+from inq_ray.training.phase import make_mix, steps_of_epoch
 from inq_ray.training.wrapping import synchronized
 
 
@@ -30,8 +30,9 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
 
     Every rank runs its part of each batch, as it does in training, in the parts that --accumulate asks for: so
     SyncBatchNorm finds all ranks, and memory is enough. Without it each rank has statistics of its own images
-    afterwards, of which rank 0's are taken, as after an epoch. Mixup and cutmix are left out: nobody mixes images
-    where statistics are used.
+    afterwards, of which rank 0's are taken, as after an epoch. Mixup and cutmix mix them as in training: scales and
+    shifts were learned behind statistics of mixed images, and with those of unmixed ones a CIFAR-10 network that had
+    learned by cutmix was 0.7 to 1.3 points worse.
 
     Args:
         config: of the run.
@@ -61,6 +62,7 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         num_spans=order_workers,
     )
 
+    mix = make_mix(training, task.info.num_classes)
     num_images = 0
 
     def inputs() -> Iterable[Tensor]:
@@ -71,8 +73,13 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
                 raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
             seed_draws(task.to_input.device, training.seed, epoch, batch.step, rank())
             num_images += len(batch.labels)
-            for images in batch.images.tensor_split(min(training.accumulate, len(batch.labels))):
-                yield task.to_input(images)
+            labels = batch.labels.to(task.to_input.device, non_blocking=True)
+            num_parts = min(training.accumulate, len(labels))
+            parts = zip(batch.images.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True)
+            for index, (images, part_labels) in enumerate(parts):
+                part = task.to_input(images)
+                key = (training.seed, epoch, batch.step * training.accumulate + index, rank())
+                yield part if mix is None else mix(part, part_labels, key)[0]
 
     estimate_from(synchronized(task.model, sync_batchnorm=training.sync_batchnorm), inputs())
     bad_images.agree()

@@ -51,7 +51,6 @@ def make_trainer(
     training, device = config.training, task.to_input.device
     _set_rate(optimizer, config.lr_of(stage))
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(config, device)]
-    has_mix = training.mixup > 0 or training.cutmix > 0
     num_steps = steps_of_epoch(config, task)
     return Trainer(
         task=task,
@@ -63,7 +62,7 @@ def make_trainer(
         scheduler=_lr_scheduler(training, optimizer, epochs, num_steps, faults.lr_factor(stage)),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
         autocast_dtype=dtype,
-        mix=BatchMix(training.mixup, training.cutmix, task.info.num_classes) if has_mix else None,
+        mix=make_mix(training, task.info.num_classes),
         ema=_ema(training, task.model, epochs * num_steps),
         bad_images=bad_images,
         teacher=teacher,
@@ -87,6 +86,13 @@ def precision_of(config: RunConfig, device: torch.device) -> str:
     if precision == "auto":
         return "bf16" if device.type == "cuda" else "float32"
     return precision
+
+
+def make_mix(training: TrainingConfig, num_classes: int) -> BatchMix | None:
+    """What mixes the batches of training; None = nothing does."""
+    if training.mixup == training.cutmix == 0:
+        return None
+    return BatchMix(training.mixup, training.cutmix, num_classes)
 
 
 def steps_of_epoch(config: RunConfig, task: Task) -> int:

@@ -1,5 +1,6 @@
 """Statistics of BatchNorm estimated anew: plain means of batches, at the end, alike however a run came there."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partial
@@ -13,15 +14,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from inq_ray.core.sgd import SGD
 from inq_ray.data.loader import train_requests
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.batchnorm import estimate_batchnorm, estimate_from, steps_of_estimate
 from inq_ray.training.config import RunConfig, TrainingConfig
+from inq_ray.training.faults import Faults
+from inq_ray.training.phase import make_trainer
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_rows, read_summary, run_here, tiny_config
 from tests.training.test_resume import configured, run_in_parts
-from tests.training.toys import toy_task
+from tests.training.toys import CLASSES, toy_task
 
 EACH: dict[str, Any] = {"training": {"bn_images": 1000}}
 
@@ -79,6 +83,18 @@ class Drawing(nn.Module):
         return outputs
 
 
+class Classifying(Drawing):
+    """The same, and says classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.head(super().forward(images).flatten(1))
+        return outputs
+
+
 def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_before() -> None:
     training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17)
     config, model = RunConfig(training=training), Drawing()
@@ -105,6 +121,27 @@ def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_befo
     estimate(epoch=6)
     assert model.drawn == again
     assert int(model.norm.num_batches_tracked or 0) == 6
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_images_are_mixed_as_the_epoch_would_mix_them(kind: str) -> None:
+    training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17, **{kind: 1.0})
+    config, model = RunConfig(training=training), Drawing()
+    task = toy_task(40, model)
+    estimate_batchnorm(config, task, epoch=6, order_workers=1, bad_images=BadImages(0))
+    estimated = torch.cat(model.seen)
+    of_training = Classifying()
+    learning = toy_task(40, of_training)
+    optimizer = SGD(of_training.parameters(), lr=1e-9)
+    trainer = make_trainer(
+        config, learning, optimizer, stage=1, epochs=1, faults=Faults(), bad_images=BadImages(0), order_workers=1
+    )
+    trainer.train_epoch(6, lambda _: None)
+    assert torch.equal(estimated, torch.cat(of_training.seen)[: len(estimated)])
+    model.seen.clear()
+    unmixed = RunConfig(training=dataclasses.replace(training, **{kind: 0.0}))
+    estimate_batchnorm(unmixed, task, epoch=6, order_workers=1, bad_images=BadImages(0))
+    assert not torch.equal(estimated, torch.cat(model.seen))
 
 
 @needs_digits
