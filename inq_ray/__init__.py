@@ -5,7 +5,6 @@ What is handed out here is the library for one's own training loop; it needs tor
     SGD                  torch.optim.SGD that leaves frozen weights alone
     INQScheduler         freezes and quantizes the next portion of the weights, alike on every rank
     param_groups         a model's parameters as groups for SGD: what is quantized, to how many bits, and what is not
-    equalize             scales channels so that one codebook is right for all of a tensor's; the network stays the same
     reset_lr_scheduler   starts a learning-rate schedule again, once a stage
     float_state          from codes back to the exact weights
 
@@ -18,18 +17,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inq_ray.core.sgd import SGD
     from inq_ray.export.float_state import float_state
-    from inq_ray.models.equalize import equalize
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
 
 __version__ = "0.1.0"
 
-__all__ = ["SGD", "INQScheduler", "__version__", "equalize", "float_state", "param_groups", "reset_lr_scheduler"]
+__all__ = ["SGD", "INQScheduler", "__version__", "float_state", "param_groups", "reset_lr_scheduler"]
 
 _MODULE_OF = {
     "INQScheduler": "inq_ray.scheduler",
     "SGD": "inq_ray.core.sgd",
-    "equalize": "inq_ray.models.equalize",
     "float_state": "inq_ray.export.float_state",
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.scheduler",

@@ -206,7 +206,6 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         "INQScheduler type True",
         "SGD type True",
         "__version__ str True",
-        "equalize function True",
         "float_state function True",
         "param_groups function True",
         "reset_lr_scheduler function True",

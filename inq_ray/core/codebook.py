@@ -11,8 +11,8 @@ from torch import Tensor
 MIN_BITS = 2
 MAX_BITS = 8
 
-Rule = Literal["max", "mse", "weighted"]
-RULES: tuple[Rule, ...] = ("max", "mse", "weighted")
+Rule = Literal["max", "mse"]
+RULES: tuple[Rule, ...] = ("max", "mse")
 
 # Levels are normal numbers of float32, whatever the dtype of the weights: so codes mean the same weights everywhere.
 MIN_EXPONENT = -126
@@ -144,9 +144,8 @@ class Codebook:
             weight: float [*].
             num_bits: width of a weight.
             rule: "max" takes the paper's n_1, so that nothing saturates; "mse" the n_1 of least squared error over the
-                tensor, the largest of equals; "weighted" that of the squared errors times the weights' magnitudes, so
-                that large weights, which matter more, saturate less. At 2 bits all below half of the only power becomes
-                0, and where that power follows from the maximum this is nearly all of a bell-shaped tensor.
+                tensor, the largest of equals. At 2 bits all below half of the only power becomes 0, and where that
+                power follows from the maximum this is nearly all of a bell-shaped tensor.
 
         Raises:
             ValueError: a weight is NaN, infinite or beyond the range of float32, its dtype cannot be quantized, or
@@ -154,7 +153,7 @@ class Codebook:
         """
         check_rule(rule)
         largest = cls.for_max(max_magnitude(weight), num_bits)
-        return largest if rule == "max" or largest.n_1 is None else _of_least_error(weight, largest, rule)
+        return largest if rule == "max" or largest.n_1 is None else _of_least_error(weight, largest)
 
     @property
     def num_exponents(self) -> int:
@@ -212,26 +211,23 @@ class Codebook:
         return self.decode(self.encode(weight), weight.dtype)
 
 
-def _of_least_error(weight: Tensor, largest: Codebook, rule: Rule) -> Codebook:
+def _of_least_error(weight: Tensor, largest: Codebook) -> Codebook:
     """The codebook from that of the largest n_1 downwards whose levels have the least squared distance from weights.
 
-    With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2, and likewise where each term
-    counts |w| times. Weights of one exponent and first bit of the mantissa share their level in any codebook, so sums
-    of powers of |w| over them are all that is needed, and one pass over the tensor does for all codebooks. On the CPU,
-    where the order of a sum does not change.
+    With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights of one exponent and
+    first bit of the mantissa share their level in any codebook, so their number and sum are all that is needed, and
+    one pass over the tensor does for all codebooks. On the CPU, where the order of a sum does not change.
     """
     assert largest.n_1 is not None
     layout = float_format(weight.dtype)
     halves = (magnitudes(weight) >> (layout.num_mantissa_bits - 1)).reshape(-1).to("cpu", torch.int64)
     num_halves = 1 << (layout.num_exponent_bits + 1)
-    counts = torch.bincount(halves, minlength=num_halves)
-    values = weight.detach().reshape(-1).to("cpu", torch.float64).abs()
-    powers = [1, 2] if rule == "weighted" else [0, 1]
-    of_square, of_product = (torch.bincount(halves, values**power, minlength=num_halves) for power in powers)
+    counts = torch.bincount(halves, minlength=num_halves).double()
+    sums = torch.bincount(halves, weight.detach().reshape(-1).to("cpu", torch.float64).abs(), minlength=num_halves)
 
     def error(codebook: Codebook) -> float:
         levels = codebook.decode(_encoding_table(codebook, weight.dtype)[:num_halves], torch.float64)
-        return float((levels * (levels * of_square - 2 * of_product)).sum())
+        return float((levels * (levels * counts - 2 * sums)).sum())
 
     smallest = max(MIN_EXPONENT, (int(counts[2:].nonzero()[0]) + 2) // 2 - layout.exponent_bias)
     candidates = [Codebook(largest.num_bits, n_1) for n_1 in range(largest.n_1, smallest - 1, -1)]

@@ -15,12 +15,10 @@
     preset                input_preset: the images that trained weights want to see
     selection             param_groups: which weights become powers of two, to how many bits
     layers                describe: the same as a table
-    equalize              scales channels that BatchNorm scales back, so that one codebook is right for them all
 
 `param_groups` needs torch only; torchvision and timm are imported when a network of theirs is asked for.
 """
 
-from inq_ray.models.equalize import equalize
 from inq_ray.models.layers import LayerRow, LayerSum, describe, sums
 from inq_ray.models.preset import InputPreset, input_preset
 from inq_ray.models.pretrained import resolve_weights
@@ -38,7 +36,6 @@ __all__ = [
     "check_arch",
     "create",
     "describe",
-    "equalize",
     "head_parameters",
     "input_preset",
     "is_weights_file",

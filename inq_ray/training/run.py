@@ -24,7 +24,6 @@ from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, re
 from inq_ray.training.config import RunConfig
 from inq_ray.training.determinism import set_deterministic
 from inq_ray.training.distill import Teacher, make_teacher
-from inq_ray.training.equalization import equalize_channels
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
 from inq_ray.training.finish import finish
 from inq_ray.training.journal import Journal
@@ -186,10 +185,6 @@ class Run:
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
-        if config.quantization.equalize and not (self._start and self._start.stage):
-            num_scaled = equalize_channels(config, self.task, groups)
-            if rank() == 0:
-                self.journal.tell(Note(f"channels of {num_scaled} tensors are scaled, and BatchNorm takes it back"))
         optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(config.training))
         quantization = config.quantization
         portions = quantization.iterative_steps

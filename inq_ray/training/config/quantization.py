@@ -19,11 +19,7 @@ class QuantizationConfig:
     strategy: Strategy = "pruning"
     """Which weights freeze first: "pruning" the largest, "random" any."""
     codebook: Rule = "max"
-    """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits,
-    "weighted" that of errors times magnitudes."""
-    equalize: bool = False
-    """Before the first stage, scale output channels that BatchNorm follows so that one codebook is right for all of
-    them; the network stays the same."""
+    """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits."""
     skip: tuple[str, ...] = ()
     """Patterns of layers that stay float, such as classifier or layer1.*."""
 
@@ -36,5 +32,3 @@ class QuantizationConfig:
             check_strategy(self.strategy)
         with named("--codebook"):
             check_rule(self.codebook)
-        if self.equalize and self.codebook == "max":
-            raise ValueError("--equalize scales towards powers of least error: add --codebook weighted (or mse)")
