@@ -14,6 +14,8 @@ from inq_ray.files.whole import write_text
 
 _DATA = "../shared/data/cifar10"
 _WEIGHTS = "../shared/data/models/cifar10_resnet20.safetensors"
+# What rows that have ended write: not part of what runs.
+_WRITTEN = (":!docs/results", ":!docs/images/results.png", ":!README.md")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def commit_of(root: Path) -> str:
     Raises:
         ValueError: files differ from it, so that its name would not be that of the code that runs.
     """
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!docs/results", ":!README.md")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *_WRITTEN)
     if changed:
         raise ValueError(
             f"files differ from the commit, which a record names: commit first ({changed.splitlines()[0]})"

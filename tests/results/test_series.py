@@ -94,3 +94,15 @@ def test_a_changed_checkout_has_no_commit_to_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("two")
     with pytest.raises(ValueError, match=r"commit first \(M file\)"):
         commit_of(tmp_path)
+
+
+@needs_git
+def test_what_rows_themselves_have_written_does_not_keep_the_next_ones_back(tmp_path: Path) -> None:
+    written = ["README.md", "docs/results/README.md", "docs/images/results.png"]
+    for name in written:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    commit = committed(tmp_path)
+    for name in written:
+        (tmp_path / name).write_text("after")
+    assert commit_of(tmp_path) == commit
