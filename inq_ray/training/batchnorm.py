@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inq_ray.data.loader import train_requests
 from inq_ray.distributed.replica import rank, sum_counts, world_size
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.batch_parts import parts_of
 from inq_ray.training.build import Task, batchnorm_layers
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.draws import seed_draws
@@ -74,12 +75,9 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
             seed_draws(task.to_input.device, training.seed, epoch, batch.step, rank())
             num_images += len(batch.labels)
             labels = batch.labels.to(task.to_input.device, non_blocking=True)
-            num_parts = min(training.accumulate, len(labels))
-            parts = zip(batch.images.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True)
-            for index, (images, part_labels) in enumerate(parts):
+            for place, images, part_labels in parts_of(batch, labels, training.accumulate):
                 part = task.to_input(images)
-                key = (training.seed, epoch, batch.step * training.accumulate + index, rank())
-                yield part if mix is None else mix(part, part_labels, key)[0]
+                yield part if mix is None else mix(part, part_labels, (training.seed, epoch, place, rank()))[0]
 
     estimate_from(synchronized(task.model, sync_batchnorm=training.sync_batchnorm), inputs())
     bad_images.agree()

@@ -17,6 +17,7 @@ from inq_ray.data.batch_mix import BatchMix
 from inq_ray.data.loader import Batch, Request, train_requests
 from inq_ray.distributed.replica import rank, sum_counts, world_size
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.batch_parts import parts_of
 from inq_ray.training.bottleneck import Spent, Waiting, spent_in_epoch
 from inq_ray.training.build import Task
 from inq_ray.training.clip import clip_live_gradients
@@ -203,12 +204,10 @@ class Trainer:
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
-        num_parts = min(self.training.accumulate, len(labels))
-        parts = list(zip(batch.images.tensor_split(num_parts), labels.tensor_split(num_parts), strict=True))
+        parts = parts_of(batch, labels, self.training.accumulate)
         self.optimizer.zero_grad(set_to_none=True)
-        for index, (images, part_labels) in enumerate(parts):
+        for index, (place, images, part_labels) in enumerate(parts):
             with self._only_local(index < len(parts) - 1):
-                place = batch.step * self.training.accumulate + index
                 sums += self._forward_backward(images, part_labels, (self.training.seed, epoch, place, rank()))
         self.scaler.unscale_(self.optimizer)
         if self._is_fault(epoch, batch.step, sums[0]):
