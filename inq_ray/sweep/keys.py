@@ -54,7 +54,6 @@ _OF_STAGES = frozenset(
         "training.distill",
         "training.distill_temperature",
         "training.distill_labels",
-        "training.effective_lr",
     }
 )
 

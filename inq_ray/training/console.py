@@ -14,7 +14,6 @@ from inq_ray import __version__
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.bottleneck import Spent
 from inq_ray.training.config import RunConfig
-from inq_ray.training.effective_lr import effective_lr_line
 from inq_ray.training.incident import Incident
 from inq_ray.training.next_command import next_command
 from inq_ray.training.plan import Plan
@@ -84,10 +83,6 @@ class Console:
             frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
             table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
         self._rich.print(table)
-        if plan.lr_unit is None:
-            self.say("rates of stages will be multiplied by the squared norm of a trained filter (--effective-lr)")
-        elif config.training.effective_lr:
-            self.say(effective_lr_line(plan.lr_unit))
         if plan.num_batchnorm:
             self.say(
                 f"at the end BatchNorm's statistics are estimated anew from {plan.num_batchnorm:,} training images"

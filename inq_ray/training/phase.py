@@ -15,7 +15,6 @@ from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.distill import Teacher
-from inq_ray.training.effective_lr import LR_UNIT, lr_unit
 from inq_ray.training.ema import Ema, decay_of_reach
 from inq_ray.training.faults import Faults
 from inq_ray.training.loop import Trainer
@@ -50,7 +49,7 @@ def make_trainer(
         teacher: of a stage that is distilled.
     """
     training, device = config.training, task.to_input.device
-    set_rate(optimizer, config.lr_of(stage), training.weight_decay)
+    _set_rate(optimizer, config.lr_of(stage))
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(config, device)]
     num_steps = steps_of_epoch(config, task)
     return Trainer(
@@ -102,39 +101,6 @@ def steps_of_epoch(config: RunConfig, task: Task) -> int:
     return min(steps, config.training.limit_batches or steps)
 
 
-def make_stage_optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> SGD:
-    """The optimizer of all stages, of the network as it is before the first one.
-
-    With --effective-lr the unit of its rates is the squared norm of a filter. Groups keep it, as checkpoints do: later
-    the network has others.
-
-    Args:
-        config: of the run.
-        groups: of :func:`inq_ray.param_groups`.
-
-    Raises:
-        ValueError: there is no such unit.
-    """
-    if config.training.effective_lr:
-        unit = lr_unit(groups)
-        groups = [{**group, LR_UNIT: unit} for group in groups]
-    return SGD(groups, lr=config.lr_of(1), **sgd_options(config.training))
-
-
-def set_rate(optimizer: SGD, lr: float, weight_decay: float) -> None:
-    """Makes this the rate from which a new schedule goes out, which would take that of the stage before.
-
-    Args:
-        optimizer: of the phase.
-        lr: as given; multiplied by the groups' unit, where --effective-lr has set one.
-        weight_decay: as given; divided by it.
-    """
-    for group in optimizer.param_groups:
-        unit = group.get(LR_UNIT, 1.0)
-        group["lr"] = group["initial_lr"] = lr * unit
-        group["weight_decay"] = weight_decay / unit
-
-
 def sgd_options(training: TrainingConfig) -> dict[str, Any]:
     """Arguments of :class:`inq_ray.SGD` beside parameters and learning rate."""
     return {
@@ -143,6 +109,12 @@ def sgd_options(training: TrainingConfig) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "fused": True,
     }
+
+
+def _set_rate(optimizer: SGD, lr: float) -> None:
+    """Makes this the rate from which a new schedule goes out, which would take that of the stage before."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = lr
 
 
 def _lr_scheduler(training: TrainingConfig, optimizer: SGD, epochs: int, num_steps: int, scale: float) -> LambdaLR:

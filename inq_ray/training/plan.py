@@ -14,7 +14,6 @@ from inq_ray.models.selection import param_groups
 from inq_ray.training.batchnorm import steps_of_estimate
 from inq_ray.training.build import batchnorm_layers
 from inq_ray.training.config import RunConfig
-from inq_ray.training.effective_lr import lr_unit
 
 # Enough to keep a CPU busy, and no more than it does in seconds.
 _TIMED_IMAGES = 8
@@ -45,7 +44,6 @@ class PlannedPhase:
 class Plan:
     """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be.
 
-    ``lr_unit`` is what --effective-lr multiplies the stages' rates by, None where training before them decides that;
     ``num_batchnorm`` are the images from which BatchNorm's statistics are estimated anew, 0 where they are not.
     """
 
@@ -56,7 +54,6 @@ class Plan:
     num_train: int
     num_validation: int
     num_batchnorm: int
-    lr_unit: float | None
     seconds_per_step: float | None
 
     @property
@@ -74,9 +71,6 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         config: the configuration.
         info: facts about its data.
         model: its network, on the CPU.
-
-    Raises:
-        ValueError: --effective-lr has nothing to be relative to.
     """
     training = config.training
     num_train = info.num_train - config.data.holdout
@@ -86,9 +80,6 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     bits = None if config.plain else config.quantization.weight_bits
     groups = param_groups(model, bits, skip=config.quantization.skip)
     quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
-    unit: float | None = 1.0
-    if training.effective_lr:
-        unit = None if config.float_epochs else lr_unit(groups)
     phases = []
     if config.float_epochs:
         phases.append(
@@ -109,7 +100,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
                 portion=portion,
                 num_frozen=sum(num_frozen(portion, count) for count in quantized),
                 epochs=epochs,
-                lr=config.lr_of(stage) * (unit or 1.0),
+                lr=config.lr_of(stage),
                 steps=epochs * steps,
             )
         )
@@ -119,7 +110,6 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
-        lr_unit=unit,
         num_batchnorm=steps_of_estimate(training, steps) * training.batch_size if batchnorm_layers(model) else 0,
         num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
         seconds_per_step=_seconds_per_step(config, info, model),

@@ -24,12 +24,11 @@ from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, re
 from inq_ray.training.config import RunConfig
 from inq_ray.training.determinism import set_deterministic
 from inq_ray.training.distill import Teacher, make_teacher
-from inq_ray.training.effective_lr import LR_UNIT, effective_lr_line
 from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
 from inq_ray.training.finish import finish
 from inq_ray.training.journal import Journal
 from inq_ray.training.loop import EpochResult, EpochState, Trainer
-from inq_ray.training.phase import make_stage_optimizer, make_trainer, precision_of, sgd_options
+from inq_ray.training.phase import make_trainer, precision_of, sgd_options
 from inq_ray.training.progress import Phase
 from inq_ray.training.replicas import replicated
 from inq_ray.training.reporter import Note, Reporter, Row, Saved, Started
@@ -186,7 +185,7 @@ class Run:
 
     def _run_stages(self, groups: list[dict[str, Any]]) -> INQScheduler:
         config, model = self.config, self.task.model
-        optimizer = make_stage_optimizer(config, groups)
+        optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(config.training))
         quantization = config.quantization
         portions = quantization.iterative_steps
         inq = INQScheduler(
@@ -196,8 +195,6 @@ class Run:
         parts = Parts(model=model, optimizer=optimizer, inq=inq, teacher=self._teacher_model())
         if self._start is not None and self._start.stage > 0:
             self._restore(parts)
-        if config.training.effective_lr and rank() == 0:
-            self.journal.tell(Note(effective_lr_line(optimizer.param_groups[0][LR_UNIT])))
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
             if not self._starts_at(stage):
                 continue

@@ -21,7 +21,6 @@ EVERY_FLAG = """
     --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
     --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
     --follow-links --limit-batches 12 --bn-images 640 --lr-each 0.3 0.2 0.1 --print-freq 13 --track tensorboard wandb
-    --effective-lr
 """
 
 
@@ -48,7 +47,7 @@ def test_every_flag_arrives() -> None:
     assert (data.loader_workers, data.shuffle_buffer, data.skip_bad_images) == (4, 100, 6)
     assert (data.crop_size, data.train_crop_size, data.resize_size, data.interpolation) == (192, 176, 200, "bicubic")
     assert (data.auto_augment, data.random_erasing, config.network.replace_head) == ("randaugment", 0.1, True)
-    assert (training.lr_each, training.effective_lr) == ((0.3, 0.2, 0.1), True)
+    assert training.lr_each == (0.3, 0.2, 0.1)
     assert training.bn_images == 640
     assert parse(["--epochs-each", "1", "2", "0", "4"]).run.stage_epochs == (1, 2, 0, 4)
     assert (training.epochs_total, training.label_smoothing, training.mixup, training.cutmix) == (11, 0.2, 0.3, 1.5)

@@ -71,7 +71,6 @@ BAD_FIELDS = [
     (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),
     (RunConfig, {"plain": True, "training": TrainingConfig(epochs=0)}, "--epochs"),
-    (RunConfig, {"plain": True, "training": TrainingConfig(effective_lr=True)}, "--plain .* --effective-lr"),
     (TrainingConfig, {"epochs_each": (1, -1)}, "--epochs-each"),
     *((TrainingConfig, {"ema_share": value}, "--ema-share") for value in (0.0, 1.1, math.nan)),
     (TrainingConfig, {"ema_share": 0.3, "ema_decay": 0.9}, "exclude"),

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import re
 import shlex
@@ -193,7 +192,6 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         num_train=1297,
         num_validation=500,
         num_batchnorm=1280,
-        lr_unit=1.0,
         seconds_per_step=0.5,
     )
     layers = describe(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 5)
@@ -212,15 +210,7 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert "BatchNorm's statistics are estimated anew from 1,280 training images" in out
     assert "0:52:00" in out
-    assert "--effective-lr" not in out
     assert "4 tensors" in out
-    effective = CONFIG.replace(training={"effective_lr": True})
-    for unit, line in (
-        (3.25, "rates are multiplied by 3.25, the squared"),
-        (None, "rates of stages will be multiplied"),
-    ):
-        of_unit = dataclasses.replace(plan, lr_unit=unit)
-        assert line in printed(lambda console, of_unit=of_unit: console.show_plan(of_unit, layers), capsys, effective)
 
 
 def test_a_terminal_has_a_live_line_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:

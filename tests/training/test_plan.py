@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from inq_ray.core.portions import num_frozen
-from inq_ray.models.selection import param_groups
 from inq_ray.training.build import check
 from inq_ray.training.config import RunConfig
-from inq_ray.training.effective_lr import lr_unit
 from inq_ray.training.plan import Plan, PlannedPhase, plan
 from inq_ray.training.recipes import default_recipe
 from tests.training.runs import needs_digits
@@ -76,20 +74,6 @@ def test_each_stage_may_have_epochs_and_a_rate_of_its_own() -> None:
         (12, 0.1), (1, 0.02), (0, 0.01), (2, 0.01), (5, 0.004)
     ]  # fmt: skip
     assert [phase.steps for phase in found.phases] == [240, 20, 0, 40, 100]
-
-
-def test_effective_rates_are_shown_as_they_will_be() -> None:
-    effective = {"effective_lr": True, "lr": 0.02}
-    trained_first = planned(default_recipe("digits_cnn", 5).replace(training=effective))
-    assert trained_first.lr_unit is None
-    assert [phase.lr for phase in trained_first.phases] == [0.1] + [0.02] * 4
-    config = default_recipe("digits_cnn", 5).replace(training={**effective, "float_epochs": 0})
-    source, model = check(default_recipe("digits_cnn", 5))
-    trained = plan(config, source.info, model)
-    unit = lr_unit(param_groups(model, 5))
-    assert trained.lr_unit == unit > 0
-    assert [phase.lr for phase in trained.phases] == [0.02 * unit] * 4
-    assert planned(default_recipe("digits_cnn", 5)).lr_unit == 1.0
 
 
 def test_plain_training_is_one_phase() -> None:

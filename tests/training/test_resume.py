@@ -80,21 +80,6 @@ def test_stages_with_epochs_and_rates_of_their_own_end_in_the_same_bits(tmp_path
     assert run_in_parts(same, [])[0] != digest
 
 
-@pytest.mark.parametrize("float_epochs", [0, 1])
-def test_the_unit_of_rates_is_that_of_the_float_network_wherever_a_run_goes_on(
-    float_epochs: int, tmp_path: Path
-) -> None:
-    training = {"effective_lr": True, "lr_schedule": "constant", "float_epochs": float_epochs, "weight_decay": 0.01}
-    calm, stopped = (configured(tmp_path, name, training=training) for name in ("calm", "stopped"))
-    digest, _ = run_in_parts(calm, [])
-    assert run_in_parts(stopped, [(1, 1, 3), (1, 2, 6), (2, 1, 1), (2, 2, 4)])[0] == digest
-    rates = {float(row["lr"]) for row in read_rows(RunFolder.planned(stopped)) if row["stage"] != "0" and row["lr"]}
-    assert len(rates) == 1
-    assert rates.isdisjoint({calm.training.lr})
-    other = configured(tmp_path, "other", training={**training, "effective_lr": False})
-    assert run_in_parts(other, [])[0] != digest
-
-
 def test_a_run_that_was_interrupted_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
     calm, stopped = (
         configured(tmp_path, name).replace(output={"checkpoint_every": "9h"}) for name in ("calm", "early")

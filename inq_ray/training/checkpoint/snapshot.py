@@ -24,7 +24,6 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.alike import check_state
 from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.config import RunConfig
-from inq_ray.training.effective_lr import LR_UNIT
 from inq_ray.training.ema import Ema
 from inq_ray.training.faults import Faults
 from inq_ray.training.reporter import Row
@@ -246,7 +245,7 @@ def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
     return sums.sum(0) if rank == 0 else torch.zeros_like(sums[0])
 
 
-RATES = ("lr", "initial_lr", LR_UNIT)
+RATES = ("lr", "initial_lr")
 
 
 def _model_tensors(model: nn.Module | None) -> dict[str, Tensor]:

@@ -56,8 +56,6 @@ class RunConfig:
             raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
         if training.distill:
             raise ValueError("--plain has no stages to --distill: leave one of them out")
-        if training.effective_lr:
-            raise ValueError("--plain has no stages that --effective-lr could be of: leave one of them out")
         if training.bn_images:
             raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
 

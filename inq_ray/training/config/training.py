@@ -31,8 +31,6 @@ class TrainingConfig:
     """Learning rate at the start of each stage."""
     lr_each: tuple[float, ...] = ()
     """Learning rate at the start of each stage, such as 0.02 0.01 0.01 0.004; instead of --lr."""
-    effective_lr: bool = False
-    """Take rates of stages as effective ones: times the float network's squared filter norm, weight decay over it."""
     float_lr: float = 0.1
     """Learning rate of the plain training that --float-epochs asks for."""
     momentum: float = 0.9
