@@ -35,16 +35,17 @@ _DIGITS = TrainingConfig(
 
 # By name: the paper's networks with its portions, and the demo's.
 _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, ("digits_cnn", 5)]}
-# Of the table of results, by bits: where epochs bring most, at 5 bits while half of the weights can move, at 3 before
-# the last ones are frozen, at 4 in both places. docs/results/README.md has trials of such courses at 5 and 3 bits.
-_TABLE_EPOCHS: dict[int, dict[str, Any]] = {
+# Of the table of results, by bits. Epochs are where they bring most, at 5 bits while half of the weights can move, at 3
+# before the last ones are frozen, at 4 in both places. At 3 bits stages learn what the float network says of mixed
+# images, of which it cannot know the labels by heart. docs/results/README.md has trials of both.
+_TABLE: dict[int, dict[str, Any]] = {
     5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None},
     4: {"epochs_each": (4, 2, 2, 2, 3, 1), "epochs_total": None},
-    3: {"epochs_each": (2, 2, 1, 1, 1, 1, 3, 1), "epochs_total": None},
+    3: {"epochs_each": (2, 2, 1, 1, 1, 1, 3, 1), "epochs_total": None, "cutmix": 1.0, "distill_labels": 0.0},
     2: {"epochs_total": 10},
 }
 # By name: those of that table.
-_LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _TABLE_EPOCHS}
+_LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _TABLE}
 # For any network and bits.
 LOSSLESS = "lossless"
 _LOSSLESS_EPOCHS = 40
@@ -73,7 +74,7 @@ def recipe(name: str) -> RunConfig:
         return default_recipe(*_DEFAULTS[name])
     if name in _LOSSLESS:
         arch, weight_bits = _LOSSLESS[name]
-        return lossless_recipe(arch, weight_bits).replace(training=_TABLE_EPOCHS[weight_bits])
+        return lossless_recipe(arch, weight_bits).replace(training=_TABLE[weight_bits])
     known = [LOSSLESS, *_DEFAULTS, *_LOSSLESS]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
     raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")
