@@ -103,8 +103,8 @@ class MailboxReporter:
             ray.wait(self._sent, num_returns=len(self._sent), timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
-        """Whether the driver has asked for it."""
-        return bool(self._stop.done())
+        """Whether the driver has asked for it; a mailbox that is gone, with its node, asks for nothing."""
+        return bool(self._stop.done()) and self._stop.exception() is None
 
 
 @contextlib.contextmanager

@@ -241,6 +241,18 @@ def test_a_mailbox_of_ray_carries_events_one_way_and_the_wish_to_stop_the_other(
 
 
 @pytest.mark.ray
+def test_a_mailbox_of_ray_that_is_gone_is_no_wish_to_stop(ray_cluster: RayCluster) -> None:
+    """A bug once: its node is lost, and rank 0 on another one ends a run that nobody asked to stop."""
+    with deliver(Recorder()) as mailbox:
+        reporter = MailboxReporter(mailbox)
+        ray.kill(mailbox)
+        wait_for(reporter._stop.done)
+        assert not reporter.is_asked_to_stop()
+        reporter.report(NOTES[0])  # goes nowhere, and holds nothing up
+        reporter.close()
+
+
+@pytest.mark.ray
 def test_a_mailbox_of_ray_that_is_gone_is_said_once(
     ray_cluster: RayCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
