@@ -64,7 +64,7 @@ print(ray.get(ray.remote(lambda: "done by a client").remote(), timeout=60))
 def test_the_client_server_refuses_a_wrong_token_and_none(cluster: TwoNodes) -> None:
     """All three have a certificate."""
     code = _CLIENT.format(address=f"{HEAD}:{cluster.ports['client']}")
-    friend = cluster.run(code)  # alone: Ray gives the process that serves it 30 s to start
+    friend = cluster.run(code)  # alone: the time that Ray gives the process that serves it has an end
     assert friend.stdout.strip() == "done by a client", friend.stderr
     strangers = [{"RAY_AUTH_TOKEN": "ff" * 32}, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}]
     with ThreadPoolExecutor() as together:
