@@ -41,7 +41,7 @@ _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTION
 _TABLE: dict[int, dict[str, Any]] = {
     5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None},
     4: {"epochs_each": (4, 2, 2, 2, 3, 1), "epochs_total": None},
-    3: {"epochs_each": (2, 2, 1, 1, 1, 1, 3, 1), "epochs_total": None, "cutmix": 1.0, "distill_labels": 0.0},
+    3: {"epochs_each": (2, 1, 2, 2, 2, 3, 5, 1), "epochs_total": None, "cutmix": 1.0, "distill_labels": 0.0},
     2: {"epochs_total": 10},
 }
 # By name: those of that table.
