@@ -1,12 +1,12 @@
 """Flags of a sweep -> what its trials have in common, what is searched, and how."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tyro
 
 from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
-from inq_ray.sweep.space import BITS
+from inq_ray.sweep.space import BITS, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.command_line import defaults_of, in_one_line, our_words
 from inq_ray.training.config import RunConfig
@@ -40,7 +40,15 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     defaults = SweepCommand(run=defaults_of(words))
     command = in_one_line(lambda: tyro.cli(tyro.conf.OmitArgPrefixes[SweepCommand], args=words, default=defaults))
     _check_said(command, defaults, words)
-    return command
+    return _of_any_stages(command, defaults)
+
+
+def _of_any_stages(command: SweepCommand, defaults: SweepCommand) -> SweepCommand:
+    """Where portions are searched, without what a recipe or file says of each of its stages; what flags say stays."""
+    said = {"training.epochs_each", "training.lr_each"} & differences(defaults.run, command.run).keys()
+    if said or SCHEDULE not in space_of(command.space).axes:
+        return command
+    return replace(command, run=command.run.evenly())
 
 
 def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[str]) -> None:

@@ -161,8 +161,8 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         start = lossless_recipe(arch, bits) if known.recipe == LOSSLESS else recipe(known.recipe)
     if known.float_epochs and known.float_epochs != "0":
         start = trained_first(start)
-    if known.iterative_steps and start.training.epochs_each:  # the recipe's, of other stages
-        start = start.replace(training={"epochs_each": (), "epochs_total": sum(start.stage_epochs)})
+    if known.iterative_steps:  # what a recipe says of each stage is of its own
+        start = start.evenly()
     start = _for_flags(start, known)
     return _without_float_training(start, plain=known.plain, trained=known.weights is not None)
 

@@ -35,14 +35,16 @@ _DIGITS = TrainingConfig(
 
 # By name: the paper's networks with its portions, and the demo's.
 _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, ("digits_cnn", 5)]}
+_MIXED: dict[str, Any] = {"cutmix": 1.0, "distill_labels": 0.0}
 # Of the table of results, by bits. Epochs are where they bring most, at 5 bits while half of the weights can move, at 3
-# before the last ones are frozen, at 4 in both places. At 3 bits stages learn what the float network says of mixed
-# images, of which it cannot know the labels by heart. docs/results/README.md has trials of both.
+# from where top-1 fell, at 4 in both places; at 2 the few weights that are left must move further, at twice the rate.
+# At 3 and 2 bits stages learn what the float network says of mixed images, of which it cannot know the labels by heart.
+# docs/results/README.md has trials of both.
 _TABLE: dict[int, dict[str, Any]] = {
-    5: {"epochs_each": (7, 1, 1, 1), "epochs_total": None},
-    4: {"epochs_each": (4, 2, 2, 2, 3, 1), "epochs_total": None},
-    3: {"epochs_each": (2, 1, 2, 2, 2, 3, 5, 1), "epochs_total": None, "cutmix": 1.0, "distill_labels": 0.0},
-    2: {"epochs_total": 10},
+    5: {"epochs_each": (7, 1, 1, 1)},
+    4: {"epochs_each": (4, 2, 2, 2, 3, 1)},
+    3: {"epochs_each": (2, 1, 2, 2, 2, 3, 5, 1), **_MIXED},
+    2: {"epochs_each": (1, 1, 1, 2, 2, 2, 2, 2, 2, 1), "lr_each": (0.02,) * 4 + (0.04,) * 6, **_MIXED},
 }
 # By name: those of that table.
 _LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _TABLE}
@@ -74,7 +76,7 @@ def recipe(name: str) -> RunConfig:
         return default_recipe(*_DEFAULTS[name])
     if name in _LOSSLESS:
         arch, weight_bits = _LOSSLESS[name]
-        return lossless_recipe(arch, weight_bits).replace(training=_TABLE[weight_bits])
+        return lossless_recipe(arch, weight_bits).replace(training={"epochs_total": None, **_TABLE[weight_bits]})
     known = [LOSSLESS, *_DEFAULTS, *_LOSSLESS]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
     raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")

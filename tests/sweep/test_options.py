@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from inq_ray.sweep.axes import Choices, FreeSchedules, Range
-from inq_ray.sweep.command_line import parse
+from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
-from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY
-from inq_ray.training.recipes import default_recipe
+from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, configured
+from inq_ray.training.config import RunConfig
+from inq_ray.training.recipes import default_recipe, recipe
 
 EVERY_FLAG = """
     --schedules 0.5,0.75,1 0.5,0.9,1 --num-stages 2 3 --first-portion 0.5 0.75 --rising geometric linear
@@ -44,6 +45,23 @@ def test_without_flags_schedules_that_share_are_searched() -> None:
     axes = space_of(command.space).axes
     assert list(axes) == [SCHEDULE]
     assert isinstance(axes[SCHEDULE], Choices)
+
+
+def test_what_a_recipe_says_of_each_of_its_stages_is_not_of_those_that_are_searched() -> None:
+    flags = ["--recipe", "cifar_resnet20-2bit", "--schedules", "0.5,1", "0.5,0.75,1"]
+    start, command = recipe("cifar_resnet20-2bit"), parse(flags)
+    num_epochs = sum(start.stage_epochs)
+    assert [sum(run.stage_epochs) for run in _runs(command)] == [num_epochs] * 2
+    assert [run.lr_of(2) for run in _runs(command)] == [start.training.lr] * 2
+    with pytest.raises(ValueError, match=r"--epochs-each must have one number for each of the 2 stages .* got 10: 2"):
+        _runs(parse([*flags, "--epochs-each", *["2"] * 10]))
+    assert parse(["--recipe", "cifar_resnet20-2bit", "--lrs", "0.1"]).run.stage_epochs == start.stage_epochs
+
+
+def _runs(command: SweepCommand) -> list[RunConfig]:
+    schedules = space_of(command.space).axes[SCHEDULE]
+    assert isinstance(schedules, Choices)
+    return [configured(command.run, {SCHEDULE: schedule}) for schedule in schedules.values]
 
 
 def test_free_rising_is_left_to_the_searcher() -> None:

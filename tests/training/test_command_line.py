@@ -110,6 +110,15 @@ def test_epochs_of_a_recipes_stages_are_shared_out_to_others() -> None:
     assert parse([*arguments, "--epochs-total", "3"]).run.stage_epochs == (2, 1)
 
 
+def test_rates_of_a_recipes_stages_are_not_those_of_others() -> None:
+    start = recipe("cifar_resnet20-2bit")
+    assert start.lr_of(10) == 2 * start.lr_of(1)
+    arguments = ["--recipe", "cifar_resnet20-2bit", "--iterative-steps", "0.5", "1"]
+    assert [parse(arguments).run.lr_of(stage) for stage in (1, 2)] == [start.training.lr] * 2
+    assert [parse([*arguments, "--lr-each", "0.5", "0.25"]).run.lr_of(stage) for stage in (1, 2)] == [0.5, 0.25]
+    assert parse(["--recipe", "cifar_resnet20-2bit", "--lr", "0.3"]).run.lr_of(10) == 0.3
+
+
 def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
     assert parse(["--recipe", "lossless", "--weight-bits", "3", "-a", "cifar_resnet32"]).run == lossless_recipe(
         "cifar_resnet32", 3

@@ -107,6 +107,12 @@ class RunConfig:
             return training.lr if self.plain else training.float_lr
         return training.lr_each[stage - 1] if training.lr_each else training.lr
 
+    def evenly(self) -> "RunConfig":
+        """A copy that says nothing of single stages: they share all their epochs, and begin at one rate."""
+        each = self.training.epochs_each
+        course: dict[str, Any] = {"epochs_each": (), "epochs_total": sum(each)} if each else {}
+        return self.replace(training={**course, "lr_each": ()})
+
     def replace(self, **sections: dict[str, Any]) -> "RunConfig":
         """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
         changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
