@@ -7,7 +7,14 @@ from benchmarks.results.groups import Group, Spread, differences, groups_of
 from benchmarks.results.record import Record
 from benchmarks.results.tables import prose, table
 
-_LENGTH = ("training.epochs", "training.epochs_each", "training.epochs_total", "training.limit_batches")
+# What trials side by side have in common: the float network that they begin with, and how long they are trained.
+_IN_COMMON = (
+    "network.weights",
+    "training.epochs",
+    "training.epochs_each",
+    "training.epochs_total",
+    "training.limit_batches",
+)
 _HOW = (
     "Made on 5,000 images held out of training, never on the test set. The float network was trained without "
     "them too (`--plain --holdout 5000 --epochs 36 --batch-size 512 --lr 0.4 --weight-decay 5e-4 --nesterov "
@@ -25,9 +32,9 @@ _LONGER = (
     "(`h45x2.safetensors`), was trained on for 30 epochs (`--plain --holdout 5000 --epochs 30 --batch-size 128 --lr "
     "0.1 --weight-decay 1e-4 --lr-schedule cosine`). It has 91.38 % of the held-out images at a loss of 0.319 "
     "(calibrated: 0.2603), 97.7 % of the training images, and filters of a squared norm of 3.65 in the median, where "
-    "the given network has 3.32 and the first one 0.82. With it mixed images gained, and labels beside them lost, "
-    "which was not so with the first one; it is one seed, and the final runs at 3 bits gained less by it. Their rates "
-    "and weight decay, which were given relative to that norm, are here as they came of it, to six digits."
+    "the given network has 3.32 and the first one 0.82. With it mixed images gained at 3 and at 2 bits, which was not "
+    "so with the first one; and labels beside them lost at 3 bits, but for the calibrated loss not at 5. That is one "
+    "seed of each. Rates and weight decay with six digits were given relative to that norm."
 )
 # The code is no longer there to make files of.
 _TAKEN_OUT = (
@@ -57,15 +64,15 @@ def choices(records: Sequence[Record]) -> str:
         heads = ("what", "seeds", "held out", "range", "in pairs", "against", "note")
         rows = [_choice(group, alike, of_name) for group in sorted(alike, key=lambda group: -group.top1.mean)]
         first = alike[0].first
-        others = differences(alike[0], [group for group in groups if group.key == alike[0].key], _LENGTH)
+        others = differences(alike[0], [group for group in groups if group.key == alike[0].key], _IN_COMMON)
         title = f"{first['network']}, {first['data']}, {first['bits']} bits{others and f' ({others})'}"
         parts.append(f"### {title}\n\n{table(heads, rows)}")
     return "\n\n".join(parts)
 
 
 def _trial(group: Group) -> tuple[Any, ...]:
-    """What runs must share to be set side by side: network, data, bits, and how long they are trained."""
-    return (*group.key, *(group.fields[name] for name in _LENGTH))
+    """What trials must share to be set side by side."""
+    return (*group.key, *(group.fields[name] for name in _IN_COMMON))
 
 
 def _choice(group: Group, alike: Sequence[Group], of_name: dict[str, Record]) -> tuple[str, ...]:
