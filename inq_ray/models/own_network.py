@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from inq_ray.models.selection import plain_name, unwrap
+
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -70,6 +72,11 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
         raise ValueError(f"--arch {arch}: {called} failed: {_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"--arch {arch}: {called} returned a {type(model).__name__}, not a torch.nn.Module")
+    if unwrap(model) is not model or any(plain_name(path) != path for path, _ in model.named_modules()):
+        raise ValueError(
+            f"--arch {arch}: {called} returned a network that is compiled or wrapped, whole or in part: return the "
+            "network itself; --compile compiles it, and workers wrap it"
+        )
     return model
 
 

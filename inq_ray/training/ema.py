@@ -43,13 +43,16 @@ class Ema:
         self.reset()
 
     def reset(self) -> None:
-        """Begins anew with the network as it is: after a stage's quantization, and where other weights are trained."""
-        self._places = {
-            f"{path}.{key}" if path else key: (module, key)
-            for path, module in self.model.named_modules()
-            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            if tensor.requires_grad or (tensor.is_floating_point() and not isinstance(tensor, nn.Parameter))
-        }
+        """Begins anew with the network as it is: after a stage's quantization, and where other weights are trained.
+
+        A tensor that modules share has its first name, as in ``named_parameters()``.
+        """
+        places: dict[Tensor, tuple[str, nn.Module, str]] = {}
+        for path, module in self.model.named_modules():
+            for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                if tensor.requires_grad or (tensor.is_floating_point() and not isinstance(tensor, nn.Parameter)):
+                    places.setdefault(tensor, (f"{path}.{key}" if path else key, module, key))
+        self._places = {name: (module, key) for name, module, key in places.values()}
         self._averages = {
             name: tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
             for name, tensor in self._current().items()

@@ -14,7 +14,7 @@ from torch import nn
 from inq_ray.core.sgd import SGD
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
-from inq_ray.models.selection import param_groups
+from inq_ray.models.selection import named_parameters, param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.batchnorm import estimate_batchnorm
 from inq_ray.training.build import batchnorm_layers, build_task
@@ -105,6 +105,7 @@ class Run:
         self.folder = folder
         self.task = build_task(config, device, fingerprint=fingerprint)
         self.task.loader.start()
+        self._untrained = {name for name, param in named_parameters(self.task.model) if not param.requires_grad}
         self.journal = Journal(config, reporter, folder, rewound)
         self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
         self.stage = 0
@@ -365,9 +366,9 @@ class Run:
         raise error
 
     def _stop_gradients_of_frozen(self, inq: INQScheduler) -> None:
-        """A tensor without live weights needs no gradient: none is computed, none travels."""
+        """A tensor without live weights needs no gradient: none is computed, none travels; nor one never trained."""
         for name, param in inq.quantized().items():
-            param.requires_grad_(not bool(inq.state[name].frozen.all()))
+            param.requires_grad_(name not in self._untrained and not bool(inq.state[name].frozen.all()))
 
     def _validate(
         self,

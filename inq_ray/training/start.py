@@ -52,9 +52,12 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
     """
     folder = RunFolder.planned(config)
     folder.check_usable()
+    standing = _standing(folder, config)
     mode = config.output.resume
+    if standing.begun_from == mode and (standing.is_finished or standing.found.entry or standing.found.damaged):
+        mode = AUTO  # the same command again, and the run has checkpoints of its own
     chosen = None if mode in (AUTO, NEVER) else look_at(mode)
-    decision = decide(mode, _standing(folder, config), config, chosen=chosen, fingerprint=fingerprint)
+    decision = decide(mode, standing, config, chosen=chosen, fingerprint=fingerprint)
     if isinstance(decision, Refuse):
         raise ValueError(decision.line)
     return decision
@@ -72,7 +75,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
             folder = RunFolder.create(config)
         store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
-        folder = RunFolder.create(config)  # --resume PATH, under a new name
+        folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
     elif isinstance(decision, Resume) and not _is_config(folder.config):
         text = decision.config.to_json() + "\n"
         _written(folder, lambda: write_text(folder.config, text))
@@ -82,19 +85,30 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
 def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     """What there is of the run."""
     assert config.output.name is not None
-    if not folder.config.is_file():
-        store_of(config).places()  # a storage that does not answer is said now
-        return Standing(name=config.output.name)
     is_finished = folder.is_finished
     found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()
-    if found is not NOTHING and found.entry is None and not found.damaged:
+    has_checkpoints = found.entry is not None or bool(found.damaged)
+    if not folder.config.is_file():
+        # Its folder is lost, with the machine perhaps, or it never was here; its checkpoints are elsewhere.
+        saved = config_of(found.snapshot) if found.snapshot is not None else config
+        return Standing(name=config.output.name, config=saved if has_checkpoints else None, found=found)
+    if found is not NOTHING and not has_checkpoints:
         _check_none_elsewhere(folder, config)
     return Standing(
         name=config.output.name,
         config=_saved_config(folder, config, found),
         is_finished=is_finished,
         found=found,
+        begun_from=None if config.output.overwrite else _begun_from(folder),
     )
+
+
+def _begun_from(folder: RunFolder) -> str | None:
+    """The checkpoint by which --resume began the run, as the file says that the run was made with."""
+    if not _is_config(folder.config):
+        return None
+    resume = RunConfig.from_file(str(folder.config)).output.resume
+    return None if resume in (AUTO, NEVER) else resume
 
 
 def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:

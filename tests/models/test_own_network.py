@@ -10,6 +10,7 @@ from torch import nn
 from inq_ray.models import check_arch, create
 
 SOURCE = """
+import torch
 from torch import nn
 
 def both(num_classes, in_channels=3):
@@ -30,6 +31,15 @@ def needs(width):
 
 def fails(num_classes):
     raise KeyError("a", "b\\nc")
+
+def compiled(num_classes):
+    return torch.compile(nn.Linear(3, num_classes))
+
+def compiled_in_part(num_classes):
+    return nn.Sequential(nn.Linear(3, 3), torch.compile(nn.Linear(3, num_classes)))
+
+def wrapped(num_classes):
+    return nn.DataParallel(nn.Linear(3, num_classes))
 
 def gives_a_list():
     return []
@@ -91,6 +101,9 @@ def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
         ("needs", "needs() failed: TypeError: .*missing 1 required positional argument: 'width'"),
         ("fails", "fails(num_classes=7) failed: KeyError: "),
         ("gives_a_list", "gives_a_list() returned a list, not a torch.nn.Module"),
+        ("compiled", "compiled(num_classes=7) returned a network that is compiled or wrapped"),
+        ("compiled_in_part", "returned a network that is compiled or wrapped"),
+        ("wrapped", "returned a network that is compiled or wrapped"),
     ],
 )
 def test_mistakes_in_one_line(module: str, function: str, told: str) -> None:

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inq_ray.core.codebook import Codebook
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.export.files import read_codes
@@ -17,6 +19,7 @@ from inq_ray.models.weights import load_weights
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training import run as run_module
 from inq_ray.training.bad_images import BadImages
+from inq_ray.training.checkpoint.keeper import store_of
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
@@ -304,3 +307,32 @@ def test_evaluation_is_the_same_on_any_number_of_ranks(size: int, finished: Fini
         assert accuracy.num_samples == 500
         assert (accuracy.top1, accuracy.top5) == (finished.summary["top1"], finished.summary["top5"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_a_network_does_not_train_are_quantized_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net_with_a_frozen_layer.py").write_text(FROZEN_FIRST)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    config = tiny_config(tmp_path, network={"arch": "net_with_a_frozen_layer:make"}, training={"float_epochs": 0})
+    finished = run_here(config)
+    start = create(config.network.arch, num_classes=10)
+    end = load_file(finished.folder.path / "model.safetensors")
+    weight = start.get_parameter("0.weight").detach()
+    assert torch.equal(end["0.weight"], Codebook.for_weight(weight, 5).quantize(weight))
+    assert not torch.equal(end["3.weight"], start.get_parameter("3.weight"))
+    assert not torch.equal(end["3.bias"], start.get_parameter("3.bias"))
+    assert store_of(config).newest_good().damaged == ()
+
+
+FROZEN_FIRST = """
+import torch
+from torch import nn
+
+def make(num_classes):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, num_classes))
+    network[0].requires_grad_(False)
+    return network
+"""

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,54 @@ def test_a_checkpoint_by_its_path_begins_a_run_of_another_name(run: Run, tmp_pat
     assert run_here(config).summary["digest"] == run.summary["digest"]
     with pytest.raises(ValueError, match="no checkpoint"):
         look(config.replace(output={"resume": str(tmp_path), "name": "third"}), fingerprint=None)
+
+
+def test_an_earlier_checkpoint_of_the_run_itself_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "summary", run.folder.path / "none")  # as if it were unfinished
+    checkpoint = run.folder.path / "checkpoints" / "checkpoint-01-0001-00000000"
+    config = tiny_config(run.folder.path.parent).replace(output={"resume": str(checkpoint)})
+    with pytest.raises(ValueError, match="run tiny has later checkpoints, up to checkpoint-02-0001-00000000"):
+        look(config, fingerprint=None)
+
+
+def test_the_command_that_began_a_run_by_a_path_goes_on_with_it(run: Run, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint-01-0001-00000000"
+    shutil.copytree(run.folder.path / "checkpoints" / checkpoint.name, checkpoint)
+    config = tiny_config(tmp_path / "runs", "other").replace(output={"resume": str(checkpoint)})
+    prepare(config, look(config, fingerprint=None))  # and it ends before its first checkpoint
+    with pytest.raises(ValueError, match=f"give --resume {checkpoint}, by which it was begun"):
+        look(config.replace(output={"resume": "auto"}), fingerprint=None)
+    decision = look(config, fingerprint=None)
+    assert isinstance(decision, Resume)
+    assert decision.entry.place.name == checkpoint.name
+    finished = run_here(config)
+    shutil.rmtree(checkpoint)
+    assert isinstance(look(config, fingerprint=None), Finished)
+    finished.folder.summary.unlink()
+    decision = look(config, fingerprint=None)
+    assert isinstance(decision, Resume)
+    assert decision.entry.place.name == "checkpoint-02-0001-00000000"
+
+
+@pytest.mark.parametrize("resume", ["auto", "never", "path"])
+def test_checkpoints_elsewhere_outlive_the_folder_of_their_run(run: Run, tmp_path: Path, resume: str) -> None:
+    config = tiny_config(tmp_path / "runs").replace(output={"checkpoint_path": str(tmp_path / "elsewhere")})
+    run_here(config)
+    shutil.rmtree(RunFolder.planned(config).path)
+    if resume == "path":
+        resume = str(run.folder.path / "checkpoints" / "checkpoint-01-0001-00000000")
+    again = config.replace(output={"resume": resume})
+    if resume != "auto":
+        with pytest.raises(ValueError, match=r"an unfinished run of that name|has later checkpoints"):
+            look(again, fingerprint=None)
+        return
+    decision = look(again, fingerprint=None)
+    assert isinstance(decision, Resume)
+    prepare(again, decision)
+    assert run_here(again).summary["digest"] == run.summary["digest"]
+    with pytest.raises(ValueError, match=r"^run tiny was made with --lr"):
+        shutil.rmtree(RunFolder.planned(config).path)
+        look(again.replace(training={"lr": 0.5}), fingerprint=None)
 
 
 def test_overwriting_deletes_checkpoints_that_lie_elsewhere(tmp_path: Path) -> None:

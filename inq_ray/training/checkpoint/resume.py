@@ -48,12 +48,14 @@ class Standing:
         config: with which it was started; None where there is no run of that name.
         is_finished: whether its summary is written.
         found: its checkpoints.
+        begun_from: the checkpoint by which --resume began it; None where it began otherwise.
     """
 
     name: str
     config: RunConfig | None = None
     is_finished: bool = False
     found: Found = NOTHING
+    begun_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,13 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
             f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.place.name}: "
             f"{newest.reason}; mend the storage, or start anew by --overwrite"
         )
-    if found.entry is None or found.snapshot is None:
-        return Start()  # it ended before its first checkpoint
+    if found.entry is None or found.snapshot is None:  # it ended before its first checkpoint
+        if standing.begun_from is None:
+            return Start()
+        return Refuse(
+            f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
+            "was begun, or start anew by --overwrite"
+        )
     return Resume(found.entry, config_of(found.snapshot), _notes(found.damaged, found.snapshot, config))
 
 
@@ -180,10 +187,17 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     if standing.is_finished:
         return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
     saved = config_of(chosen.snapshot)
-    if standing.config is not None and standing.config.output.name != saved.output.name:
+    is_begun_by_it = standing.begun_from == path
+    if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
             f"--name {standing.name}: there is an unfinished run of that name, and --resume {path} is of run "
             f"{saved.output.name}: take another --name, or go on by --resume auto"
+        )
+    newest = standing.found.entry
+    if newest is not None and newest.place > chosen.entry.place:
+        return Refuse(
+            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.place.name}: take another "
+            "--name to go on from this one, or go on from the last by --resume auto"
         )
     lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
     if lines is not None:

@@ -32,6 +32,7 @@ from inq_ray.training.config import RunConfig
 from tests.training.checkpoint.networks import make_history, make_network, make_parts, make_snapshot
 
 PLACE = Place(stage=1, epoch=0, step=2)
+LATER = Place(stage=1, epoch=0, step=3)
 NEWER = Damaged(Place(stage=1, epoch=0, step=4), "facts.json is missing")
 CONFIG = RunConfig().replace(output={"name": "tiny"})
 
@@ -180,10 +181,25 @@ def test_a_path_goes_on_under_a_new_name_or_its_own() -> None:
         assert decision.config == config_of(chosen.snapshot)
 
 
+def test_a_run_that_was_begun_by_a_path_goes_on_by_it_and_does_not_begin_without() -> None:
+    config = CONFIG.replace(output={"name": "other"})
+    begun = Standing(name="other", config=config, begun_from="/a/b")
+    assert isinstance(decide("/a/b", begun, config, chosen=found()), Resume)
+    assert "give --resume /a/b, by which it was begun" in line_of(decide(AUTO, begun, config))
+    own = dataclasses.replace(begun, found=found())
+    assert isinstance(decide(AUTO, own, config), Resume)
+    assert isinstance(decide(AUTO, begun, config.replace(output={"overwrite": True})), Start)
+
+
 @pytest.mark.parametrize(
     ("there", "config", "said"),
     [
         (lambda: standing(is_finished=True), CONFIG, "that run is finished: take another --name"),
+        (
+            lambda: standing(found()._replace(entry=Entry(place=LATER))),
+            CONFIG,
+            f"run tiny has later checkpoints, up to {LATER.name}: take another --name",
+        ),
         (
             lambda: standing(config=CONFIG.replace(output={"name": "b"})),
             CONFIG,
