@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         config = with_absolute_paths(command.run)
         config = config.replace(output={"name": config.output.name or default_name(config)})
         return execute(dataclasses.replace(command, run=config))
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except RunFailedError as error:

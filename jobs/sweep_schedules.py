@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Runs the job; returns its exit status."""
     try:
         return execute(parse(arguments))
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

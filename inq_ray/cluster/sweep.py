@@ -91,9 +91,9 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
             best = best_of(board.trials)
             if is_over and best is not None:
                 drive.measure(best)
-        drive.tidy(is_over)
         console.show_result(board.trials, drive.test, time.monotonic() - began)
         leave(plan, board.trials, console)
+        drive.tidy(is_over)
     if not is_over:
         raise SweepInterrupted
     return SweepResult(trials=board.trials, best=best, test=drive.test)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import tyro
 
 from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
-from inq_ray.sweep.space import BITS, SCHEDULE
+from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.command_line import defaults_of, in_one_line, our_words
 from inq_ray.training.config import RunConfig
@@ -40,28 +40,36 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     defaults = SweepCommand(run=defaults_of(words))
     command = in_one_line(lambda: tyro.cli(tyro.conf.OmitArgPrefixes[SweepCommand], args=words, default=defaults))
     _check_said(command, defaults, words)
-    return _of_any_stages(command, defaults)
+    return _of_any_stages(command, words)
 
 
-def _of_any_stages(command: SweepCommand, defaults: SweepCommand) -> SweepCommand:
+def _of_any_stages(command: SweepCommand, words: Sequence[str]) -> SweepCommand:
     """Where portions are searched, without what a recipe or file says of each of its stages; what flags say stays."""
-    said = {"training.epochs_each", "training.lr_each"} & differences(defaults.run, command.run).keys()
-    if said or SCHEDULE not in space_of(command.space).axes:
+    if SCHEDULE not in space_of(command.space).axes or _flags(words) & {"--epochs-each", "--lr-each"}:
         return command
     return replace(command, run=command.run.evenly())
 
 
+def _flags(words: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+
+
 def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[str]) -> None:
     """Refuses flags that would play no part, because others say the same."""
-    given = differences(defaults.run, command.run)
-    if any(word.partition("=")[0] == "--holdout" for word in words) and command.run.data.holdout == 0:
+    given, flags = differences(defaults.run, command.run), _flags(words)
+    if "--holdout" in flags and command.run.data.holdout == 0:
         raise ValueError("--holdout 0: choices are made on held-out images alone: give their number, or leave it out")
     workers = command.search.workers_per_trial or command.search.gpus_per_trial
     if workers is not None and "cluster.num_workers" in given and command.run.cluster.num_workers != workers:
         raise ValueError(
             f"--num-workers {command.run.cluster.num_workers} and {workers} per trial say different things"
         )
-    for name in space_of(command.space).axes:
+    axes = space_of(command.space).axes
+    for name, others in ((LR, ["--lr-each"]), (EPOCHS, ["--epochs-each", "--epochs-total"])):
+        for flag in others:
+            if name in axes and flag in flags:
+                raise ValueError(f"{flag} plays no part: {name} is searched, which is the same for all stages")
+    for name in axes:
         if name in given and name != BITS:  # --weight-bits says the recipe too
             flag = name.rpartition(".")[2].replace("_", "-")
             raise ValueError(

@@ -26,6 +26,14 @@ def steps_of_estimate(training: TrainingConfig, steps_of_epoch: int) -> int:
     return min(-(-training.bn_images // training.batch_size), steps_of_epoch)
 
 
+def images_of_estimate(config: RunConfig, steps_of_epoch: int) -> int:
+    """Images whose statistics the network gets: of all workers with --sync-batchnorm, else of the first of the most."""
+    share = config.training.batch_size
+    if not config.training.sync_batchnorm:
+        share = -(-share // config.cluster.workers.most)
+    return steps_of_estimate(config.training, steps_of_epoch) * share
+
+
 def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_workers: int, bad_images: BadImages) -> int:
     """Estimates the statistics from the batches with which an epoch begins; every rank calls it.
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import tyro
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import LOSSLESS, default_recipe, lossless_recipe, recipe, trained_first
+from inq_ray.training.recipes import LOSSLESS, default_recipe, lossless_recipe, of_trained, recipe, trained_first
 
 # Names of INQ-pytorch's example, and of torch's ImageNet example before it, in our words.
 _ALIASES = {
@@ -152,16 +152,19 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
     if known.config is not None and known.recipe is not None:
         raise ValueError("--config and --recipe exclude each other")
     if known.config is not None:
-        return _for_flags(RunConfig.from_file(known.config), known)
+        start = RunConfig.from_file(known.config)
+        return _for_flags(start.evenly() if known.iterative_steps else start, known)
     arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
     bits = int(known.weight_bits) if re.fullmatch(r"[2-8]", known.weight_bits or "") else 5
     if known.recipe is None:
         start = default_recipe(arch, bits)
     else:
         start = lossless_recipe(arch, bits) if known.recipe == LOSSLESS else recipe(known.recipe)
+        if known.recipe == LOSSLESS and known.weights is not None:
+            start = of_trained(start)
     if known.float_epochs and known.float_epochs != "0":
         start = trained_first(start)
-    if known.iterative_steps:  # what a recipe says of each stage is of its own
+    if known.iterative_steps:  # what a recipe says of each stage is of its own ones
         start = start.evenly()
     start = _for_flags(start, known)
     return _without_float_training(start, plain=known.plain, trained=known.weights is not None)

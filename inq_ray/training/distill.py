@@ -106,4 +106,4 @@ def load_teacher(config: RunConfig, model: nn.Module) -> None:
         load_weights(model, path)
     except ValueError as error:
         what, _, _ = str(error).partition(": --replace-head")  # a teacher with a fresh head would know nothing
-        raise ValueError(f"--teacher: {what}") from None
+        raise ValueError(f"--teacher: {what.removeprefix('--weights ')}") from None

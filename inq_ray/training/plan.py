@@ -11,7 +11,7 @@ from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
 from inq_ray.models.selection import param_groups
-from inq_ray.training.batchnorm import steps_of_estimate
+from inq_ray.training.batchnorm import images_of_estimate
 from inq_ray.training.build import batchnorm_layers
 from inq_ray.training.config import RunConfig
 
@@ -110,7 +110,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
-        num_batchnorm=steps_of_estimate(training, steps) * training.batch_size if batchnorm_layers(model) else 0,
+        num_batchnorm=images_of_estimate(config, steps) if batchnorm_layers(model) else 0,
         num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
         seconds_per_step=_seconds_per_step(config, info, model),
     )

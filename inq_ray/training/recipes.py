@@ -123,3 +123,8 @@ def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
 def trained_first(start: RunConfig) -> RunConfig:
     """A recipe for a network that is trained before its first stage, although the recipe did not mean it to be."""
     return start.replace(training=_FALLING) if start.training.ema_share is not None else start
+
+
+def of_trained(start: RunConfig) -> RunConfig:
+    """The lossless recipe for a network that is given trained, although the recipe meant to train it first."""
+    return start.replace(training=_AVERAGED)

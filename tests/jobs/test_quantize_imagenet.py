@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text('{"training": {"epoch": 3}}')
     (folder / "file").write_text("")
     return folder
+
+
+def test_a_wait_that_ends_is_one_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(*_: Any) -> Any:
+        raise TimeoutError("another process has been downloading for an hour")
+
+    monkeypatch.setattr(quantize_imagenet, "check", waits)
+    assert job("--dry-run") == (2, "", "quantize_imagenet: another process has been downloading for an hour\n")
 
 
 # Flags ({} is the folder of files), and what the line has to say.

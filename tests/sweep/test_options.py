@@ -56,6 +56,8 @@ def test_what_a_recipe_says_of_each_of_its_stages_is_not_of_those_that_are_searc
     with pytest.raises(ValueError, match=r"--epochs-each must have one number for each of the 2 stages .* got 10: 2"):
         _runs(parse([*flags, "--epochs-each", *["2"] * 10]))
     assert parse(["--recipe", "cifar_resnet20-2bit", "--lrs", "0.1"]).run.stage_epochs == start.stage_epochs
+    same = ["--recipe", "cifar_resnet20-5bit", "--schedules", "0.4,0.6,0.8,1", "--epochs-each", "7", "1", "1", "1"]
+    assert [run.stage_epochs for run in _runs(parse(same))] == [(7, 1, 1, 1)]
 
 
 def _runs(command: SweepCommand) -> list[RunConfig]:
@@ -170,6 +172,9 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
         ("--workers-per-trial 2 --num-workers 1", "--num-workers 1 and 2 per trial"),
         ("--holdout 0", "--holdout 0: choices are made on held-out images alone"),
         ("--iterative-steps 0.5 1", "--iterative-steps plays no part: .* is searched"),
+        ("--lrs 0.1 0.2 --lr-each 0.1 0.1 0.1 0.1", "--lr-each plays no part: training.lr is searched"),
+        ("--epochs-per-stage 1 2 --epochs_total 9", "--epochs-total plays no part: training.epochs is searched"),
+        ("--epochs-per-stage 1 2 --epochs-each 1 1 1 1", "--epochs-each plays no part: training.epochs is searched"),
         ("--lrs 0.1 0.2 --lr 0.3", "--lr plays no part: training.lr is searched"),
         ("--lr 0", "--lr must be above 0"),
         ("--learnin-rates 0.1", "--"),

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from inq_ray.core.sgd import SGD
 from inq_ray.data.loader import train_requests
 from inq_ray.training.bad_images import BadImages
-from inq_ray.training.batchnorm import estimate_batchnorm, estimate_from, steps_of_estimate
+from inq_ray.training.batchnorm import estimate_batchnorm, estimate_from, images_of_estimate, steps_of_estimate
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.faults import Faults
 from inq_ray.training.phase import make_trainer
+from inq_ray.training.recipes import default_recipe
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_rows, read_summary, run_here, tiny_config
@@ -65,6 +66,16 @@ def test_weights_stay_and_a_layer_that_no_batch_comes_through_keeps_what_it_had(
 @pytest.mark.parametrize(("num_images", "due"), [(0, 0), (1, 1), (64, 1), (65, 2), (10**9, 20)])
 def test_batches_are_whole_and_at_most_an_epoch(num_images: int, due: int) -> None:
     assert steps_of_estimate(TrainingConfig(batch_size=64, bn_images=num_images), 20) == due
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "sync", "due"), [(1, False, 128), (3, False, 43), ("1..3", False, 43), (3, True, 128)]
+)
+def test_images_of_which_batchnorm_gets_the_statistics(num_workers: Any, sync: bool, due: int) -> None:
+    config = default_recipe("cifar_resnet20", 5).replace(
+        training={"bn_images": 100, "batch_size": 128, "sync_batchnorm": sync}, cluster={"num_workers": num_workers}
+    )
+    assert images_of_estimate(config, steps_of_epoch=5) == due
 
 
 class Drawing(nn.Module):

@@ -130,6 +130,8 @@ def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
         plain = parse(["--recipe", "lossless", "-a", arch, "--plain"]).run
         assert plain.training == parse(["-a", arch, "--plain"]).run.training
         assert plain.float_epochs > 0
+    given = parse(["--recipe", "lossless", "--data", "digits", "--weights", "digits.safetensors"]).run.training
+    assert (given.float_epochs, given.lr_schedule, given.ema_share) == (0, "constant", 0.3)
     averaged = parse(["--recipe", "lossless", "-a", "resnet18", "--ema-decay", "0.99"]).run.training
     assert (averaged.ema_decay, averaged.ema_share) == (0.99, None)
 
@@ -181,8 +183,10 @@ def test_one_number_for_all_stages_goes_before_those_of_each_in_a_file(tmp_path:
     changed = parse([*start, "--learning-rate", "0.5"]).run
     assert [changed.lr_of(stage) for stage in (1, 4)] == [0.5, 0.5]
     assert changed.stage_epochs == (1, 2, 3, 4)
-    with pytest.raises(ValueError, match=r"--epochs-each must have one number for each of the 2 stages .* got 4"):
-        parse([*start, "--iterative-steps", "0.5", "1"])
+    others = parse([*start, "--iterative-steps", "0.5", "1"]).run
+    assert (others.stage_epochs, others.training.lr_each) == ((5, 5), ())
+    with pytest.raises(ValueError, match=r"--epochs-each must have one number for each of the 2 stages .* got 3"):
+        parse([*start, "--iterative-steps", "0.5", "1", "--epochs-each", "1", "2", "3"])
 
 
 @pytest.mark.parametrize(
