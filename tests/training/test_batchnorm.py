@@ -73,7 +73,8 @@ def test_batches_are_whole_and_at_most_an_epoch(num_images: int, due: int) -> No
 )
 def test_images_of_which_batchnorm_gets_the_statistics(num_workers: Any, sync: bool, due: int) -> None:
     config = default_recipe("cifar_resnet20", 5).replace(
-        training={"bn_images": 100, "batch_size": 128, "sync_batchnorm": sync}, cluster={"num_workers": num_workers}
+        training={"bn_images": 100, "batch_size": 128, "sync_batchnorm": sync},
+        cluster={"num_workers": num_workers, "use_gpu": sync},
     )
     assert images_of_estimate(config, steps_of_epoch=5) == due
 
