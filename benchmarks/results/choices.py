@@ -25,7 +25,9 @@ _HOW = (
     "have the same seed, and so the same images; with one seed a difference below half a point may be chance, "
     "and the loss says more. It also falls where a network becomes less sure of itself and errs as often; so some "
     "notes give the calibrated loss, that of the logits divided by the number which makes it least (0.2814 for the "
-    "float network)."
+    "float network). In headings that network is `h45.safetensors`, or `model.safetensors` as its run left it; "
+    "`h45eq3.safetensors` is the same with its channels scaled. The strategy `error` froze first the weights nearest "
+    "to their powers; it is out again (commit d6bfe34 has it)."
 )
 _LONGER = (
     "Those called `long` begin with another float network: the first one, its convolutions' weights doubled "

@@ -27,5 +27,5 @@ NETWORK, DATA = "cifar_resnet20", "cifar10"
 PUBLISHED = (
     Published("DeepShift-Q, powers of two", 91.79, {5: 89.85}),
     Published("APoT, sums of powers of two, activations quantized too", 92.96, {4: 92.45, 3: 92.49, 2: 90.96}),
-    Published("one weight-only method", 92.08, {4: 92.19, 3: 92.18, 2: 91.12}),
+    Published("a weight-only method (its name is not kept)", 92.08, {4: 92.19, 3: 92.18, 2: 91.12}),
 )

@@ -19,7 +19,7 @@ class QuantizationConfig:
     strategy: Strategy = "pruning"
     """Which weights freeze first: "pruning" the largest, "random" any."""
     codebook: Rule = "max"
-    """From what the powers follow: "max" each tensor's largest weight, "mse" the least squared error, for 2 bits."""
+    """What each tensor's largest power follows from: "max" its largest weight, "mse" least squared error (2 bits)."""
     skip: tuple[str, ...] = ()
     """Patterns of layers that stay float, such as classifier or layer1.*."""
 

@@ -76,7 +76,7 @@ class TrainingConfig:
     compile: bool = False
     """Compile the network by torch.compile."""
     cuda_graphs: bool = False
-    """Have a GPU run a step's passes as one CUDA graph: the same bits, faster for small networks; one worker only."""
+    """Have a GPU run a step's passes as one CUDA graph: the same bits, fewer launches; small networks, one worker."""
     sync_batchnorm: bool = False
     """BatchNorm over all workers' images together (GPUs only)."""
     bn_images: int = 0
