@@ -78,12 +78,10 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         nonlocal num_images
         for batch in task.loader.batches(requests):
             bad_images.add(batch.bad)
-            if not len(batch.labels):
-                raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
             seed_draws(task.to_input.device, training.seed, epoch, batch.step, rank())
             num_images += len(batch.labels)
             labels = batch.labels.to(task.to_input.device, non_blocking=True)
-            for place, images, part_labels in parts_of(batch, labels, training.accumulate):
+            for place, images, part_labels in parts_of(batch, labels, training):
                 part = task.to_input(images)
                 yield part if mix is None else mix(part, part_labels, (training.seed, epoch, place, rank()))[0]
 

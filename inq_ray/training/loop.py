@@ -196,15 +196,13 @@ class Trainer:
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:
         """One optimizer step on this rank's part of a global batch; returns its sums of loss, hits, samples."""
-        if not len(batch.labels):
-            raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
         device = self.task.to_input.device
         # What the network draws itself (dropout) is a function of these, not of what came before.
         seed_draws(device, self.training.seed, epoch, batch.step, rank())
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         labels = batch.labels.to(device, non_blocking=True)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
-        parts = parts_of(batch, labels, self.training.accumulate)
+        parts = parts_of(batch, labels, self.training)
         self.optimizer.zero_grad(set_to_none=True)
         for index, (place, images, part_labels) in enumerate(parts):
             with self._only_local(index < len(parts) - 1):
