@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from inq_ray.core.codebook import Codebook, Rule, check_rule
+from inq_ray.core.codebook import Codebook, Rule, check_rule, float_format
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
+from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
-from inq_ray.distributed.share import share_stage
+from inq_ray.distributed.share import StageError, share_stage
 
 
 class INQScheduler:
@@ -42,7 +43,7 @@ class INQScheduler:
 
     Raises:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
-            have one name, or nothing is to be quantized.
+            have one name, one is of a dtype that cannot be quantized, or nothing is to be quantized.
     """
 
     def __init__(
@@ -76,18 +77,23 @@ class INQScheduler:
         """Does the next stage's partition and quantization on every rank.
 
         Raises:
-            ValueError: all stages are done.
-            StageError: on every rank, where weights are NaN or infinite; names the tensor.
-            ReplicaMismatchError: on every rank, where the ranks' weights had drifted apart since the first stage, or
-                differ after this one; names tensor and ranks.
+            ValueError: all stages are done, or a parameter's ``weight_bits`` is not what it was.
+            StageError: on every rank, where weights are NaN or infinite, which names the tensor, or rank 0 failed
+                otherwise.
+            ReplicaMismatchError: on every rank, where ranks are at other stages or of other options, their weights had
+                drifted apart since the first stage, or differ after this one; names tensor or option, and ranks.
         """
+        self._check_options()
         if self.stage == len(self.portions):
             raise ValueError(f"all {self.stage} stages of iterative_steps are done: there is nothing left to freeze")
         self._add_new_parameters()
         number = self.stage + 1
         self._take_weights_of_rank_0(number)
         updates, error = self._decide() if rank() == 0 else (None, None)
-        updates = share_stage(updates, self.state, error, stage=number)
+        try:
+            updates = share_stage(updates, self.state, None if error is None else _in_words(error), stage=number)
+        except StageError as shared:
+            raise shared from error
         for name, param in self.quantized().items():
             apply(param, self.state[name], updates[name])
             self.optimizer.freeze(param, self.state[name].frozen)
@@ -147,7 +153,7 @@ class INQScheduler:
         check_strategy(state_dict["strategy"])
         codebook = state_dict.get("codebook", "max")  # the only rule before there were two
         check_rule(codebook)
-        if not 0 <= stage <= len(portions):
+        if type(stage) is not int or not 0 <= stage <= len(portions):
             raise ValueError(f"the state is of stage {stage}, of {len(portions)} stages")
         states = {
             name: _loaded(name, param, tensors[name], self.state[name].codebook.num_bits)
@@ -166,8 +172,27 @@ class INQScheduler:
         if twice:
             raise ValueError(f"the optimizer has several parameters of the name {', '.join(twice[:5])}")
         for group, name, param in _grouped_params(self.optimizer):
-            if group["weight_bits"] is not None and name not in self.state:
-                self.state[name] = TensorState.live(param, group["weight_bits"])
+            num_bits, known = group["weight_bits"], self.state.get(name)
+            if known is None:
+                if num_bits is not None:
+                    self.state[name] = _state_of_new(name, param, num_bits)
+            elif known.codebook.num_bits != num_bits:
+                raise ValueError(
+                    f"{name} is being quantized at {known.codebook.num_bits} bits, its group's weight_bits is now "
+                    f"{num_bits}: set it before INQScheduler is made"
+                )
+            elif known.frozen.device != param.device:  # the model was moved since
+                known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
+
+    def _check_options(self) -> None:
+        """Else a rank would raise, or take another branch, while others wait for it."""
+        if world_size() == 1:
+            return
+        options = ("stage", "portions", "strategy", "seed", "codebook")
+        entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
+        for group, name, param in _grouped_params(self.optimizer):
+            entries[name] = f"{param.dtype} {list(param.shape)} weight_bits {group['weight_bits']}"
+        check_equal(entries, stage=None, what="stages, options or parameters")
 
     def _take_weights_of_rank_0(self, number: int) -> None:
         if world_size() == 1:
@@ -178,8 +203,8 @@ class INQScheduler:
         else:
             check_replicas(params, stage=number, what=f"weights at the start of stage {number}")
 
-    def _decide(self) -> tuple[dict[str, StageUpdate] | None, str | None]:
-        """Rank 0's decision, or why there is none: an error has to reach the ranks that wait for it."""
+    def _decide(self) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
+        """Rank 0's decision, or why there is none: any error has to reach the ranks that wait for it."""
         try:
             return {
                 name: decide(
@@ -194,8 +219,8 @@ class INQScheduler:
                 )
                 for name, param in self.quantized().items()
             }, None
-        except ValueError as error:
-            return None, str(error)
+        except Exception as error:  # noqa: BLE001  # raised on every rank by share_stage
+            return None, error
 
 
 def reset_lr_scheduler(scheduler: LRScheduler) -> None:
@@ -252,19 +277,38 @@ def _construct(scheduler: Any) -> None:
         scheduler._initial_step()  # noqa: SLF001
 
 
+def _in_words(error: Exception) -> str:
+    """What is told to all ranks: a ValueError says what is wrong, others (memory, device) need their type."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _state_of_new(name: str, param: Tensor, num_bits: int) -> TensorState:
+    """The state of a parameter that joins, which must be of a dtype that can be quantized."""
+    try:
+        float_format(param.dtype)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return TensorState.live(param, num_bits)
+
+
 def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -> TensorState:
     """The saved state of one parameter, checked, on its device."""
+    missing = sorted({"num_bits", "n_1", "frozen", "codes"} - saved.keys())
+    if missing:
+        raise ValueError(f"the state of {name} lacks {', '.join(missing)}")
     codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])
     if codebook.num_bits != num_bits:
         raise ValueError(f"the state of {name} is at {codebook.num_bits} bits, its group's weight_bits is {num_bits}")
     frozen, codes = saved["frozen"], saved["codes"]
-    for tensor in (frozen, codes):
+    for what, tensor, dtype in (("frozen", frozen, torch.bool), ("codes", codes, torch.uint8)):
         if tensor.shape != param.shape:
             raise ValueError(f"the state of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}")
+        if tensor.dtype != dtype:
+            raise ValueError(f"the state of {name} has {what} of {tensor.dtype}, {dtype} is wanted")
     state = TensorState(
         codebook=codebook,
-        frozen=frozen.to(param.device, torch.bool, copy=True, memory_format=torch.contiguous_format),
-        codes=codes.to(param.device, torch.uint8, copy=True, memory_format=torch.contiguous_format),
+        frozen=frozen.to(param.device, copy=True, memory_format=torch.contiguous_format),
+        codes=codes.to(param.device, copy=True, memory_format=torch.contiguous_format),
     )
     if bool(codebook.decode(state.codes).isnan().any()) or bool((state.codes != 0).logical_and_(~state.frozen).any()):
         raise ValueError(f"the state of {name} has codes that its codebook does not, or codes of live weights")

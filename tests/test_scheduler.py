@@ -102,6 +102,20 @@ def test_errors_of_the_constructor() -> None:
         INQScheduler(SGD(model.parameters()), PORTIONS)
 
 
+def test_a_dtype_that_cannot_be_quantized_is_an_error_at_once() -> None:
+    with pytest.raises(ValueError, match=r"0\.weight: .*complex64"):
+        INQScheduler(
+            SGD([{"params": [("0.weight", torch.ones(2, dtype=torch.complex64))], "weight_bits": 5}]), PORTIONS
+        )
+
+
+def test_weight_bits_that_change_under_the_scheduler_are_an_error() -> None:
+    optimizer, scheduler = make(make_model())
+    optimizer.param_groups[0]["weight_bits"] = 2
+    with pytest.raises(ValueError, match=r"0\.weight is being quantized at 4 bits, its group's weight_bits is now 2"):
+        scheduler.step()
+
+
 def test_two_parameters_of_one_name_are_an_error() -> None:
     one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     groups = [{"params": [("w", one)], "weight_bits": 5}, {"params": [("w", two)], "weight_bits": 5}]
@@ -137,6 +151,17 @@ def test_nan_names_the_tensor_and_changes_nothing() -> None:
         scheduler.step()
     assert summary(digest_tensors(state_tensors(scheduler.state))) == before
     assert scheduler.stage == 1
+
+
+def test_what_else_rank_0_meets_is_named_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decide(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    _, scheduler = make(make_model())
+    monkeypatch.setattr("inq_ray.scheduler.decide", decide)
+    with pytest.raises(StageError, match="stage 1: OutOfMemoryError: tried to allocate 2 GiB") as error:
+        scheduler.step()
+    assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
@@ -244,6 +269,16 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
             r"4\.weight is at 5 bits, its group's weight_bits is 4",
         ),
         (lambda s: s["tensors"]["4.weight"].update(num_bits=9), "from 2 to 8"),
+        (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
+        (
+            lambda s: s["tensors"]["4.weight"].update(codes=s["tensors"]["4.weight"]["codes"].float()),
+            r"4\.weight has codes of torch\.float32, torch\.uint8 is wanted",
+        ),
+        (
+            lambda s: s["tensors"]["4.weight"].update(frozen=s["tensors"]["4.weight"]["frozen"].byte()),
+            r"4\.weight has frozen of torch\.uint8, torch\.bool is wanted",
+        ),
+        (lambda s: s.update(stage=0.5), "stage 0.5, of 4 stages"),
         (lambda s: s["tensors"]["4.weight"]["codes"].fill_(255), r"4\.weight has codes that its codebook does not"),
         (lambda s: s["tensors"]["4.weight"]["codes"].fill_(1), "or codes of live weights"),
         (lambda s: s.update(portions=[0.5, 0.1]), "larger than the one before"),
@@ -482,3 +517,34 @@ def test_nan_on_rank_0_is_one_error_on_every_rank() -> None:
     for outcome in rank_outcomes(nan_on_rank_0, 2):
         assert isinstance(outcome.error, StageError)
         assert "0.weight: weights are NaN or infinite" in str(outcome.error)
+
+
+def other_options(what: str) -> None:
+    """Rank 1 has another scheduler than rank 0 has; none of them may wait for the other."""
+    is_other = rank() == 1
+    portions = [1.0] if what == "portions" and is_other else [0.5, 1.0]
+    model = make_model(0)
+    optimizer, scheduler = make(model, portions, seed=int(what == "seed" and is_other))
+    if what == "weight_bits" and is_other:
+        optimizer.param_groups[0]["weight_bits"] = 3
+    if what == "stage" and not is_other:
+        _, alone = make(make_model(1), portions)
+        state = alone.state_dict()
+        scheduler.load_state_dict({**state, "stage": 2})
+    scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("portions", "INQScheduler.portions"),
+        ("seed", "INQScheduler.seed"),
+        ("stage", "INQScheduler.stage"),
+        ("weight_bits", "0.weight"),
+    ],
+)
+def test_ranks_of_other_options_stop_together_and_name_them(what: str, named: str) -> None:
+    for outcome in rank_outcomes(other_options, 2, what):
+        assert isinstance(outcome.error, ReplicaMismatchError)
+        assert outcome.error.tensor == named
+        assert outcome.error.ranks == (1,)

@@ -126,12 +126,23 @@ class SGD(torch.optim.SGD):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
 
-        Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen.
+        Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen, and each group keeps
+        its ``weight_bits``: a state from before anything was quantized names none.
+
+        Raises:
+            ValueError: the groups are others, or one names other ``weight_bits``; nothing was changed then.
         """
-        weight_bits = [group["weight_bits"] for group in self.param_groups]
+        own = [group["weight_bits"] for group in self.param_groups]
+        for index, (group, bits) in enumerate(zip(state_dict["param_groups"], own, strict=False)):  # torch counts them
+            saved = group.get("weight_bits")
+            if None not in (saved, bits) and saved != bits:
+                raise ValueError(
+                    f"the state's group {index} has weight_bits {saved}, this optimizer's {bits}: make the optimizer "
+                    "with those of the state"
+                )
         super().load_state_dict(state_dict)
-        for group, bits in zip(self.param_groups, weight_bits, strict=True):
-            group.setdefault("weight_bits", bits)
+        for group, bits in zip(self.param_groups, own, strict=True):
+            group["weight_bits"] = bits
         for param in self._live:
             self._drop_momentum(param)
 

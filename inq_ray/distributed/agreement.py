@@ -15,9 +15,9 @@ class ReplicaMismatchError(RuntimeError):
     Attributes:
         stage: the stage (1-based, as the caller counts) after which they were compared, None outside a stage.
         what: what was compared, such as "replicas".
-        tensor: name of the first tensor, by name, that differs.
+        tensor: name of the first tensor (or option), by name, that differs.
         ranks: the ranks that differ from the majority; where there is none, from the lowest rank of the largest groups.
-        num_tensors: how many tensors differ in all.
+        num_tensors: how many differ in all.
     """
 
     def __init__(self, stage: int | None, what: str, tensor: str, ranks: Sequence[int], num_tensors: int = 1) -> None:
@@ -27,9 +27,9 @@ class ReplicaMismatchError(RuntimeError):
         self.ranks = tuple(ranks)
         self.num_tensors = num_tensors
         where = "" if stage is None else f"stage {stage}: "
-        others = "" if num_tensors == 1 else f" (first of {num_tensors} tensors that differ)"
+        others = "" if num_tensors == 1 else f" (first of {num_tensors} that differ)"
         super().__init__(
-            f"{where}{what} differ between ranks: tensor {tensor!r} on ranks {list(self.ranks)} is not what the other "
+            f"{where}{what} differ between ranks: {tensor!r} on ranks {list(self.ranks)} is not what the other "
             f"ranks hold{others}"
         )
 

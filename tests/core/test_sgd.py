@@ -340,6 +340,18 @@ def test_the_state_of_torch_sgd_is_taken_without_its_momentum_of_frozen_weights(
     reference.load_state_dict(optimizer.state_dict())  # and the other way
 
 
+def test_a_state_never_changes_the_bits_of_a_group() -> None:
+    _, floating = one_param()
+    _, four = one_param(weight_bits=4)
+    _, five = one_param(weight_bits=5)
+    four.load_state_dict(floating.state_dict())
+    assert four.param_groups[0]["weight_bits"] == 4
+    five.param_groups[0]["lr"] = 0.7
+    with pytest.raises(ValueError, match="the state's group 0 has weight_bits 5, this optimizer's 4: make"):
+        four.load_state_dict(five.state_dict())
+    assert four.param_groups[0]["lr"] != 0.7
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])  # noqa: S301
 def test_copies_know_what_is_frozen(duplicate: Callable[[Any], Any]) -> None:
