@@ -35,6 +35,14 @@ _STANDARDIZED = frozenset(
         "WeightStandardizedConv2d",
     }
 )
+# Whose parameters are pieces on each rank, by the names of their classes: FSDP, and its second form.
+_SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule"})
+# How a layer's weight is computed, by the end of the name of a tensor that shows it, and what makes it plain again.
+_PLAIN_AGAIN = {
+    "mask": ("pruned", "torch.nn.utils.prune.remove(module, {key!r})"),
+    "g": ("of weight_norm", "torch.nn.utils.remove_weight_norm(module, {key!r})"),
+    "u": ("of spectral_norm", "torch.nn.utils.remove_spectral_norm(module, {key!r})"),
+}
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,12 @@ def param_groups(
 
     Raises:
         ValueError: Bits out of range; a pattern that meets no quantizable weight; nothing to quantize; a weight that is
-            lazy, computed by a parametrization, or standardized before use (StdConv2d).
+            lazy, computed by a parametrization, or standardized before use (StdConv2d); a network whose ranks hold
+            pieces of its parameters (FSDP).
     """
     model = unwrap(model)
+    if weight_bits is not None or bits:
+        _check_whole(model)
     chosen = choose(model, weight_bits, skip=skip, bits=bits)
     groups: dict[int | None, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named_parameters(model):
@@ -187,16 +198,33 @@ def _standardization(module: nn.Module) -> str:
 def _computed(model: nn.Module) -> list[Weight]:
     """Return the layers' weights that are no parameters, but computed from others (weight_norm, spectral_norm)."""
     return [
-        Weight(
-            name := _joined(path, key),
-            _around(name),
-            "computed from other parameters (weight_norm or another parametrization; make it a plain one with "
-            "torch.nn.utils.parametrize.remove_parametrizations)",
-        )
+        Weight(name := _joined(path, key), _around(name), _how_computed(module, key))
         for path, module in model.named_modules()
         for key in _weight_keys(module)
         if key not in module._parameters  # noqa: SLF001  # reading the attribute would compute it, and change its state
     ]
+
+
+def _how_computed(module: nn.Module, key: str) -> str:
+    """Return why a computed weight cannot be quantized, and what of torch's makes it a plain parameter."""
+    own = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
+    for suffix, (what, remedy) in _PLAIN_AGAIN.items():
+        if f"{key}_{suffix}" in own:
+            return f"{what}, computed from other tensors (make it a plain one with {remedy.format(key=key)})"
+    return (
+        f"computed from other parameters (make it a plain one with torch.nn.utils.parametrize."
+        f"remove_parametrizations(module, {key!r}))"
+    )
+
+
+def _check_whole(model: nn.Module) -> None:
+    """Refuse FSDP: rank 0 decides which weights of a tensor freeze, for which it has to hold all of them."""
+    for path, module in model.named_modules():
+        if any(cls.__name__ in _SHARDING for cls in type(module).__mro__):
+            raise ValueError(
+                f"{path or 'the network'} is sharded by FSDP, so that each rank holds a part of its weights: "
+                "wrap the network in DistributedDataParallel instead"
+            )
 
 
 def _check_refusals(refused: list[Weight]) -> None:

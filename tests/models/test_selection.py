@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from inq_ray.models import create, param_groups
 
@@ -224,6 +225,37 @@ def test_computed_weights_are_refused_unless_skipped(normalize: Any) -> None:
     assert quantized(model, skip=["1.weight"]) == {"0.weight": 5}
     assert [group["weight_bits"] for group in param_groups(model, weight_bits=None)] == [None]
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers()), "looking computes nothing"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.nn.utils.weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
+)
+def test_what_is_said_to_do_makes_a_computed_weight_a_plain_one(compute: Any) -> None:
+    module = compute(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"make it a plain one with (torch\.[^ ]+ 'weight'\))\)") as error:
+        param_groups(nn.Sequential(module))
+    eval(str(error.value).partition("make it a plain one with ")[2].partition(")")[0] + ")")  # noqa: S307  # our own
+    assert quantized(nn.Sequential(module)) == {"0.weight": 5}
+
+
+class FSDPModule:
+    """Mixed into each module that torch's fully_shard shards."""
+
+
+def test_sharded_networks_are_refused_where_something_is_quantized() -> None:
+    sharded = type("FSDPLinear", (FSDPModule, nn.Linear), {})
+    model = nn.Sequential(nn.Linear(2, 2), sharded(2, 2))
+    with pytest.raises(ValueError, match=r"1 is sharded by FSDP.*DistributedDataParallel instead"):
+        param_groups(model)
+    assert names_by_bits(param_groups(model, weight_bits=None)).keys() == {None}
 
 
 def test_a_computed_in_projection_is_refused() -> None:
