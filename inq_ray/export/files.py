@@ -52,9 +52,10 @@ def write_result(folder: str | Path, model_state: Mapping[str, Tensor], states: 
     # One metadata key a file: safetensors writes several in random order, and equal results shall be equal bytes.
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / MODEL_FILE, model_state, {"format": "pt"})
-        codes = {name: state.codes for name, state in states.items()}
-        _write_whole(folder / CODES_FILE, codes, {_METADATA_KEY: metadata})
+        # Both are written beside before one is renamed: a disk that is full leaves no two that do not fit together.
+        with whole(folder / MODEL_FILE) as model_beside, whole(folder / CODES_FILE) as codes_beside:
+            _save(model_beside, model_state, {"format": "pt"})
+            _save(codes_beside, {name: state.codes for name, state in states.items()}, {_METADATA_KEY: metadata})
     except (OSError, SafetensorError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise ValueError(
@@ -95,11 +96,9 @@ def _describe(codebook: Codebook) -> dict[str, int | None]:
     return {"num_bits": codebook.num_bits, "n_1": codebook.n_1, "n_2": codebook.n_2}
 
 
-def _write_whole(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes beside and renames, both reaching the disk: whatever is killed, the old file stands or the new one."""
-    with whole(path) as beside:
-        save_file(_plain(tensors), beside, metadata)
-        beside.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    save_file(_plain(tensors), path, metadata)
+    path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from inq_ray.models.selection import plain_name, unwrap
 
@@ -76,6 +76,12 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
         raise ValueError(
             f"--arch {arch}: {called} returned a network that is compiled or wrapped, whole or in part: return the "
             "network itself; --compile compiles it, and workers wrap it"
+        )
+    odd = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ValueError(
+            f"--arch {arch}: the state of the network that {called} returned has {odd[0]}, which is no tensor: files "
+            "and workers take tensors alone, so leave get_extra_state out"
         )
     return model
 

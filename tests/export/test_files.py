@@ -92,14 +92,18 @@ def test_a_live_weight_or_a_missing_tensor_is_refused_before_anything_is_written
     assert not (tmp_path / "result").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_files_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", [MODEL_FILE, CODES_FILE])
+def test_a_write_that_fails_leaves_the_old_files_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     network, states = quantized()
     write_result(tmp_path, network.state_dict(), states)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def half_written(tensors: Any, path: Path, metadata: Any) -> None:
         path.write_bytes(b"half")
-        raise OSError("no space left on device")
+        if failing in path.name:
+            raise OSError("no space left on device")
 
     monkeypatch.setattr(files, "save_file", half_written)
     with pytest.raises(ValueError, match=r"cannot write the result to .*: no space left on device; make room"):

@@ -41,6 +41,13 @@ def compiled_in_part(num_classes):
 def wrapped(num_classes):
     return nn.DataParallel(nn.Linear(3, num_classes))
 
+class Noted(nn.Linear):
+    def get_extra_state(self):
+        return {"note": 1}
+
+def noted(num_classes):
+    return Noted(3, num_classes)
+
 def gives_a_list():
     return []
 
@@ -104,6 +111,7 @@ def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
         ("compiled", "compiled(num_classes=7) returned a network that is compiled or wrapped"),
         ("compiled_in_part", "returned a network that is compiled or wrapped"),
         ("wrapped", "returned a network that is compiled or wrapped"),
+        ("noted", "the state of the network that noted(num_classes=7) returned has _extra_state, which is no tensor"),
     ],
 )
 def test_mistakes_in_one_line(module: str, function: str, told: str) -> None:
