@@ -34,7 +34,7 @@ _LONGER = (
     "(`h45x2.safetensors`), was trained on for 30 epochs (`--plain --holdout 5000 --epochs 30 --batch-size 128 --lr "
     "0.1 --weight-decay 1e-4 --lr-schedule cosine`). It has 91.38 % of the held-out images at a loss of 0.319 "
     "(calibrated: 0.2603), 97.7 % of the training images, and filters of a squared norm of 3.65 in the median, where "
-    "the given network has 3.32 and the first one 0.82. With it mixed images gained at 3 and at 2 bits, which was not "
+    "the given network has 3.32 and the first one 0.82. With it mixed images gained at 5, 3 and 2 bits, which was not "
     "so with the first one; and labels beside them lost at 3 bits, but for the calibrated loss not at 5. That is one "
     "seed of each. Rates and weight decay with six digits were given relative to that norm."
 )
