@@ -38,10 +38,10 @@ _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTION
 _MIXED: dict[str, Any] = {"cutmix": 1.0, "distill_labels": 0.0}
 # Of the table of results, by bits. Epochs are where they bring most, at 5 bits while half of the weights can move, at 3
 # from where top-1 fell, at 4 in both places; at 2 the few weights that are left must move further, at twice the rate.
-# But for 4 bits, stages learn what the float network says of mixed images, of which it cannot know the labels by heart;
-# at 5 bits their labels too. docs/results/README.md has trials of all that.
+# At 3 and 2 bits stages learn what the float network says of mixed images, of which it cannot know the labels by heart.
+# docs/results/README.md has trials of both.
 _TABLE: dict[int, dict[str, Any]] = {
-    5: {"epochs_each": (11, 1, 1, 1), "lr_each": (0.04, 0.02, 0.02, 0.02), "cutmix": 1.0},
+    5: {"epochs_each": (7, 1, 1, 1)},
     4: {"epochs_each": (4, 2, 2, 2, 3, 1)},
     3: {"epochs_each": (2, 1, 2, 2, 2, 3, 5, 1), **_MIXED},
     2: {"epochs_each": (1, 1, 1, 2, 2, 2, 2, 2, 2, 1), "lr_each": (0.02,) * 4 + (0.04,) * 6, **_MIXED},
