@@ -3,10 +3,14 @@
 import contextlib
 import logging
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator, Mapping
 
 import ray
 import torch
+from ray._private.utils import get_num_cpus
 
 from inq_ray.training.config import ClusterConfig
 
@@ -20,6 +24,10 @@ _DEFAULTS = {
 
 # A cluster of this machine alone: nobody announces that it will be taken away, and asking it costs nothing.
 _ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
+# A head that starts together with the job answers by then. Ray would wait for a quarter of an hour, and say nothing.
+_ANSWER_SECONDS = 20.0
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 
 @contextlib.contextmanager
@@ -48,13 +56,40 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
 
 def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
     check_fits_here(cluster)
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = _address()
     if address == "local":
         for name, value in _ON_ONE_MACHINE.items():
             os.environ.setdefault(name, value)
+    elif found := _HOST_AND_PORT.fullmatch(address):
+        wait_for_answer(found["host"], int(found["port"]), _ANSWER_SECONDS)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
+
+
+def _address() -> str:
+    """What ray.init is given; an empty RAY_ADDRESS is none."""
+    return os.environ.get("RAY_ADDRESS") or "local"
+
+
+def wait_for_answer(host: str, port: int, seconds: float) -> None:
+    """Waits until somebody listens at the address that RAY_ADDRESS names.
+
+    Raises:
+        ConnectionError: nobody did in that time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1)):
+                return
+        except (OSError, OverflowError) as error:  # no such host, nobody there, no such port
+            if time.monotonic() + 1 > deadline:
+                raise ConnectionError(
+                    f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')}: nothing answers at {host}, port {port} ({error}): "
+                    "start the cluster, or unset RAY_ADDRESS to start one on this machine"
+                ) from None
+        time.sleep(1)
 
 
 def check_fits_here(cluster: ClusterConfig) -> None:
@@ -63,8 +98,9 @@ def check_fits_here(cluster: ClusterConfig) -> None:
     Raises:
         ValueError: names what is asked for, what there is, and the flag.
     """
-    if not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local":
-        check_fits(cluster, {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())})
+    if not ray.is_initialized() and _address() == "local":
+        num_cpus = get_num_cpus(override_docker_cpu_warning=True)  # as Ray counts: a container may be allowed fewer
+        check_fits(cluster, {"CPU": float(num_cpus), "GPU": float(torch.cuda.device_count())})
 
 
 def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from inq_ray.tracking.fault import warn
 from inq_ray.tracking.trackers import Together
@@ -116,7 +117,9 @@ def deliver(to: Reporter) -> Iterator[Any]:
     Yields:
         The handle of the mailbox actor.
     """
-    mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).remote()
+    # On the driver's node: Ray would place it on any, and the loss of a node without ranks would end all reports.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).options(scheduling_strategy=here).remote()
     stop = threading.Event()
     thread = threading.Thread(target=_forward, args=(mailbox, Together(to), stop), name="inq_ray-mailbox", daemon=True)
     thread.start()

@@ -77,6 +77,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
     began = time.monotonic()
     with plan.folder.held(console.say):
         if plan.base.output.overwrite:
+            plan.discard_checkpoints()
             plan.folder.clear()
         state = plan.folder.read()
         board = plan.board(state)

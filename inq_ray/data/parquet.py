@@ -18,16 +18,13 @@ from inq_ray.data.image_set import Images, ImageSet, SourceInfo, Split
 from inq_ray.data.node_cache import shared_file
 from inq_ray.data.parquet_files import Shard, check_labels, find_files, read_shards
 from inq_ray.data.parquet_pixels import decode_shard, peek_layouts, read_labels
-from inq_ray.data.preset import IMAGENET_MEAN, IMAGENET_STD, Policy, Preset
+from inq_ray.data.preset import Policy, Preset
 from inq_ray.data.transforms import Augmentation
 
 FORMAT_VERSION = 1
 # Kept in memory are images of one size of at most so many pixels a side, if a split's are at most so many bytes.
 MAX_SIDE = 96
 MAX_BYTES = 8 * 2**30
-# For gray images the mean over the channels.
-MEAN = {3: IMAGENET_MEAN, 1: (0.449,)}
-STD = {3: IMAGENET_STD, 1: (0.226,)}
 _NUM_PEEKED = 32
 _LABEL_BYTES = 8
 
@@ -44,7 +41,7 @@ class ParquetSource:
 
     Args:
         data: Path or address.
-        preset: How the network wants to see images that are not kept in memory.
+        preset: How the network wants to see images; of those kept in memory only mean and standard deviation.
         policy: What training does to them.
         follow_links: Whether links in the folder may lead out of it.
 
@@ -80,8 +77,8 @@ class ParquetSource:
             width=seen.width,
             num_train=self._num("train"),
             num_test=self._num("test"),
-            mean=MEAN[seen.channels] if fits else self._preset.mean,
-            std=STD[seen.channels] if fits else self._preset.std,
+            mean=_of_channels(self._preset.mean, seen.channels),
+            std=_of_channels(self._preset.std, seen.channels),
             fingerprint=_fingerprint(shards),
             is_streamed=not fits,
         )
@@ -126,6 +123,11 @@ class ParquetSource:
 
     def _num(self, split: Split) -> int:
         return sum(shard.num_rows for shard in self._shards[split])
+
+
+def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return what is stated of red, green and blue; for gray images their mean."""
+    return values if channels == 3 else (round(sum(values) / 3, 6),)
 
 
 def _streamed(shards: list[Shard], num_classes: int, preset: Preset, policy: Policy) -> Images:

@@ -55,7 +55,8 @@ def open_source(
             the layout of the Hugging Face hub: train-*.parquet and test-*.parquet or validation-*.parquet, with a
             struct column `image` or `img` {bytes, path} and an integer column `label`. Paths, or addresses (s3://,
             gs://, hdfs://, file://).
-        preset: How the network wants to see images; plays no part for small images of one size, kept in memory.
+        preset: How the network wants to see images; of small ones of one size, kept in memory, only mean and standard
+            deviation. digits have their own.
         policy: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
         fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inq_ray.data.address import locate
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.sweep.attempt import Order
 from inq_ray.sweep.board import Board
@@ -18,6 +19,8 @@ from inq_ray.sweep.space import BITS, Point, Space, configured
 from inq_ray.sweep.stages import StageStore
 from inq_ray.sweep.trial import Trial
 from inq_ray.training.build import check, open_data
+from inq_ray.training.checkpoint.keeper import store_of
+from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.paths import with_absolute_paths
@@ -65,6 +68,21 @@ class SweepPlan:
             "checkpoint_path": None if checkpoints is None else f"{checkpoints.rstrip('/')}/{self.base.output.name}",
         }
         return configured(self.base, point).replace(output=output)
+
+    def discard_checkpoints(self) -> None:
+        """Deletes what trials of an earlier sweep of this name have left at --checkpoint-path.
+
+        Raises:
+            ValueError: the storage fails.
+        """
+        output = self.base.output
+        if output.checkpoint_path is None:
+            return
+        assert output.name is not None
+        there = locate(output.checkpoint_path).join(output.name)
+        for info in there.list() if there.exists() else []:
+            trial = self.configured(there.relative(info), {})
+            store_of(trial).discard_after(Place(stage=0, epoch=0, step=0))
 
     def board(self, state: Mapping[str, Any] | None = None) -> Board:
         """The board as it stands at the start.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inq_ray.sweep.axes import Axis, Choices, Drawer, FreeSchedules, Range
+from inq_ray.sweep.schedules import from_shares
 from inq_ray.training.config import RunConfig, field_type, field_value
 
 SCHEDULE = "quantization.iterative_steps"
@@ -79,7 +80,7 @@ class Space:
             ValueError: as of the configuration.
         """
         edges = {name: _edges(axis) for name, axis in self.axes.items()}
-        first = {name: values[0] for name, values in edges.items() if values}
+        first = {name: values[0] for name, values in edges.items()}
         configured(base, first)
         for name in first:
             for value in edges[name]:
@@ -91,16 +92,18 @@ class Space:
     def samples(self) -> list[Point]:
         """Points with which every value appears that may not fit network or data, though a configuration takes it."""
         edges = {name: _edges(axis) for name, axis in self.axes.items()}
-        first = {name: values[0] for name, values in edges.items() if values}
+        first = {name: values[0] for name, values in edges.items()}
         others = [{**first, name: value} for name in first if name not in _FIT for value in edges[name][1:]]
         return [first, *others]
 
 
 def _edges(axis: Axis) -> tuple[Any, ...]:
-    """Values of an axis that have to be allowed so that all are; of free schedules all are."""
+    """Values of an axis that have to be allowed so that all are; of free schedules one of each number of stages."""
     if isinstance(axis, Choices):
         return axis.values
-    return (axis.low, axis.high) if isinstance(axis, Range) else ()
+    if isinstance(axis, Range):
+        return (axis.low, axis.high)
+    return tuple(from_shares([axis.least] * (count - 1)) for count in sorted(set(axis.num_stages)))
 
 
 def _typed(name: str, axis: Axis) -> Axis:

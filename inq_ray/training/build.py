@@ -131,9 +131,14 @@ def image_preset(config: RunConfig) -> Preset:
         resize_size=resize_size,
         train_crop_size=data.train_crop_size,
         interpolation=cast(Interpolation, stated.interpolation if is_auto else data.interpolation),
-        mean=cast(tuple[float, float, float], stated.mean),
-        std=cast(tuple[float, float, float], stated.std),
+        mean=_of_channels(data.mean or stated.mean),
+        std=_of_channels(data.std or stated.std),
     )
+
+
+def _of_channels(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values if len(values) == 3 else values * 3
+    return red, green, blue
 
 
 def num_loader_workers(config: RunConfig, info: SourceInfo, train: Images) -> int:
@@ -220,6 +225,8 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
 def _check_sizes_matter(config: RunConfig, info: SourceInfo) -> None:
     """Small images of one size stay as they are: who asks for another size would not get it."""
     data = config.data
+    if data.data == "digits" and (data.mean or data.std):
+        raise ValueError(f"{'--mean' if data.mean else '--std'} plays no part: digits have their own; leave it out")
     given = {
         "--crop-size": data.crop_size is not None,
         "--train-crop-size": data.train_crop_size is not None,

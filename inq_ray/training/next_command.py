@@ -47,6 +47,9 @@ def _images(config: RunConfig, weights: str) -> list[str]:
     ):
         flags += ["--crop-size", str(seen.crop_size), "--resize-size", str(seen.resize_size)]
         flags += ["--interpolation", seen.interpolation]
+    for flag, values in (("--mean", data.mean), ("--std", data.std)):
+        if values:
+            flags += [flag, *map(str, values)]
     if data.holdout:
         flags += ["--holdout", str(data.holdout), "--seed", str(config.training.seed)]
     if data.follow_links:

@@ -132,6 +132,37 @@ def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_o
     assert "going on from checkpoint-01-" in output
 
 
+MAILBOXES = """
+import ray
+from inq_ray.cluster.mailbox import deliver
+from inq_ray.training.reporter import SilentReporter
+
+ray.init(log_to_driver=False, logging_level="ERROR")
+here = ray.get_runtime_context().get_node_id()
+for _ in range(6):
+    with deliver(SilentReporter()) as mailbox:
+        there = ray.get(mailbox.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()), timeout=60)
+        assert there == here, "on a node whose loss would end all reports"
+"""
+
+
+@pytest.mark.long
+def test_the_mailbox_is_on_the_drivers_node(nodes: Nodes, env: dict[str, str]) -> None:
+    second = nodes.add()
+    command = [sys.executable, "-c", MAILBOXES]
+    done = subprocess.run(
+        command,
+        env=env | {"RAY_ADDRESS": nodes.address},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=END,
+        check=False,
+    )
+    nodes.kill(second)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.long
 def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[str, str], tmp_path: Path) -> None:
     second = nodes.add()

@@ -131,6 +131,16 @@ def test_validation_stands_in_for_a_missing_or_unlabelled_test(folder: Path) -> 
     assert in_memory(folder, "test").labels.tolist() == [1] * 5
 
 
+def test_images_in_memory_are_normalized_as_the_preset_says(folder: Path, tmp_path: Path) -> None:
+    preset = Preset(mean=(0.5, 0.25, 0.25), std=(0.1, 0.2, 0.3))
+    info = open_source(str(folder), preset=preset).info
+    assert (info.is_streamed, info.mean, info.std) == (False, preset.mean, preset.std)
+    (tmp_path / "gray").mkdir()
+    write_parquet(tmp_path / "gray" / "test.parquet", [encode(random_images(1)[0, ..., 0])], [0], classes=None)
+    info = open_source(str(tmp_path / "gray"), preset=preset).info
+    assert (info.mean, info.std) == (pytest.approx((1 / 3,), abs=1e-6), (0.2,))
+
+
 def test_column_img_gray_images_and_no_class_names(tmp_path: Path) -> None:
     gray = random_images(6)[..., 0]
     write_parquet(tmp_path / "test.parquet", list(map(encode, gray)), [0, 4, 1, 1, 0, 2], column="img", classes=None)

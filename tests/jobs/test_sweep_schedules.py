@@ -16,7 +16,7 @@ Job = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def job(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """Runs the job; gives exit status, stdout and stderr."""
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("inq_ray.cluster.connection.get_num_cpus", lambda **_: 4)
 
     def run(flags: str) -> tuple[int, str, str]:
         status = sweep_schedules.main([*flags.split(), "--storage-path", str(tmp_path / "runs")])

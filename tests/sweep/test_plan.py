@@ -202,6 +202,33 @@ def test_checkpoints_elsewhere_are_those_of_one_sweep(tmp_path: Path) -> None:
         assert recipe_of(trial).output.checkpoint_path is None
 
 
+def test_an_overwritten_sweep_leaves_no_checkpoints_elsewhere(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path).replace(output={"checkpoint_path": str(tmp_path / "elsewhere")})
+    plan = plan_sweep(config, SPACE, SearchOptions())
+    plan.discard_checkpoints()  # there are none
+    other = plan_sweep(config.replace(output={"name": "other"}), SPACE, SearchOptions())
+    folders = [
+        Path(store_of(each.configured(name, {})).location.path) / "checkpoint-01-0000-00000000"
+        for each in (plan, other)
+        for name in ("t001", "t999")
+    ]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    plan.discard_checkpoints()
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("each", [{"epochs_each": (1, 1, 1)}, {"lr_each": (0.1, 0.1, 0.1)}])
+def test_numbers_of_single_stages_must_fit_every_schedule_that_rises_freely(
+    tmp_path: Path, each: dict[str, Any]
+) -> None:
+    config = tiny_config(tmp_path).replace(quantization={"iterative_steps": (0.5, 0.75, 1.0)}, training=each)
+    options = SearchOptions(search="optuna", trials=2)
+    plan_sweep(config, Space({SCHEDULE: FreeSchedules(num_stages=(3,))}), options)
+    with pytest.raises(ValueError, match=r"one number for each of the 4 stages .* got 3"):
+        plan_sweep(config, Space({SCHEDULE: FreeSchedules(num_stages=(3, 4))}), options)
+
+
 def test_a_broken_state_is_said(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     assert folder.read() is None

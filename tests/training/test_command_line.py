@@ -18,8 +18,9 @@ EVERY_FLAG = """
     --warmup-epochs 0.5 --seed 9 --precision bf16 --no-channels-last --num-workers 3 --use-gpu --cpus-per-worker 2
     --storage-path S --name N --overwrite --verbose --log-format json --dry-run
     --loader-workers 4 --shuffle-buffer 100 --skip-bad-images 6 --crop-size 192 --train-crop-size 176 --resize-size 200
-    --interpolation bicubic --auto-augment randaugment --random-erasing 0.1 --replace-head --epochs-total 11
-    --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5 --ema-decay 0.99 --compile --sync-batchnorm
+    --interpolation bicubic --mean 0.5 0.25 0.125 --std 0.3 --auto-augment randaugment --random-erasing 0.1
+    --replace-head --epochs-total 11 --label-smoothing 0.2 --mixup 0.3 --cutmix 1.5 --clip-grad-norm 2.5
+    --ema-decay 0.99 --compile --sync-batchnorm
     --follow-links --limit-batches 12 --bn-images 640 --lr-each 0.3 0.2 0.1 --print-freq 13 --track tensorboard wandb
 """
 
@@ -46,6 +47,7 @@ def test_every_flag_arrives() -> None:
     data = config.data
     assert (data.loader_workers, data.shuffle_buffer, data.skip_bad_images) == (4, 100, 6)
     assert (data.crop_size, data.train_crop_size, data.resize_size, data.interpolation) == (192, 176, 200, "bicubic")
+    assert (data.mean, data.std) == ((0.5, 0.25, 0.125), (0.3,))
     assert (data.auto_augment, data.random_erasing, config.network.replace_head) == ("randaugment", 0.1, True)
     assert training.lr_each == (0.3, 0.2, 0.1)
     assert training.bn_images == 640

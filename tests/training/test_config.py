@@ -33,6 +33,8 @@ BAD_FIELDS = [
     (QuantizationConfig, {"iterative_steps": (math.nan, 1.0)}, "--iterative-steps"),
     (QuantizationConfig, {"strategy": "best"}, "--strategy"),
     (QuantizationConfig, {"codebook": "least"}, "--codebook"),
+    *((DataConfig, {"mean": value}, "--mean") for value in ((0.5, 0.5), (math.nan,), (123.7, 116.3, 103.5))),
+    *((DataConfig, {"std": value}, "--std") for value in ((0.5, 0.5, 0.0), (-0.1,), (math.inf,))),
     (TrainingConfig, {"epochs": -1}, "--epochs"),
     (TrainingConfig, {"teacher": "t.pth"}, "--distill"),
     (TrainingConfig, {"distill_temperature": 0.0}, "--distill-temperature"),

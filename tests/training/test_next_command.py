@@ -25,7 +25,14 @@ def test_nothing_is_said_that_goes_without_saying() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"crop_size": 32}, {"resize_size": 300}, {"interpolation": "bicubic"}, {"crop_size": 64, "resize_size": 64}],
+    [
+        {},
+        {"crop_size": 32},
+        {"resize_size": 300},
+        {"interpolation": "bicubic"},
+        {"crop_size": 64, "resize_size": 64},
+        {"mean": (0.5,), "std": (0.25, 0.25, 0.2)},
+    ],
 )
 @pytest.mark.parametrize("weights", [None, "/w.pth", "IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_the_result_is_measured_on_images_as_the_run_saw_them(data: dict[str, object], weights: str | None) -> None:

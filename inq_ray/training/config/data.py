@@ -1,5 +1,6 @@
 """What is trained and tested on."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,11 @@ class DataConfig:
     """Pixels of the shorter side before the center crop of validation; by default as the weights state."""
     interpolation: Interpolation = "auto"
     """Of resizing; auto is as the weights state."""
+    mean: tuple[float, ...] = ()
+    """Of red, green and blue, or one for all, of pixels from 0 to 1: what the network's images are normalized by; by
+    default as the weights state."""
+    std: tuple[float, ...] = ()
+    """Standard deviations, likewise."""
     auto_augment: AutoAugment = "none"
     """Policy of augmentation after crop and flip."""
     random_erasing: float = 0.0
@@ -53,7 +59,19 @@ class DataConfig:
                 check_at_least(flag, value, least)
                 if flag.endswith("-size") and value > LARGEST_SIZE:
                     raise ValueError(f"{flag} must be at most {LARGEST_SIZE} pixels, got {value}")
+        for flag, values in (("--mean", self.mean), ("--std", self.std)):
+            _check_channels(flag, values)
+        if self.std and min(self.std) <= 0:
+            raise ValueError(f"--std must be above 0, got {' '.join(map(str, self.std))}")
         check_choice("--interpolation", self.interpolation, Interpolation)
         check_choice("--auto-augment", self.auto_augment, AutoAugment)
         if not 0 <= self.random_erasing <= 1:
             raise ValueError(f"--random-erasing must be in [0, 1], got {self.random_erasing}")
+
+
+def _check_channels(flag: str, values: tuple[float, ...]) -> None:
+    given = " ".join(map(str, values))
+    if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
+    if any(abs(value) > 1 for value in values):
+        raise ValueError(f"{flag} is of pixels from 0 to 1, got {given}: divide by 255")
