@@ -51,8 +51,8 @@ def decode(data: bytes, layout: Layout) -> NDArray[np.uint8]:
     image = _open(data)
     if (image.height, image.width) != (layout.height, layout.width):
         raise ValueError(
-            f"the image is {image.width}x{image.height} where the first one is {layout.width}x{layout.height}; images "
-            "of unequal size are not supported, resize them to one size first"
+            f"the image is {image.width}x{image.height} where the first ones are {layout.width}x{layout.height}: small "
+            "images are kept in memory, and have to be of one size; resize them first"
         )
     if layout.channels == 1 and image.mode not in _GRAY:
         raise ValueError(

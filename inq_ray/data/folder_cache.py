@@ -24,6 +24,7 @@ from inq_ray.data.fence import Fence
 from inq_ray.data.folder_index import FORMAT_VERSION, FolderFacts, FolderIndex, list_folder, open_index, write_index
 from inq_ray.data.folder_listing import find_splits, scan, stamp_of
 from inq_ray.data.node_cache import cache_folder, locked
+from inq_ray.files.whole import write_text
 
 WAIT_SECONDS = 1800.0
 # A folder that changed so lately may change again within the same tick of the file system's clock.
@@ -63,7 +64,7 @@ def find_index(
             index = place.find(fingerprint) or _made_since(asked, record)
             if index is None:
                 index = place.make()
-                record.write_text(json.dumps({"path": str(index.path), "ended": time.time()}))
+                write_text(record, json.dumps({"path": str(index.path), "ended": time.time()}))
     if fingerprint not in (None, index.facts.fingerprint):
         counts = " and ".join(f"{num} of {split}" for split, num in index.facts.num_images.items())
         raise ValueError(

@@ -36,8 +36,8 @@ class ParquetSource:
     pixels a side, and a split's images fit into `MAX_BYTES`, a split is decoded as a whole, once per node. Else its
     image files are read when they are asked for, and become what the preset says.
 
-    A test split without labels (-1, as on the hub) is passed over for the validation split. Without training files the
-    source can only be tested on; without test files, only on training images that are held out.
+    A test split without labels (-1, as on the hub) is passed over for the validation split, or for none. Without
+    training files the source can only be tested on; without test files, only on training images that are held out.
 
     Args:
         data: Path or address.
@@ -56,10 +56,8 @@ class ParquetSource:
         self, data: str, preset: Preset | None = None, policy: Policy | None = None, *, follow_links: bool = False
     ) -> None:
         files = find_files(data, follow_links=follow_links)
-        self._shards: dict[Split, list[Shard]] = {
-            "test": _test_shards(files),
-            "train": read_shards(files.get("train", [])),
-        }
+        train = read_shards(files.get("train", []))
+        self._shards: dict[Split, list[Shard]] = {"test": _test_shards(files, has_train=bool(train)), "train": train}
         shards = [shard for split in self._shards.values() for shard in split]
         class_names = _class_names(shards)
         layout = _common_layout([split[0] for split in self._shards.values() if split])
@@ -139,10 +137,12 @@ def _streamed(shards: list[Shard], num_classes: int, preset: Preset, policy: Pol
     return EncodedSet(ParquetReader(shards, num_classes), ImageTransform(preset, policy))
 
 
-def _test_shards(files: dict[str, list[Location]]) -> list[Shard]:
+def _test_shards(files: dict[str, list[Location]], *, has_train: bool) -> list[Shard]:
     """Return the files to test on, if any: those of test, or of validation where test is missing or has no labels."""
     candidates = [read_shards(files[split]) for split in ("test", "validation") if split in files]
     labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
+    if has_train:
+        candidates = [shards for shards in candidates if not all(shard.labels == (-1, -1) for shard in shards)]
     return next(iter(labelled or candidates), [])
 
 

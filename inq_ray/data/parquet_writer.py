@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from inq_ray.data.address import Location, MissingError, locate, retry
 from inq_ray.data.encoded_set import Encoded, Reader
 from inq_ray.data.image_folder import FolderSource, is_image_folder
+from inq_ray.data.image_set import Split
 from inq_ray.data.order import epoch_order
 from inq_ray.data.preset import Policy, Preset
 from inq_ray.files.whole import whole
@@ -88,12 +89,16 @@ def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = 
         raise ValueError(f"no folder of images at {data}: it has to hold train/CLASS/*.JPEG and val/CLASS/*.JPEG")
     source = FolderSource(place, Preset(), Policy(), follow_links=follow_links)
     names = source.info.class_names
-    plans = []
-    if source.info.num_train:
-        plans.append(plan_split("train", names, source.split("train").reader, seed=seed, shard_bytes=shard_bytes))
-    if source.info.num_test:
-        plans.append(plan_split("validation", names, source.split("test").reader, seed=seed, shard_bytes=shard_bytes))
-    return plans
+    # Training images last: whatever ends the writing, what is there then cannot be trained on.
+    splits: list[tuple[str, Split, int]] = [
+        ("validation", "test", source.info.num_test),
+        ("train", "train", source.info.num_train),
+    ]
+    return [
+        plan_split(name, names, source.split(split).reader, seed=seed, shard_bytes=shard_bytes)
+        for name, split, num_images in splits
+        if num_images
+    ]
 
 
 def plan_split(split: str, class_names: Sequence[str], reader: Reader, *, seed: int, shard_bytes: int) -> Plan:

@@ -233,6 +233,11 @@ def _check_sizes_matter(config: RunConfig, info: SourceInfo) -> None:
         "--resize-size": data.resize_size is not None,
         "--interpolation": data.interpolation != "auto",
     }
+    if data.skip_bad_images and not info.is_streamed:
+        raise ValueError(
+            f"--skip-bad-images plays no part: the images of {info.name} are kept in memory, where each has to be "
+            "whole; leave it out"
+        )
     flags = [flag for flag, is_given in given.items() if is_given]
     if flags and not info.is_streamed:
         raise ValueError(

@@ -82,7 +82,7 @@ def test_damaged_anywhere_is_a_value_error_or_pixels() -> None:
 
 
 def test_other_sizes_depths_and_kinds() -> None:
-    with pytest.raises(ValueError, match="the image is 7x5 where the first one is 5x7"):
+    with pytest.raises(ValueError, match="the image is 7x5 where the first ones are 5x7"):
         decode(encode(PIXELS), Layout(3, 7, 5))
     with pytest.raises(ValueError, match=r"has colours .* where the first one is gray"):
         decode(encode(PIXELS), Layout(1, 5, 7))

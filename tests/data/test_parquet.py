@@ -131,6 +131,16 @@ def test_validation_stands_in_for_a_missing_or_unlabelled_test(folder: Path) -> 
     assert in_memory(folder, "test").labels.tolist() == [1] * 5
 
 
+def test_a_test_split_without_labels_stands_in_no_ones_way(folder: Path) -> None:
+    """Images can be held out of training ones; where there is nothing else, it is said what is wrong."""
+    write_parquet(folder / "test-00000-of-00001.parquet", blobs(7), [-1] * 7)
+    info = open_source(str(folder)).info
+    assert (info.num_train, info.num_test) == (20, 0)
+    for shard in folder.glob("train-*"):
+        shard.unlink()
+    assert "has labels from -1 to -1" in refusal(folder)
+
+
 def test_images_in_memory_are_normalized_as_the_preset_says(folder: Path, tmp_path: Path) -> None:
     preset = Preset(mean=(0.5, 0.25, 0.25), std=(0.1, 0.2, 0.3))
     info = open_source(str(folder), preset=preset).info
@@ -249,7 +259,7 @@ def test_a_broken_image_is_named(folder: Path) -> None:
 def test_images_of_unequal_size(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     write_parquet(path, [*blobs(50), *blobs(1, height=9)], [0] * 51)
-    assert f"{path}, row 50: the image is 8x9 where the first one is 8x8" in refusal(folder)
+    assert f"{path}, row 50: the image is 8x9 where the first ones are 8x8" in refusal(folder)
 
 
 def test_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ class DataConfig:
     shuffle_buffer: int = 8192
     """Images among which a worker shuffles Parquet that is read while training; their files are held in memory."""
     skip_bad_images: int = 0
-    """Images that may be unreadable: they are left out and counted. With more the run ends and names one."""
+    """Images that may be unreadable: they are left out and counted. With more the run ends and names one. Not of small
+    ones that are kept in memory."""
     crop_size: int | None = None
     """Pixels of a side that the network is given; by default as its weights state."""
     train_crop_size: int | None = None
