@@ -49,6 +49,11 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("quantize_imagenet: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:  # the status with which Ray's own handler exits, where ours is not set
+            raise
+        print("quantize_imagenet: ended by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
 
 
 def execute(command: Command) -> int:

@@ -9,6 +9,7 @@ was ended. Exit status 0: the sweep is over, and has a best trial. 1: no trial c
 asked. 130: it was interrupted.
 """
 
+import signal
 import sys
 
 from inq_ray.cluster.connection import check_fits_here
@@ -28,7 +29,9 @@ def main(arguments: list[str]) -> int:
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits
+            raise
         print("sweep_schedules: interrupted; the same command goes on", file=sys.stderr)
         return 130
 

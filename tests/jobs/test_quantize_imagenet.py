@@ -1,5 +1,7 @@
 """What the job refuses, and what it plans: all without Ray, in this process."""
 
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,11 @@ def test_interrupting_is_not_a_traceback(job: Job, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(quantize_imagenet, "execute", interrupt)
     assert job() == (130, "", "quantize_imagenet: interrupted\n")
+
+
+def test_sigterm_where_only_ray_listens_has_a_line_and_its_status(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_imagenet, "execute", lambda _: sys.exit(signal.SIGTERM))
+    assert job() == (143, "", "quantize_imagenet: ended by SIGTERM\n")
+    monkeypatch.setattr(quantize_imagenet, "execute", lambda _: sys.exit(0))
+    with pytest.raises(SystemExit):
+        job()
