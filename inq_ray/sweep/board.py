@@ -3,6 +3,7 @@
 Nothing here starts or reads anything: whoever runs trials asks :meth:`Board.next`, and hands in what they report.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from inq_ray.sweep.tree import choose, missing, needed
 from inq_ray.sweep.trial import Begun, Done, End, Ended, Failed, Report, Stored, Stumbled, Trial, objectives
 from inq_ray.training.config import RunConfig
 
+# What trials are called: t001, t002, ...
+TRIAL = re.compile(r"t\d{3,}")
 # Ends that are kept for points which are not known yet.
 _MOST_KEPT = 16
 

@@ -10,7 +10,7 @@ from typing import Any
 from inq_ray.data.address import locate
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.sweep.attempt import Order
-from inq_ray.sweep.board import Board
+from inq_ray.sweep.board import TRIAL, Board
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.keys import Origin, stage_keys
 from inq_ray.sweep.options import SearchOptions
@@ -80,9 +80,9 @@ class SweepPlan:
             return
         assert output.name is not None
         there = locate(output.checkpoint_path).join(output.name)
-        for info in there.list() if there.exists() else []:
-            trial = self.configured(there.relative(info), {})
-            store_of(trial).discard_after(Place(stage=0, epoch=0, step=0))
+        names = [there.relative(info) for info in there.list()] if there.exists() else []
+        for name in filter(TRIAL.fullmatch, names):
+            store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))
 
     def board(self, state: Mapping[str, Any] | None = None) -> Board:
         """The board as it stands at the start.

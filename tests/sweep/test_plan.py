@@ -214,6 +214,7 @@ def test_an_overwritten_sweep_leaves_no_checkpoints_elsewhere(tmp_path: Path) ->
     ]
     for folder in folders:
         folder.mkdir(parents=True)
+    (tmp_path / "elsewhere" / "tiny" / "a file of somebody's").write_text("")
     plan.discard_checkpoints()
     assert [folder.exists() for folder in folders] == [False, False, True, True]
 
