@@ -117,7 +117,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
     Yields:
         The handle of the mailbox actor.
     """
-    # On the driver's node: the loss of another one, perhaps without ranks, would end all reports. Softly asked, Ray 2.60
+    # On the node of the driver: the loss of another one would end all reports. Where it need not be there, Ray 2.60
     # takes another now and then.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).options(scheduling_strategy=here).remote()
