@@ -202,7 +202,7 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=config.training.compile, sync_batchnorm=False)
     _check_weights_are_named(config, evaluate)
     source = open_data(config)
-    _check_sizes_matter(config, source.info)
+    _check_flags_matter(config, source.info)
     _check_validation(config, source.info)
     if not evaluate:
         _check_batch(config, source.info)
@@ -222,8 +222,8 @@ def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
 
-def _check_sizes_matter(config: RunConfig, info: SourceInfo) -> None:
-    """Small images of one size stay as they are: who asks for another size would not get it."""
+def _check_flags_matter(config: RunConfig, info: SourceInfo) -> None:
+    """Small images in memory stay as they are, all of them; digits have their own statistics too. Else is refused."""
     data = config.data
     if data.data == "digits" and (data.mean or data.std):
         raise ValueError(f"{'--mean' if data.mean else '--std'} plays no part: digits have their own; leave it out")
