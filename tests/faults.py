@@ -15,6 +15,7 @@ from typing import Any
 
 from inq_ray.cluster.failure import RunStoppedError
 from inq_ray.cluster.trainer import quantize
+from inq_ray.training.checkpoint.place import Place
 from inq_ray.training.config import RunConfig
 from inq_ray.training.incident import Incident
 from inq_ray.training.reporter import Event, Note, Row
@@ -69,64 +70,64 @@ def send(number: signal.Signals, process: int) -> None:
         return
 
 
-def _kill(run: RunFolder, choice: int) -> None:
+def _kill(run: RunFolder, planned: Planned) -> None:
     workers = train_workers()
     if workers:
-        send(signal.SIGKILL, workers[choice % len(workers)])
+        send(signal.SIGKILL, workers[planned.choice % len(workers)])
 
 
-def _kill_all(run: RunFolder, choice: int) -> None:
+def _kill_all(run: RunFolder, planned: Planned) -> None:
     for worker in train_workers():
         send(signal.SIGKILL, worker)
 
 
-def _kill_twice(run: RunFolder, choice: int) -> None:
+def _kill_twice(run: RunFolder, planned: Planned) -> None:
     """The second as soon as others have taken their place: while they import, load, or go on."""
     before = set(train_workers())
-    _kill(run, choice)
+    _kill(run, planned)
     if _wait_for(lambda: set(train_workers()) - before):
-        time.sleep((choice % 50) / 10)
-        _kill(run, choice)
+        time.sleep((planned.choice % 50) / 10)
+        _kill(run, planned)
 
 
-def _kill_in_checkpoint(run: RunFolder, choice: int) -> None:
+def _kill_in_checkpoint(run: RunFolder, planned: Planned) -> None:
     if _wait_for(lambda: list((run.path / "checkpoints").glob(".*.partial"))):
-        _kill_all(run, choice)
+        _kill_all(run, planned)
 
 
-def _kill_in_stage_change(run: RunFolder, choice: int) -> None:
-    """Once a stage's last epoch is saved: while the next stage is chosen, sent and compared."""
-    before = set(_stage_ends(run))
-    if _wait_for(lambda: set(_stage_ends(run)) - before):
-        time.sleep((choice % 10) / 100)
-        _kill(run, choice)
+def _kill_in_stage_change(run: RunFolder, planned: Planned) -> None:
+    """Once the stage's last epoch is saved: while the next stage is chosen, sent and compared."""
+    # A run of small epochs may be there before it has told of the planned one.
+    if _wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
+        time.sleep((planned.choice % 10) / 100)
+        _kill(run, planned)
 
 
-def _freeze(run: RunFolder, choice: int) -> None:
+def _freeze(run: RunFolder, planned: Planned) -> None:
     workers = train_workers()
     if workers:
-        send(signal.SIGSTOP, workers[choice % len(workers)])
+        send(signal.SIGSTOP, workers[planned.choice % len(workers)])
 
 
-def _notice(run: RunFolder, choice: int) -> None:
+def _notice(run: RunFolder, planned: Planned) -> None:
     workers = train_workers()
     if workers:
-        send(signal.SIGTERM, workers[choice % len(workers)])
+        send(signal.SIGTERM, workers[planned.choice % len(workers)])
 
 
-def _stop_driver(run: RunFolder, choice: int) -> None:
-    send(signal.SIGINT if choice % 2 else signal.SIGTERM, os.getpid())
+def _stop_driver(run: RunFolder, planned: Planned) -> None:
+    send(signal.SIGINT if planned.choice % 2 else signal.SIGTERM, os.getpid())
 
 
-def _damage(run: RunFolder, choice: int) -> None:
+def _damage(run: RunFolder, planned: Planned) -> None:
     """A file of the newest checkpoint is not what it was, and the workers are gone."""
-    _kill_all(run, choice)
+    _kill_all(run, planned)
     if not _wait_for(lambda: not train_workers()):
         return
     newest = sorted((run.path / "checkpoints").glob("checkpoint-*"))[-1:]
     files = sorted(file for folder in newest for file in folder.iterdir())
     if files:
-        damage(files[choice % len(files)], choice)
+        damage(files[planned.choice % len(files)], planned.choice)
 
 
 def damage(file: Path, choice: int) -> None:
@@ -144,7 +145,7 @@ def damage(file: Path, choice: int) -> None:
         file.unlink()
 
 
-FAULTS: dict[str, Callable[[RunFolder, int], None]] = {
+FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
     "kill": _kill,
     "kill_all": _kill_all,
     "kill_twice": _kill_twice,
@@ -157,8 +158,10 @@ FAULTS: dict[str, Callable[[RunFolder, int], None]] = {
 }
 
 
-def _stage_ends(run: RunFolder) -> list[str]:
-    return [path.name for path in (run.path / "checkpoints").glob("checkpoint-*-0000000*") if "-0000-" not in path.name]
+def _epoch_ends(run: RunFolder) -> list[Place]:
+    """Those that are saved: ends of stages, but where a checkpoint between them falls onto one."""
+    places = [Place.parse(path.name) for path in (run.path / "checkpoints").glob("checkpoint-*")]
+    return [place for place in places if place is not None and place.epoch > 0 and place.step == 0]
 
 
 def _wait_for(condition: Callable[[], Any]) -> bool:
@@ -201,7 +204,7 @@ class Saboteur:
     def _strike(self, planned: Planned) -> None:
         time.sleep(planned.delay_seconds)
         self.has_stopped_driver |= planned.fault == "stop_driver"
-        FAULTS[planned.fault](self.run, planned.choice)
+        FAULTS[planned.fault](self.run, planned)
 
     def join(self) -> None:
         """Waits for faults that have begun."""

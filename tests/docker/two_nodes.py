@@ -62,13 +62,19 @@ class TwoNodes:
         for node, process in self.processes.items():
             address = {"head": HEAD, "worker": WORKER}[node]
             for child in psutil.Process(process.pid).children(recursive=True):
-                for connection in child.net_connections(kind="inet"):
-                    if connection.status == psutil.CONN_LISTEN:
-                        ip = connection.laddr.ip.removeprefix("::ffff:")
-                        interface = {address: "node", "127.0.0.1": "loopback"}.get(ip, "every")
-                        port = connection.laddr.port if connection.laddr.port in fixed else None
-                        found.add(Listener(node, _name(child), interface, port))
+                for name, ip, number in _sockets(child):
+                    interface = {address: "node", "127.0.0.1": "loopback"}.get(ip, "every")
+                    found.add(Listener(node, name, interface, number if number in fixed else None))
         return found
+
+
+def _sockets(process: Any) -> list[tuple[str, str, int]]:
+    """What the process is, address and port of each socket by which it listens; none, once it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        name, connections = _name(process), process.net_connections(kind="inet")
+        listening = [each.laddr for each in connections if each.status == psutil.CONN_LISTEN]
+        return [(name, address.ip.removeprefix("::ffff:"), address.port) for address in listening]
+    return []
 
 
 def _name(process: Any) -> str:
