@@ -1,12 +1,14 @@
 """Incremental Network Quantization on Ray: trained networks become powers of two.
 
-What is handed out here is the library for one's own training loop; it needs torch, and neither Ray nor torchvision:
+What is handed out here is the library for one's own training loop; it needs torch and safetensors, not Ray:
 
     SGD                  torch.optim.SGD that leaves frozen weights alone
     INQScheduler         freezes and quantizes the next portion of the weights, alike on every rank
     param_groups         a model's parameters as groups for SGD: what is quantized, to how many bits, and what is not
     reset_lr_scheduler   starts a learning-rate schedule again, once a stage
     float_state          from codes back to the exact weights
+    StageError           what INQScheduler.step raises on every rank where rank 0 cannot decide a stage
+    ReplicaMismatchError what it raises on every rank where ranks do not hold the same bits
 
 The names are imported when they are first used (PEP 562), so that `import inq_ray` costs nothing and starts nothing.
 """
@@ -18,15 +20,26 @@ if TYPE_CHECKING:
     from inq_ray.core.sgd import SGD
     from inq_ray.export.float_state import float_state
     from inq_ray.models.selection import param_groups
-    from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+    from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError, reset_lr_scheduler
 
 __version__ = "0.1.0"
 
-__all__ = ["SGD", "INQScheduler", "__version__", "float_state", "param_groups", "reset_lr_scheduler"]
+__all__ = [
+    "SGD",
+    "INQScheduler",
+    "ReplicaMismatchError",
+    "StageError",
+    "__version__",
+    "float_state",
+    "param_groups",
+    "reset_lr_scheduler",
+]
 
 _MODULE_OF = {
     "INQScheduler": "inq_ray.scheduler",
+    "ReplicaMismatchError": "inq_ray.scheduler",
     "SGD": "inq_ray.core.sgd",
+    "StageError": "inq_ray.scheduler",
     "float_state": "inq_ray.export.float_state",
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.scheduler",

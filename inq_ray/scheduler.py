@@ -14,10 +14,12 @@ from inq_ray.core.portions import check_portions
 from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.agreement import check_equal
+from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
 from inq_ray.distributed.share import StageError, share_stage
+
+__all__ = ["INQScheduler", "ReplicaMismatchError", "StageError", "reset_lr_scheduler"]
 
 
 class INQScheduler:
@@ -136,16 +138,17 @@ class INQScheduler:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
 
+        Portions, strategy, seed and codebook become those of the state, whatever the scheduler was made with.
+
         Raises:
             ValueError: it is no state of this scheduler, or belongs to other parameters; names them. Nothing was
                 changed then.
         """
-        missing = sorted({"stage", "portions", "strategy", "seed", "tensors"} - state_dict.keys())
-        if missing:
-            raise ValueError(f"this is not the state of an INQScheduler: it lacks {', '.join(missing)}")
+        _check_entries("the state of an INQScheduler", state_dict, ("stage", "portions", "strategy", "seed", "tensors"))
         self._add_new_parameters()
         params = self.quantized()
         tensors = state_dict["tensors"]
+        _check_entries("its 'tensors'", tensors, ())
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
             raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")
@@ -232,13 +235,14 @@ def reset_lr_scheduler(scheduler: LRScheduler) -> None:
         scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too.
 
     Raises:
-        ValueError: ReduceLROnPlateau, which does not keep the learning rate it began with, on groups without
-            "initial_lr".
+        ValueError: a group has no "initial_lr": ReduceLROnPlateau sets none, others none of a group added later.
     """
-    if any("initial_lr" not in group for group in scheduler.optimizer.param_groups):
+    unknown = [index for index, group in enumerate(scheduler.optimizer.param_groups) if "initial_lr" not in group]
+    if unknown:
         raise ValueError(
-            f"{type(scheduler).__name__} does not keep the learning rate it began with: "
-            "set group['initial_lr'] in each of optimizer.param_groups"
+            f"group {unknown[0]} of the optimizer does not tell the learning rate it began with: "
+            f"{type(scheduler).__name__} keeps none, or the group was added after it was made; set "
+            f"optimizer.param_groups[{unknown[0]}]['initial_lr']"
         )
     _set_initial_lr(scheduler)
     _construct(scheduler)
@@ -291,16 +295,28 @@ def _state_of_new(name: str, param: Tensor, num_bits: int) -> TensorState:
     return TensorState.live(param, num_bits)
 
 
+def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
+    """Refuse what is no dictionary, or lacks entries."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{what} must be a dictionary, got a {type(saved).__name__}")
+    missing = sorted(set(wanted) - saved.keys())
+    if missing:
+        raise ValueError(f"{what} lacks {', '.join(missing)}")
+
+
 def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -> TensorState:
     """The saved state of one parameter, checked, on its device."""
-    missing = sorted({"num_bits", "n_1", "frozen", "codes"} - saved.keys())
-    if missing:
-        raise ValueError(f"the state of {name} lacks {', '.join(missing)}")
-    codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])
+    _check_entries(f"the state of {name}", saved, ("num_bits", "n_1", "frozen", "codes"))
+    try:
+        codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])
+    except ValueError as error:
+        raise ValueError(f"the state of {name}: {error}") from None
     if codebook.num_bits != num_bits:
         raise ValueError(f"the state of {name} is at {codebook.num_bits} bits, its group's weight_bits is {num_bits}")
     frozen, codes = saved["frozen"], saved["codes"]
     for what, tensor, dtype in (("frozen", frozen, torch.bool), ("codes", codes, torch.uint8)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"the state of {name} has {what} that is a {type(tensor).__name__}, no tensor")
         if tensor.shape != param.shape:
             raise ValueError(f"the state of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}")
         if tensor.dtype != dtype:

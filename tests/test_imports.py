@@ -204,7 +204,9 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
     )
     assert names.splitlines() == [
         "INQScheduler type True",
+        "ReplicaMismatchError type True",
         "SGD type True",
+        "StageError type True",
         "__version__ str True",
         "float_state function True",
         "param_groups function True",

@@ -13,9 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer, lr_scheduler
 
 import inq_ray
+import inq_ray.scheduler as scheduler_module
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.sgd import SGD
+from inq_ray.core.stage import StageUpdate, apply
+from inq_ray.core.state import TensorState
 from inq_ray.distributed.digest import ReplicaMismatchError, state_tensors
 from inq_ray.distributed.replica import rank
 from inq_ray.distributed.share import StageError
@@ -234,8 +237,10 @@ def test_load_state_dict_restores_frozen_weights_and_leaves_live_ones() -> None:
     held = {name: bits(other.get_parameter(name)[state.frozen]) for name, state in scheduler.state.items()}
     train(other, other_optimizer, 0)
     assert held == {name: bits(other.get_parameter(name)[s.frozen]) for name, s in scheduler.state.items()}
+    before_stage_2 = digest_tensors(state_tensors(scheduler.state))
     other_scheduler.step()
-    assert digest_tensors(state_tensors(scheduler.state)) == digest_tensors(
+    scheduler.step()
+    assert before_stage_2 == digest_tensors(
         {f"{name}/{key}": value for name, state in saved["tensors"].items() for key, value in _saved(state).items()}
     ), "what was saved does not change with what goes on"
 
@@ -257,7 +262,7 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        (lambda s: s.pop("seed"), "not the state of an INQScheduler: it lacks seed"),
+        (lambda s: s.pop("seed"), "the state of an INQScheduler lacks seed"),
         (lambda s: s["tensors"].pop("4.weight"), r"only one side has 4\.weight"),
         (lambda s: s["tensors"].update(other=s["tensors"]["0.weight"]), "only one side has other"),
         (
@@ -268,7 +273,11 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
             lambda s: s["tensors"]["4.weight"].update(num_bits=5),
             r"4\.weight is at 5 bits, its group's weight_bits is 4",
         ),
-        (lambda s: s["tensors"]["4.weight"].update(num_bits=9), "from 2 to 8"),
+        (lambda s: s["tensors"]["4.weight"].update(num_bits=9), r"4\.weight: .* from 2 to 8"),
+        (lambda s: s["tensors"]["4.weight"].update(n_1=500), r"the state of 4\.weight: n_1 must be"),
+        (lambda s: s["tensors"]["4.weight"].update(codes=[1]), r"4\.weight has codes that is a list, no tensor"),
+        (lambda s: s["tensors"].update({"4.weight": None}), r"the state of 4\.weight must be a dictionary, got a None"),
+        (lambda s: s.update(tensors=None), "its 'tensors' must be a dictionary, got a NoneType"),
         (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
         (
             lambda s: s["tensors"]["4.weight"].update(codes=s["tensors"]["4.weight"]["codes"].float()),
@@ -375,7 +384,7 @@ def test_a_reset_schedule_is_a_freshly_made_one(name: str, tensor_lr: bool, num_
 def test_plateau_needs_to_know_where_it_began() -> None:
     optimizer = two_groups()
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
-    with pytest.raises(ValueError, match=r"ReduceLROnPlateau does not keep .* set group\['initial_lr'\]"):
+    with pytest.raises(ValueError, match=r"group 0 .*ReduceLROnPlateau keeps none.* set .*\[0\]\['initial_lr'\]"):
         reset_lr_scheduler(scheduler)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -385,6 +394,14 @@ def test_plateau_needs_to_know_where_it_began() -> None:
     reset_lr_scheduler(scheduler)
     assert [group["lr"] for group in optimizer.param_groups] == scheduler.get_last_lr() == [0.4, 0.02]
     assert (scheduler.best, scheduler.num_bad_epochs) == (math.inf, 0)
+
+
+def test_a_group_added_after_the_schedule_is_named() -> None:
+    optimizer = two_groups()
+    scheduler = lr_scheduler.StepLR(optimizer, 2)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    with pytest.raises(ValueError, match=r"group 2 of the optimizer .* or the group was added after it was made"):
+        reset_lr_scheduler(scheduler)
 
 
 # The snippet of the README of the port that people come from
@@ -502,6 +519,27 @@ def test_a_rank_that_has_drifted_stops_every_rank(what: str, tensor: str) -> Non
     for outcome in rank_outcomes(drift, 3, what):
         assert isinstance(outcome.error, ReplicaMismatchError)
         assert outcome.error.tensor == tensor
+        assert outcome.error.ranks == (1,)
+
+
+def other_weights_applied() -> None:
+    """A bit of what rank 1 was told is another when it applies it."""
+    _, scheduler = make(make_model(0))
+    with pytest.MonkeyPatch.context() as patch:
+        if rank() == 1:
+            patch.setattr(scheduler_module, "apply", _apply_otherwise)
+        scheduler.step()
+
+
+def _apply_otherwise(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
+    apply(weight, state, update)
+    weight.data[tuple(state.frozen.nonzero()[0])] *= 2
+
+
+def test_a_rank_that_applies_a_stage_otherwise_stops_every_rank_at_once() -> None:
+    for outcome in rank_outcomes(other_weights_applied, 2):
+        assert isinstance(outcome.error, ReplicaMismatchError)
+        assert "after stage 1" in str(outcome.error)
         assert outcome.error.ranks == (1,)
 
 

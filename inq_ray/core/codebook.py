@@ -90,7 +90,7 @@ def max_magnitude(weight: Tensor) -> float:
     smallest, largest = torch.aminmax(weight.detach())  # of which both are NaN where any weight is
     max_abs = max(-float(smallest), float(largest))
     if not math.isfinite(max_abs):
-        raise ValueError("weights are NaN or infinite")
+        raise ValueError("weights are NaN or infinite: go back to finite ones, and lower the learning rate")
     return max_abs
 
 
@@ -128,7 +128,7 @@ class Codebook:
         Raises:
             ValueError: ``max_abs`` is beyond the range of float32.
         """
-        if max_abs > torch.finfo(torch.float32).max:
+        if not max_abs <= torch.finfo(torch.float32).max:  # NaN is not either
             raise ValueError(f"weights of magnitude {max_abs:g} are beyond the range of float32")
         if max_abs < 2.0**MIN_EXPONENT:
             return cls(num_bits=num_bits, n_1=None)

@@ -12,9 +12,12 @@ def check_portions(portions: Sequence[float], *, complete: bool = False) -> tupl
         complete: whether they have to end at 1.0.
 
     Raises:
-        ValueError: empty, not rising, outside (0, 1], or not ending at 1.0 though ``complete``.
+        ValueError: no list of numbers, empty, not rising, outside (0, 1], or not ending at 1.0 though ``complete``.
     """
-    checked = tuple(float(portion) for portion in portions)
+    try:
+        checked = tuple(float(portion) for portion in portions)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"portions must be a list of numbers, such as [0.5, 0.75, 1.0], got {portions!r}") from error
     if not checked:
         raise ValueError("portions must name at least one stage, got none: for example 0.5 0.75 0.875 1.0")
     if not all(0.0 < portion <= 1.0 for portion in checked):

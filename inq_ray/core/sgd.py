@@ -12,6 +12,9 @@ from inq_ray.core.codebook import check_num_bits, float_format
 from inq_ray.core.masked_step import PartlyFrozen, StepOptions, keep_live, live_gradient
 from inq_ray.core.one_pass import masked_step
 
+# What a group keeps of its own when a state is loaded.
+_KEPT = ("weight_bits", "param_names")
+
 
 class SGD(torch.optim.SGD):
     r"""torch.optim.SGD that updates live weights only (re-training of Zhou et al., ICLR 2017).
@@ -28,7 +31,8 @@ class SGD(torch.optim.SGD):
         dampening: dampening of the momentum.
         weight_decay: L2 penalty λ, of live weights only.
         nesterov: whether momentum is Nesterov's.
-        weight_bits: for groups that name none, 2 to 8 or None.
+        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them, biases and normalization too,
+            which :func:`inq_ray.param_groups` leaves float.
         maximize: whether to go up the gradient.
         foreach: torch's form over lists of tensors; None lets torch choose, as in torch.optim.SGD.
         fused: torch's fused form; on the CPU also the fastest one where some of a tensor is frozen.
@@ -127,22 +131,23 @@ class SGD(torch.optim.SGD):
         """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
 
         Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen, and each group keeps
-        its ``weight_bits``: a state from before anything was quantized names none.
+        its ``weight_bits``, of which a state from before anything was quantized has none, and its parameters' names,
+        by which INQScheduler knows them: under DDP others begin them with "module.".
 
         Raises:
-            ValueError: the groups are others, or one names other ``weight_bits``; nothing was changed then.
+            ValueError: it is no optimizer's state, the groups are others, one names other ``weight_bits``, or the
+                parameters are in another order; nothing was changed then.
         """
-        own = [group["weight_bits"] for group in self.param_groups]
-        for index, (group, bits) in enumerate(zip(state_dict["param_groups"], own, strict=False)):  # torch counts them
-            saved = group.get("weight_bits")
-            if None not in (saved, bits) and saved != bits:
-                raise ValueError(
-                    f"the state's group {index} has weight_bits {saved}, this optimizer's {bits}: make the optimizer "
-                    "with those of the state"
-                )
+        if not {"state", "param_groups"} <= state_dict.keys():
+            raise ValueError("this is not the state of an optimizer: it has no 'state' and 'param_groups'")
+        own = [{key: group[key] for key in _KEPT if key in group} for group in self.param_groups]
+        known = {name for group in own for name in group.get("param_names", ())}
+        for index, (saved, group) in enumerate(zip(state_dict["param_groups"], own, strict=False)):  # torch counts them
+            _check_group(index, saved, group, known)
         super().load_state_dict(state_dict)
-        for group, bits in zip(self.param_groups, own, strict=True):
-            group["weight_bits"] = bits
+        for group, kept in zip(self.param_groups, own, strict=True):
+            group.pop("param_names", None)
+            group.update(kept)
         for param in self._live:
             self._drop_momentum(param)
 
@@ -261,3 +266,19 @@ class SGD(torch.optim.SGD):
 def _grad(param: Tensor) -> Tensor:
     assert param.grad is not None
     return param.grad
+
+
+def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: set[str]) -> None:
+    """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place."""
+    bits = (saved.get("weight_bits"), own["weight_bits"])
+    if None not in bits and bits[0] != bits[1]:
+        raise ValueError(
+            f"the state's group {index} has weight_bits {bits[0]}, this optimizer's {bits[1]}: make the optimizer "
+            "with those of the state"
+        )
+    for there, here in zip(saved.get("param_names", ()), own.get("param_names", ()), strict=False):
+        if there != here and there in known:
+            raise ValueError(
+                f"the state has {there!r} in group {index} where this optimizer has {here!r}: add the parameters in "
+                "the order of the state"
+            )

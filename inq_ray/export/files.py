@@ -8,7 +8,7 @@ Code 0 is the weight 0; else code = (negative << (num_bits - 1)) | (k - n_2 + 1)
 """
 
 import json
-import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 _METADATA_KEY = "inq_ray"
 
 
-def write_result(folder: str | Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:
+def write_result(folder: str | Path, model_state: Mapping[str, Any], states: Mapping[str, TensorState]) -> None:
     """Writes both files into a folder, which is made where it is missing; the same result gives the same bytes.
 
     Args:
@@ -38,15 +38,21 @@ def write_result(folder: str | Path, model_state: Mapping[str, Tensor], states: 
         states: by parameter name, with every weight frozen.
 
     Raises:
-        ValueError: a weight is still live, a tensor of `states` is not in `model_state` in its shape, or the files
-            cannot be written: then those of before stand.
+        ValueError: a weight is still live, a tensor of `states` is not in `model_state` in its shape, something in that
+            is no tensor, or the files cannot be written: then those of before stand.
     """
     folder = Path(folder)
     for name, state in states.items():
         if state.num_frozen != state.frozen.numel():
             raise ValueError(f"{state.frozen.numel() - state.num_frozen} weights of {name!r} are still live")
         if name not in model_state or model_state[name].shape != state.codes.shape:
-            raise ValueError(f"{name!r} of shape {list(state.codes.shape)} is not in the model's state")
+            raise ValueError(
+                f"{name!r} of shape {list(state.codes.shape)} is not in the model's state: give state_dict() of the "
+                "network inside DDP or torch.compile"
+            )
+    odd = [name for name, value in model_state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise ValueError(f"{odd[0]!r} of the model's state is no tensor, and files take tensors alone: leave it out")
     described = {name: _describe(state.codebook) for name, state in states.items()}
     metadata = json.dumps({"format_version": FORMAT_VERSION, "tensors": described}, sort_keys=True)
     # One metadata key a file: safetensors writes several in random order, and equal results shall be equal bytes.
@@ -97,8 +103,10 @@ def _describe(codebook: Codebook) -> dict[str, int | None]:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # the process's umask cannot be read without setting it, for all threads
     save_file(_plain(tensors), path, metadata)
-    path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
+    path.chmod(mode)  # safetensors makes files that only their owner may read
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,12 +119,6 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain[name] = copy.clone() if storage in seen else copy
         seen.add(storage)
     return plain
-
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -135,7 +137,7 @@ def _codebooks(path: Path, metadata: Mapping[str, str]) -> dict[str, Codebook]:
     try:
         described = json.loads(metadata[_METADATA_KEY])
         version, tensors = described["format_version"], dict(described["tensors"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its metadata {_METADATA_KEY!r} is broken ({error!r})") from error
     if version != FORMAT_VERSION:
         raise ValueError(f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}")

@@ -16,7 +16,7 @@
     selection             param_groups: which weights become powers of two, to how many bits
     layers                describe: the same as a table
 
-`param_groups` needs torch only; torchvision and timm are imported when a network of theirs is asked for.
+`param_groups` needs torch and safetensors; torchvision and timm are imported when a network of theirs is asked for.
 """
 
 from inq_ray.models.layers import LayerRow, LayerSum, describe, sums

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from inq_ray.models.selection import plain_name, unwrap
 
@@ -36,7 +37,7 @@ def find(arch: str) -> Callable[..., object]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may fail with anything when it is imported
+    except (Exception, SystemExit) as error:  # a user's module may fail with anything when it is imported
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(
                 f"--arch {arch}: there is no module {error.name} in {folder}, nor is one installed"
@@ -68,7 +69,7 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
     called = f"{arch.partition(':')[2]}({', '.join(f'{key}={value}' for key, value in options.items())})"
     try:
         model = function(**options)
-    except Exception as error:  # a user's function may fail with anything
+    except (Exception, SystemExit) as error:  # a user's function may fail with anything
         raise ValueError(f"--arch {arch}: {called} failed: {_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"--arch {arch}: {called} returned a {type(model).__name__}, not a torch.nn.Module")
@@ -76,6 +77,12 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
         raise ValueError(
             f"--arch {arch}: {called} returned a network that is compiled or wrapped, whole or in part: return the "
             "network itself; --compile compiles it, and workers wrap it"
+        )
+    lazy = next((name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)), None)
+    if lazy is not None:
+        raise ValueError(
+            f"--arch {arch}: {lazy} of the network that {called} returned has no shape yet (a lazy module): let the "
+            "function run a batch through it before it returns"
         )
     odd = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if odd:
@@ -97,5 +104,5 @@ def _keywords(function: Callable[..., object]) -> tuple[frozenset[str], bool]:
     return named, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".strip().splitlines()[0].removesuffix(": ")

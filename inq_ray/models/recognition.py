@@ -22,7 +22,7 @@ def looks_like(given: Shapes) -> str | None:
     Networks are built without data to compare with, a few dozen at most: seconds.
     """
     given = _essential(given)
-    in_channels = next((shape[1] for shape in given.values() if len(shape) == 4), 3)
+    in_channels = next((shape[1] for shape in given.values() if len(shape) == 4 and shape[1]), 3)
     for arch in _candidates(given):
         if _is_same(given, _essential(shapes(arch, num_classes=1000, in_channels=in_channels))):
             return arch

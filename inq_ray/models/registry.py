@@ -69,7 +69,8 @@ def create(arch: str, *, num_classes: int, in_channels: int = 3, image_size: int
             and is ignored for all others; None = what the network is published with.
 
     Returns:
-        The network, in training mode: float images [N, in_channels, H, W] -> logits [N, num_classes].
+        The network, in training mode (a user's own as its function returns it): float images [N, in_channels, H, W] ->
+        logits [N, num_classes].
 
     Raises:
         ValueError: No such network, a number that is not positive, or the network cannot be built with these.

@@ -103,10 +103,12 @@ def param_groups(
         last, none of them empty.
 
     Raises:
-        ValueError: Bits out of range; a pattern that meets no quantizable weight; nothing to quantize; a weight that is
-            lazy, computed by a parametrization, or standardized before use (StdConv2d); a network whose ranks hold
-            pieces of its parameters (FSDP).
+        ValueError: The model is no module; bits out of range; a pattern that meets no quantizable weight; nothing to
+            quantize; a weight that is lazy, computed by a parametrization, or standardized before use (StdConv2d); a
+            network whose ranks hold pieces of its parameters (FSDP).
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     model = unwrap(model)
     if weight_bits is not None or bits:
         _check_whole(model)
@@ -135,6 +137,11 @@ def choose(
         _check_pattern(pattern, weights)
     chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
     _check_refusals([weight for weight in weights if weight.refusal and chosen[weight.name] is not None])
+    if (weight_bits is not None or bits) and not weights:
+        raise ValueError(
+            f"nothing to quantize: {type(model).__name__} has no convolution, linear layer or attention of torch.nn "
+            "(those within a TorchScript module are not seen); pass weight_bits=None to train in float"
+        )
     if (weight_bits is not None or bits) and not any(chosen.values()):
         raise ValueError(
             f"nothing to quantize: all {len(weights)} convolution and linear weights of {type(model).__name__} stay "

@@ -24,12 +24,12 @@ def check(arch: str) -> None:
         ValueError: timm is not installed, or has no such network or tag; the message names the nearest.
     """
     timm = _timm(arch)
-    name, _, tag = arch.removeprefix(PREFIX).partition(".")
+    name, dot, tag = arch.removeprefix(PREFIX).partition(".")
     known = timm.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["resnet18"]
         raise ValueError(f"{arch=} is no network of timm; nearest: {', '.join(PREFIX + other for other in near)}")
-    if tag:
+    if dot:
         _check_tag(name, tag, f"{arch=}")
 
 

@@ -29,27 +29,48 @@ class Tensors(NamedTuple):
 
 def is_weights_file(weights: str) -> bool:
     """Whether what a user passed as weights names a file, and not trained weights by name."""
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.is_file()
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Return the tensors of a file by name, on the CPU.
+def expanded(weights: str | Path) -> Path:
+    """Return a path without the "~" of a home.
 
     Raises:
-        ValueError: There is no such file, it is of another kind, not readable, or has no tensors; one line.
+        ValueError: There is no such user.
+    """
+    try:
+        return Path(weights).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"weights: {weights}: there is no such home folder") from error
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors of a file by name, plain ones on the CPU, at least one.
+
+    Raises:
+        ValueError: There is no such file, it is of another kind, not readable, has no tensors, or such as hold no plain
+            numbers (sparse, quantized by torch, on "meta"); one line.
     """
     if not path.is_file():
         raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
     if path.suffix in SAFETENSORS:
         try:
-            return Tensors(load_file(path), "")
+            found = Tensors(load_file(path), "")
         except (SafetensorError, OSError) as error:
             raise ValueError(f"weights: cannot read {path} as safetensors: {first_line(error)}") from error
-    if path.suffix in STATE_DICTS:
-        return _tensors(path, _read_state_dict(path))
-    allowed = ", ".join(SAFETENSORS + STATE_DICTS)
-    raise ValueError(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}")
+        if not found.tensors:
+            raise ValueError(f"weights: {path} holds no tensors; save model.state_dict()")
+    elif path.suffix in STATE_DICTS:
+        found = _tensors(path, _read_state_dict(path))
+    else:
+        allowed = ", ".join(SAFETENSORS + STATE_DICTS)
+        raise ValueError(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}")
+    for name, tensor in found.tensors.items():
+        if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+            kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
+            raise ValueError(f"weights: {path} holds {name} as a tensor of kind {kind}: save plain ones, on a device")
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
-from inq_ray.models.weight_files import read_tensors
+from inq_ray.models.weight_files import expanded, read_tensors
 
 _DDP = "module"
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
@@ -44,7 +44,7 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[st
     Raises:
         ValueError: The file is missing, not readable, without tensors, or does not fit the model; nothing is loaded.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     model = unwrap(model)
     stored = model.state_dict()
     own = {plain_name(name): tensor for name, tensor in stored.items()}
@@ -76,7 +76,7 @@ def _plain(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> dict
 
 
 def _all_wrapped(names: Collection[str]) -> bool:
-    return all(name.startswith(f"{_DDP}.") for name in names)
+    return bool(names) and all(name.startswith(f"{_DDP}.") for name in names)
 
 
 def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -91,12 +91,9 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
     unexpected = [name for name in given if name not in own]
     shared = [name for name in own if name in given]
     misshaped = [name for name in shared if given[name].shape != own[name].shape]
-    kinds = [
-        f"{name} {given[name].dtype} for {own[name].dtype}"
-        for name in shared
-        if given[name].is_floating_point() != own[name].is_floating_point()
-    ]
-    not_finite = [name for name in shared if not bool(given[name].isfinite().all())]
+    alike = [name for name in shared if given[name].is_floating_point() == own[name].is_floating_point()]
+    kinds = [f"{name} {given[name].dtype} for {own[name].dtype}" for name in shared if name not in alike]
+    not_finite = [name for name in alike if not bool(given[name].to(own[name].dtype).isfinite().all())]
     problems = [
         _few("missing", missing),
         _few("unexpected", unexpected),
@@ -104,7 +101,7 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
             "of another shape", [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
         ),
         _few("of another type", kinds),
-        _few("with NaN or infinite values", not_finite),
+        _few("with values that are NaN, infinite, or too large for the network's type", not_finite),
     ]
     if any(problems):
         advice = ""

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,9 +24,13 @@ def test_rising_portions_are_taken(portions: list[float]) -> None:
         ([-0.5, 1.0], r"in \(0, 1\]"),
         ([math.nan], r"in \(0, 1\]"),
         ([0.5, math.inf], r"in \(0, 1\]"),
+        (0.5, "must be a list of numbers, such as .*, got 0.5"),
+        (None, "must be a list of numbers"),
+        ([0.5, None], "must be a list of numbers"),
+        ("0.5", "must be a list of numbers, such as .*, got '0.5'"),
     ],
 )
-def test_others_are_errors(portions: list[float], words: str) -> None:
+def test_others_are_errors(portions: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_portions(portions)
 

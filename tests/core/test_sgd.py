@@ -352,6 +352,35 @@ def test_a_state_never_changes_the_bits_of_a_group() -> None:
     assert four.param_groups[0]["lr"] != 0.7
 
 
+def test_a_state_never_changes_the_names_of_parameters() -> None:
+    """INQScheduler knows its tensors by them."""
+    layer = nn.Linear(2, 2)
+    optimizer = SGD([{"params": [(f"{name}", param)]} for name, param in layer.named_parameters()], lr=0.1)
+    wrapped = [{"params": [(f"module.{name}", param)]} for name, param in layer.named_parameters()]
+    optimizer.load_state_dict(torch.optim.SGD(wrapped, lr=0.7).state_dict())
+    assert [group["param_names"] for group in optimizer.param_groups] == [["weight"], ["bias"]]
+    assert optimizer.param_groups[0]["lr"] == 0.7
+    _, unnamed = one_param()
+    unnamed.load_state_dict(torch.optim.SGD([("a", nn.Parameter(torch.zeros(6)))], lr=0.7).state_dict())
+    assert "param_names" not in unnamed.param_groups[0]
+
+
+def test_a_state_of_parameters_in_another_order_is_an_error() -> None:
+    """One's momentum would become the other's."""
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
+    optimizer = SGD([("a", first), ("b", second)], lr=0.1)
+    other = SGD([{"params": [("b", second), ("a", first)]}], lr=0.7)
+    with pytest.raises(ValueError, match="the state has 'b' in group 0 where this optimizer has 'a': add the param"):
+        optimizer.load_state_dict(other.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("state", [{}, {"weight": torch.zeros(2)}])
+def test_what_is_no_state_of_an_optimizer_is_an_error(state: Any) -> None:
+    with pytest.raises(ValueError, match="this is not the state of an optimizer"):
+        one_param()[1].load_state_dict(state)
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])  # noqa: S301
 def test_copies_know_what_is_frozen(duplicate: Callable[[Any], Any]) -> None:

@@ -86,10 +86,20 @@ def test_a_live_weight_or_a_missing_tensor_is_refused_before_anything_is_written
     del model_state["3.weight"]
     with pytest.raises(ValueError, match=r"'3\.weight' of shape \[10, 128\] is not in the model's state"):
         write_result(tmp_path / "result", model_state, states)
+    with pytest.raises(ValueError, match="'note' of the model's state is no tensor"):
+        write_result(tmp_path / "result", {**network.state_dict(), "note": {"a": 1}}, states)
     states["0.weight"].frozen[0] = False
     with pytest.raises(ValueError, match=r"27 weights of '0\.weight' are still live"):
         write_result(tmp_path / "result", network.state_dict(), states)
     assert not (tmp_path / "result").exists()
+
+
+def test_files_are_as_open_as_the_process_makes_them(tmp_path: Path) -> None:
+    network, states = quantized()
+    write_result(tmp_path, network.state_dict(), states)
+    (tmp_path / "other").touch()
+    for name in (MODEL_FILE, CODES_FILE):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize("failing", [MODEL_FILE, CODES_FILE])
@@ -121,6 +131,7 @@ GOOD = torch.tensor([0, 1, 8, 17, 24], dtype=torch.uint8)
 BROKEN = {
     "no metadata": (GOOD, {}, "holds no codes"),
     "no JSON": (GOOD, {"inq_ray": "{"}, "broken"),
+    "JSON nested too deep": (GOOD, {"inq_ray": "[" * 200_000}, "broken"),
     "JSON of another kind": (GOOD, {"inq_ray": "[1]"}, "broken"),
     "a later version": (GOOD, {"inq_ray": '{"format_version": 2, "tensors": {}}'}, "format_version is 2"),
     "a tensor without metadata": (GOOD, {"inq_ray": '{"format_version": 1, "tensors": {}}'}, "'w' is not in both"),

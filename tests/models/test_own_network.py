@@ -48,6 +48,12 @@ class Noted(nn.Linear):
 def noted(num_classes):
     return Noted(3, num_classes)
 
+def lazy(num_classes):
+    return nn.LazyLinear(num_classes)
+
+def ends(num_classes):
+    raise SystemExit(0)
+
 def gives_a_list():
     return []
 
@@ -107,6 +113,8 @@ def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
         ("number", "number of {module} is a int, no function to call"),
         ("needs", "needs() failed: TypeError: .*missing 1 required positional argument: 'width'"),
         ("fails", "fails(num_classes=7) failed: KeyError: "),
+        ("lazy", "weight of the network that lazy(num_classes=7) returned has no shape yet (a lazy module): let"),
+        ("ends", "ends(num_classes=7) failed: SystemExit: 0"),
         ("gives_a_list", "gives_a_list() returned a list, not a torch.nn.Module"),
         ("compiled", "compiled(num_classes=7) returned a network that is compiled or wrapped"),
         ("compiled_in_part", "returned a network that is compiled or wrapped"),
@@ -137,6 +145,9 @@ def test_a_module_that_cannot_be_imported_says_why(module: str, tmp_path: Path) 
     (tmp_path / f"{module}_worse.py").write_text("def make(:\n")
     with pytest.raises(ValueError, match=f"importing {module}_worse failed: SyntaxError"):
         check_arch(f"{module}_worse:make")
+    (tmp_path / f"{module}_script.py").write_text("import sys\nsys.exit()\n")
+    with pytest.raises(ValueError, match=f"importing {module}_script failed: SystemExit"):
+        check_arch(f"{module}_script:make")
 
 
 @pytest.mark.parametrize("arch", [":", "nets:", ":make", "nets/a.py:make", "a b:c", "..a:b", "nets:make:it"])

@@ -21,6 +21,7 @@ def test_other_channels_and_old_files() -> None:
 
 def test_unknown_networks() -> None:
     assert looks_like({"a.weight": torch.Size([3, 3])}) is None
+    assert looks_like({"a.weight": torch.Size([2, 0, 3, 3])}) is None
     given = dict(shapes("alexnet", num_classes=10))
     given["features.3.weight"] = torch.Size([192, 64, 3, 3])
     assert looks_like(given) is None

@@ -205,10 +205,23 @@ def test_bits_out_of_range(bits: Any) -> None:
         param_groups(nn.Linear(2, 2), bits={"weight": bits})
 
 
-@pytest.mark.parametrize(("model", "skip"), [(nn.BatchNorm2d(3), []), (nn.Linear(2, 2), ["*"])])
-def test_nothing_to_quantize(model: nn.Module, skip: list[str]) -> None:
-    with pytest.raises(ValueError, match="nothing to quantize"):
+@pytest.mark.parametrize(
+    ("model", "skip", "why"),
+    [
+        (nn.BatchNorm2d(3), [], "BatchNorm2d has no convolution, linear layer or attention"),
+        (nn.LSTM(3, 3), [], "LSTM has no convolution"),
+        (nn.Linear(2, 2), ["*"], r"all 1 convolution and linear weights of Linear stay float by skip=\('\*',\)"),
+    ],
+    ids=["normalization", "LSTM", "all skipped"],
+)
+def test_nothing_to_quantize(model: nn.Module, skip: list[str], why: str) -> None:
+    with pytest.raises(ValueError, match=f"nothing to quantize: {why}"):
         param_groups(model, skip=skip)
+
+
+def test_what_is_no_module() -> None:
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got str"):
+        param_groups("resnet18")  # type: ignore[arg-type]
 
 
 def test_lazy_modules_are_refused() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,30 @@ def test_files_without_a_state_dict(tmp_path: Path, content: object, told: str) 
     assert told in refusal(tmp_path / "a.pth")
 
 
+def test_a_safetensors_file_without_tensors(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "a.safetensors")
+    assert "holds no tensors; save model.state_dict()" in refusal(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.zeros(2, 2, device="meta"), "meta"),
+        (lambda: torch.zeros(2, 2).to_sparse(), "torch.sparse_coo"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(2, 2), 1.0, 0, torch.qint8), "quantized"),
+    ],
+    ids=["meta", "sparse", "quantized"],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's quantized tensors are deprecated, and files of them are about
+def test_tensors_without_plain_numbers_are_refused(tmp_path: Path, make: Callable[[], Tensor], kind: str) -> None:
+    torch.save({"weight": make()}, tmp_path / "a.pth")
+    assert f"holds weight as a tensor of kind {kind}: save plain ones" in refusal(tmp_path / "a.pth")
+
+
+def test_a_home_that_is_not_there(tmp_path: Path) -> None:
+    assert "~nobody_of_this_name/a.pth: there is no such home folder" in refusal(Path("~nobody_of_this_name/a.pth"))
+
+
 class Touch:
     """An object whose unpickling makes a file."""
 
@@ -291,7 +316,15 @@ def test_weights_that_are_no_numbers_are_refused_before_anything_starts(
     broken = state["features.0.weight"].clone()
     broken.view(-1)[3] = value
     save_file(state | {"features.0.weight": broken}, tmp_path / "a.safetensors")
-    assert "1 with NaN or infinite values (features.0.weight)" in refusal(tmp_path / "a.safetensors")
+    told = "1 with values that are NaN, infinite, or too large for the network's type (features.0.weight)"
+    assert told in refusal(tmp_path / "a.safetensors")
+
+
+def test_numbers_beyond_the_networks_type_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """They would be infinite in it."""
+    large = state["features.0.weight"].double() * 1e60
+    save_file(state | {"features.0.weight": large}, tmp_path / "a.safetensors")
+    assert "too large for the network's type (features.0.weight)" in refusal(tmp_path / "a.safetensors")
 
 
 def test_a_file_of_a_whole_module_is_refused_without_colours(tmp_path: Path) -> None:
