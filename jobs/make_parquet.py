@@ -33,14 +33,14 @@ class Flags:
     seed: int = 0
     """Of the order in which images are written."""
     overwrite: bool = False
-    """Remove the shards that the folder has."""
+    """Remove the shards that the folder has, before the first new one is written."""
     dry_run: bool = False
     """Check everything, print the plan, and write nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("rows_per_group", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("rows_per_group", 1), ("shard_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     status = 2
     try:
         flags = in_one_line(lambda: tyro.cli(Flags, args=arguments))
-        output = locate(flags.output)
+        output = locate(flags.output, "--output")
         old = find_shards(output)
         if old and not flags.overwrite:
             raise ValueError(f"{output.name} has shards ({old[0].name}, ...): pass --overwrite, or another --output")
@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> int:
         for plan in plans:
             size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
             print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")
+        if "train" not in {plan.split for plan in plans}:
+            print(f"make_parquet: note: no images in {flags.data}/train, validation alone", file=sys.stderr)
         if not flags.dry_run:
             status = 1
             write(flags, output, old, plans)

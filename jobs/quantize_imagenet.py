@@ -23,6 +23,7 @@ from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
 from inq_ray.training.console import Console
+from inq_ray.training.idle_flags import idle_flags
 from inq_ray.training.json_log import JsonLog
 from inq_ray.training.paths import with_absolute_paths
 from inq_ray.training.plan import plan
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         command = parse(arguments)
         config = with_absolute_paths(command.run)
         config = config.replace(output={"name": config.output.name or default_name(config)})
-        return execute(dataclasses.replace(command, run=config))
+        return execute(dataclasses.replace(command, run=config), idle_flags(arguments, config))
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -56,14 +57,14 @@ def main(arguments: list[str]) -> int:
         return 128 + signal.SIGTERM
 
 
-def execute(command: Command) -> int:
-    """Checks, then does what is asked for."""
+def execute(command: Command, notes: list[str]) -> int:
+    """Checks, then does what is asked for; tells the notes first, and those of the data."""
     config = command.run
     console = Console(config)
     check_fits_here(config.cluster)
     if command.evaluate:
         source, _ = check(config, evaluate=True)
-        for note in source.notes:
+        for note in (*notes, *source.notes):
             print(note, file=sys.stderr)
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=command.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
@@ -73,7 +74,7 @@ def execute(command: Command) -> int:
     source, model = check(config)
     fingerprint = source.info.fingerprint
     if command.dry_run:
-        for note in source.notes:
+        for note in (*notes, *source.notes):
             console.say(note)
         look(config, fingerprint=fingerprint)
         bits = None if config.plain else config.quantization.weight_bits
@@ -81,7 +82,7 @@ def execute(command: Command) -> int:
         console.show_plan(plan(config, source.info, model), layers)
         return 0
     log = JsonLog(config) if command.log_format == "json" else console
-    for note in source.notes:
+    for note in (*notes, *source.notes):
         log.say(note)
     with held(config, log.say):
         return run(config, log, fingerprint, verbose=command.verbose)

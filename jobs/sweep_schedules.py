@@ -20,12 +20,14 @@ from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.options import space_of
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.tracking.trackers import check_trackers
+from inq_ray.training.idle_flags import idle_flags
 
 
 def main(arguments: list[str]) -> int:
     """Runs the job; returns its exit status."""
     try:
-        return execute(parse(arguments))
+        command = parse(arguments)
+        return execute(command, idle_flags(arguments, command.run))
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -36,13 +38,13 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def execute(command: SweepCommand) -> int:
-    """Checks, then does what is asked for."""
+def execute(command: SweepCommand, notes: list[str]) -> int:
+    """Checks, then does what is asked for; tells the notes first, and those of the data."""
     console = SweepConsole()
     check_fits_here(command.search.workers(command.run).cluster)
     check_trackers(command.run.output.track)
     plan = plan_sweep(command.run, space_of(command.space), command.search)
-    for note in plan.notes:
+    for note in (*notes, *plan.notes):
         console.say(note)
     if command.dry_run:
         console.show_plan(plan, plan.board().trials)

@@ -29,6 +29,7 @@ __all__ = ["Location", "MissingError", "UnreadableError", "expand", "locate", "r
 
 SCHEMES = ("file", "gs", "hdfs", "s3")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_ONE_SLASH = re.compile(r"(?P<scheme>s3|gs|hdfs|file):/(?!/)(?P<rest>.*)", re.DOTALL)
 _Result = TypeVar("_Result")
 _GLOB = re.compile(r"[*?[]")
 
@@ -173,22 +174,24 @@ class Location:
         return bool(found.type == pafs.FileType.NotFound)
 
 
-def locate(data: str) -> Location:
+def locate(data: str, what: str = "--data") -> Location:
     """Return where data lie. Nothing is looked at yet.
 
     Args:
         data: A path (~ is the home folder), or an address as listed above. Characters stand for themselves: there is no
             %20, and no ?option=.
+        what: The flag that said it, for messages.
 
     Raises:
-        ValueError: The address is of no storage that is read here, has no bucket, or has a key within.
+        ValueError: The address is of no storage that is read here, has no bucket, one slash, or a key within.
     """
+    check_slashes(data, what)
     match = _ADDRESS.fullmatch(data)
     if match is None or match["scheme"] == "file":
-        return _locate_here(data, match["rest"] if match else data)
+        return _locate_here(data, match["rest"] if match else data, what)
     scheme, authority, path = match["scheme"], *_halves(match["rest"])
     if scheme not in SCHEMES:
-        raise ValueError(f"{data=} is no address that is read here: use a path, or one of {_SCHEMES_TEXT}")
+        raise ValueError(f"{what} {data!r} is no address that is read here: use a path, or one of {_SCHEMES_TEXT}")
     user, at, bucket = authority.rpartition("@")
     if at and (":" in user if scheme == "hdfs" else user != "anonymous"):
         raise ValueError(
@@ -197,13 +200,25 @@ def locate(data: str) -> Location:
         )
     if scheme == "hdfs":
         if not re.fullmatch(r"[^:]*(:\d+)?", bucket):
-            raise ValueError(f"{data=}: {bucket!r} is no host:port, as in hdfs://host:8020/folder")
+            raise ValueError(f"{what} {data!r}: {bucket!r} is no host:port, as in hdfs://host:8020/folder")
         return Location(f"hdfs://{authority}", f"/{path}", data)
     if not bucket:
-        raise ValueError(f"{data=} has no bucket: addresses are like {scheme}://bucket/folder")
+        raise ValueError(f"{what} {data!r} has no bucket: addresses are like {scheme}://bucket/folder")
     if re.search(r"\?\w+=", path):
-        raise ValueError(f"{data=}: options in an address are not read: set AWS_ENDPOINT_URL, AWS_REGION")
+        raise ValueError(f"{what} {data!r}: options in an address are not read: set AWS_ENDPOINT_URL, AWS_REGION")
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
+
+
+def check_slashes(path: str, what: str) -> None:
+    """Refuse s3:/bucket, which is a folder called "s3:" to a file system, and an address to who wrote it.
+
+    Raises:
+        ValueError: Says both.
+    """
+    match = _ONE_SLASH.fullmatch(path)
+    if match:
+        scheme, rest = match["scheme"], match["rest"]
+        raise ValueError(f"{what} {path}: did you mean {scheme}://{rest}? A folder of this name is ./{path}")
 
 
 def _read_file(path: str, fence: Fence | None) -> bytes:
@@ -286,9 +301,9 @@ def _match(folder: Location, patterns: list[str]) -> list[Location]:
 _SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 
-def _locate_here(data: str, path: str) -> Location:
+def _locate_here(data: str, path: str, what: str) -> Location:
     if not path:
-        raise ValueError(f"{data=} is no path")
+        raise ValueError(f"{what} {data!r} is no path")
     return Location("", os.path.abspath(os.path.expanduser(path)), _shown(data))
 
 

@@ -30,7 +30,7 @@ class Tensors(NamedTuple):
 def is_weights_file(weights: str) -> bool:
     """Whether what a user passed as weights names a file, and not trained weights by name."""
     path = expanded(weights)
-    return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.is_file()
+    return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.exists()
 
 
 def expanded(weights: str | Path) -> Path:

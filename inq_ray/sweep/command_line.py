@@ -1,14 +1,14 @@
 """Flags of a sweep -> what its trials have in common, what is searched, and how."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import tyro
 
 from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
 from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
-from inq_ray.training.command_line import defaults_of, in_one_line, our_words
+from inq_ray.training.command_line import defaults_of, flags_in, in_one_line, our_words
 from inq_ray.training.config import RunConfig
 
 
@@ -45,18 +45,14 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
 
 def _of_any_stages(command: SweepCommand, words: Sequence[str]) -> SweepCommand:
     """Where portions are searched, without what a recipe or file says of each of its stages; what flags say stays."""
-    if SCHEDULE not in space_of(command.space).axes or _flags(words) & {"--epochs-each", "--lr-each"}:
+    if SCHEDULE not in space_of(command.space).axes or flags_in(words) & {"--epochs-each", "--lr-each"}:
         return command
     return replace(command, run=command.run.evenly())
 
 
-def _flags(words: Sequence[str]) -> set[str]:
-    return {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
-
-
 def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[str]) -> None:
     """Refuses flags that would play no part, because others say the same."""
-    given, flags = differences(defaults.run, command.run), _flags(words)
+    given, flags = differences(defaults.run, command.run), flags_in(words)
     if "--holdout" in flags and command.run.data.holdout == 0:
         raise ValueError("--holdout 0: choices are made on held-out images alone: give their number, or leave it out")
     workers = command.search.workers_per_trial or command.search.gpus_per_trial
@@ -64,14 +60,18 @@ def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[s
         raise ValueError(
             f"--num-workers {command.run.cluster.num_workers} and {workers} per trial say different things"
         )
+    for each in fields(SpaceOptions):
+        flag = f"--{each.name.replace('_', '-')}"
+        if flag in flags and getattr(command.space, each.name) == ():
+            raise ValueError(f"{flag} has no value: give at least one, or leave it out")
     axes = space_of(command.space).axes
     for name, others in ((LR, ["--lr-each"]), (EPOCHS, ["--epochs-each", "--epochs-total"])):
         for flag in others:
             if name in axes and flag in flags:
                 raise ValueError(f"{flag} plays no part: {name} is searched, which is the same for all stages")
     for name in axes:
-        if name in given and name != BITS:  # --weight-bits says the recipe too
-            flag = name.rpartition(".")[2].replace("_", "-")
+        flag = f"--{name.rpartition('.')[2].replace('_', '-')}"
+        if (name in given or flag in flags) and name != BITS:  # --weight-bits says the recipe too
             raise ValueError(
-                f"--{flag} plays no part: {name} is searched; give its values to the sweep's own flag, or by --space"
+                f"{flag} plays no part: {name} is searched; give its values to the sweep's own flag, or by --space"
             )

@@ -79,7 +79,7 @@ class SweepPlan:
         if output.checkpoint_path is None:
             return
         assert output.name is not None
-        there = locate(output.checkpoint_path).join(output.name)
+        there = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
         names = [there.relative(info) for info in there.list()] if there.exists() else []
         for name in filter(TRIAL.fullmatch, names):
             store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))

@@ -1,6 +1,7 @@
 """Schedules: the accumulated portions of a run's stages, read, generated and shown."""
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -22,7 +23,7 @@ def parse_schedule(text: str) -> Schedule:
         ValueError: they are no numbers, or do not rise to 1.
     """
     try:
-        portions = tuple(float(part) for part in text.replace(",", " ").split())
+        portions = tuple(float(part) for part in re.split(r"\s*,\s*|\s+", text.strip()))
     except ValueError:
         raise ValueError(f"--schedules: {text!r} is no list of portions, such as 0.5,0.75,0.875,1") from None
     try:

@@ -129,6 +129,16 @@ def our_words(argument: str) -> list[str]:
     return [first + equals + value, *rest]
 
 
+def flags_in(arguments: Sequence[str]) -> set[str]:
+    """The flags that were typed, by our names.
+
+    Raises:
+        ValueError: as :func:`our_words`.
+    """
+    words = [word for argument in arguments for word in our_words(argument)]
+    return {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+
+
 def defaults_of(arguments: Sequence[str]) -> RunConfig:
     """Where the flags of a job start from: what --config or --recipe name, else the recipe of the network and bits.
 
@@ -149,6 +159,9 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
         known, _ = first.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ValueError(str(error).removeprefix("argument ")) from None
+    for flag, values in (("--iterative-steps", known.iterative_steps), ("--epochs-each", known.epochs_each)):
+        if any("," in value for value in values or ()):
+            raise ValueError(f"{flag} {' '.join(values)}: put blanks between the numbers, no commas")
     if known.config is not None and known.recipe is not None:
         raise ValueError("--config and --recipe exclude each other")
     if known.config is not None:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from inq_ray.data.address import check_slashes
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.checkpoint.resume import AUTO, NEVER
 from inq_ray.training.config import RunConfig
@@ -12,12 +13,12 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The configuration with paths from the root; names of data and weights, and addresses, stay.
 
     Raises:
-        ValueError: a path's ~ stands for nobody's home; names the flag.
+        ValueError: a path is empty, an address has one slash, or a ~ stands for nobody's home; names the flag.
     """
     data, output = config.data.data, config.output
     checkpoints = output.checkpoint_path
     return config.replace(
-        data={"data": data if data in ("digits", "") else _absolute("--data", data)},
+        data={"data": data if data == "digits" else _absolute("--data", data)},
         network={"weights": _weights("--weights", config.network.weights)},
         training={"teacher": _weights("--teacher", config.training.teacher)},
         output={
@@ -34,6 +35,9 @@ def _weights(flag: str, weights: str | None) -> str | None:
 
 def _absolute(flag: str, path: str) -> str:
     """The path from the root, with the home that ~ stands for; an address as it is."""
+    if not path:
+        raise ValueError(f"{flag} '' is no path: name one, or leave the flag out")
+    check_slashes(path, flag)
     if "://" in path:
         return path
     try:

@@ -60,10 +60,11 @@ def test_what_an_address_means(data: str, root: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("ftp://host/a", r"data='ftp://host/a' is no address that is read here.* file://, gs://, hdfs://, s3://"),
+        ("ftp://host/a", r"--data 'ftp://host/a' is no address that is read here.* file://, gs://, hdfs://, s3://"),
         ("s3:///a", r"has no bucket: addresses are like s3://bucket/folder"),
         ("s3://bucket/a?region=x", "options in an address are not read"),
         ("hdfs://host:port/a", "'host:port' is no host:port, as in hdfs://host:8020/folder"),
+        ("s3:/bucket/a", r"--data s3:/bucket/a: did you mean s3://bucket/a\? A folder of this name is \./s3:/bucket/a"),
         ("file://", "is no path"),
         ("", "is no path"),
     ],

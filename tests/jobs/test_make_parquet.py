@@ -69,7 +69,9 @@ def test_shards_are_only_overwritten_when_asked(job: Job, folder: Path, tmp_path
         ("--data {}/nowhere --output {}/new", ["{}/nowhere"]),
         ("--data {} --output {}/new", ["no folder of images at {}", "train/CLASS"]),
         ("--data http://a.b/c --output {}/new", ["http://a.b/c", "s3://"]),
-        ("--data {}/images --output ftp://a.b/c", ["ftp://a.b/c", "s3://"]),
+        ("--data {}/images --output ftp://a.b/c", ["--output 'ftp://a.b/c'", "s3://"]),
+        ("--data {}/images --output s3:/b/c", ["--output s3:/b/c: did you mean s3://b/c?"]),
+        ("--data {}/images --output {}/new --seed -1", ["--seed must be at least 0, got -1"]),
     ],
 )
 def test_bad_flags_are_one_line(flags: str, says: list[str], job: Job, folder: Path, tmp_path: Path) -> None:
@@ -79,6 +81,13 @@ def test_bad_flags_are_one_line(flags: str, says: list[str], job: Job, folder: P
     for words in says:
         assert words.replace("{}", str(tmp_path)) in err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_training_images_is_told(job: Job, folder: Path, tmp_path: Path) -> None:
+    (folder / "train").rename(folder / "val")
+    status, out, err = job("--data", folder, "--output", tmp_path / "new", "--dry-run")
+    assert (status, err) == (0, f"make_parquet: note: no images in {folder}/train, validation alone\n")
+    assert out.startswith("validation: ")
 
 
 def test_what_fails_under_way_is_one_line(

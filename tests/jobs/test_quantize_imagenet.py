@@ -226,8 +226,8 @@ def test_interrupting_is_not_a_traceback(job: Job, monkeypatch: pytest.MonkeyPat
 
 
 def test_sigterm_where_only_ray_listens_has_a_line_and_its_status(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantize_imagenet, "execute", lambda _: sys.exit(signal.SIGTERM))
+    monkeypatch.setattr(quantize_imagenet, "execute", lambda *_: sys.exit(signal.SIGTERM))
     assert job() == (143, "", "quantize_imagenet: ended by SIGTERM\n")
-    monkeypatch.setattr(quantize_imagenet, "execute", lambda _: sys.exit(0))
+    monkeypatch.setattr(quantize_imagenet, "execute", lambda *_: sys.exit(0))
     with pytest.raises(SystemExit):
         job()

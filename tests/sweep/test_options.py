@@ -176,7 +176,10 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
         ("--epochs-per-stage 1 2 --epochs_total 9", "--epochs-total plays no part: training.epochs is searched"),
         ("--epochs-per-stage 1 2 --epochs-each 1 1 1 1", "--epochs-each plays no part: training.epochs is searched"),
         ("--lrs 0.1 0.2 --lr 0.3", "--lr plays no part: training.lr is searched"),
-        ("--lr 0", "--lr must be above 0"),
+        ("--lrs 0.01 0.02 --lr 0.02", "--lr plays no part: training.lr is searched"),  # the recipe's own
+        ("--lr 0", "--lr must be finite and above 0"),
+        ("--schedules", "--schedules has no value: give at least one"),
+        ("--schedules 0.5,,1", "'0.5,,1' is no list of portions"),
         ("--learnin-rates 0.1", "--"),
     ],
 )

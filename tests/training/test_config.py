@@ -160,7 +160,7 @@ def test_what_json_leaves_out_has_its_default() -> None:
         ('{"training": {"lr": "x"}}', "training.lr must be a number, got 'x'"),
         ('{"training": {"lr": true}}', "training.lr must be a number, got True"),
         (f'{{"training": {{"lr": 1{"0" * 400}}}}}', "training.lr must be a number"),
-        ('{"training": {"lr": NaN}}', "--lr must be above 0, got nan"),
+        ('{"training": {"lr": NaN}}', "--lr must be finite and above 0, got nan"),
         ('{"training": {"nesterov": 1}}', "training.nesterov must be true or false, got 1"),
         ('{"training": {"precision": 16}}', "training.precision must be one of auto, .* got 16"),
         ('{"training": {"precision": "fp8"}}', "--precision must be one of auto, .* got 'fp8'"),

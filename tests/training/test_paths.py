@@ -37,3 +37,19 @@ def test_a_file_that_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     Path("DEFAULT").touch()
     assert with_absolute_paths(parse(["--weights", "DEFAULT"]).run).network.weights == f"{tmp_path}/DEFAULT"
+
+
+@pytest.mark.parametrize("flag", ["--data", "--storage-path", "--checkpoint-path", "--resume"])
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("", "'' is no path: name one"), ("s3:/b/c", r"s3:/b/c: did you mean s3://b/c\? A folder .* is \./s3:/b/c")],
+    ids=["empty", "one slash"],
+)
+def test_what_an_unset_variable_or_a_slip_leaves_is_no_path(flag: str, path: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{flag} {told}"):
+        with_absolute_paths(parse([flag, path]).run)
+
+
+def test_a_folder_named_like_an_address_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_paths(parse(["--storage-path", "./s3:/b"]).run).output.storage_path == f"{tmp_path}/s3:/b"

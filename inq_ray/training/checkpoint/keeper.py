@@ -29,7 +29,7 @@ def store_of(config: RunConfig) -> CheckpointStore:
         folder = Path(output.storage_path).expanduser().absolute() / output.name / "checkpoints"
         location = locate(str(folder))
     else:
-        location = locate(output.checkpoint_path).join(output.name)
+        location = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
     if location.is_local and Path(location.path).is_symlink():
         raise ValueError(
             f"{location.name} is a link, and checkpoints are deleted there: name its target by --checkpoint-path"

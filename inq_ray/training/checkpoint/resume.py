@@ -139,7 +139,7 @@ def look_at(path: str) -> Found:
     Raises:
         ValueError: there is no checkpoint, or the storage fails.
     """
-    location = locate(path)
+    location = locate(path, "--resume")
     if not is_checkpoint(location):
         raise ValueError(
             f"--resume {path}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"

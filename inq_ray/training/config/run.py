@@ -147,7 +147,8 @@ class RunConfig:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise ValueError(f"--config {path}: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"--config {path}: {reason}; name the config.json of a run") from None
 
 
 def field_value(name: str, value: Any) -> Any:

@@ -123,7 +123,7 @@ class TrainingConfig:
             ("--lr-step-epochs", self.lr_step_epochs),
         ):
             if not (math.isfinite(rate) and rate > 0):
-                raise ValueError(f"{flag} must be above 0, got {rate}")
+                raise ValueError(f"{flag} must be finite and above 0, got {rate}")
         for flag, rate in (
             ("--weight-decay", self.weight_decay),
             ("--warmup-epochs", self.warmup_epochs),
@@ -131,7 +131,7 @@ class TrainingConfig:
             ("--cutmix", self.cutmix),
         ):
             if not (math.isfinite(rate) and rate >= 0):
-                raise ValueError(f"{flag} must be 0 or above, got {rate}")
+                raise ValueError(f"{flag} must be finite, and 0 or above, got {rate}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"--momentum must be in [0, 1), got {self.momentum}")
         if self.nesterov and self.momentum == 0:
