@@ -92,7 +92,7 @@ def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
         (Space({LR: Range(0.1, 0.2)}), SearchOptions(), "--search grid tries lists .* training.lr has a range"),
         (Space({SCHEDULE: FreeSchedules()}), SearchOptions(), "random or optuna"),
         (Space({BITS: Choices((5, 9))}), SearchOptions(), "--weight-bits"),
-        (Space({LR: Choices((0.0,))}), SearchOptions(), "--lr must be above 0"),
+        (Space({LR: Choices((0.0,))}), SearchOptions(), "--lr must be finite and above 0"),
         (Space({"training.batch_size": Choices((5000,))}), SearchOptions(), "--batch-size 5000"),
         (Space({"training.batch_size": Choices((50, 5000))}), SearchOptions(), "--batch-size 5000"),
         (Space({"quantization.skip": Choices(((), ("nowhere",)))}), SearchOptions(), "nowhere"),

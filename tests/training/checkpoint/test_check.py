@@ -80,7 +80,7 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
         ("lr_scheduler", [], "lr_scheduler is"),
         ("scaler", {"scale": "x"}, "scaler is"),
         ("has_ema", 1, "has_ema is"),
-        ("config|training|lr", -1.0, "--lr must be above 0"),
+        ("config|training|lr", -1.0, "--lr must be finite and above 0"),
         ("config|new", 1, "'new' is unknown"),
         ("config", None, "the configuration must be an object"),
         ("fingerprint", 1, "fingerprint is"),
