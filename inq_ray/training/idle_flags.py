@@ -27,6 +27,6 @@ def idle_flags(arguments: Sequence[str], config: RunConfig) -> list[str]:
         (("--lr-step-epochs", "--lr-gamma"), training.lr_schedule != "step", "plays no part: add --lr-schedule step"),
         (("--distill-labels", "--distill-temperature"), not training.distill, "plays no part: add --distill"),
         (_OF_STAGES, config.plain, "plays no part: --plain quantizes nothing"),
-        (("--warmup-epochs",), longest <= training.warmup_epochs, f"keeps all rates below --lr: {too_short}"),
+        (("--warmup-epochs",), longest < training.warmup_epochs, f"keeps all rates below --lr: {too_short}"),
     ]
     return [f"{flag} {why}" for flags, is_idle, why in reasons for flag in flags if is_idle and flag in typed]
