@@ -8,6 +8,7 @@ with an inq_ray.SGD. Both take the same batches from the same loader through the
 steps between two barriers, and takes as long as its slowest rank.
 """
 
+import copy
 import os
 import socket
 import statistics
@@ -20,7 +21,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torchvision
 from timing import Case, report, take_turns
 from torch import Tensor, multiprocessing, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -29,11 +29,13 @@ from inq_ray.core.sgd import SGD
 from inq_ray.data.image_set import Samples, SourceInfo
 from inq_ray.data.loader import Batch, Loader, train_requests
 from inq_ray.distributed.replica import largest, rank, world_size
+from inq_ray.models.registry import create
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.bad_images import BadImages
 from inq_ray.training.build import Task
 from inq_ray.training.config import TrainingConfig
+from inq_ray.training.distill import Teacher
 from inq_ray.training.loop import Trainer
 from inq_ray.training.model_input import ModelInput
 from inq_ray.training.wrapping import wrap
@@ -45,10 +47,11 @@ OPTIONS = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What is measured: a network, images a rank and step, their size in pixels, steps a run, and rounds."""
+    """What is measured: a network, images a rank and step, their size and layout, steps a run, and rounds."""
 
     arch: str
     size: int = 224
+    layout: torch.memory_format = torch.channels_last
     images_per_rank: int
     num_steps: int
     num_rounds: int
@@ -97,18 +100,23 @@ def make_task(setup: Setup, device: torch.device) -> Task:
     )  # fmt: skip
     torch.manual_seed(0)
     return Task(
-        model=torchvision.models.get_model(setup.arch, weights=None).to(device, memory_format=torch.channels_last),
+        model=create(setup.arch, num_classes=CLASSES).to(device, memory_format=setup.layout),
         info=info,
         loader=Loader({"train": images}, pin_memory=device.type == "cuda"),
         train_indices=torch.arange(num),
         validation_indices=torch.arange(0),
-        to_input=ModelInput(torch.tensor(info.mean), torch.tensor(info.std), device, torch.channels_last),
+        to_input=ModelInput(torch.tensor(info.mean), torch.tensor(info.std), device, setup.layout),
     )
 
 
-def ours(setup: Setup, device: torch.device, portion: float) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+def ours(
+    setup: Setup, device: torch.device, portion: float, dtype: torch.dtype | None, *, is_distilled: bool = False
+) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """A run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer."""
     task = make_task(setup, device)
+    teacher = None
+    if is_distilled:
+        teacher = Teacher(model=copy.deepcopy(task.model).requires_grad_(False).eval(), temperature=3.0, labels=0.3)
     optimizer = SGD(param_groups(task.model, 5), **OPTIONS)
     INQScheduler(optimizer, (portion,)).step()
     trainer = Trainer(
@@ -120,10 +128,11 @@ def ours(setup: Setup, device: torch.device, portion: float) -> tuple[Callable[[
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda _: 1.0),
         scaler=torch.amp.GradScaler(device.type, enabled=False),
-        autocast_dtype=autocast_dtype(device),
+        autocast_dtype=dtype,
         mix=None,
         ema=None,
         bad_images=BadImages(0),
+        teacher=teacher,
     )
 
     def run() -> None:
@@ -190,7 +199,7 @@ def measure(setup: Setup, device: torch.device) -> None:
     """Measures, and prints on rank 0."""
     made = {
         "torch": torchs(setup, device),
-        **{f"ours, {part:g} frozen": ours(setup, device, part) for part in PORTIONS},
+        **{f"ours, {part:g} frozen": ours(setup, device, part, autocast_dtype(device)) for part in PORTIONS},
     }
     cases = {name: Case(together(run, device), lambda: meet(device)) for name, (run, _) in made.items()}
     seconds = take_turns(cases, setup.num_rounds)
