@@ -148,7 +148,7 @@ class INQScheduler:
         self._add_new_parameters()
         params = self.quantized()
         tensors = state_dict["tensors"]
-        _check_entries("its 'tensors'", tensors, ())
+        _check_entries("what the state calls 'tensors'", tensors, ())
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
             raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")

@@ -277,7 +277,7 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
         (lambda s: s["tensors"]["4.weight"].update(n_1=500), r"the state of 4\.weight: n_1 must be"),
         (lambda s: s["tensors"]["4.weight"].update(codes=[1]), r"4\.weight has codes that is a list, no tensor"),
         (lambda s: s["tensors"].update({"4.weight": None}), r"the state of 4\.weight must be a dictionary, got a None"),
-        (lambda s: s.update(tensors=None), "its 'tensors' must be a dictionary, got a NoneType"),
+        (lambda s: s.update(tensors=None), "what the state calls 'tensors' must be a dictionary, got a NoneType"),
         (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
         (
             lambda s: s["tensors"]["4.weight"].update(codes=s["tensors"]["4.weight"]["codes"].float()),

@@ -137,16 +137,12 @@ def choose(
         _check_pattern(pattern, weights)
     chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
     _check_refusals([weight for weight in weights if weight.refusal and chosen[weight.name] is not None])
-    if (weight_bits is not None or bits) and not weights:
-        raise ValueError(
-            f"nothing to quantize: {type(model).__name__} has no convolution, linear layer or attention of torch.nn "
-            "(those within a TorchScript module are not seen); pass weight_bits=None to train in float"
-        )
     if (weight_bits is not None or bits) and not any(chosen.values()):
-        raise ValueError(
-            f"nothing to quantize: all {len(weights)} convolution and linear weights of {type(model).__name__} stay "
-            f"float by {skip=}; skip fewer, or pass weight_bits=None to train in float"
-        )
+        network = type(model).__name__
+        why = f"all {len(weights)} convolution and linear weights of {network} stay float by {skip=}; skip fewer, or"
+        if not weights:
+            why = f"{network} has no convolution, linear layer or attention of torch.nn (TorchScript hides its own);"
+        raise ValueError(f"nothing to quantize: {why} pass weight_bits=None to train in float")
     return chosen
 
 
