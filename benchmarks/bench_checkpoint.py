@@ -15,18 +15,17 @@ import torch
 import torchvision
 from timing import report
 
-from inq_ray.core.sgd import SGD
-from inq_ray.data.address import locate
-from inq_ray.distributed.digest import digest_tensors
+from inq_ray.core.digest import digest_tensors
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
+from inq_ray.storage.address import locate
+from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, replicated, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
 from inq_ray.training.config import RunConfig
-from inq_ray.training.ema import Ema
-from inq_ray.training.replicas import replicated
+from inq_ray.training.loop.ema import Ema
 
 ROUNDS = 5
 STEPS = 20

@@ -10,7 +10,7 @@ import torch
 from bench_step import Setup, make_task, meet, ours, together
 from timing import Case, report, take_turns
 
-from inq_ray.training.bf16_network import Bf16Network
+from inq_ray.training.task.autocast_cache import Bf16Network
 
 SETUP = Setup(
     arch="cifar_resnet20", size=32, layout=torch.contiguous_format, images_per_rank=128, num_steps=4, num_rounds=12

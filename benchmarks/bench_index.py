@@ -20,9 +20,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from inq_ray.data.address import locate
-from inq_ray.data.folder_cache import find_index
-from inq_ray.data.image_folder import FolderReader
+from inq_ray.data.folder.cache import find_index
+from inq_ray.data.folder.source import FolderReader
+from inq_ray.storage.address import locate
 
 NUM_CLASSES = 1000
 SIZES = (20_000, 200_000)

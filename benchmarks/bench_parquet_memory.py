@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from inq_ray.data import parquet_reader
-from inq_ray.data.address import locate
 from inq_ray.data.encoded_set import Encoded
-from inq_ray.data.group_order import GroupOrder
-from inq_ray.data.parquet_files import find_files, read_shards
-from inq_ray.data.parquet_writer import plan_split, write_shards
+from inq_ray.data.order.groups import GroupOrder
+from inq_ray.data.parquet import reader as parquet_reader
+from inq_ray.data.parquet.files import find_files, read_shards
+from inq_ray.data.parquet.writer import plan_split, write_shards
+from inq_ray.storage.address import locate
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "imagenet_sample"
 BATCH_SIZE = 256

@@ -16,13 +16,13 @@ import torchvision
 from numpy.typing import NDArray
 from timing import Case, report, take_turns
 
-from inq_ray.core.sgd import SGD
-from inq_ray.data.address import locate
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import train_requests
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.snapshot import History, Parts, restore, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig

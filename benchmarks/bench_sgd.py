@@ -12,7 +12,7 @@ from torch import nn
 
 from inq_ray.core import one_pass
 from inq_ray.core.one_pass import Kernels
-from inq_ray.core.sgd import SGD
+from inq_ray.core.optim.sgd import SGD
 
 FROZEN = (0.0, 0.2, 0.5, 0.75, 0.875, 1.0)
 FROZEN_WITHOUT_LOOP = (0.5, 0.875)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from inq_ray.data.group_order import BUFFER, LANES, GroupOrder
+from inq_ray.data.order.groups import BUFFER, LANES, GroupOrder
 
 NUM_CLASSES = 1000
 PER_CLASS = 1280

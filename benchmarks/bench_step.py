@@ -25,20 +25,21 @@ from timing import Case, report, take_turns
 from torch import Tensor, multiprocessing, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from inq_ray.core.sgd import SGD
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.image_set import Samples, SourceInfo
 from inq_ray.data.loader import Batch, Loader, train_requests
-from inq_ray.distributed.replica import largest, rank, world_size
+from inq_ray.distributed.replica import largest
+from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.registry import create
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.build import Task
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.distill import Teacher
-from inq_ray.training.loop import Trainer
-from inq_ray.training.model_input import ModelInput
-from inq_ray.training.wrapping import wrap
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.trainer import Trainer
+from inq_ray.training.task.build import Task
+from inq_ray.training.task.distill import Teacher
+from inq_ray.training.task.model_input import ModelInput
+from inq_ray.training.task.wrapping import wrap
 
 PORTIONS = (0.5, 0.875)
 CLASSES = 1000

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.cluster.connection import connected
-from inq_ray.cluster.sweep import SweepResult, run_sweep
-from inq_ray.sweep.axes import Choices
+from inq_ray.cluster.tune.sweep import SweepResult, run_sweep
 from inq_ray.sweep.console import SweepConsole
-from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.plan import plan_sweep
-from inq_ray.sweep.ranking import savings
-from inq_ray.sweep.space import SCHEDULE, Space
+from inq_ray.sweep.space.axes import Choices
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.space import SCHEDULE, Space
+from inq_ray.sweep.trials.ranking import savings
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe
+from inq_ray.training.config.recipes import default_recipe
 
 SCHEDULES = (
     (0.3, 0.5, 0.7, 0.8, 1.0), (0.3, 0.5, 0.7, 0.85, 1.0), (0.3, 0.5, 0.7, 0.9, 1.0), (0.3, 0.5, 0.7, 1.0),

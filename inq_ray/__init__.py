@@ -17,10 +17,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inq_ray.core.sgd import SGD
+    from inq_ray.core.optim.lr_restart import reset_lr_scheduler
+    from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
     from inq_ray.models.selection import param_groups
-    from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError, reset_lr_scheduler
+    from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
 
 __version__ = "0.1.0"
 
@@ -38,11 +39,11 @@ __all__ = [
 _MODULE_OF = {
     "INQScheduler": "inq_ray.scheduler",
     "ReplicaMismatchError": "inq_ray.scheduler",
-    "SGD": "inq_ray.core.sgd",
+    "SGD": "inq_ray.core.optim.sgd",
     "StageError": "inq_ray.scheduler",
     "float_state": "inq_ray.export.float_state",
     "param_groups": "inq_ray.models.selection",
-    "reset_lr_scheduler": "inq_ray.scheduler",
+    "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
 }
 
 

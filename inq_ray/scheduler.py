@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
 
 from inq_ray.core.codebook import Codebook, Rule, check_rule, float_format
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.core.partition import Strategy, check_strategy
 from inq_ray.core.portions import check_portions
-from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.digest import check_replicas, state_tensors
-from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.share import StageError, share_stage
+from inq_ray.distributed.wire import rank, world_size
 
-__all__ = ["INQScheduler", "ReplicaMismatchError", "StageError", "reset_lr_scheduler"]
+__all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
 
 
 class INQScheduler:
@@ -224,61 +224,6 @@ class INQScheduler:
             }, None
         except Exception as error:  # noqa: BLE001  # raised on every rank by share_stage
             return None, error
-
-
-def reset_lr_scheduler(scheduler: LRScheduler) -> None:
-    """Starts a torch learning-rate schedule again, as the re-training of each stage does.
-
-    Afterwards learning rates and schedule are as if the scheduler had just been made.
-
-    Args:
-        scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too.
-
-    Raises:
-        ValueError: a group has no "initial_lr": ReduceLROnPlateau sets none, others none of a group added later.
-    """
-    unknown = [index for index, group in enumerate(scheduler.optimizer.param_groups) if "initial_lr" not in group]
-    if unknown:
-        raise ValueError(
-            f"group {unknown[0]} of the optimizer does not tell the learning rate it began with: "
-            f"{type(scheduler).__name__} keeps none, or the group was added after it was made; set "
-            f"optimizer.param_groups[{unknown[0]}]['initial_lr']"
-        )
-    _set_initial_lr(scheduler)
-    _construct(scheduler)
-
-
-def _set_initial_lr(scheduler: LRScheduler) -> None:
-    for group in scheduler.optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(group["initial_lr"])
-        else:
-            group["lr"] = group["initial_lr"]
-
-
-def _construct(scheduler: Any) -> None:
-    """Does again what the constructor does, of which torch offers nothing in public."""
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler._reset()  # noqa: SLF001
-        scheduler.last_epoch = 0
-        rates = [group["lr"] for group in scheduler.optimizer.param_groups]
-        scheduler._last_lr = [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]  # noqa: SLF001
-        return
-    parts: list[Any] = getattr(scheduler, "_schedulers", [])
-    for part in parts:
-        _construct(part)
-    if isinstance(scheduler, ChainedScheduler):
-        scheduler._last_lr = parts[-1].get_last_lr()  # noqa: SLF001
-    elif isinstance(scheduler, SequentialLR):
-        # Of the parts' first steps only that of the first counts.
-        scheduler.last_epoch = 0
-        _set_initial_lr(scheduler)
-        scheduler.recursive_undo()
-        parts[0]._initial_step()  # noqa: SLF001
-        scheduler._last_lr = parts[0].get_last_lr()  # noqa: SLF001
-    else:
-        scheduler.last_epoch = -1
-        scheduler._initial_step()  # noqa: SLF001
 
 
 def _in_words(error: Exception) -> str:

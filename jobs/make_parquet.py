@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import tyro
 
-from inq_ray.data.address import Location, locate
-from inq_ray.data.parquet_writer import Plan, find_shards, plan_folder, remove, write_shards
-from inq_ray.training.command_line import in_one_line
+from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
+from inq_ray.storage.address import Location, locate
+from inq_ray.training.flags.parse import in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,17 +18,17 @@ from inq_ray.cluster.leaving import leave
 from inq_ray.cluster.trainer import evaluate, quantize
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
-from inq_ray.training.build import check
 from inq_ray.training.checkpoint.resume import Finished, Resume
-from inq_ray.training.command_line import Command, parse
 from inq_ray.training.config import RunConfig
-from inq_ray.training.console import Console
-from inq_ray.training.idle_flags import idle_flags
-from inq_ray.training.json_log import JsonLog
-from inq_ray.training.paths import with_absolute_paths
+from inq_ray.training.flags.parse import Command, parse
+from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.flags.unused import idle_flags
 from inq_ray.training.plan import plan
+from inq_ray.training.report.console import Console
+from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import held, look
+from inq_ray.training.task.check import check
 
 
 def main(arguments: list[str]) -> int:

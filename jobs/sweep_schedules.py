@@ -14,13 +14,13 @@ import sys
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.leaving import leave
-from inq_ray.cluster.sweep import run_sweep
+from inq_ray.cluster.tune.sweep import run_sweep
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.console import SweepConsole
-from inq_ray.sweep.options import space_of
 from inq_ray.sweep.plan import plan_sweep
+from inq_ray.sweep.space.options import space_of
 from inq_ray.tracking.trackers import check_trackers
-from inq_ray.training.idle_flags import idle_flags
+from inq_ray.training.flags.unused import idle_flags
 
 
 def main(arguments: list[str]) -> int:

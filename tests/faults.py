@@ -15,10 +15,10 @@ from typing import Any
 
 from inq_ray.cluster.failure import RunStoppedError
 from inq_ray.cluster.trainer import quantize
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.config import RunConfig
-from inq_ray.training.incident import Incident
-from inq_ray.training.reporter import Event, Note, Row
+from inq_ray.training.report.events import Event, Note, Row
+from inq_ray.training.report.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 
 # What a fault waits for comes within this, or the run is about to end.

@@ -20,8 +20,8 @@ from typing import Any
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.trainer import quantize
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.events import SilentReporter
 from inq_ray.training.run_folder import RunFolder
 from tests.faults import Planned, draw, places_of, quantize_under
 from tests.training.runs import read_rows

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from inq_ray.data.address import locate
-from inq_ray.data.parquet_writer import plan_folder, write_shards
+from inq_ray.data.parquet.writer import plan_folder, write_shards
+from inq_ray.storage.address import locate
 from tests.conftest import REPO
 from tests.data.parquet import encode, random_images
 from tests.documents import Block, Document, commands

@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 import torch
 
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.core.packing import pack_codes, unpack_codes
 from inq_ray.core.partition import Strategy
-from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.models.registry import create
-from inq_ray.training.bf16_network import Bf16Network
-from inq_ray.training.clip import clip_live_gradients
-from inq_ray.training.draws import seed_draws
-from inq_ray.training.ema import Ema
-from inq_ray.training.pass_graph import PassGraph
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.loop.clip import clip_live_gradients
+from inq_ray.training.loop.cuda_graph import PassGraph
+from inq_ray.training.loop.ema import Ema
+from inq_ray.training.loop.step_rng import seed_draws
+from inq_ray.training.report.events import SilentReporter
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.task.autocast_cache import Bf16Network
 
 pytestmark = pytest.mark.gpu
 

@@ -42,13 +42,14 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "core files models data distributed export scheduler"
+_BELOW_TRAINING = "core files storage models data distributed export scheduler"
 
 ROOMS = {
     "core": _room(libraries="torch llvmlite", files=False),  # llvmlite where it is installed, within one function
     "files": _room(),
+    "storage": _room("files", "pyarrow tenacity"),
     "models": _room("core files", "torch torchvision timm safetensors"),
-    "data": _room("files", "torch torchvision pyarrow numpy PIL sklearn tenacity"),
+    "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
     "export": _room("core files", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
@@ -155,11 +156,11 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("models", "import numpy", "numpy"),
         ("export", "from inq_ray.training import run", "inq_ray.training.run"),
         ("models", "from inq_ray import data", "inq_ray.data"),
-        ("scheduler", "from inq_ray.training.loop import train", "inq_ray.training.loop.train"),
+        ("scheduler", "from inq_ray.training.loop.trainer import train", "inq_ray.training.loop.trainer.train"),
         ("training", "from inq_ray.cluster import worker", "inq_ray.cluster.worker"),
         ("training", "import ray", "ray"),
         ("sweep", "from ray import tune", "ray.tune"),
-        ("training", "from inq_ray.sweep import keys", "inq_ray.sweep.keys"),
+        ("training", "from inq_ray.sweep.reuse import keys", "inq_ray.sweep.reuse.keys"),
         ("cluster", "import jobs.quantize_imagenet", "jobs.quantize_imagenet"),
     ],
 )

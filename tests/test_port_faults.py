@@ -16,7 +16,7 @@ import inq_ray
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.replica import rank
+from inq_ray.distributed.wire import rank
 from inq_ray.export.files import write_result
 from inq_ray.scheduler import INQScheduler
 from tests.core.weights import bits

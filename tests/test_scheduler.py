@@ -15,14 +15,16 @@ from torch.optim import Optimizer, lr_scheduler
 import inq_ray
 import inq_ray.scheduler as scheduler_module
 from inq_ray.core.digest import digest_tensors, summary
+from inq_ray.core.optim.lr_restart import reset_lr_scheduler
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.core.portions import num_frozen
-from inq_ray.core.sgd import SGD
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.digest import ReplicaMismatchError, state_tensors
-from inq_ray.distributed.replica import rank
+from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.distributed.digest import state_tensors
 from inq_ray.distributed.share import StageError
-from inq_ray.scheduler import INQScheduler, reset_lr_scheduler
+from inq_ray.distributed.wire import rank
+from inq_ray.scheduler import INQScheduler
 from tests.core.weights import bits
 from tests.ranks import rank_outcomes, run_ranks
 

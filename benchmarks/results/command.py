@@ -6,8 +6,8 @@ import shlex
 from pathlib import PurePosixPath
 from typing import Any
 
-from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
+from inq_ray.training.flags.parse import parse
 
 JOB = "jobs/quantize_imagenet.py"
 

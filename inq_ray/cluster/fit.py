@@ -13,13 +13,13 @@ from ray.train.v2.api.config import FailureConfig
 
 from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.notice import ListeningTorchConfig
+from inq_ray.cluster.node.notice import ListeningTorchConfig
+from inq_ray.cluster.node.shared_folders import marked
 from inq_ray.cluster.placement import worker_resources
-from inq_ray.cluster.shared_folders import marked
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Reporter
+from inq_ray.training.report.events import Reporter
 
 # By itself Ray Train asks for as many workers as before, for ever, where some do not start or were preempted.
 _NO_SECOND_TRY = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)

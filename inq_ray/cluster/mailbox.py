@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from inq_ray.tracking.fault import warn
 from inq_ray.tracking.trackers import Together
-from inq_ray.training.reporter import Event, Reporter
+from inq_ray.training.report.events import Event, Reporter
 
 _POLL_SECONDS = 0.3
 _ANSWER_SECONDS = 30.0

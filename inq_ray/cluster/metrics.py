@@ -2,8 +2,8 @@
 
 from ray.util.metrics import Counter, Gauge
 
-from inq_ray.training.incident import Incident
-from inq_ray.training.reporter import Event, Progress, Row, Saved
+from inq_ray.training.report.events import Event, Progress, Row, Saved
+from inq_ray.training.report.incident import Incident
 
 _RUN = ("run",)
 

@@ -14,11 +14,11 @@ from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.placement import SETTLE_SECONDS, NoRoomError, place
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.tracking.trackers import Together, open_trackers
-from inq_ray.training.accuracy import Accuracy
 from inq_ray.training.checkpoint.resume import Decision
 from inq_ray.training.config import RunConfig
-from inq_ray.training.incident import Incident, IncidentLog, Kind
-from inq_ray.training.reporter import Event, Note, Reporter
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.report.events import Event, Note, Reporter
+from inq_ray.training.report.incident import Incident, IncidentLog, Kind
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
 
@@ -35,7 +35,7 @@ def quantize(
     """Runs a configuration on a Ray cluster, from its last checkpoint where there is one.
 
     Args:
-        config: checked by :func:`inq_ray.training.build.check`, with a name.
+        config: checked by :func:`inq_ray.training.task.build.check`, with a name.
         reporter: takes the events of rank 0, in this process.
         decision: of :func:`inq_ray.training.start.look`, to start or to go on, while the run was
             :func:`inq_ray.training.start.held`; None = both are done here.

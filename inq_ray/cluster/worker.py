@@ -9,15 +9,15 @@ import ray.train.torch
 import torch
 
 from inq_ray.cluster.mailbox import MailboxReporter
-from inq_ray.cluster.notice import Notice
-from inq_ray.cluster.shared_folders import check_seen
-from inq_ray.cluster.whereabouts import whereabouts
+from inq_ray.cluster.node.notice import Notice
+from inq_ray.cluster.node.shared_folders import check_seen
+from inq_ray.cluster.node.whereabouts import whereabouts
+from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Placed, Reporter, SilentReporter
+from inq_ray.training.evaluation.evaluate import evaluate_only
+from inq_ray.training.report.events import Placed, Reporter, SilentReporter
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.stop import StopError
-from inq_ray.training.validation import evaluate_only
 
 
 def work(arguments: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def work(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
-            :func:`inq_ray.cluster.shared_folders.marked`, or None).
+            :func:`inq_ray.cluster.node.shared_folders.marked`, or None).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from inq_ray.core.crew import Piece, run_on_threads, shares
-from inq_ray.core.masked_step import PartlyFrozen, StepOptions, step_in_blocks
+from inq_ray.core.optim.masked_step import PartlyFrozen, StepOptions, step_in_blocks
 from inq_ray.core.step_kernel import Form, StepKernel, make_kernel
 
 # A loop is made once it would have saved what it costs: 0.2 s, against 1 ns an element and 60 µs of calls a tensor.

@@ -22,12 +22,13 @@ Nothing here knows of torch.distributed or Ray: rank and world size are argument
 in training/.
 """
 
-from inq_ray.data.image_set import Images, ImageSet, Samples, SourceInfo
+from inq_ray.data.augment.crop_flip import Augmentation, crop_flip
+from inq_ray.data.image_set import Images, Samples, Source, SourceInfo
 from inq_ray.data.loader import Batch, Loader, eval_requests, steps_per_epoch, train_requests
-from inq_ray.data.order import epoch_order, holdout, rank_slice
+from inq_ray.data.memory_set import ImageSet
+from inq_ray.data.order.epoch import epoch_order, holdout, rank_slice
 from inq_ray.data.preset import Policy, Preset
-from inq_ray.data.source import Source, open_source
-from inq_ray.data.transforms import Augmentation, crop_flip
+from inq_ray.data.source import open_source
 
 __all__ = [
     "Augmentation",

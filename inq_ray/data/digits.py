@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inq_ray.data.image_set import ImageSet, SourceInfo, Split
-from inq_ray.data.order import holdout
-from inq_ray.data.transforms import Augmentation
+from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.image_set import SourceInfo, Split
+from inq_ray.data.memory_set import ImageSet
+from inq_ray.data.order.epoch import holdout
 
 NUM_TEST = 500
 _HIGHEST = 16

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from inq_ray.data.augment.image_transform import ImageTransform
 from inq_ray.data.image_set import BadImage, Samples
-from inq_ray.data.image_transform import ImageTransform
 
 
 class Encoded(NamedTuple):

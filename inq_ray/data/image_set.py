@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inq_ray.data.transforms import Augmentation
-
 Split = Literal["train", "test"]
 
 
@@ -93,31 +91,28 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """One split, decoded. Both tensors may be read-only mappings of a file: copy before writing.
+class Source(Protocol):
+    """Two splits of images and facts about them.
 
     Attributes:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N].
-        augmentation: What training does to images.
+        info: Facts, known without decoding.
+        notes: What users should know of the data, a line each.
     """
 
-    images: Tensor
-    labels: Tensor
-    augmentation: Augmentation
+    @property
+    def info(self) -> SourceInfo:
+        """Facts, known without decoding."""
+        ...
 
     @property
-    def groups(self) -> None:
-        """None: memory is read in any order."""
-        return
+    def notes(self) -> tuple[str, ...]:
+        """What users should know of the data, a line each."""
+        ...
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def split(self, split: Split) -> Images:
+        """Return the images of "train" or "test".
 
-    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
-        """Copy some samples, by one vectorized access; see :meth:`Images.fetch`."""
-        images = self.images.index_select(0, samples)
-        if augment is not None:
-            images = self.augmentation(images, samples, *augment)
-        return Samples(images, self.labels.index_select(0, samples))
+        Raises:
+            ValueError: There is no such split, or it cannot be read.
+        """
+        ...

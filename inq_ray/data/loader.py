@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from inq_ray.data.image_set import BadImage, Images
-from inq_ray.data.order import epoch_batches
+from inq_ray.data.order.epoch import epoch_batches
 
 # Batches that each loader worker has ready or in work.
 _PREFETCH = 2
@@ -145,7 +145,7 @@ def train_requests(
     """Yield what this rank's part of every global batch of an epoch is made of.
 
     All ranks together see every sample at most once, and the same global batches at any world size: a function of
-    (seed, epoch) alone; where samples are read in groups (see :class:`inq_ray.data.group_order.GroupOrder`) of
+    (seed, epoch) alone; where samples are read in groups (see :class:`inq_ray.data.order.groups.GroupOrder`) of
     `num_spans` and `buffer` too.
 
     Args:

@@ -2,41 +2,13 @@
 
 import platform
 from pathlib import Path
-from typing import Protocol
 
-from inq_ray.data.image_set import Images, SourceInfo, Split
+from inq_ray.data.image_set import Source
 from inq_ray.data.preset import Policy, Preset
 
 _LAYOUTS = (
     "a folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG, or Parquet in Hugging Face's layout (train-*.parquet, ...)"
 )
-
-
-class Source(Protocol):
-    """Two splits of images and facts about them.
-
-    Attributes:
-        info: Facts, known without decoding.
-        notes: What users should know of the data, a line each.
-    """
-
-    @property
-    def info(self) -> SourceInfo:
-        """Facts, known without decoding."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What users should know of the data, a line each."""
-        ...
-
-    def split(self, split: Split) -> Images:
-        """Return the images of "train" or "test".
-
-        Raises:
-            ValueError: There is no such split, or it cannot be read.
-        """
-        ...
 
 
 def open_source(
@@ -77,7 +49,7 @@ def open_source(
         )
     if source.info.is_streamed or (policy.auto_augment == "none" and policy.random_erasing == 0):
         return source
-    from inq_ray.data.policy_set import PolicySource
+    from inq_ray.data.augment.policy_set import PolicySource
 
     return PolicySource(source, policy)
 
@@ -96,9 +68,9 @@ def _open(
         return DigitsSource()
     if not data:
         raise ValueError(f"no data given: pass 'digits', {_LAYOUTS}")
-    from inq_ray.data.address import locate
-    from inq_ray.data.image_folder import FolderSource, is_image_folder
-    from inq_ray.data.parquet import ParquetSource
+    from inq_ray.data.folder.source import FolderSource, is_image_folder
+    from inq_ray.data.parquet.source import ParquetSource
+    from inq_ray.storage.address import locate
 
     if "*" not in data and is_image_folder(location := locate(data)):
         return FolderSource(location, preset, policy, index_folder, fingerprint=fingerprint, follow_links=follow_links)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields, replace
 
 import tyro
 
-from inq_ray.sweep.options import SearchOptions, SpaceOptions, space_of
-from inq_ray.sweep.space import BITS, EPOCHS, LR, SCHEDULE
+from inq_ray.sweep.space.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
-from inq_ray.training.command_line import defaults_of, flags_in, in_one_line, our_words
 from inq_ray.training.config import RunConfig
+from inq_ray.training.flags.parse import defaults_of, flags_in, in_one_line, our_words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from inq_ray.sweep.plan import SweepPlan
-from inq_ray.sweep.ranking import Effect, effects, pareto, ranked, savings
-from inq_ray.sweep.schedules import as_text, bar
-from inq_ray.sweep.space import SCHEDULE
-from inq_ray.sweep.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
-from inq_ray.training.accuracy import Accuracy
-from inq_ray.training.reporter import Event, Note, Progress
+from inq_ray.sweep.space.schedules import as_text, bar
+from inq_ray.sweep.space.space import SCHEDULE
+from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
+from inq_ray.sweep.trials.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.report.events import Event, Note, Progress
 
 _PLAIN_WIDTH = 120
 

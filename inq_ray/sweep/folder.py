@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inq_ray.files.name_lock import name_held
 from inq_ray.files.whole import write_text
-from inq_ray.sweep.trial import Trial, describe
+from inq_ray.sweep.trials.trial import Trial, describe
 from inq_ray.training.config import RunConfig
-from inq_ray.training.name_lock import name_held
 
 FORMAT_VERSION = 1
 

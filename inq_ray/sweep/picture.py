@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.whole import whole
-from inq_ray.sweep.ranking import best_of
-from inq_ray.sweep.trial import Trial, describe
+from inq_ray.sweep.trials.ranking import best_of
+from inq_ray.sweep.trials.trial import Trial, describe
 
 
 def can_draw() -> bool:

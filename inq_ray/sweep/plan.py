@@ -7,23 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inq_ray.data.address import locate
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.sweep.attempt import Order
-from inq_ray.sweep.board import TRIAL, Board
+from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
-from inq_ray.sweep.keys import Origin, stage_keys
-from inq_ray.sweep.options import SearchOptions
-from inq_ray.sweep.search import Source, make_source
-from inq_ray.sweep.space import BITS, Point, Space, configured
-from inq_ray.sweep.stages import StageStore
-from inq_ray.sweep.trial import Trial
-from inq_ray.training.build import check, open_data
-from inq_ray.training.checkpoint.keeper import store_of
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.sweep.reuse.keys import Origin, stage_keys
+from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search import Source, make_source
+from inq_ray.sweep.space.space import BITS, Point, Space, configured
+from inq_ray.sweep.trials.registry import TRIAL, Board
+from inq_ray.sweep.trials.runner import Order
+from inq_ray.sweep.trials.trial import Trial
+from inq_ray.training.checkpoint.checkpoints import store_of
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
-from inq_ray.training.paths import with_absolute_paths
+from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.report.next_command import tagged_arch
+from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.task.build import image_preset, open_data
+from inq_ray.training.task.check import check
 
 # Of the training images, where --holdout is not given: a tenth, and no more than so many.
 _HELD_OUT = 10
@@ -219,3 +222,38 @@ def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     network = base.network.arch.replace("/", "-").replace(":", "-").replace(".", "-")
     return f"sweep-{network[:60]}-{digest}"
+
+
+def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
+    """The configuration with which a trial's result is measured on the test set; None where there is no test set.
+
+    The network sees images as the trial's did.
+    """
+    if plan.info.num_test == 0:
+        return None
+    config = trial.config
+    folder = RunFolder.planned(config)
+    sizes = {}
+    if plan.info.is_streamed:
+        preset = image_preset(config)
+        sizes = {
+            "crop_size": preset.crop_size,
+            "resize_size": preset.resize_size,
+            "interpolation": preset.interpolation,
+        }
+    return config.replace(
+        data={"holdout": 0, **sizes},
+        network={
+            "arch": tagged_arch(config.network),
+            "weights": str(folder.result / "model.safetensors"),
+            "replace_head": False,
+        },
+    )
+
+
+def recipe_of(trial: Trial) -> RunConfig:
+    """The trial's configuration without its place in the sweep."""
+    unsaid = RunConfig().output
+    return trial.config.replace(
+        output={"storage_path": unsaid.storage_path, "name": None, "checkpoint_path": unsaid.checkpoint_path}
+    )

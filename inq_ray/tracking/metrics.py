@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inq_ray.training.reporter import Row
+from inq_ray.training.report.events import Row
 
 Scalar = bool | int | float | str
 

@@ -14,7 +14,7 @@ from inq_ray.tracking.fault import warn
 from inq_ray.tracking.guarded import Guarded
 from inq_ray.tracking.metrics import Scalar, Tracker, flat, row_metrics
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Event, Reporter, Row
+from inq_ray.training.report.events import Event, Reporter, Row
 
 # For all trackers together, after a run is finished.
 _LAST_WORDS_SECONDS = 60.0

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from inq_ray import __version__
-from inq_ray.distributed.replica import rank, world_size
+from inq_ray.distributed.wire import rank, world_size
 from inq_ray.export.files import write_result
 from inq_ray.export.verify import verify
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.build import Task
 from inq_ray.training.config import RunConfig
 from inq_ray.training.journal import Journal
+from inq_ray.training.report.events import Row
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.summary import summarize
+from inq_ray.training.task.build import Task
 
 
 def finish(
@@ -72,3 +72,37 @@ def _version_of_ray() -> str | None:
         return metadata.version("ray")
     except metadata.PackageNotFoundError:
         return None
+
+
+def summarize(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
+    """Figures of a run: float accuracy, each stage right after quantizing and after re-training, the final ones.
+
+    Args:
+        config: of the run.
+        rows: its metrics, in order; top-1 and top-5 in percent.
+    """
+    float_rows = [row for row in rows if row.stage == 0]
+    stages = []
+    for stage in sorted({row.stage for row in rows} - {0}):
+        of_stage = [row for row in rows if row.stage == stage]
+        stages.append(
+            {
+                "stage": stage,
+                "portion": of_stage[0].portion,
+                "top1_quantized": of_stage[0].top1,
+                "top1": of_stage[-1].top1,
+                "top5": of_stage[-1].top5,
+            }
+        )
+    return {
+        "name": config.output.name,
+        "arch": config.network.arch,
+        "data": config.data.data,
+        "measured_on": "held-out training images" if config.data.holdout else "test set",
+        "weight_bits": None if config.plain else config.quantization.weight_bits,
+        "float_top1": float_rows[-1].top1 if float_rows else None,
+        "float_top5": float_rows[-1].top5 if float_rows else None,
+        "stages": stages,
+        "top1": rows[-1].top1,
+        "top5": rows[-1].top5,
+    }

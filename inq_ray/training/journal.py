@@ -7,17 +7,18 @@ from collections.abc import Callable
 import torch
 
 from inq_ray.data.image_set import BadImage
-from inq_ray.distributed.replica import rank, sum_counts, world_size
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.bottleneck import Spent
+from inq_ray.distributed.replica import sum_counts
+from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.resume import config_of
 from inq_ray.training.checkpoint.snapshot import History, Snapshot, history_of
 from inq_ray.training.config import RunConfig
-from inq_ray.training.faults import Faults
-from inq_ray.training.incident import Incident, IncidentLog, Kind
-from inq_ray.training.loop import EpochState
-from inq_ray.training.progress import Phase, ProgressTeller
-from inq_ray.training.reporter import Event, Reporter, Row
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.non_finite import Faults
+from inq_ray.training.loop.time_spent import Spent
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.events import Event, Reporter, Row
+from inq_ray.training.report.incident import Incident, IncidentLog, Kind
+from inq_ray.training.report.progress import Phase, ProgressTeller
 from inq_ray.training.run_folder import RunFolder
 
 

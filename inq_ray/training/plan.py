@@ -11,9 +11,9 @@ from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
 from inq_ray.models.selection import param_groups
-from inq_ray.training.batchnorm import images_of_estimate
-from inq_ray.training.build import batchnorm_layers
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.batchnorm import images_of_estimate
+from inq_ray.training.task.build import batchnorm_layers
 
 # Enough to keep a CPU busy, and no more than it does in seconds.
 _TIMED_IMAGES = 8
@@ -65,7 +65,7 @@ class Plan:
 
 
 def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
-    """The plan of a configuration that :func:`inq_ray.training.build.check` has passed.
+    """The plan of a configuration that :func:`inq_ray.training.task.build.check` has passed.
 
     Args:
         config: the configuration.

@@ -11,30 +11,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from inq_ray.core.sgd import SGD
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.digest import check_replicas
-from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.selection import named_parameters, param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.batchnorm import estimate_batchnorm
-from inq_ray.training.build import batchnorm_layers, build_task
-from inq_ray.training.checkpoint.keeper import Checkpoints
-from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, restore, sums_of_rank
+from inq_ray.training.checkpoint.checkpoints import Checkpoints
+from inq_ray.training.checkpoint.clock import StopError
+from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
-from inq_ray.training.determinism import set_deterministic
-from inq_ray.training.distill import Teacher, make_teacher
-from inq_ray.training.faults import MOST_REWINDS, DivergedError, Faults
+from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
+from inq_ray.training.evaluation.evaluate import validate
 from inq_ray.training.finish import finish
 from inq_ray.training.journal import Journal
-from inq_ray.training.loop import EpochResult, EpochState, Trainer
-from inq_ray.training.phase import make_trainer, precision_of, sgd_options
-from inq_ray.training.progress import Phase
-from inq_ray.training.replicas import replicated
-from inq_ray.training.reporter import Note, Reporter, Row, Saved, Started
+from inq_ray.training.loop.build import make_trainer, precision_of, sgd_options
+from inq_ray.training.loop.non_finite import MOST_REWINDS, DivergedError, Faults
+from inq_ray.training.loop.trainer import EpochResult, EpochState, Trainer
+from inq_ray.training.report.events import Note, Reporter, Row, Saved, Started
+from inq_ray.training.report.progress import Phase
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.stop import StopError
-from inq_ray.training.validation import validate
+from inq_ray.training.task.build import batchnorm_layers, build_task
+from inq_ray.training.task.determinism import set_deterministic
+from inq_ray.training.task.distill import Teacher, make_teacher
 
 
 def _never() -> bool:
@@ -53,7 +53,7 @@ def run(
     """Trains and quantizes; every rank calls it, rank 0 reports and writes.
 
     Args:
-        config: checked by :func:`inq_ray.training.build.check`.
+        config: checked by :func:`inq_ray.training.task.build.check`.
         device: of this rank.
         reporter: takes rank 0's events.
         folder: of the run, made before.

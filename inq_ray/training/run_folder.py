@@ -15,7 +15,7 @@ from typing import Any
 
 from inq_ray.files.whole import append_text, unique, write_text
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Row
+from inq_ray.training.report.events import Row
 
 # Of a network's name within that of its run.
 _LONGEST_NETWORK = 80
@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """A line for each :class:`inq_ray.training.incident.Incident`."""
+        """A line for each :class:`inq_ray.training.report.incident.Incident`."""
         return self.path / "events.jsonl"
 
     @property

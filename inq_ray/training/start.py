@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from inq_ray.files.name_lock import name_held
 from inq_ray.files.whole import write_text
-from inq_ray.training.checkpoint.keeper import store_of
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.checkpoints import store_of
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import (
     AUTO,
     NEVER,
@@ -22,7 +23,6 @@ from inq_ray.training.checkpoint.resume import (
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
-from inq_ray.training.name_lock import name_held
 from inq_ray.training.run_folder import RunFolder
 
 

@@ -21,10 +21,10 @@ from inq_ray.cluster.failure import RunFailedError, RunStoppedError, WorkersLost
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.training.faults import DivergedError
-from inq_ray.training.incident import IncidentLog
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, SilentReporter
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.loop.non_finite import DivergedError
+from inq_ray.training.report.events import Event, SilentReporter
+from inq_ray.training.report.incident import IncidentLog
 from inq_ray.training.run_folder import RunFolder
 
 

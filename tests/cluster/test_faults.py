@@ -14,8 +14,8 @@ import pytest
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.trainer import quantize
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.events import SilentReporter
 from inq_ray.training.run_folder import RunFolder
 from tests import soak
 from tests.cluster.broken_networks import marker

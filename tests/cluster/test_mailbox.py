@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from inq_ray.cluster import mailbox as mailbox_module
 from inq_ray.cluster.mailbox import MailboxReporter, Sender, deliver
-from inq_ray.training.reporter import Event, Note
+from inq_ray.training.report.events import Event, Note
 from tests.conftest import RayCluster
 from tests.training.runs import Recorder
 

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from inq_ray.cluster.metrics import RunMetrics
-from inq_ray.training.incident import Incident
-from inq_ray.training.reporter import Note, Progress, Row, Saved
+from inq_ray.training.report.events import Note, Progress, Row, Saved
+from inq_ray.training.report.incident import Incident
 from tests.conftest import RayCluster
 
 pytestmark = pytest.mark.ray

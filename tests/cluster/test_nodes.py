@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inq_ray.training.command_line import parse
+from inq_ray.training.flags.parse import parse
 from tests.cluster.nodes import Nodes, kill_session, nodes_in
 from tests.conftest import REPO
 from tests.ranks import run_ranks
@@ -135,7 +135,7 @@ def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_o
 MAILBOXES = """
 import ray
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.training.reporter import SilentReporter
+from inq_ray.training.report.events import SilentReporter
 
 ray.init(log_to_driver=False, logging_level="ERROR")
 here = ray.get_runtime_context().get_node_id()

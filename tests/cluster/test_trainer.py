@@ -11,8 +11,8 @@ from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.trainer import quantize
 from inq_ray.export.files import read_codes, read_model
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, Placed, Row, Started
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.events import Event, Placed, Row, Started
 from inq_ray.training.run_folder import RunFolder
 from tests.conftest import RayCluster
 from tests.ranks import run_ranks

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inq_ray.core import masked_step as masked_step_module
 from inq_ray.core import one_pass, step_kernel
-from inq_ray.core.masked_step import PartlyFrozen, StepOptions
 from inq_ray.core.one_pass import Kernels, agrees, find_kernel, masked_step
+from inq_ray.core.optim import masked_step as masked_step_module
+from inq_ray.core.optim.masked_step import PartlyFrozen, StepOptions
 from inq_ray.core.step_kernel import Form, make_kernel
 from tests.core.weights import bits
 

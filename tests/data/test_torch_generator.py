@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from inq_ray.data.torch_generator import seeded
+from inq_ray.data.seeded import seeded
 
 
 def test_what_is_drawn_is_a_function_of_the_key() -> None:

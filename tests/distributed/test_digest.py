@@ -9,7 +9,7 @@ from torch import Tensor
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.distributed.digest import check_replicas
-from inq_ray.distributed.replica import rank
+from inq_ray.distributed.wire import rank
 from tests.distributed.networks import all_tensors, apply_all, decide_all, make_network, make_states
 from tests.ranks import rank_outcomes, run_ranks
 

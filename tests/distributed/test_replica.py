@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.distributed.replica import broadcast_tensors, largest, of_rank_0, rank, sum_counts, world_size
-from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, gather_bytes, tensor_to_bytes
+from inq_ray.distributed.replica import broadcast_tensors, largest, of_rank_0, sum_counts
+from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, gather_bytes, rank, tensor_to_bytes, world_size
 from tests.ranks import rank_outcomes, run_ranks
 
 SIZES = (1, 2, 3, 4)

@@ -12,8 +12,9 @@ from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.distributed.digest import check_replicas
-from inq_ray.distributed.replica import broadcast_tensors, rank
+from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.share import StageError, decode, encode, share_stage
+from inq_ray.distributed.wire import rank
 from tests.distributed.networks import PORTIONS, all_tensors, apply_all, decide_all, make_network, make_states, retrain
 from tests.ranks import rank_outcomes, run_ranks
 

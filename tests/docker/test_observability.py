@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from inq_ray.training.incident import Kind
+from inq_ray.training.report.incident import Kind
 from tests.conftest import REPO
 
 ALERTS = REPO / "docker" / "prometheus" / "alerts.yaml"

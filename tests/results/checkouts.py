@@ -12,11 +12,11 @@ from benchmarks.results.kept import restore
 from benchmarks.results.places import Places
 from benchmarks.results.record import Record
 from inq_ray.data.loader import eval_requests
-from inq_ray.training.accuracy import Accuracy
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.build import build_task
 from inq_ray.training.config import RunConfig
-from inq_ray.training.evaluate import evaluate
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.evaluation.evaluate import evaluate
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.task.build import build_task
 from tests.training.runs import Finished, run_here, tiny_config
 
 COMMIT = "0123abc"

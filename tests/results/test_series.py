@@ -9,8 +9,8 @@ import pytest
 from benchmarks.results.__main__ import main
 from benchmarks.results.places import Places
 from benchmarks.results.series import Row, commit_of, rows_of, run_rows
-from inq_ray.training.command_line import parse
-from inq_ray.training.recipes import recipe
+from inq_ray.training.config.recipes import recipe
+from inq_ray.training.flags.parse import parse
 from tests.results.checkouts import empty_checkout
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

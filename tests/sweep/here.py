@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from inq_ray.sweep.attempt import Attempt
-from inq_ray.sweep.board import Board
-from inq_ray.sweep.options import SearchOptions
 from inq_ray.sweep.plan import SweepPlan, plan_sweep
-from inq_ray.sweep.space import Space
-from inq_ray.sweep.stages import StageStore
-from inq_ray.sweep.trial import Report, Trial
+from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.space import Space
+from inq_ray.sweep.trials.registry import Board
+from inq_ray.sweep.trials.runner import Attempt
+from inq_ray.sweep.trials.trial import Report, Trial
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.training.runs import tiny_config

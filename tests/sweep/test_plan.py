@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from inq_ray.files.lock import locked
-from inq_ray.sweep.axes import Choices, FreeSchedules, Range
 from inq_ray.sweep.folder import SweepFolder
-from inq_ray.sweep.options import SearchOptions
-from inq_ray.sweep.outcome import config_on_test_set, recipe_of
-from inq_ray.sweep.plan import plan_sweep
-from inq_ray.sweep.space import BITS, LR, SCHEDULE, Space
-from inq_ray.training.checkpoint.keeper import store_of
+from inq_ray.sweep.plan import config_on_test_set, plan_sweep, recipe_of
+from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Space
+from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.run_folder import RunFolder
 from tests.data.folders import make_folder
 from tests.data.parquet import encode, random_images, write_parquet

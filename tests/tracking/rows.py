@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inq_ray.training.reporter import Row
+from inq_ray.training.report.events import Row
 
 
 def row(stage: int, epoch: int, **values: Any) -> Row:

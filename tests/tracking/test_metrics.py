@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inq_ray.tracking.metrics import flat, numbers, row_metrics
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Row
+from inq_ray.training.report.events import Row
 from tests.tracking.rows import SUMMARY, row
 
 

@@ -19,8 +19,8 @@ import pytest
 from inq_ray.tracking import trackers as trackers_module
 from inq_ray.tracking.metrics import Scalar
 from inq_ray.tracking.trackers import Together, Trackers, check_trackers, epochs_behind, open_trackers
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, Row, Started
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.events import Event, Row, Started
 from tests.conftest import REPO
 from tests.tracking.rows import ROWS, SUMMARY, row
 
@@ -282,7 +282,7 @@ def test_tensorboard_on_a_full_disk_is_left_out_with_one_line(tmp_path: Path) ->
         import resource, signal
         from pathlib import Path
         from inq_ray.tracking.trackers import open_trackers
-        from inq_ray.training.recipes import default_recipe
+        from inq_ray.training.config.recipes import default_recipe
         from tests.tracking.rows import ROWS, SUMMARY
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
 
     from inq_ray.tracking import wandb
     from inq_ray.tracking.trackers import open_trackers
-    from inq_ray.training.recipes import default_recipe
+    from inq_ray.training.config.recipes import default_recipe
     from tests.tracking.rows import ROWS, SUMMARY
 
     wandb._FINISH_SECONDS = 2.0

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.recipes import default_recipe
-from inq_ray.training.reporter import Event, Row, Started
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.events import Event, Row, Started
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 

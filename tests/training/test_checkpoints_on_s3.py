@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from inq_ray.data import retry as retry_module
-from inq_ray.data.address import Location, locate
+from inq_ray.storage import retry as retry_module
+from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.keeper import store_of
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.checkpoints import store_of
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.retention import kept
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from inq_ray.training.build import open_data
 from inq_ray.training.checkpoint.resume import Resume
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look
+from inq_ray.training.task.build import open_data
 from tests.data.parquet import write_parquet
 from tests.data.pictures import encode, photo
 from tests.training.runs import read_summary, tiny_config

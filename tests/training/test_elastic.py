@@ -9,11 +9,11 @@ import torch
 
 from inq_ray.data.image_set import Images
 from inq_ray.data.loader import Request
-from inq_ray.training import loop
 from inq_ray.training.config import RunConfig
-from inq_ray.training.incident import Incident
-from inq_ray.training.loop import EpochState, Trainer
-from inq_ray.training.progress import Phase
+from inq_ray.training.loop import trainer as loop
+from inq_ray.training.loop.trainer import EpochState, Trainer
+from inq_ray.training.report.incident import Incident
+from inq_ray.training.report.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.data.parquet import CLASSES, encode, random_images, write_parquet

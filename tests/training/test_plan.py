@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from inq_ray.core.portions import num_frozen
-from inq_ray.training.build import check
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.plan import Plan, PlannedPhase, plan
-from inq_ray.training.recipes import default_recipe
+from inq_ray.training.task.check import check
 from tests.training.runs import needs_digits
 
 pytestmark = needs_digits

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.incident import Incident
-from inq_ray.training.loop import EpochState
-from inq_ray.training.progress import Phase
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.incident import Incident
+from inq_ray.training.report.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks

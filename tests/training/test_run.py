@@ -18,16 +18,15 @@ from inq_ray.models.registry import create
 from inq_ray.models.weights import load_weights
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training import run as run_module
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.checkpoint.keeper import store_of
+from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.snapshot import Parts
-from inq_ray.training.command_line import parse
 from inq_ray.training.config import RunConfig
-from inq_ray.training.evaluate import Accuracy, evaluate
-from inq_ray.training.faults import DivergedError
-from inq_ray.training.model_input import ModelInput
+from inq_ray.training.evaluation.evaluate import Accuracy, evaluate, evaluate_only
+from inq_ray.training.flags.parse import parse
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.non_finite import DivergedError
 from inq_ray.training.run import Run
-from inq_ray.training.validation import evaluate_only
+from inq_ray.training.task.model_input import ModelInput
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import Finished, needs_digits, read_summary, run_here, tiny_config
 from tests.training.toys import validation_batches

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.reporter import Row
+from inq_ray.training.report.events import Row
 from inq_ray.training.run_folder import RunFolder, default_name
 
 ROW = Row(stage=1, portion=0.5, epoch=0, top1=90.0, top5=99.0, loss=0.25, validation_seconds=0.5)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.training import name_lock
+from inq_ray.files import name_lock
 from inq_ray.training.checkpoint.resume import Finished, Resume, Start
 from inq_ray.training.config import RunConfig
-from inq_ray.training.incident import Incident
+from inq_ray.training.report.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
 from tests.training.runs import Finished as Run

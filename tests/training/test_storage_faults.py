@@ -17,8 +17,8 @@ import pytest
 
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
-from inq_ray.training.loop import EpochState
-from inq_ray.training.progress import Phase
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare

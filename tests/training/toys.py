@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from inq_ray.data.image_set import Images, ImageSet, SourceInfo
+from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.image_set import Images, SourceInfo
 from inq_ray.data.loader import Batch, Loader, eval_requests
-from inq_ray.data.transforms import Augmentation
-from inq_ray.distributed.replica import rank, world_size
-from inq_ray.training.build import Task
-from inq_ray.training.model_input import ModelInput
+from inq_ray.data.memory_set import ImageSet
+from inq_ray.distributed.wire import rank, world_size
+from inq_ray.training.task.build import Task
+from inq_ray.training.task.model_input import ModelInput
 
 CLASSES = 3
 

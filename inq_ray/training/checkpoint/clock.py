@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from inq_ray.distributed.replica import largest, rank
+from inq_ray.distributed.replica import largest
+from inq_ray.distributed.wire import rank
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.config.duration import is_duration, seconds_of
 
 # Steps after which a new clock looks for the first time, and the most after which any does.
@@ -82,3 +84,18 @@ class CheckpointClock:
         if due:
             self._taken = now
         return Look(bool(due), bool(asked))
+
+
+class StopError(Exception):
+    """A run was asked to stop and has left a checkpoint; raised on every rank at once.
+
+    Attributes:
+        place: from which it goes on; None = from where it was started, as nothing was done since.
+    """
+
+    def __init__(self, place: Place | None) -> None:
+        self.place = place
+        super().__init__(f"stopped at {place.name}" if place else "stopped before its first step")
+
+    def __reduce__(self) -> tuple[type["StopError"], tuple[Place | None]]:
+        return type(self), (self.place,)

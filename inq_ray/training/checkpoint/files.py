@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import safetensors.torch
 from safetensors import SafetensorError
 
-from inq_ray.training.checkpoint.check import read_place, short
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
+from inq_ray.training.checkpoint.validate import read_place, short
 
 TENSORS = "tensors.safetensors"
 FACTS = "facts.json"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from inq_ray import __version__
-from inq_ray.data.address import locate
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import DamagedError
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot

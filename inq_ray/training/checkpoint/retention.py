@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 
 
 @dataclass(frozen=True, kw_only=True)

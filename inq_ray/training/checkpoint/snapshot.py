@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from inq_ray import __version__
-from inq_ray.core.sgd import SGD
+from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.digest import state_tensors
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.alike import check_state
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.state_dict_check import check_state
 from inq_ray.training.config import RunConfig
-from inq_ray.training.ema import Ema
-from inq_ray.training.faults import Faults
-from inq_ray.training.reporter import Row
+from inq_ray.training.loop.ema import Ema
+from inq_ray.training.loop.non_finite import Faults
+from inq_ray.training.report.events import Row
 
 # Kinds of tensors: what stands before a parameter's or buffer's name.
 MODEL = "model/"
@@ -358,3 +359,17 @@ def _row_from_json(values: Mapping[str, Any]) -> Row:
         name: float(value) if isinstance(value, str) else value for name, value in values.items()
     }
     return Row(**numbers)
+
+
+def replicated(parts: Parts, *, has_buffers: bool) -> dict[str, Tensor]:
+    """Weights, masks and codes, and where there is an optimizer its momentum, by name; not copies.
+
+    Args:
+        parts: the run's objects.
+        has_buffers: whether buffers are the same too: not while a phase trains.
+    """
+    model = parts.model
+    tensors = dict(model.state_dict() if has_buffers else model.named_parameters())
+    if parts.optimizer is not None:
+        tensors |= {f"{name}/momentum": each for name, each in momentum_of(model, parts.optimizer).items()}
+    return tensors | (state_tensors(parts.inq.state) if parts.inq is not None else {})

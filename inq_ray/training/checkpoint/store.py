@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pyarrow.fs as pafs
 
-from inq_ray.data.address import Location, MissingError, retry
 from inq_ray.files.whole import sync, unique
-from inq_ray.training.checkpoint.check import check_facts, check_tensors
+from inq_ray.storage.address import Location
+from inq_ray.storage.retry import MissingError, retry
 from inq_ray.training.checkpoint.compact import expand
 from inq_ray.training.checkpoint.files import (
     LARGEST_JSON_BYTES,
@@ -28,9 +28,10 @@ from inq_ray.training.checkpoint.files import (
     read_manifest,
     read_snapshot,
 )
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.retention import Entry, kept
 from inq_ray.training.checkpoint.snapshot import Snapshot
+from inq_ray.training.checkpoint.validate import check_facts, check_tensors
 
 _PARTIAL = ".partial"
 _DELETED = ".deleted"

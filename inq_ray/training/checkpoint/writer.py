@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore

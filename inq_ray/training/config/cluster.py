@@ -5,7 +5,7 @@ from typing import Literal
 
 from inq_ray.training.config.checks import check_at_least, check_choice
 from inq_ray.training.config.duration import check_duration, seconds_of
-from inq_ray.training.worker_range import WorkerRange
+from inq_ray.training.config.worker_range import WorkerRange
 
 OnMismatch = Literal["stop", "restart"]
 

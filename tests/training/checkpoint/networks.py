@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
-from inq_ray.core.sgd import SGD
-from inq_ray.distributed.replica import rank, world_size
+from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, History, Parts, Snapshot, take
 from inq_ray.training.config import RunConfig
-from inq_ray.training.ema import Ema
-from inq_ray.training.reporter import Row
+from inq_ray.training.loop.ema import Ema
+from inq_ray.training.report.events import Row
 
 CLASSES = 3
 ROW = Row(stage=1, portion=0.5, epoch=1, top1=51.5, top5=90.25, loss=float("nan"), validation_seconds=0.25, lr=0.1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inq_ray.core.codebook import Codebook
 from inq_ray.training.checkpoint.compact import compact, expand
 from inq_ray.training.checkpoint.files import encode, read_manifest, read_snapshot
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
 from tests.training.checkpoint.networks import begin_stage, make_parts, make_snapshot, snapshot_bits, snapshot_of
 

@@ -26,14 +26,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inq_ray.data.address import locate
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import FACTS, MANIFEST, TENSORS, encode
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import Resume, Standing, config_of, decide
 from inq_ray.training.checkpoint.snapshot import history_of, restore
 from inq_ray.training.checkpoint.store import CheckpointStore, Found
-from inq_ray.training.ema import Ema
+from inq_ray.training.loop.ema import Ema
 from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot, snapshot_bits, snapshot_of
 
 pytestmark = pytest.mark.system

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from inq_ray.data.address import locate
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import (
     AUTO,
     NEVER,

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.retention import Entry, kept
 
 PLACES = st.builds(Place, stage=st.integers(0, 4), epoch=st.integers(0, 5), step=st.sampled_from([0, 10, 20]))

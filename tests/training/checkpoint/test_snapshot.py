@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from inq_ray.distributed.replica import broadcast_tensors, rank, world_size
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.distributed.wire import rank, world_size
+from inq_ray.training.checkpoint.broadcast import share_snapshot
 from inq_ray.training.checkpoint.compact import compact, expand
-from inq_ray.training.checkpoint.place import Place
-from inq_ray.training.checkpoint.share import share_snapshot
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.snapshot import MODEL, Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
-from inq_ray.training.ema import Ema
+from inq_ray.training.loop.ema import Ema
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.checkpoint.networks import (
     begin_stage,

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from inq_ray.data import retry as retry_module
-from inq_ray.data.address import Location, locate
+from inq_ray.storage import retry as retry_module
+from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3

@@ -21,16 +21,16 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.data.address import locate
 from inq_ray.export.files import read_model
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import FORMAT_VERSION
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import Resume, config_of
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot, history_of, restore
 from inq_ray.training.checkpoint.store import read_checkpoint
-from inq_ray.training.ema import Ema
-from inq_ray.training.loop import EpochState
-from inq_ray.training.progress import Phase
+from inq_ray.training.loop.ema import Ema
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare

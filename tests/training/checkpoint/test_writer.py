@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.data.address import locate
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.place import Place
+from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore

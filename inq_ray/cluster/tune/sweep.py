@@ -1,0 +1,126 @@
+"""A sweep on a Ray cluster: Ray Tune over Ray Train, as the board of the sweep says."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from inq_ray.cluster.connection import connected
+from inq_ray.cluster.tune.drive import Drive
+from inq_ray.cluster.tune.space import axis_of
+from inq_ray.files.whole import write_text
+from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.picture import can_draw, draw
+from inq_ray.sweep.plan import SweepPlan, plan_sweep, recipe_of
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.space import Space
+from inq_ray.sweep.trials.ranking import best_of
+from inq_ray.sweep.trials.trial import Trial
+from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.flags.command import command_of
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """A sweep was ended by a signal; it goes on by the same command."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep has come to.
+
+    Attributes:
+        trials: all of them.
+        best: the one of the highest accuracy on held-out images; None where none came to its end.
+        test: accuracy of the best on the test set; None where there is none.
+    """
+
+    trials: Sequence[Trial]
+    best: Trial | None
+    test: Accuracy | None
+
+
+def search(
+    base: RunConfig, space: Mapping[str, Any], options: SearchOptions | None = None, *, verbose: bool = False
+) -> SweepResult:
+    """Runs a sweep, as a library.
+
+    Args:
+        base: what trials have in common; without ``data.holdout`` a tenth of the training images is held out.
+        space: by dotted names of fields, such as "training.lr", objects of ``ray.tune`` (choice, grid_search, uniform,
+            loguniform, randint) or axes of :mod:`inq_ray.sweep.space.axes`.
+        options: how it is searched; None = a grid.
+        verbose: whether Ray's own log is shown.
+
+    Raises:
+        ValueError: something is not allowed; nothing was started.
+        SweepInterrupted: a signal came.
+    """
+    axes = {name: axis_of(name, domain) for name, domain in space.items()}
+    return run_sweep(plan_sweep(base, Space(axes), options or SearchOptions()), SweepConsole(), verbose=verbose)
+
+
+def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) -> SweepResult:
+    """Runs a sweep, or goes on with it, to its end.
+
+    Args:
+        plan: of :func:`inq_ray.sweep.plan.plan_sweep`.
+        console: shows it.
+        verbose: whether Ray's own log is shown.
+
+    Raises:
+        ValueError: a trial would never have room, or the sweep of this name is another one, or is running.
+        SweepInterrupted: a signal came; the table so far has been shown.
+    """
+    began = time.monotonic()
+    with plan.folder.held(console.say):
+        if plan.base.output.overwrite:
+            plan.discard_checkpoints()
+            plan.folder.clear()
+        state = plan.folder.read()
+        board = plan.board(state)
+        if state is not None and state["origin"]["numerics"] != plan.origin.numerics:
+            console.say(
+                "the program, a library or the kind of processor has changed since this sweep began: trials that are "
+                "not over may not have the bits of either"
+            )
+        drive = Drive(plan, board, console, state)
+        with connected(plan.base.cluster, verbose=verbose):
+            is_over = board.is_over or drive.tune()
+            best = best_of(board.trials)
+            if is_over and best is not None:
+                drive.measure(best)
+        console.show_result(board.trials, drive.test, time.monotonic() - began)
+        leave(plan, board.trials, console)
+        drive.tidy(is_over)
+    if not is_over:
+        raise SweepInterrupted
+    return SweepResult(trials=board.trials, best=best, test=drive.test)
+
+
+def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> None:
+    """Leaves a sweep's picture, and the best configuration as a file and as a command; a full disk ends nothing.
+
+    Args:
+        plan: of the sweep.
+        trials: all of them.
+        console: shows what was left.
+    """
+    if can_draw():
+        network, data = plan.base.network.arch, PurePosixPath(plan.base.data.data).name
+        try:
+            draw(trials, plan.folder.picture, f"{network} on {data}")
+        except OSError as error:
+            console.say(f"the picture is not written: {error}")
+        else:
+            console.say(f"picture   {plan.folder.picture}")
+    best = best_of(trials)
+    if best is None:
+        return
+    recipe = recipe_of(best)
+    try:
+        write_text(plan.folder.recipe, recipe.to_json() + "\n")
+    except OSError as error:
+        console.say(f"the recipe is not written: {error}")
+    console.show_best(best, command_of(recipe), str(plan.folder.recipe))

@@ -1,0 +1,284 @@
+"""SGD that leaves frozen weights alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+from torch.optim.sgd import sgd
+
+from inq_ray.core.codebook import check_num_bits, float_format
+from inq_ray.core.one_pass import masked_step
+from inq_ray.core.optim.masked_step import PartlyFrozen, StepOptions, keep_live, live_gradient
+
+# What a group keeps of its own when a state is loaded.
+_KEPT = ("weight_bits", "param_names")
+
+
+class SGD(torch.optim.SGD):
+    r"""torch.optim.SGD that updates live weights only (re-training of Zhou et al., ICLR 2017).
+
+    With T = 1 on live and 0 on frozen weights, every step is torch's own with the gradient T · (g + λ W) in place of
+    g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum.
+    With nothing frozen the two are equal bit for bit. ``param.grad`` is read, never changed.
+
+    Args:
+        params: parameters or groups, best those of :func:`inq_ray.param_groups`. A group's ``weight_bits`` says at how
+            many bits :class:`inq_ray.INQScheduler` quantizes its parameters; None leaves them float.
+        lr: learning rate, float or one-element tensor.
+        momentum: momentum factor.
+        dampening: dampening of the momentum.
+        weight_decay: L2 penalty λ, of live weights only.
+        nesterov: whether momentum is Nesterov's.
+        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them, biases and normalization too,
+            which :func:`inq_ray.param_groups` leaves float.
+        maximize: whether to go up the gradient.
+        foreach: torch's form over lists of tensors; None lets torch choose, as in torch.optim.SGD.
+        fused: torch's fused form; on the CPU also the fastest one where some of a tensor is frozen.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        weight_bits: int | None = None,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        self._default_weight_bits = weight_bits
+        # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
+        # of which nothing is frozen is not in it.
+        self._live: dict[Tensor, Tensor | None] = {}
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            fused=fused,
+        )
+        # GradScaler must unscale before the step: a fused kernel would unscale the decayed gradient, not the gradient.
+        self._step_supports_amp_scaling = False
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group; see torch.optim.Optimizer.add_param_group. Its ``weight_bits`` is checked.
+
+        Raises:
+            ValueError: ``weight_bits`` is neither None nor 2 to 8.
+        """
+        weight_bits = param_group.setdefault("weight_bits", self._default_weight_bits)
+        if weight_bits is not None:
+            check_num_bits(weight_bits)
+        super().add_param_group(param_group)
+
+    def freeze(self, param: Tensor, frozen: Tensor) -> None:
+        """From now on leaves the frozen weights of ``param`` alone, and drops their momentum.
+
+        Args:
+            param: a parameter of this optimizer.
+            frozen: bool, its shape; True = frozen. Replaces what was frozen before.
+
+        Raises:
+            ValueError: the shape or dtype of ``frozen`` is another, or ``param`` is not in this optimizer or of a dtype
+                that cannot be quantized.
+        """
+        float_format(param.dtype)
+        if frozen.shape != param.shape or frozen.dtype != torch.bool:
+            raise ValueError(f"frozen must be bool {tuple(param.shape)}, got {frozen.dtype} {tuple(frozen.shape)}")
+        if not any(param is known for group in self.param_groups for known in group["params"]):
+            raise ValueError(f"a parameter of shape {tuple(param.shape)} is not one of this optimizer's")
+        self._live.pop(param, None)
+        if bool(frozen.all()):
+            self._live[param] = None
+        elif bool(frozen.any()):
+            self._live[param] = torch.empty_like(param, dtype=torch.uint8).copy_(~frozen)
+        if param in self._live:
+            self._drop_momentum(param)
+
+    def live_grad(self, param: Tensor) -> Tensor | None:
+        """The gradient of live weights: ``param.grad`` with +0.0 at frozen ones, which is what a step goes by.
+
+        Args:
+            param: a parameter of this optimizer.
+
+        Returns:
+            float, the parameter's shape: a copy where some of it is frozen, ``param.grad`` itself where nothing is.
+            None where there is no gradient, or no live weight.
+        """
+        if param.grad is None or param not in self._live:
+            return param.grad
+        live = self._live[param]
+        if live is None:
+            return None
+        grad = torch.empty_like(param).copy_(param.grad)
+        keep_live(grad, live)
+        return grad
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
+
+        Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen, and each group keeps
+        its ``weight_bits``, of which a state from before anything was quantized has none, and its parameters' names,
+        by which INQScheduler knows them: under DDP others begin them with "module.".
+
+        Raises:
+            ValueError: it is no optimizer's state, the groups are others, one names other ``weight_bits``, or the
+                parameters are in another order; nothing was changed then.
+        """
+        if not {"state", "param_groups"} <= state_dict.keys():
+            raise ValueError("this is not the state of an optimizer: it has no 'state' and 'param_groups'")
+        own = [{key: group[key] for key in _KEPT if key in group} for group in self.param_groups]
+        known = {name for group in own for name in group.get("param_names", ())}
+        for index, (saved, group) in enumerate(zip(state_dict["param_groups"], own, strict=False)):  # torch counts them
+            _check_group(index, saved, group, known)
+        super().load_state_dict(state_dict)
+        for group, kept in zip(self.param_groups, own, strict=True):
+            group.pop("param_names", None)
+            group.update(kept)
+        for param in self._live:
+            self._drop_momentum(param)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_live": self._live, "_default_weight_bits": self._default_weight_bits}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Performs one step.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Returns:
+            What ``closure`` returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_grad = [param for param in group["params"] if param.grad is not None]
+            self._step_all_live(group, [param for param in with_grad if param not in self._live])
+            self._step_partly_frozen(group, [param for param in with_grad if self._live.get(param) is not None])
+        return loss
+
+    def _step_all_live(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Torch's step."""
+        grads = [_grad(param) for param in params]
+        is_plain = group["weight_decay"] == 0 and not group["maximize"]
+        if group["nesterov"] and is_plain and not group["fused"] and group["foreach"] is not False:
+            grads = [grad.clone() for grad in grads]  # torch's foreach form would add the momentum to the gradients
+        self._torch_step(group, params, grads, group["weight_decay"], group["maximize"])
+
+    def _step_partly_frozen(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Torch's step with T · (g + λ W) as gradient; in one go where the form is fused, on the CPU."""
+        if group["fused"]:
+            params = self._step_masked(group, params)
+        gradients: list[Tensor] = []
+        for param in params:
+            gradient = torch.empty_like(param)
+            live_gradient(
+                _grad(param),
+                param,
+                self._live_mask(param),
+                weight_decay=float(group["weight_decay"]),
+                maximize=group["maximize"],
+                out=gradient,
+            )
+            gradients.append(gradient)
+        self._torch_step(group, params, gradients, 0.0, False)
+
+    def _step_masked(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        """The fused step of dense tensors on the CPU; returns the other parameters."""
+        has_momentum = group["momentum"] != 0
+        others: list[Tensor] = []
+        first_steps: list[PartlyFrozen] = []
+        further_steps: list[PartlyFrozen] = []
+        for param in params:
+            buffer = self.state[param].get("momentum_buffer") if has_momentum else None
+            is_first_step = has_momentum and buffer is None
+            if is_first_step:
+                buffer = torch.empty_like(param)
+            weights = PartlyFrozen(param, _grad(param), self._live_mask(param), buffer)
+            if not weights.is_dense():
+                others.append(param)
+                continue
+            if is_first_step:
+                self.state[param]["momentum_buffer"] = buffer
+            (first_steps if is_first_step else further_steps).append(weights)
+        for weights_of_kind, is_first_step in ((first_steps, True), (further_steps, False)):
+            if weights_of_kind:
+                masked_step(weights_of_kind, StepOptions.of(group), is_first_step=is_first_step)
+        return others
+
+    def _torch_step(
+        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], weight_decay: float, maximize: bool
+    ) -> None:
+        if not params:
+            return
+        has_momentum = group["momentum"] != 0
+        buffers = [self.state[param].get("momentum_buffer") for param in params] if has_momentum else []
+        sgd(
+            params,
+            grads,
+            buffers,
+            has_sparse_grad=any(grad.is_sparse for grad in grads),
+            foreach=group["foreach"],
+            fused=group["fused"],
+            weight_decay=weight_decay,
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=maximize,
+        )
+        if has_momentum:
+            for param, buffer in zip(params, buffers, strict=True):
+                self.state[param]["momentum_buffer"] = buffer
+
+    def _drop_momentum(self, param: Tensor) -> None:
+        buffer = self.state[param].get("momentum_buffer") if param in self.state else None
+        if buffer is None:
+            return
+        if self._live[param] is None:
+            buffer.zero_()
+        else:
+            keep_live(buffer, self._live_mask(param))
+
+    def _live_mask(self, param: Tensor) -> Tensor:
+        live = self._live[param]
+        assert live is not None, "all of it is frozen"
+        return live
+
+
+def _grad(param: Tensor) -> Tensor:
+    assert param.grad is not None
+    return param.grad
+
+
+def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: set[str]) -> None:
+    """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place."""
+    bits = (saved.get("weight_bits"), own["weight_bits"])
+    if None not in bits and bits[0] != bits[1]:
+        raise ValueError(
+            f"the state's group {index} has weight_bits {bits[0]}, this optimizer's {bits[1]}: make the optimizer "
+            "with those of the state"
+        )
+    for there, here in zip(saved.get("param_names", ()), own.get("param_names", ()), strict=False):
+        if there != here and there in known:
+            raise ValueError(
+                f"the state has {there!r} in group {index} where this optimizer has {here!r}: add the parameters in "
+                "the order of the state"
+            )

@@ -1,0 +1,71 @@
+"""Automatic augmentation and random erasing of one image, by torchvision, as its reference trains with them.
+
+Settings are those of torchvision's references/classification/presets.py: RandAugment of magnitude 9, AugMix of severity
+3, AutoAugment's policy for ImageNet, the network's interpolation; where that is bicubic, bilinear, as rotations and
+shears of tensors know no other.
+"""
+
+import functools
+
+from torch import Tensor
+from torchvision.transforms import v2
+
+from inq_ray.data.preset import AutoAugment, Interpolation, Policy
+from inq_ray.data.seeded import seeded
+
+
+def apply_policy(
+    image: Tensor,
+    policy: Policy,
+    mean: tuple[float, ...],
+    sample: int,
+    seed: int,
+    epoch: int,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
+    """Return the image after the policy's automatic augmentation and random erasing; crop and flip are not done here.
+
+    The randomness is a function of (seed, epoch, sample): torch's generator is left as it was found.
+
+    Args:
+        image: uint8 [C, H, W], not normalized, C = 1 or 3.
+        policy: What to do.
+        mean: Of each channel, of images scaled to [0, 1]. An erased rectangle gets this colour, rounded to a whole
+            byte; torchvision's reference erases after normalization, with 0: the same within half a level of 255.
+        sample: Number of the image in its set.
+        seed: Of the run.
+        epoch: Counted over the whole run.
+        interpolation: Of rotations and shears.
+
+    Returns:
+        uint8 [C, H, W]; the image itself where there is nothing to do.
+    """
+    assert len(mean) == len(image), (mean, image.shape)
+    transform = policy_transform(policy.auto_augment, policy.random_erasing, mean, interpolation)
+    if transform is None:
+        return image
+    with seeded("policy", seed, epoch, sample):
+        augmented: Tensor = transform(image)
+    return augmented
+
+
+@functools.lru_cache(maxsize=32)
+def policy_transform(
+    auto_augment: AutoAugment, random_erasing: float, mean: tuple[float, ...], interpolation: Interpolation
+) -> v2.Transform | None:
+    """Return torchvision's transform for uint8 images; None where there is nothing to do. Arguments as above."""
+    mode = "bilinear" if interpolation == "bicubic" else interpolation
+    transforms: list[v2.Transform] = []
+    match auto_augment:
+        case "randaugment":
+            transforms.append(v2.RandAugment(magnitude=9, interpolation=mode))
+        case "trivialaugment":
+            transforms.append(v2.TrivialAugmentWide(interpolation=mode))
+        case "autoaugment":
+            transforms.append(v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET, interpolation=mode))
+        case "augmix":
+            transforms.append(v2.AugMix(severity=3, interpolation=mode))
+    if random_erasing > 0:
+        colour = [min(max(round(255 * value), 0), 255) for value in mean]
+        transforms.append(v2.RandomErasing(p=random_erasing, value=colour))
+    return v2.Compose(transforms) if transforms else None

@@ -1,0 +1,234 @@
+"""The index of a folder of images: path, size and class of each, in one Arrow file that a node's processes map.
+
+It is an Arrow IPC file of two record batches, train and test, of path (large_binary, from the split's folder), size
+(int64) and label (int32); everything else stands as JSON in the metadata of its schema. Mapped, it is no process's own
+memory, however many images there are.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from inq_ray.data.folder.listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
+from inq_ray.data.image_set import Split
+from inq_ray.files.whole import whole
+from inq_ray.storage.address import Location
+from inq_ray.storage.fence import Fence
+
+FORMAT_VERSION = 1
+# Listing waits for the storage, not for this machine.
+NUM_LISTERS = 32
+SPLITS: tuple[Split, Split] = ("train", "test")
+_METADATA_KEY = b"inq_ray.folder_index"
+_SCHEMA = pa.schema({"path": pa.large_binary(), "size": pa.int64(), "label": pa.int32()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFacts:
+    r"""What an index says of its folder as a whole.
+
+    Attributes:
+        class_names: Names of the classes' folders, in order; bytes that are not UTF-8 are written as \xff.
+        folders: Name of each split's folder; a split without one is missing.
+        num_images: Of each split, 0 where there is none.
+        num_ignored: Files that are no images by their names, or lie in no class.
+        num_untested: Classes without an image to test on, where there is a test split.
+        fingerprint: sha256 over split, path and size of every image.
+        stamps: Of folders below those of the classes, by their paths from the root.
+    """
+
+    class_names: tuple[str, ...]
+    folders: Mapping[Split, str]
+    num_images: Mapping[Split, int]
+    num_ignored: int
+    num_untested: int
+    fingerprint: str
+    stamps: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderIndex:
+    """An index as it lies in a file.
+
+    Attributes:
+        path: The file.
+        facts: What its metadata say.
+        rows: Record batches [N] of path, size and label, mapped read-only.
+    """
+
+    path: Path
+    facts: FolderFacts
+    rows: Mapping[Split, Any]
+
+
+@lru_cache(maxsize=8)
+def open_index(path: Path) -> FolderIndex:
+    """Map an index; a process does it once for each file.
+
+    Raises:
+        ValueError: It is missing, damaged, or of another version.
+    """
+    try:
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        stated = json.loads((file.schema.metadata or {})[_METADATA_KEY])
+        if stated.pop("version") != FORMAT_VERSION or not file.schema.equals(_SCHEMA):
+            raise ValueError("of another version")
+        stated |= {"class_names": tuple(stated["class_names"])}
+        rows = {split: file.get_batch(place) for place, split in enumerate(SPLITS)}
+        return FolderIndex(path=path, facts=FolderFacts(**stated), rows=rows)
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is no index of images that can be read here: {error}; remove it") from error
+
+
+def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> None:
+    """Write an index beside, and rename it, so that a file of this name is always whole.
+
+    Raises:
+        ValueError: It cannot be written.
+    """
+    metadata = {_METADATA_KEY: json.dumps({"version": FORMAT_VERSION, **asdict(facts)})}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schema = _SCHEMA.with_metadata(metadata)
+        with whole(path) as beside, beside.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
+            for split in SPLITS:
+                writer.write_batch(rows[split])
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the index of images to {path.parent}: {error.strerror}; "
+            "use a folder that can be written to and has room"
+        ) from error
+
+
+def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts, dict[Split, Any]]:
+    """List a folder of images.
+
+    Args:
+        root: The folder.
+        fence: Links that lead out of it are refused.
+
+    Returns:
+        What is there, and the rows of each split as in `FolderIndex`.
+
+    Raises:
+        ValueError: It is not of this layout, a class of train has no images, one of test is not in train, a
+            link leads out of the fence, or the storage fails; one line.
+    """
+    folders = find_splits(root, fence)
+    if not folders:
+        there = some(entry.path for entry in scan(root) if entry.is_folder) or "none"
+        raise ValueError(
+            f"{root.name} has no folder train, val, validation or test (its folders: {there}): "
+            "give the folder that holds train/CLASS/ and val/CLASS/"
+        )
+    classes: list[bytes] = []
+    parts: dict[Split, _Part] = {}
+    with ThreadPoolExecutor(NUM_LISTERS) as pool:
+        for split, name in folders.items():
+            folder = root.join(name)
+            found, num_beside = find_classes(folder, fence)
+            names = [entry.path for entry in found]
+            classes = classes or names
+            _check_known(folder, names, classes)
+            parts[split] = _list_split(folder, names, classes, num_beside, pool, fence)
+            _check_full(split, folder, classes, parts[split].rows)
+    rows = {split: parts[split].rows if split in parts else _combine([]) for split in SPLITS}
+    facts = FolderFacts(
+        class_names=tuple(name.decode("utf-8", "backslashreplace") for name in classes),
+        folders=folders,
+        num_images={split: rows[split].num_rows for split in SPLITS},
+        num_ignored=sum(part.num_ignored for part in parts.values()),
+        num_untested=len(classes) - _num_classes(rows["test"]) if "test" in folders else 0,
+        fingerprint=_fingerprint(rows),
+        stamps={
+            f"{folders[split]}/{os.fsdecode(entry.path)}": entry.stamp
+            for split, part in parts.items()
+            for entry in part.folders
+            if entry.stamp
+        },
+    )
+    return facts, rows
+
+
+class _Part(NamedTuple):
+    """What was listed: rows as Arrow, which take a tenth of the memory of Python's objects."""
+
+    rows: Any
+    folders: list[Entry]
+    num_ignored: int
+
+
+def _list_split(
+    folder: Location, names: list[bytes], classes: list[bytes], num_beside: int, pool: Executor, fence: Fence | None
+) -> _Part:
+    """List the folders of a split's classes on the pool's threads."""
+    number = {name: label for label, name in enumerate(classes)}
+    parts = list(pool.map(partial(_list_class, folder, fence), names, [number[name] for name in names]))
+    return _Part(
+        rows=_combine([part.rows for part in parts]),
+        folders=[entry for part in parts for entry in part.folders],
+        num_ignored=num_beside + sum(part.num_ignored for part in parts),
+    )
+
+
+def _list_class(folder: Location, fence: Fence | None, name: bytes, label: int) -> _Part:
+    listing = list_class(folder, name, fence)
+    labels = np.full(len(listing.paths), label, np.int32)
+    rows = pa.record_batch([listing.paths, listing.sizes, labels], schema=_SCHEMA)
+    return _Part(rows, listing.folders, listing.num_ignored)
+
+
+def _combine(batches: list[Any]) -> Any:
+    """Return one record batch of all."""
+    table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], _SCHEMA)
+
+
+def _check_known(folder: Location, names: list[bytes], classes: list[bytes]) -> None:
+    """Refuse classes to test on that nothing was trained on."""
+    strangers = sorted(set(names) - set(classes))
+    if strangers:
+        raise ValueError(
+            f"{folder.name} has {len(strangers)} classes that train has not ({some(strangers)}): "
+            "folders of one class must have one name in both"
+        )
+
+
+def _check_full(split: Split, folder: Location, classes: list[bytes], rows: Any) -> None:
+    """Refuse classes without images to train on; without images to test on, only where there are none at all."""
+    full = set(pc.unique(rows.column("label")).to_pylist())
+    empty = [name for label, name in enumerate(classes) if label not in full]
+    if empty and (split == "train" or not full):
+        raise ValueError(
+            f"{folder.name} has {len(empty)} classes without an image ({some(empty)}): add images "
+            f"({', '.join(extension.decode() for extension in IMAGE_EXTENSIONS)}), or remove the folders"
+        )
+
+
+def _num_classes(rows: Any) -> int:
+    return len(pc.unique(rows.column("label")))
+
+
+def _fingerprint(rows: Mapping[Split, Any]) -> str:
+    """Return a digest of paths and sizes, the same on every machine whatever the order in which they were listed."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        paths, sizes = rows[split].column("path"), rows[split].column("size")
+        _, offsets, data = paths.buffers()
+        ends = np.frombuffer(offsets, np.int64)[paths.offset : paths.offset + len(paths) + 1] if len(paths) else [0]
+        digest.update(f"{split} {len(paths)}\n".encode())
+        digest.update(np.diff(ends).astype("<i8").data)
+        if len(paths):
+            digest.update(memoryview(data)[ends[0] : ends[-1]])
+        digest.update(sizes.to_numpy().astype("<i8").data)
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Parquet files read by range, wherever they lie: the footer at their end, and then the columns of single row groups.
+
+A whole file is never read, and none is kept open. Every read is tried again where that can help.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from inq_ray.storage.address import Location
+from inq_ray.storage.retry import retry
+
+# Of what is fetched from a file's end at once: the footers of ImageNet's shards are smaller.
+_TAIL_BYTES = 1 << 17
+# A parsed footer takes some 200 kB: kept are those of the files last read, so that memory does not grow with the set.
+_NUM_FOOTERS = 32
+_MAGIC = b"PAR1"
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what pyarrow says of a damaged file into one line that names it.
+
+    Raises:
+        ValueError: Reading failed within the block.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot read {name}, damaged or no Parquet: {reason}") from error
+
+
+def read_footer(file: Location) -> tuple[Any, bytes, int]:
+    """Return a file's metadata (pyarrow.parquet.FileMetaData), the bytes that they were read from, and the file's size.
+
+    The file ends in the footer, its length and "PAR1". It holds schema, sizes, offsets and statistics.
+
+    Raises:
+        ValueError: The file cannot be read, or is damaged.
+    """
+    source = RetriedFile(file)
+    try:
+        tail = source.tail(_TAIL_BYTES)
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if tail[-4:] == _MAGIC and len(tail) < length <= source.size:
+            tail = source.tail(length)
+    finally:
+        source.close()
+    with readable(file.name):
+        return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:])), tail[-length:-8], source.size
+
+
+def footer_hash(footer: bytes) -> str:
+    """Return the hex digest by which a changed file is found out."""
+    return hashlib.sha256(footer).hexdigest()
+
+
+def read_groups(file: Location, footer: str, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Return some columns of some row groups; nothing else is read from the file, but for its footer.
+
+    Args:
+        file: The file.
+        footer: Its footer's hash.
+        groups: Numbers of row groups.
+        columns: Names, with dots for what is within a struct.
+
+    Raises:
+        ValueError: The file cannot be read, is damaged, or has changed.
+    """
+    with open_parquet(file, footer) as parquet, readable(file.name):
+        return parquet.read_row_groups(list(groups), columns=list(columns), use_threads=False)
+
+
+@contextmanager
+def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> Iterator[pq.ParquetFile]:
+    """Open a file without reading its footer again, if it was one of the last ones.
+
+    Args:
+        file: The file.
+        footer: Its footer's hash.
+        whole_columns: Whether all columns of a row group come by one request, else in small parts as they are needed.
+
+    Raises:
+        ValueError: The file cannot be read, is damaged, or has changed.
+    """
+    metadata, size = _metadata(file, footer)
+    source = RetriedFile(file)
+    try:
+        if source.size != size:
+            raise ValueError(_changed(file))
+        with readable(file.name):
+            opened = pq.ParquetFile(
+                pa.PythonFile(source, mode="r"),
+                metadata=metadata,
+                pre_buffer=whole_columns,
+                buffer_size=0 if whole_columns else 1 << 20,
+                page_checksum_verification=True,
+            )
+        yield opened
+    finally:
+        source.close()
+
+
+@lru_cache(maxsize=_NUM_FOOTERS)
+def _metadata(file: Location, footer: str) -> tuple[Any, int]:
+    """Return a file's metadata and its size."""
+    metadata, data, size = read_footer(file)
+    if footer_hash(data) != footer:
+        raise ValueError(_changed(file))
+    return metadata, size
+
+
+def _changed(file: Location) -> str:
+    return f"{file.name} was changed after it had been opened: start again, with the data left alone"
+
+
+class RetriedFile:
+    """A file for random access, as pyarrow.PythonFile wants it; every read is tried again where that can help.
+
+    Attributes:
+        size: Bytes.
+        closed: Whether it is.
+    """
+
+    def __init__(self, file: Location) -> None:
+        self._location = file
+        self._file = file.open()
+        self._at = 0
+        self.size: int = self._file.size()
+        self.closed = False
+
+    def tail(self, num_bytes: int) -> bytes:
+        """Return the end of the file, or all of it."""
+        self.seek(-min(num_bytes, self.size), 2)
+        return self.read(min(num_bytes, self.size))
+
+    def read(self, num_bytes: int) -> bytes:
+        """Return the next bytes: fewer only at the file's end.
+
+        Raises:
+            ValueError: The storage fails.
+        """
+        wanted = min(num_bytes, self.size - self._at)
+
+        def read() -> bytes:
+            data: bytes = self._file.read_at(wanted, self._at)
+            if len(data) < wanted:
+                raise ConnectionResetError(f"{len(data)} bytes came of {wanted}")
+            return data
+
+        data = retry(read, self._location.name)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place: from the start (0), from here (1), from the end (2)."""
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._at
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def writable(self) -> bool:
+        """It is not."""
+        return False
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self.closed = True
+        self._file.close()

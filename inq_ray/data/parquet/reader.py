@@ -1,0 +1,200 @@
+"""The image files of a split in Parquet, read row group by row group when they are asked for."""
+
+import ctypes
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inq_ray.data.encoded_set import Encoded
+from inq_ray.data.parquet.files import Shard
+from inq_ray.data.parquet.rows import NO_BYTES, read_row_group
+from inq_ray.storage.address import Location
+
+# What one process holds of a split at most. ImageNet needs less: 8192 images of 110 kB, over all loader workers of a
+# rank, are 0.9 GB when their windows begin, and half of that on average.
+HELD_BYTES = 2 * 2**30
+_NUM_THREADS = 4
+# Nothing wanted of a row group in so many reads, and as many images: what is left of it is not wanted in this epoch. Of
+# a window of 512 images in groups of 100, in 16 lanes, a group is wanted every 80th image on average, every 1000th at
+# the least; and where batches are large, by every 16th read.
+_IDLE_READS = 32
+_IDLE_IMAGES = 4096
+# Handed out between two requests that the heap gives back what is free.
+_TRIM_BYTES = 1 << 28
+# So many images in the order in which they stand are no coincidence.
+_SHORTEST_SCAN = 8
+
+# Of one row group, by their numbers.
+_Images = dict[int, Encoded]
+
+
+class _File(NamedTuple):
+    """What is to be known of a shard to read from it."""
+
+    location: Location
+    footer: str
+    image_column: str
+
+
+class ParquetReader:
+    """A split's image files by their numbers: the rows of the shards, in the order of their names.
+
+    A row group is read when one of its images is asked for, and its other images are held until they are asked for:
+    each is handed out once, and read again where it is asked for again. So the memory is that of the row groups that
+    have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first, and
+    those of which nothing was wanted for a while. In training that are the groups of the windows of the lanes that this
+    process meets (see `group_order`). Validation goes through the samples as they stand, and nothing is held.
+
+    Pickled it is two arrays by the number of row groups, and no image. It opens files when it reads.
+
+    Args:
+        shards: The files.
+        num_classes: Labels must be below.
+        held_bytes: Bound of what is held.
+
+    Attributes:
+        groups: int64 [G + 1], boundaries of the row groups.
+
+    Raises:
+        ValueError: A row group is larger than the bound.
+    """
+
+    def __init__(self, shards: Sequence[Shard], num_classes: int, *, held_bytes: int = HELD_BYTES) -> None:
+        for shard in shards:
+            if shard.largest_group > held_bytes:
+                raise ValueError(
+                    f"{shard.file.name} has a row group of {shard.largest_group / 2**30:.1f} GiB, more than the "
+                    f"{held_bytes / 2**30:.1f} GiB that a process holds: write it anew, in groups of some 100 images"
+                )
+        self._files = [_File(shard.file, shard.footer, shard.image_column) for shard in shards]
+        self._num_classes = num_classes
+        self._first_groups = np.cumsum([0, *(len(shard.group_rows) for shard in shards)])
+        rows = [rows for shard in shards for rows in shard.group_rows]
+        self.groups: NDArray[np.int64] = np.cumsum([0, *rows], dtype=np.int64)
+        self._held = _Held(held_bytes)
+        self._num_gone = 0
+
+    def __len__(self) -> int:
+        return int(self.groups[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the images held."""
+        return {**self.__dict__, "_held": _Held(self._held.limit), "_num_gone": 0}
+
+    def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
+        """Read some images, in this order; see :meth:`inq_ray.data.encoded_set.Reader.read`.
+
+        Raises:
+            ValueError: A file cannot be read, is damaged, or has changed.
+        """
+        unique = np.unique(samples)
+        groups = np.searchsorted(self.groups, unique, side="right") - 1
+        wanted = {int(group): unique[groups == group].tolist() for group in np.unique(groups)}
+        is_scan = len(samples) >= _SHORTEST_SCAN and bool((np.diff(samples) > 0).all())
+        self._held.count(len(samples))
+        found: dict[int, Encoded] = {}
+        for group, images in self._images(wanted):
+            found.update((sample, images.pop(sample)) for sample in wanted[group])
+            if not is_scan:
+                self._held.put(group, images)
+        self._num_gone += sum(len(encoded.data or b"") for encoded in found.values())
+        if self._num_gone > _TRIM_BYTES:
+            self._num_gone = 0
+            _trim()
+        return [found[sample] for sample in samples.tolist()]
+
+    def _images(self, wanted: dict[int, list[int]]) -> Iterator[tuple[int, _Images]]:
+        """Yield the row groups' images, those that are held first; the others are read, several at a time."""
+        missing = []
+        for group, samples in wanted.items():
+            images = self._held.pop(group)
+            if images.keys() >= set(samples):
+                yield group, images
+            else:
+                missing.append(group)
+        if len(missing) == 1:
+            yield missing[0], self._read(missing[0])
+        for start in range(0, len(missing), _NUM_THREADS) if len(missing) > 1 else ():
+            part = missing[start : start + _NUM_THREADS]
+            with ThreadPoolExecutor(len(part)) as pool:
+                yield from zip(part, pool.map(self._read, part), strict=True)
+
+    def _read(self, group: int) -> _Images:
+        """Read a row group."""
+        number = int(np.searchsorted(self._first_groups, group, side="right")) - 1
+        file, first_group = self._files[number], int(self._first_groups[number])
+        rows = read_row_group(file.location, file.footer, group - first_group, file.image_column)
+        sample = int(self.groups[group])
+        row = sample - int(self.groups[first_group])
+        return {
+            sample + place: self._encoded(f"{file.location.name}, row {row + place}", data, label)
+            for place, (data, label) in enumerate(zip(rows.blobs, rows.labels, strict=True))
+        }
+
+    def _encoded(self, name: str, data: bytes | None, label: int | None) -> Encoded:
+        if data is None:
+            return Encoded(name, None, -1, NO_BYTES)
+        if label is None:
+            return Encoded(name, None, -1, "there is no label")
+        if not 0 <= label < self._num_classes:
+            return Encoded(name, None, -1, f"label {label} is none of 0 to {self._num_classes - 1}")
+        return Encoded(name, data, label)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system (glibc): images that come and go leave holes in its heap, which grows."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class _Begun(NamedTuple):
+    """What is left of a row group, and when it was used last."""
+
+    images: _Images
+    num_bytes: int
+    read: int
+    image: int
+
+
+class _Held:
+    """What is left of row groups that were begun, the one used last at the end; no more than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.num_bytes = 0
+        self._groups: OrderedDict[int, _Begun] = OrderedDict()
+        self._num_reads = 0
+        self._num_images = 0
+
+    def count(self, num_images: int) -> None:
+        """Count a read, and let go of what has been idle for too long."""
+        self._num_reads += 1
+        self._num_images += num_images
+        while self._groups and self._is_idle(next(iter(self._groups.values()))):
+            self.pop(next(iter(self._groups)))
+
+    def pop(self, group: int) -> _Images:
+        """Return what is left of a row group, and hold it no more."""
+        begun = self._groups.pop(group, None)
+        if begun is None:
+            return {}
+        self.num_bytes -= begun.num_bytes
+        return begun.images
+
+    def put(self, group: int, images: _Images) -> None:
+        """Hold what is left of a row group, and let go of others where it is too much."""
+        if not images:
+            return
+        num_bytes = sum(len(image.data or b"") for image in images.values())
+        self._groups[group] = _Begun(images, num_bytes, self._num_reads, self._num_images)
+        self.num_bytes += num_bytes
+        while self.num_bytes > self.limit:
+            self.pop(next(iter(self._groups)))
+
+    def _is_idle(self, begun: _Begun) -> bool:
+        return self._num_reads - begun.read > _IDLE_READS and self._num_images - begun.image > _IDLE_IMAGES

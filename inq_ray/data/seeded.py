@@ -1,0 +1,73 @@
+"""Random numbers by counter: the number of a sample is a hash of who asks, seed, epoch and sample, and nothing else.
+
+No generator has a state that would have to be saved, replayed or kept alike on all ranks, and the numbers stay the same
+over versions of torch and numpy, machines and batch compositions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_MASK = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+
+
+def counter_hash(purpose: str, seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return 64 random bits for every sample: SplitMix64 (Steele et al. 2014) at the samples' places in the stream.
+
+    Args:
+        purpose: Who asks ("order", "crop"), so that two uses of the same numbers are independent.
+        seed: Any integer.
+        epoch: Any integer.
+        samples: int64 [n], not negative.
+
+    Returns:
+        uint64 [n], a function of (purpose, seed, epoch, sample) alone.
+    """
+    state = np.uint64(_key(purpose, seed, epoch)) + (samples.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
+    return _mix(state)
+
+
+@lru_cache(maxsize=64)
+def _key(purpose: str, seed: int, epoch: int) -> int:
+    """Where the stream of numbers begins; many samples ask for the same one."""
+    key = 0
+    for value in (*purpose.encode(), seed, epoch):
+        key = _mix_integer((key ^ (value & _MASK)) + _GAMMA)
+    return key
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64 on arrays; products wrap around at 2^64."""
+    for shift, factor in _STEPS:
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
+    return state ^ (state >> np.uint64(31))
+
+
+def _mix_integer(state: int) -> int:
+    """The same on one Python integer."""
+    state &= _MASK
+    for shift, factor in _STEPS:
+        state = ((state ^ (state >> shift)) * factor) & _MASK
+    return state ^ (state >> 31)
+
+
+@contextmanager
+def seeded(purpose: str, seed: int, epoch: int, sample: int) -> Iterator[None]:
+    """Within the block torch's CPU generator is at the start of a sequence of its own; after it, where it was before.
+
+    Args:
+        purpose: Who asks, as for `counter_hash`.
+        seed: Of the run.
+        epoch: Counted over the whole run.
+        sample: Number of what is drawn for, not negative.
+    """
+    number = int(counter_hash(purpose, seed, epoch, np.array([sample]))[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number)
+        yield

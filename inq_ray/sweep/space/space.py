@@ -1,0 +1,174 @@
+"""A search space: an axis for each field of a run's configuration that is searched."""
+
+import dataclasses
+import difflib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inq_ray.sweep.space.axes import Axis, Choices, Drawer, FreeSchedules, Range
+from inq_ray.sweep.space.schedules import from_shares
+from inq_ray.training.config import RunConfig, field_type, field_value
+
+SCHEDULE = "quantization.iterative_steps"
+BITS = "quantization.weight_bits"
+STRATEGY = "quantization.strategy"
+LR = "training.lr"
+EPOCHS = "training.epochs"
+WEIGHT_DECAY = "training.weight_decay"
+
+# Values by dotted field names: what one trial has and others have not.
+Point = dict[str, Any]
+
+# Fields that decide which images trials are measured on, though they do not look like it, and what to do instead.
+_OF_MEASURING = {
+    "training.seed": "it decides which images are held out, and trials compare on the same ones only: run the sweep "
+    "once for each --seed",
+    "training.limit_batches": "it decides on how many held-out images accuracy is measured, and trials compare on the "
+    "same ones only: give all trials one, by --limit-batches N",
+}
+# What all trials have in common: where they begin, what they are measured on, what teaches them, and where they run.
+_FIXED = frozenset(
+    {"output", "cluster", "network", "plain", "data.data", "data.follow_links", "data.holdout", "training.teacher"}
+    | _OF_MEASURING.keys()
+)
+# Of these every value that a configuration takes fits any network and data.
+_FIT = frozenset({SCHEDULE, BITS, STRATEGY, LR, EPOCHS, WEIGHT_DECAY})
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched.
+
+    Attributes:
+        axes: by dotted names of fields of :class:`inq_ray.training.config.RunConfig`, such as "training.lr".
+    """
+
+    axes: Mapping[str, Axis]
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            raise ValueError("nothing is searched: give --schedules, --lrs, --bits, or a file by --space")
+        for name in self.axes:
+            check_searchable(name)
+        object.__setattr__(self, "axes", {name: _typed(name, axis) for name, axis in self.axes.items()})
+
+    def grid(self) -> Iterator[Point]:
+        """All points, the last axis first.
+
+        Raises:
+            ValueError: an axis is a range.
+        """
+        endless = [name for name, axis in self.axes.items() if not isinstance(axis, Choices)]
+        if endless:
+            how = "rises freely" if isinstance(self.axes[endless[0]], FreeSchedules) else "has a range"
+            raise ValueError(f"--search grid tries lists of values, and {endless[0]} {how}: random or optuna")
+        lists = [axis.values for axis in self.axes.values() if isinstance(axis, Choices)]
+        for values in itertools.product(*lists):
+            yield dict(zip(self.axes, values, strict=True))
+
+    def draw(self, drawer: Drawer) -> Point:
+        """A point."""
+        return {name: axis.draw(name, drawer) for name, axis in self.axes.items()}
+
+    def check(self, base: RunConfig) -> None:
+        """Refuses values that no run could have, and two that none could have together.
+
+        Raises:
+            ValueError: as of the configuration.
+        """
+        edges = {name: _edges(axis) for name, axis in self.axes.items()}
+        first = {name: values[0] for name, values in edges.items()}
+        configured(base, first)
+        for name in first:
+            for value in edges[name]:
+                configured(base, {**first, name: value})
+        for one, other in itertools.combinations(first, 2):
+            for mine, yours in itertools.product(edges[one], edges[other]):
+                configured(base, {**first, one: mine, other: yours})
+
+    def samples(self) -> list[Point]:
+        """Points with which every value appears that may not fit network or data, though a configuration takes it."""
+        edges = {name: _edges(axis) for name, axis in self.axes.items()}
+        first = {name: values[0] for name, values in edges.items()}
+        others = [{**first, name: value} for name in first if name not in _FIT for value in edges[name][1:]]
+        return [first, *others]
+
+
+def _edges(axis: Axis) -> tuple[Any, ...]:
+    """Values of an axis that have to be allowed so that all are; of free schedules one of each number of stages."""
+    if isinstance(axis, Choices):
+        return axis.values
+    if isinstance(axis, Range):
+        return (axis.low, axis.high)
+    return tuple(from_shares([axis.least] * (count - 1)) for count in sorted(set(axis.num_stages)))
+
+
+def _typed(name: str, axis: Axis) -> Axis:
+    """The axis with values of its field's type.
+
+    Raises:
+        ValueError: it has others.
+    """
+    if isinstance(axis, FreeSchedules):
+        if name != SCHEDULE:
+            raise ValueError(f"only {SCHEDULE} can rise freely, not {name}")
+        return axis
+    if isinstance(axis, Range):
+        if field_type(name) not in (float, float | None):
+            raise ValueError(f"{name} holds no fractions, and so has no range: give a list")
+        return axis
+    return Choices(tuple(field_value(name, value) for value in axis.values))
+
+
+def configured(base: RunConfig, point: Point) -> RunConfig:
+    """The configuration of a trial.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in point.items():
+        section, _, field = name.partition(".")
+        sections.setdefault(section, {})[field] = tuple(value) if isinstance(value, list) else value
+    if EPOCHS in point:
+        sections["training"] = {"epochs_total": None, "epochs_each": (), **sections["training"]}
+    if LR in point:
+        sections["training"].setdefault("lr_each", ())
+    return base.replace(**sections)
+
+
+def point_from_json(values: Mapping[str, Any]) -> Point:
+    """A point as it was before JSON, which has no tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def point_key(point: Point) -> str:
+    """Text that equal points share."""
+    return json.dumps(point, sort_keys=True)
+
+
+def check_searchable(name: str) -> None:
+    """Refuses what cannot differ between trials.
+
+    Raises:
+        ValueError: names the nearest that can, or what to do instead.
+    """
+    if name in _OF_MEASURING:
+        raise ValueError(f"{name} cannot be searched: {_OF_MEASURING[name]}")
+    known = searchable()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [SCHEDULE, LR, BITS]
+        raise ValueError(f"{name} cannot be searched; nearest: {', '.join(near)}")
+
+
+def searchable() -> list[str]:
+    """Dotted names of the fields of a configuration that may differ between trials."""
+    names = []
+    for section in dataclasses.fields(RunConfig):
+        if section.name in _FIXED or not dataclasses.is_dataclass(section.type):
+            continue
+        names += [f"{section.name}.{field.name}" for field in dataclasses.fields(section.type)]
+    return [name for name in names if name not in _FIXED]

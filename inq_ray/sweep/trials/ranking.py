@@ -1,0 +1,136 @@
+"""What came out of a sweep: the best trial, the effect of each parameter, the Pareto front, what reuse saved."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from inq_ray.sweep.trials.trial import Trial, describe
+
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials that came to their end, the best first; of equal ones that of fewer bits, then the earlier one.
+
+    Then those that were stopped, those that came farther first; then the rest.
+    """
+
+    def order(trial: Trial) -> tuple[float, ...]:
+        if trial.top1 is not None:
+            return (0, -trial.top1, trial.bits, trial.number)
+        portion = max((end.portion for end in trial.ends), default=0.0)
+        top1 = trial.ends[-1].top1 if trial.ends else 0.0
+        return (1 if trial.status == "stopped" else 2, -portion, -top1, trial.number)
+
+    return sorted(trials, key=order)
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the highest accuracy; None where none came to its end."""
+    first = next(iter(ranked(trials)), None)
+    return first if first is not None and first.top1 is not None else None
+
+
+def pareto(trials: Sequence[Trial]) -> list[Trial]:
+    """Of the trials that came to their end, those that no other beats in accuracy or bits without losing in the other.
+
+    The fewest bits first; of equal ones the earlier one alone.
+    """
+    done = sorted(
+        (trial for trial in trials if trial.top1 is not None), key=lambda t: (t.bits, -(t.top1 or 0.0), t.number)
+    )
+    front: list[Trial] = []
+    for trial in done:
+        assert trial.top1 is not None
+        if not front or trial.top1 > (front[-1].top1 or 0.0):
+            front.append(trial)
+    return front
+
+
+class Effect(NamedTuple):
+    """What a value of a parameter does.
+
+    Attributes:
+        parameter: short name, such as "lr".
+        value: in words.
+        num_trials: trials with it that came to their end.
+        mean: of their accuracy, in percent.
+        best: of their accuracy, in percent.
+    """
+
+    parameter: str
+    value: str
+    num_trials: int
+    mean: float
+    best: float
+
+
+# Values of a parameter that was drawn from a range are put together in so many groups.
+_GROUPS = 3
+
+
+def effects(trials: Sequence[Trial]) -> list[Effect]:
+    """Mean and best accuracy for each value of each parameter of which there are several.
+
+    Other parameters differ too: it is a mean over what was tried, not what the parameter alone would do. Of more than
+    six numbers it is three ranges with as many trials each. Where each trial has a value of its own, the ranking tells.
+    """
+    done = [trial for trial in trials if trial.top1 is not None]
+    found = []
+    for name in done[0].point if done else ():
+        of_value: dict[str, list[float]] = {}
+        distinct = {trial.point[name] for trial in done}
+        is_range = len(distinct) > 2 * _GROUPS and all(isinstance(value, float) for value in distinct)
+        values = sorted(distinct) if is_range else ()  # others may have no order: None and a number
+        for trial in done:
+            words = _group(values, trial.point[name]) if is_range else describe({name: trial.point[name]}).popitem()[1]
+            of_value.setdefault(words, []).append(trial.top1 or 0.0)
+        if 1 < len(of_value) < len(done):
+            short = name.rpartition(".")[2]
+            found += [
+                Effect(short, value, len(top1s), statistics.fmean(top1s), max(top1s))
+                for value, top1s in sorted(of_value.items(), key=lambda item: -statistics.fmean(item[1]))
+            ]
+    return found
+
+
+def _group(values: Sequence[float], value: float) -> str:
+    place = values.index(value) * _GROUPS // len(values)
+    inside = [each for number, each in enumerate(values) if number * _GROUPS // len(values) == place]
+    return f"{inside[0]:.3g} to {inside[-1]:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Savings:
+    """What trials trained, and what they had from others.
+
+    Attributes:
+        num_trained: stages that were trained.
+        num_reused: stages that were not, because another trial had trained them.
+        num_distinct: different stages, of those that were passed: as many as had to be trained.
+        trained_seconds: of training and validation in the former.
+        saved_seconds: that the latter would have taken.
+    """
+
+    num_trained: int
+    num_reused: int
+    num_distinct: int
+    trained_seconds: float
+    saved_seconds: float
+
+    @property
+    def ideal(self) -> float:
+        """The least share of all passed stages that can be trained."""
+        return self.num_distinct / max(1, self.num_trained + self.num_reused)
+
+
+def savings(trials: Sequence[Trial]) -> Savings:
+    """Adds up over trials."""
+    distinct = {trial.keys.get(end.stage, f"{trial.name} {end.stage}")
+                for trial in trials for end in trial.ends if end.how != "given"}  # fmt: skip
+    return Savings(
+        num_trained=sum(trial.count("trained") for trial in trials),
+        num_reused=sum(trial.count("reused") for trial in trials),
+        num_distinct=len(distinct),
+        trained_seconds=sum(trial.seconds("trained") for trial in trials),
+        saved_seconds=sum(trial.seconds("reused") for trial in trials),
+    )

@@ -1,0 +1,269 @@
+"""One trial of a sweep: what it is, how far it has come, and what it tells."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from inq_ray.sweep.reuse.keys import stage_end
+from inq_ray.sweep.reuse.shared_prefixes import Keys
+from inq_ray.sweep.space.space import BITS, Point, point_from_json
+from inq_ray.training.config import RunConfig
+from inq_ray.training.report.events import Row
+
+Status = Literal["waiting", "running", "done", "stopped", "failed"]
+How = Literal["trained", "reused", "given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """The end of a stage that a trial has passed.
+
+    Attributes:
+        stage: 0 before the first.
+        portion: accumulated fraction that is frozen.
+        top1: in percent.
+        seconds: of training and validation in the stage, by whoever trained it.
+        how: trained by this trial, reused from another one's, or given (the weights that it starts with).
+    """
+
+    stage: int
+    portion: float
+    top1: float
+    seconds: float
+    how: How
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A trial has begun, or goes on.
+
+    Attributes:
+        ends: the stage ends that lie behind it.
+        damaged: keys of stored ends that it found damaged.
+    """
+
+    ends: tuple[End, ...]
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial has passed the end of a stage.
+
+    Attributes:
+        end: the end.
+    """
+
+    end: End
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A trial has stored the end of a stage for others, or could not.
+
+    Attributes:
+        key: of the end.
+        reason: why it could not; None where it has.
+    """
+
+    key: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A trial has come to its end.
+
+    Attributes:
+        top1: of the result, in percent.
+        digest: of the result.
+    """
+
+    top1: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A trial has failed, and trying again would not help.
+
+    Attributes:
+        reason: one line.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stumbled:
+    """A trial has failed, and may be started again.
+
+    Attributes:
+        reason: one line.
+    """
+
+    reason: str
+
+
+Report = Begun | Ended | Stored | Done | Failed | Stumbled
+
+
+@dataclass
+class Trial:
+    """A trial, as the sweep knows it.
+
+    Attributes:
+        name: of the trial, and of its run.
+        number: of its point, in the order in which they were asked for.
+        point: what it has and others have not.
+        config: of its run.
+        keys: of its stages' ends by stage, without the last one's; none where nothing is reused.
+        status: waiting to start, running, done, stopped early, or failed.
+        ends: that it has passed, in order.
+        top1: of its result, in percent.
+        digest: of its result.
+        reason: why it was stopped or has failed.
+        claims: keys that it is training, and others wait for.
+        has_begun: whether it needs no stored end any more.
+        first_keys: its keys when it was first started; None where it never was.
+    """
+
+    name: str
+    number: int
+    point: Point
+    config: RunConfig
+    keys: Mapping[int, str]
+    status: Status = "waiting"
+    ends: list[End] = field(default_factory=list)
+    top1: float | None = None
+    digest: str | None = None
+    reason: str | None = None
+    claims: set[str] = field(default_factory=set)
+    has_begun: bool = False
+    first_keys: Mapping[int, str] | None = None
+
+    @property
+    def chain(self) -> Keys:
+        """Its keys, first to last."""
+        return tuple(self.keys.values())
+
+    @property
+    def bits(self) -> int:
+        """Of a weight."""
+        return self.config.quantization.weight_bits
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """Portions of its stages."""
+        return self.config.quantization.iterative_steps
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """(portion, top-1) at each end."""
+        return [(end.portion, end.top1) for end in self.ends]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status in ("done", "stopped", "failed")
+
+    def count(self, how: How) -> int:
+        """Stages that it has trained, or reused."""
+        return sum(end.how == how for end in self.ends)
+
+    def seconds(self, how: How) -> float:
+        """Seconds that training those stages took."""
+        return sum(end.seconds for end in self.ends if end.how == how)
+
+    def pass_end(self, end: End) -> bool:
+        """Takes an end; False where it was known."""
+        if any(known.stage == end.stage for known in self.ends):
+            return False
+        self.ends = sorted([*self.ends, end], key=lambda each: each.stage)
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """What sweep.json keeps of it; keys and configuration follow from the point."""
+        return {
+            "name": self.name,
+            "number": self.number,
+            "point": self.point,
+            "schedule": list(self.schedule),
+            "weight_bits": self.bits,
+            "status": self.status,
+            "ends": [dataclasses.asdict(end) for end in self.ends],
+            "top1": self.top1,
+            "digest": self.digest,
+            "reason": self.reason,
+            "first_keys": self.first_keys,
+        }
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """Takes what :meth:`to_json` gave. What was running, or failed, waits to go on.
+
+        Where its keys have changed, as by another version of the program, its checkpoints are those of neither: what it
+        trains is not for others then.
+        """
+        first = values.get("first_keys")
+        self.first_keys = None if first is None else {int(stage): key for stage, key in first.items()}
+        if self.first_keys is not None and self.first_keys != self.keys:
+            self.keys = {}
+        self.status = values["status"]
+        self.ends = [End(**end) for end in values["ends"]]
+        self.top1, self.digest, self.reason = values["top1"], values["digest"], values["reason"]
+        if self.status in ("running", "failed"):
+            self.status, self.reason = "waiting", None
+
+
+def objectives(trial: Trial, *, has_bits: bool) -> list[float] | None:
+    """What a searcher is told of a trial: accuracy, and bits where they count; None where it has no result."""
+    if trial.top1 is None or not math.isfinite(trial.top1):
+        return None
+    return [trial.top1, float(trial.bits)] if has_bits else [trial.top1]
+
+
+def ends_of(config: RunConfig, rows: Iterable[Row], how: How) -> list[End]:
+    """The stage ends that a run has passed, by its metrics so far.
+
+    Args:
+        config: of the run.
+        rows: in order; of an epoch that was trained twice, after an interruption, the later one counts.
+        how: how it came to them.
+    """
+    stages: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        stages.setdefault(row.stage, {})[row.epoch] = row
+    found = []
+    for stage, epochs in sorted(stages.items()):
+        last = epochs.get(stage_end(config, stage))
+        if last is not None:
+            seconds = sum((row.train_seconds or 0.0) + row.validation_seconds for row in epochs.values())
+            is_given = stage == 0 and not config.float_epochs
+            found.append(
+                End(
+                    stage=stage,
+                    portion=last.portion,
+                    top1=last.top1,
+                    seconds=seconds,
+                    how="given" if is_given else how,
+                )
+            )
+    return found
+
+
+def describe(point: Point) -> dict[str, str]:
+    """A point in words, by short names: {"lr": "0.01"}."""
+    return {name.rpartition(".")[2]: _text(value) for name, value in point_from_json(point).items()}
+
+
+def has_bits(points: Iterable[Point]) -> bool:
+    """Whether the number of bits is searched."""
+    return any(BITS in point for point in points)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(_text(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,89 @@
+"""Loss and accuracy over a whole set, each sample counted once at any number of ranks."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from inq_ray.data.loader import Batch, eval_requests
+from inq_ray.distributed.replica import broadcast_tensors, sum_counts
+from inq_ray.distributed.wire import rank, world_size
+from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.task.build import Task, build_task
+from inq_ray.training.task.determinism import set_deterministic
+from inq_ray.training.task.model_input import ModelInput
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, bad_images: BadImages) -> Accuracy:
+    """Evaluates in float32; all ranks call it with their own batches and get the figures of all together.
+
+    Args:
+        model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.
+        batches: this rank's share of the set; the composition of the batches does not depend on the number of ranks.
+        to_input: from uint8 images to what the network takes.
+        bad_images: counts what cannot be read.
+
+    Raises:
+        ValueError: more images than allowed cannot be read, or none can.
+    """
+    model.eval()
+    counts = torch.zeros(3, dtype=torch.int64, device=to_input.device)
+    loss = torch.zeros(1, dtype=torch.float64, device=to_input.device)
+    with torch.inference_mode():
+        for batch in batches:
+            bad_images.add(batch.bad)
+            if not len(batch.labels):
+                continue
+            labels = batch.labels.to(to_input.device, non_blocking=True)
+            logits = model(to_input(batch.images)).float()
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+            counts += _counts(logits, labels)
+    bad_images.agree()
+    num_samples, num_top1, num_top5 = sum_counts(counts).tolist()
+    if num_samples == 0:
+        raise ValueError("no image to validate on could be read")
+    return Accuracy(
+        num_samples=num_samples, num_top1=num_top1, num_top5=num_top5, loss=sum_counts(loss).item() / num_samples
+    )
+
+
+def _counts(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 [3]: samples, hits of the largest logit, hits of the five largest."""
+    hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack([labels.new_tensor(len(labels)), hits[:, 0].sum(), hits.sum()])
+
+
+def validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:
+    """Accuracy of the network as it is now; every rank calls it, its buffers the same on each.
+
+    Args:
+        task: network and data.
+        config: of the run.
+        bad_images: counts what cannot be read.
+
+    Raises:
+        ValueError: more images than allowed cannot be read, or none can.
+    """
+    requests = eval_requests(
+        task.validation_indices, rank=rank(), world_size=world_size(), limit=config.training.limit_batches
+    )
+    return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images)
+
+
+def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
+    """Accuracy of the network that a configuration names, untouched; every rank calls it.
+
+    Args:
+        config: checked by :func:`inq_ray.training.task.build.check`.
+        device: of this rank.
+        fingerprint: what the data must be, where that is known.
+
+    Raises:
+        ValueError: data or weights are not there on this machine, or images cannot be read.
+    """
+    set_deterministic()
+    task = build_task(config, device, evaluate=True, fingerprint=fingerprint)
+    broadcast_tensors(task.model.state_dict())
+    return validate(task, config, BadImages(config.data.skip_bad_images))

@@ -1,0 +1,224 @@
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from inq_ray import __version__
+from inq_ray.models.layers import LayerRow, sums
+from inq_ray.training.config import RunConfig
+from inq_ray.training.loop.time_spent import Spent
+from inq_ray.training.plan import Plan
+from inq_ray.training.report.events import Event, Note, Placed, Progress, Row, Started
+from inq_ray.training.report.incident import Incident
+from inq_ray.training.report.next_command import next_command
+
+_PLAIN_WIDTH = 120
+
+# Without a terminal, a line of progress is printed at most this often.
+_PLAIN_PROGRESS_SECONDS = 60.0
+
+
+class Console:
+    """Shows events: lines of epochs stay, the line of progress is live; without a terminal only the former."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self._rich = RichConsole(highlight=False, soft_wrap=False)
+        if not self._rich.is_terminal:
+            self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
+        self._live: Live | None = None
+        self._remaining_seconds: float | None = None
+        self._last_line = time.monotonic()
+
+    def report(self, event: Event) -> None:
+        """Shows an event."""
+        if isinstance(event, Placed):
+            for line in event.lines:
+                self.say(line)
+        elif isinstance(event, Started):
+            self.say(_started(event))
+        elif isinstance(event, Row):
+            self.say(self._row(event))
+        elif isinstance(event, Note | Incident):
+            self.say(event.text)
+        elif isinstance(event, Progress):
+            self._show_progress(event)
+
+    def start(self) -> None:
+        """Says what begins; Ray takes a while before the first event."""
+        self.say(_headline(self.config))
+        self.say("starting Ray and the workers")
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+        self._rich.print(Text(line), soft_wrap=True)
+        self._last_line = time.monotonic()
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show_plan(self, plan: Plan, layers: Sequence[LayerRow]) -> None:
+        """Prints what would be done, and at how many bits each parameter is kept."""
+        config = self.config
+        self._rich.print(_layer_table(layers))
+        self.say(_headline(config))
+        self.say(
+            f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
+        )
+        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters"
+        self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
+        table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
+        for phase in plan.phases:
+            name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
+            frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
+            table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
+        self._rich.print(table)
+        if plan.num_batchnorm:
+            self.say(
+                f"at the end BatchNorm's statistics are estimated anew from {plan.num_batchnorm:,} training images"
+            )
+        if plan.seconds is None:
+            self.say("time not estimated: this machine has no GPU to time a step on")
+        else:
+            text = _duration(plan.seconds)
+            self.say(f"about {text} of training, from one step timed on this machine; start and validation come on top")
+        self.say("dry run: nothing was started, no run was written")
+
+    def show_summary(self, summary: dict[str, Any], folder: str) -> None:
+        """Prints the table of stages, where the result is, and what to do next."""
+        self.close()
+        float_top1 = summary["float_top1"]
+        if summary["stages"]:
+            self._rich.print(_stage_table(summary, float_top1))
+            proof = summary["verification"]
+            share = 100 * proof["num_zero"] / max(1, proof["num_weights"])
+            self.say(
+                f"verified  {proof['num_weights']:,} weights in {proof['num_tensors']} tensors are 0 or ±2^k and equal "
+                f"their codes, bit for bit ({share:.1f} % zeros)"
+            )
+        else:
+            self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
+        if summary["num_bad_images"]:
+            self.say(f"left out  {summary['num_bad_images']} image(s) that could not be read, listed in summary.json")
+        if summary["events"]["counts"]:
+            self.say(f"events    {_events(summary['events'])}, listed in events.jsonl")
+        if summary["spent"]["seconds"]:
+            self.say(f"speed     {_spent(summary['spent'])}")
+        self.say(f"digest    {summary['digest']}")
+        self.say(f"result    {folder}")
+        self.say(f"next      {next_command(self.config, folder, is_quantized=bool(summary['stages']))}")
+
+    def _row(self, row: Row) -> str:
+        where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"
+        parts = [f"{where}  portion {row.portion:<6g}"]
+        if row.epoch == 0:
+            parts.append("as given     " if row.stage == 0 else "quantized    ")
+        else:
+            parts.append(f"epoch {row.epoch:<7d}")
+        parts.append(f"top-1 {row.top1:6.2f}")
+        if row.train_loss is not None and row.images_per_second is not None:
+            parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
+            if self._remaining_seconds is not None:
+                parts.append(f"{_duration(self._remaining_seconds)} left")
+            if row.data_seconds and row.train_seconds and row.data_seconds >= 0.01 * row.train_seconds:
+                parts.append(f"waited {100 * row.data_seconds / row.train_seconds:.0f} % for data")
+        if row.num_bad_images:
+            parts.append(f"{row.num_bad_images} bad image(s) left out so far")
+        if row.num_skipped_steps:
+            parts.append(f"{row.num_skipped_steps} step(s) skipped so far")
+        return "  ".join(parts)
+
+    def _show_progress(self, event: Progress) -> None:
+        self._remaining_seconds = event.remaining_seconds
+        line = _progress(event)
+        is_due = self.config.output.print_freq is None and time.monotonic() - self._last_line >= _PLAIN_PROGRESS_SECONDS
+        if event.is_printed or (is_due and not self._rich.is_terminal):
+            self.say(line)
+        if not self._rich.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=self._rich, refresh_per_second=4, transient=True)
+            self._live.start()
+        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+
+
+def _progress(event: Progress) -> str:
+    where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
+    return (
+        f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  "
+        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  {_duration(event.remaining_seconds)} left  "
+        f"waited {100 * event.data_share:.0f} % for data"
+    )
+
+
+def _headline(config: RunConfig) -> str:
+    what = "plain training" if config.plain else f"{config.quantization.weight_bits} bits"
+    workers = f"{config.cluster.num_workers} {'GPU' if config.cluster.use_gpu else 'CPU'} worker(s)"
+    batch = f"global batch {config.training.batch_size}"
+    return f"inq_ray {__version__}: {config.network.arch} on {config.data.data}, {what}, {workers}, {batch}"
+
+
+def _started(event: Started) -> str:
+    return (
+        f"{event.num_quantized:,} of {event.num_parameters:,} parameters become powers of two; "
+        f"{event.num_train:,} training and {event.num_validation:,} validation images; "
+        f"{event.world_size} worker(s) on {event.device}, {event.precision}"
+    )
+
+
+def _layer_table(layers: Sequence[LayerRow]) -> Table:
+    table = Table("parameter", "module", "shape", "values", "bits")
+    for row in layers:
+        shape = "x".join(map(str, row.shape)) or "1"
+        bits = str(row.bits) if row.bits else f"float ({row.why_float})"
+        table.add_row(row.name, row.module, shape, f"{row.num_values:,}", bits)
+    table.add_section()
+    for group in sums(layers):
+        bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
+        table.add_row(f"{group.num_tensors} tensors", "", "", f"{group.num_values:,}", bits)
+    return table
+
+
+def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
+    table = Table("stage", "portion", "top-1 quantized", "top-1 re-trained", "against float")
+    if float_top1 is not None:
+        table.add_row("float", "0", "", f"{float_top1:.2f}", "")
+    for stage in summary["stages"]:
+        change = "" if float_top1 is None else f"{stage['top1'] - float_top1:+.2f}"
+        table.add_row(
+            str(stage["stage"]),
+            f"{stage['portion']:g}",
+            f"{stage['top1_quantized']:.2f}",
+            f"{stage['top1']:.2f}",
+            change,
+        )
+    table.title = f"{summary['arch']} at {summary['weight_bits']} bits, top-1 in % on the {summary['measured_on']}"
+    return table
+
+
+def _measured_on(config: RunConfig) -> str:
+    return "held out of the training images" if config.data.holdout else "the test set"
+
+
+def _events(events: dict[str, Any]) -> str:
+    counts = ", ".join(f"{kind.replace('_', ' ')} {count}x" for kind, count in events["counts"].items())
+    return f"{counts}; {_duration(events['seconds_lost'])} lost"
+
+
+def _spent(spent: dict[str, Any]) -> str:
+    names = ("seconds", "data_seconds", "network_seconds")
+    return str(Spent(**{name: spent[name] for name in names}))
+
+
+def _duration(seconds: float) -> str:
+    return str(dt.timedelta(seconds=round(seconds)))

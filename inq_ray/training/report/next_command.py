@@ -1,0 +1,65 @@
+"""What one may do next with a run's result: a command that sees the same images, in the same way."""
+
+import os
+import shlex
+import sys
+
+from inq_ray.models.registry import is_timm
+from inq_ray.models.weight_files import is_weights_file
+from inq_ray.training.config import NetworkConfig, RunConfig
+from inq_ray.training.task.build import image_preset
+
+
+def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
+    """Returns a line for a shell.
+
+    Args:
+        config: of the run.
+        folder: of its result.
+        is_quantized: whether anything was quantized; what was only trained can be.
+    """
+    job = [_python(), "jobs/quantize_imagenet.py"]
+    if is_quantized and config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
+        return shlex.join([*job, "--weight-bits", "3"])
+    weights = f"{folder}/model.safetensors"
+    words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
+    return shlex.join([*words, *_images(config, weights), *(["--evaluate"] if is_quantized else [])])
+
+
+def tagged_arch(network: NetworkConfig) -> str:
+    """The network's name; of timm's with the tag of the weights that it began with, which says how images are seen."""
+    name, weights = network.arch, network.weights
+    if not is_timm(name) or weights is None or weights == "DEFAULT" or is_weights_file(weights):
+        return name
+    base = name.partition(".")[0]
+    return f"{base}.{weights.removeprefix(base.removeprefix('timm/') + '.')}"
+
+
+def _images(config: RunConfig, weights: str) -> list[str]:
+    """Flags without which a start from the result's file would see other images, or see them otherwise."""
+    data, flags = config.data, []
+    seen = image_preset(config)
+    unsaid = image_preset(RunConfig(network=NetworkConfig(arch=tagged_arch(config.network), weights=weights)))
+    if (seen.crop_size, seen.resize_size, seen.interpolation) != (
+        unsaid.crop_size,
+        unsaid.resize_size,
+        unsaid.interpolation,
+    ):
+        flags += ["--crop-size", str(seen.crop_size), "--resize-size", str(seen.resize_size)]
+        flags += ["--interpolation", seen.interpolation]
+    for flag, values in (("--mean", data.mean), ("--std", data.std)):
+        if values:
+            flags += [flag, *map(str, values)]
+    if data.holdout:
+        flags += ["--holdout", str(data.holdout), "--seed", str(config.training.seed)]
+    if data.follow_links:
+        flags += ["--follow-links"]
+    if data.skip_bad_images:
+        flags += ["--skip-bad-images", str(data.skip_bad_images)]
+    return flags
+
+
+def _python() -> str:
+    """The interpreter as one would type it here."""
+    path = os.path.relpath(sys.executable)
+    return sys.executable if path.startswith("..") else path

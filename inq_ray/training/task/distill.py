@@ -1,0 +1,109 @@
+"""Distillation: stages are re-trained towards what the float network, the teacher, says of each image."""
+
+import copy
+import functools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.models.pretrained import resolve_weights
+from inq_ray.models.weights import load_weights
+from inq_ray.training.config import RunConfig
+from inq_ray.training.task.autocast_cache import Bf16Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A network that does not learn, and how much of it is listened to.
+
+    Attributes:
+        model: in evaluation mode, its tensors without gradients.
+        temperature: by which both networks' logits are divided.
+        labels: weight of the labels' loss, in [0, 1); the teacher has the rest.
+    """
+
+    model: nn.Module
+    temperature: float
+    labels: float
+
+    @functools.cached_property
+    def _in_bf16(self) -> Bf16Network:
+        """Made when it is first called: by then a checkpoint has been put into the model, if there was one."""
+        return Bf16Network(self.model)
+
+    def loss(self, inputs: Tensor, logits: Tensor, of_labels: Tensor) -> Tensor:
+        """The loss of a part of a batch.
+
+        Args:
+            inputs: [N, C, H, W], as the student was given them.
+            logits: [N, classes] of the student.
+            of_labels: its loss by the labels, summed over images.
+
+        Returns:
+            float32 scalar, summed over images.
+        """
+        # bf16 whatever the student's precision is: a target is rounded, never a gradient.
+        of_teacher = distillation_loss(logits, self._in_bf16(inputs), self.temperature)
+        return of_teacher if self.labels == 0 else self.labels * of_labels + (1 - self.labels) * of_teacher
+
+
+def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """T² KL(softmax(targets / T) ‖ softmax(logits / T)), summed over images (Hinton et al., 2015, section 2).
+
+    T² keeps gradients of the size that those of labels have, whatever the temperature.
+
+    Args:
+        logits: float [N, classes] of the student.
+        targets: float [N, classes] of the teacher.
+        temperature: T, above 0.
+
+    Returns:
+        Scalar.
+    """
+    student = nn.functional.log_softmax(logits / temperature, dim=1)
+    teacher = nn.functional.log_softmax(targets / temperature, dim=1)
+    return temperature**2 * nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+
+
+def make_teacher(config: RunConfig, model: nn.Module) -> Teacher | None:
+    """The teacher of a run's stages; every rank calls it, and rank 0's is everybody's.
+
+    Args:
+        config: of the run.
+        model: the run's network, float as it is before the first stage: the teacher where no file is named.
+
+    Returns:
+        None where nothing is distilled.
+
+    Raises:
+        ValueError: the file of its weights is not there or does not fit.
+    """
+    training = config.training
+    if not training.distill:
+        return None
+    teacher = copy.deepcopy(model)
+    load_teacher(config, teacher)
+    broadcast_tensors(teacher.state_dict())
+    return Teacher(
+        model=teacher.requires_grad_(False).eval(),
+        temperature=training.distill_temperature,
+        labels=training.distill_labels,
+    )
+
+
+def load_teacher(config: RunConfig, model: nn.Module) -> None:
+    """Loads the weights that --teacher names; without it the model stays as it is.
+
+    Raises:
+        ValueError: they are not there or do not fit; names the flag.
+    """
+    if config.training.teacher is None:
+        return
+    try:
+        path = resolve_weights(config.network.arch, config.training.teacher)
+        assert path is not None
+        load_weights(model, path)
+    except ValueError as error:
+        what, _, _ = str(error).partition(": --replace-head")  # a teacher with a fresh head would know nothing
+        raise ValueError(f"--teacher: {what.removeprefix('--weights ')}") from None

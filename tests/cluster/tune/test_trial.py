@@ -1,0 +1,126 @@
+"""What ends a trial, and how it is told, without a cluster: Tune and the run itself are stand-ins."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from inq_ray.cluster.failure import RunStoppedError
+from inq_ray.cluster.placement import NoRoomError
+from inq_ray.cluster.stopping import StopSignals
+from inq_ray.cluster.tune import trial as sweep_trial
+from inq_ray.cluster.tune.trial import REPORT, run_trial
+from inq_ray.sweep.plan import plan_sweep
+from inq_ray.sweep.space.axes import Choices
+from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.space import LR, Space
+from inq_ray.sweep.trials.trial import Begun, Report, Stumbled
+from inq_ray.training.config import RunConfig
+from inq_ray.training.report.events import Note, Reporter, Row
+from tests.training.runs import needs_digits, tiny_config
+
+pytestmark = needs_digits
+
+# The end of its stage 0: what an attempt tells the sweep.
+ROW = Row(stage=0, portion=0.0, epoch=1, top1=50.0, top5=60.0, loss=1.0, validation_seconds=1.0)
+
+
+class _Sweep:
+    """Tune, the run and the console's mailbox; keeps what they are told.
+
+    Args:
+        tell: called with each report of the trial; may raise.
+        work: the run.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[Report], None], work: Callable[[Reporter, StopSignals], Any]):
+        self.reports: list[Report] = []
+        self.sent: list[bytes] = []
+        self._tell = tell
+        self._work = work
+        plan = plan_sweep(tiny_config(folder, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
+        board = plan.board()
+        plan.folder.path.mkdir()
+        self.stop = plan.folder.stop_of("t001")
+        self.arguments = {
+            "order": plan.order(board, board.trials[0]).to_json(), "name": "t001", "sweep": "sweep", "mailbox": self,
+            "folder": str(folder), "stop": str(self.stop),
+        }  # fmt: skip
+        self.put = SimpleNamespace(remote=lambda *call: self.sent.append(call[-1]))
+
+    def report(self, result: dict[str, Any]) -> None:
+        self._tell(result[REPORT])
+        self.reports.append(result[REPORT])
+
+    def quantize(self, _config: RunConfig, reporter: Reporter, *, signals: StopSignals, **_: Any) -> Any:
+        return self._work(reporter, signals)
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_RUN_GROUP", "")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")
+        monkeypatch.chdir(".")
+        monkeypatch.setattr(sweep_trial, "tune", self)
+        monkeypatch.setattr(sweep_trial, "quantize", self.quantize)
+        run_trial(self.arguments)
+
+
+def _told_elsewhere(reporter: Reporter, signals: StopSignals) -> None:
+    """Tells as a run does, in a thread that lives on; then ends as it does where it is asked to."""
+    survived: list[bool] = []
+
+    def tell() -> None:
+        for event in (ROW, ROW, Note("told later")):
+            reporter.report(event)
+        survived.append(True)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    thread.join()
+    assert survived
+    assert signals.asked is not None, "the run is asked to stop"
+    raise RunStoppedError(signals.asked, "stopped")
+
+
+@pytest.mark.parametrize("error", [ValueError("the storage fails"), RuntimeError("Tune is gone"), SystemExit(0)])
+def test_a_trial_whose_reports_are_not_taken_ends_with_that(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread that delivers them nobody would see it: the trial would train on for nothing."""
+
+    def refuse(report: Report) -> None:
+        if not isinstance(report, Begun | Stumbled):
+            raise error
+
+    sweep = _Sweep(tmp_path, refuse, _told_elsewhere)
+    with pytest.raises(type(error), match=str(error)):
+        sweep.run(monkeypatch)
+    assert len(sweep.sent) == 1, "a person sees what comes later"
+    expected = [Stumbled("the storage fails")] if isinstance(error, ValueError) else []
+    assert sweep.reports == [Begun(ends=()), *expected]
+
+
+def test_a_trial_that_the_sweep_has_stopped_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(report: Report) -> None:
+        if not isinstance(report, Begun):
+            sweep.stop.touch()
+
+    sweep = _Sweep(tmp_path, stop, _told_elsewhere)
+    sweep.run(monkeypatch)
+    assert not any(isinstance(report, Stumbled) for report in sweep.reports)
+
+
+def test_a_trial_that_is_to_end_does_not_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(report: Report) -> None:
+        if not isinstance(report, Begun):
+            sweep.stop.touch()
+
+    def crowded(reporter: Reporter, _: StopSignals) -> None:
+        reporter.report(ROW)
+        raise NoRoomError("there is none")
+
+    sweep = _Sweep(tmp_path, stop, crowded)
+    sweep.run(monkeypatch)
+    assert not any(isinstance(report, Stumbled) for report in sweep.reports)

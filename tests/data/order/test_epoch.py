@@ -1,0 +1,126 @@
+"""The order of samples: permutations, alike at any world size, the same for ever."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inq_ray.data import epoch_order, holdout, rank_slice
+from inq_ray.data.order.epoch import epoch_batches
+from inq_ray.data.order.groups import GroupOrder
+from inq_ray.data.seeded import counter_hash
+
+integers = st.integers(-(2**70), 2**70)
+
+
+@given(num=st.integers(0, 300), seed=integers, epoch=st.integers(0, 10**6))
+def test_an_order_is_a_permutation_of_seed_and_epoch(num: int, seed: int, epoch: int) -> None:
+    order = epoch_order(num, seed, epoch)
+    assert order.dtype == torch.int64
+    assert order.sort().values.tolist() == list(range(num))
+    assert torch.equal(order, epoch_order(num, seed, epoch))
+
+
+def test_seeds_and_epochs_give_other_orders() -> None:
+    orders = {tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(10) for epoch in range(10)}
+    assert len(orders) == 100
+
+
+def test_the_order_stays_the_same_for_ever() -> None:
+    """A resumed run goes on with the order it began with, whatever was updated in between."""
+    assert epoch_order(10, 0, 0).tolist() == [8, 6, 0, 2, 7, 5, 1, 3, 9, 4]
+    assert epoch_order(10, 7, 3).tolist() == [9, 6, 0, 5, 8, 2, 1, 7, 3, 4]
+
+
+def test_every_place_is_equally_likely() -> None:
+    counts = np.zeros((6, 6))
+    for epoch in range(6000):
+        counts[np.arange(6), epoch_order(6, 1, epoch).numpy()] += 1
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # chi square, 25 degrees of freedom: 52.6 at 0.1 %
+
+
+@given(num=st.integers(0, 100), world_size=st.integers(1, 9))
+def test_slices_of_ranks_are_the_batch_in_order(num: int, world_size: int) -> None:
+    batch = torch.arange(num) + 5
+    parts = [rank_slice(batch, rank, world_size) for rank in range(world_size)]
+    assert torch.equal(torch.cat(parts), batch)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(num=st.integers(1, 200), seed=integers, data=st.data())
+def test_holdout_splits_without_loss(num: int, seed: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, num - 1))
+    kept, held = holdout(num, count, seed)
+    assert len(held) == count
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(num))
+    assert kept.tolist() == sorted(kept.tolist())
+    assert torch.equal(holdout(num, count, seed)[1], held)
+
+
+@pytest.mark.parametrize("count", [-1, 10, 11])
+def test_holdout_leaves_something(count: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot hold out {count} of 10 training samples"):
+        holdout(10, count, 0)
+
+
+def splitmix64(state: int) -> int:
+    """The published generator, one step, in Python integers (https://prng.di.unimi.it/splitmix64.c)."""
+    mask = (1 << 64) - 1
+    z = (state + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+@given(purpose=st.sampled_from(["order", "crop_flip"]), seed=integers, epoch=integers, sample=st.integers(0, 2**62))
+def test_the_hash_is_splitmix64(purpose: str, seed: int, epoch: int, sample: int) -> None:
+    key = 0
+    for value in (*purpose.encode(), seed, epoch):
+        key = splitmix64(key ^ (value % 2**64))
+    expected = splitmix64((key + sample * 0x9E3779B97F4A7C15) % 2**64)
+    assert counter_hash(purpose, seed, epoch, np.array([sample])).tolist() == [expected]
+
+
+def test_every_bit_of_the_hash_is_even() -> None:
+    bits = counter_hash("order", 3, 5, np.arange(20_000))
+    shares = [((bits >> np.uint64(bit)) & np.uint64(1)).mean() for bit in range(64)]
+    assert max(abs(share - 0.5) for share in shares) < 0.02
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=25),
+    num_spans=st.integers(1, 5),
+    world_size=st.integers(1, 5),
+    more=st.integers(0, 9),
+    buffer=st.sampled_from([1, 16, 200]),
+    epoch=st.integers(0, 3),
+)
+def test_batches_of_groups_are_the_same_on_any_number_of_ranks(
+    sizes: list[int], num_spans: int, world_size: int, more: int, buffer: int, epoch: int
+) -> None:
+    """The order is that of as many ranks as spans; each rank takes as much as it does where there are no groups."""
+    groups = np.cumsum([0, *sizes])
+    indices = torch.arange(groups[-1])
+    options: dict[str, Any] = {
+        "batch_size": max(num_spans, world_size) + more,
+        "seed": 3,
+        "epoch": epoch,
+        "buffer": buffer,
+    }
+    spans = [GroupOrder(indices, groups, rank=span, world_size=num_spans, **options) for span in range(num_spans)]
+    parts = [
+        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_spans=num_spans, **options)
+        for rank in range(world_size)
+    ]
+    for step in range(len(indices) // options["batch_size"]):
+        batch = torch.cat([span[step] for span in spans])
+        for rank, part in enumerate(parts):
+            assert len(part) == len(indices) // options["batch_size"]
+            assert torch.equal(part[step], rank_slice(batch, rank, world_size))
+    plain = epoch_batches(groups, indices, rank=0, world_size=num_spans, **options)
+    assert all(torch.equal(plain[step], spans[0][step]) for step in range(len(plain)))

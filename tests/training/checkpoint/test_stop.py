@@ -1,0 +1,109 @@
+"""A run that is asked to stop leaves a checkpoint on the way, and goes on from it with the bits of one that was not."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inq_ray.training.checkpoint import clock
+from inq_ray.training.checkpoint.clock import StopError
+from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.config import RunConfig
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.progress import Phase
+from inq_ray.training.run import Run, run
+from inq_ray.training.run_folder import RunFolder
+from tests.ranks import run_ranks
+from tests.training.runs import Recorder, needs_digits, read_summary, run_here, tiny_config
+
+pytestmark = [needs_digits, pytest.mark.system]
+
+# Six steps an epoch, two epochs a phase; no other checkpoint than those at stages' ends.
+STEPS, EPOCHS = 6, 2
+
+
+def configured(storage: Path, name: str, **training: Any) -> RunConfig:
+    options: dict[str, Any] = {"batch_size": 200, "float_epochs": EPOCHS, "epochs": EPOCHS, **training}
+    return tiny_config(storage, name, training=options)
+
+
+def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -> str:
+    """Lets one rank be asked to stop at (stage, epoch, step); returns what every rank raised."""
+    is_asked, on_step = False, Run._on_step
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+    def ask(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
+        nonlocal is_asked
+        is_asked = is_asked or ((phase.stage, phase.epoch, state.step) == stop and rank == asked_rank)
+        on_step(self, trainer, inq, phase, state)
+
+    folder = RunFolder.planned(config)
+    if rank == 0 and not folder.config.is_file():
+        RunFolder.create(config)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Run, "_on_step", ask)
+    patch.setattr(clock, "_LOOK_SECONDS", 0.0)  # from the fourth step on, at each
+    try:
+        run(
+            config,
+            device=torch.device("cpu"),
+            reporter=Recorder(),
+            folder=folder,
+            is_asked_to_stop=lambda: is_asked,
+        )
+    except StopError as error:
+        return error.place.name if error.place else "nowhere"
+    finally:
+        patch.undo()
+    return "went on"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_any_rank_may_be_asked_and_all_stop_at_once_with_nothing_lost(size: int, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ema_decay": 0.9} if size == 2 else {}
+    calm, stopped = configured(tmp_path, "calm", **options), configured(tmp_path, "stopped", **options)
+    expected = list(run_ranks(_digest, size, calm))
+    stops = {
+        (0, 1, 5): Place(stage=0, epoch=0, step=5),
+        (0, 2, STEPS): Place(stage=0, epoch=1, step=STEPS),  # before the epoch's validation
+        (1, 1, STEPS): Place(stage=1, epoch=0, step=STEPS),
+        (1, 2, 4): Place(stage=1, epoch=1, step=4),
+        (2, 2, 5): Place(stage=2, epoch=1, step=5),
+    }
+    for number, (stop, place) in enumerate(stops.items()):
+        assert run_ranks(stopped_at, size, stopped, stop, number % size) == [place.name] * size
+    assert run_ranks(_digest, size, stopped) == expected
+    theirs, ours = (read_summary(RunFolder.planned(config)) for config in (calm, stopped))
+    for name in ("float_top1", "stages", "top1", "digest", "verification"):
+        assert ours[name] == theirs[name], name
+    assert theirs["events"] == {"counts": {}, "seconds_lost": 0.0}
+    assert ours["events"]["counts"] == {"resumed": len(stops), "stopped": len(stops)}
+    assert ours["events"]["seconds_lost"] > 0
+
+
+def _digest(config: RunConfig) -> str:
+    digest: str = run_here(config).summary["digest"]
+    return digest
+
+
+def test_asked_before_it_began_nothing_is_done(tmp_path: Path) -> None:
+    config = configured(tmp_path, "early")
+    folder = RunFolder.create(config)
+    with pytest.raises(StopError, match="before its first step") as stopped:
+        run(
+            config,
+            device=torch.device("cpu"),
+            reporter=Recorder(),
+            folder=folder,
+            is_asked_to_stop=lambda: True,
+        )
+    assert stopped.value.place is None
+    assert not folder.metrics_jsonl.exists()
+
+
+def test_the_error_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(StopError(Place(stage=1, epoch=2, step=3))))  # noqa: S301, our own
+    assert error.place == Place(stage=1, epoch=2, step=3)
+    assert str(error) == "stopped at checkpoint-01-0002-00000003"

@@ -1,0 +1,96 @@
+import pytest
+
+from inq_ray.models.registry import check_arch
+from inq_ray.training.config import RunConfig
+from inq_ray.training.config.recipes import PAPER_PORTIONS, default_recipe, lossless_recipe, portions, recipe
+
+# Accumulated portions as the paper's tables have them.
+PAPER = {
+    "alexnet-5bit": (0.3, 0.6, 0.8, 1),
+    "vgg16-5bit": (0.5, 0.75, 0.875, 1),
+    "googlenet-5bit": (0.2, 0.4, 0.6, 0.8, 1),
+    "resnet18-5bit": (0.5, 0.75, 0.875, 1),
+    "resnet50-5bit": (0.5, 0.75, 0.875, 1),
+    "resnet18-4bit": (0.3, 0.5, 0.8, 0.9, 0.95, 1),
+    "resnet18-3bit": (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
+    "resnet18-2bit": (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 1),
+}
+OURS = ["digits_cnn-5bit", *(f"cifar_resnet20-{bits}bit" for bits in (5, 4, 3, 2))]
+
+
+def test_the_papers_portions() -> None:
+    assert {f"{arch}-{bits}bit": steps for (arch, bits), steps in PAPER_PORTIONS.items()} == PAPER
+
+
+@pytest.mark.parametrize("name", [*PAPER, *OURS])
+def test_every_recipe_is_a_valid_configuration(name: str) -> None:
+    config = recipe(name)
+    arch, bits = name.rsplit("-", 1)
+    assert config.network.arch == arch
+    assert f"{config.quantization.weight_bits}bit" == bits
+    assert config.quantization.iterative_steps == PAPER.get(name, PAPER[f"resnet18-{bits}"])
+    assert RunConfig.from_json(config.to_json()) == config
+    check_arch(arch)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "cifar_resnet56", "digits_cnn"])
+def test_every_network_has_a_default_at_all_bits(arch: str, bits: int) -> None:
+    config = default_recipe(arch, bits)
+    assert config.quantization.iterative_steps == portions(arch, bits) == PAPER[f"resnet18-{min(bits, 5)}bit"]
+    assert (config.network.arch, config.quantization.weight_bits) == (arch, bits)
+    assert config.quantization.codebook == ("mse" if bits == 2 else "max")
+
+
+@pytest.mark.parametrize(
+    ("arch", "like"),
+    [
+        ("timm/resnet18", "resnet18"),
+        ("timm/resnet18.a1_in1k", "resnet18"),
+        ("timm/vgg16.tv_in1k", "vgg16"),
+        ("vgg16_bn", "vgg16"),
+        ("resnet34", "resnet50"),
+    ],
+)
+def test_variants_have_the_portions_of_the_papers_network(arch: str, like: str) -> None:
+    assert portions(arch, 5) == PAPER[f"{like}-5bit"]
+    assert default_recipe(arch, 5).training == default_recipe(like, 5).training
+
+
+@pytest.mark.parametrize(
+    "arch", ["my.nets:make", "cifar_nets:make", "digits_cnn:make", "alexnet:make", "timm/x.alexnet"]
+)
+def test_a_network_of_ones_own_has_the_recipe_of_imagenet_whatever_its_name(arch: str) -> None:
+    """A bug once: a name that began like one of ours got its recipe."""
+    config = default_recipe(arch, 3)
+    assert config.network.arch == arch
+    assert config.quantization.iterative_steps == PAPER["resnet18-3bit"]
+    assert config.training == default_recipe("resnet18", 3).training
+    assert default_recipe(arch, 5).quantization.iterative_steps == PAPER["resnet18-5bit"]
+
+
+@pytest.mark.parametrize(("name", "near"), [("resnet18-3bits", "resnet18-3bit"), ("vgg-5", "vgg16-5bit"), ("", "alex")])
+def test_an_unknown_recipe_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=f"--recipe {name}.*{near}"):
+        recipe(name)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize(
+    "arch", ["cifar_resnet20", "cifar_resnet56", "resnet18", "timm/resnet18", "my.nets:make", "digits_cnn"]
+)
+def test_the_lossless_recipe_is_the_default_with_more_care(arch: str, bits: int) -> None:
+    careful, default = lossless_recipe(arch, bits), default_recipe(arch, bits)
+    assert careful.quantization.iterative_steps == default.quantization.iterative_steps
+    assert careful.training.distill
+    assert (careful.training.ema_share is None) == (careful.training.lr_schedule == "cosine") == (arch == "digits_cnn")
+    assert sum(careful.stage_epochs) > sum(default.stage_epochs) or bits < 4
+    assert min(careful.stage_epochs) >= default.training.epochs or bits < 5
+    if arch == "cifar_resnet20" and bits <= 5:
+        of_table = recipe(f"cifar_resnet20-{bits}bit")
+        course = {name: getattr(of_table.training, name) for name in ("epochs_total", "epochs_each", "lr_each")}
+        mixed = {"cutmix": 1.0, "distill_labels": 0.0} if bits < 4 else {}
+        assert of_table == careful.replace(training={**course, **mixed})
+        assert sum(of_table.stage_epochs) in (10, 14, 16, 18)
+        assert of_table.lr_of(1) == careful.training.lr
+        assert min(of_table.stage_epochs) > 0

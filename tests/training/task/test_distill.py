@@ -1,0 +1,169 @@
+"""Stages that learn what the float network says: the loss, who the teacher is, and that it does not change."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inq_ray.models.registry import create
+from inq_ray.training.config import RunConfig, TrainingConfig
+from inq_ray.training.run import Run
+from inq_ray.training.task.check import check
+from inq_ray.training.task.distill import Teacher, distillation_loss, make_teacher
+from tests.ranks import run_ranks
+from tests.training.loop.test_trainer import make_trainer
+from tests.training.runs import needs_digits, run_here
+from tests.training.test_resume import configured, run_in_parts
+from tests.training.toys import toy_network
+
+
+def logits_of(seed: int, num: int = 5, classes: int = 4) -> Tensor:
+    return torch.randn(num, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(st.integers(0, 99), st.floats(0.2, 20))
+def test_the_loss_is_the_papers(seed: int, temperature: float) -> None:
+    student, teacher = logits_of(seed), 3 * logits_of(seed + 1000)
+    due = 0.0
+    for row, target in zip(student, teacher, strict=True):
+        q = (row / temperature).exp() / (row / temperature).exp().sum()
+        p = (target / temperature).exp() / (target / temperature).exp().sum()
+        due += temperature**2 * float((p * (p / q).log()).sum())
+    assert distillation_loss(student, teacher, temperature).item() == pytest.approx(due, rel=1e-9, abs=1e-12)
+
+
+def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
+    student = logits_of(0).requires_grad_()
+    loss = distillation_loss(student, student.detach() + 7, 3.0)  # softmax does not see a constant
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-12
+
+
+def test_at_high_temperatures_its_gradient_is_that_of_matching_logits() -> None:
+    """Hinton et al., equation 4: (z - v) / classes for zero-meaned logits z and v."""
+    student, teacher = (logits - logits.mean(1, keepdim=True) for logits in (logits_of(0), logits_of(1)))
+    student.requires_grad_()
+    distillation_loss(student, teacher, 1e4).backward()
+    torch.testing.assert_close(student.grad, (student.detach() - teacher) / 4, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [0.0, 0.3])
+def test_labels_have_the_weight_that_is_asked_for(labels: float) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8, 4))
+    inputs, student = torch.randn(5, 1, 2, 4), logits_of(3).float()
+    teacher = Teacher(model=network, temperature=2.0, labels=labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        targets = network(inputs).detach().float()
+    due = labels * 11 + (1 - labels) * distillation_loss(student, targets, 2.0)
+    assert teacher.loss(inputs, student, torch.tensor(11.0)).item() == pytest.approx(due.item(), rel=1e-6)
+
+
+def test_a_step_moves_the_student_and_leaves_the_teacher() -> None:
+    model = toy_network(seed=1)
+    teacher = Teacher(model=copy.deepcopy(toy_network(seed=2)).requires_grad_(False).eval(), temperature=3.0, labels=0)
+    before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+    trainer = make_trainer(48, model, batch_size=12)
+    object.__setattr__(trainer, "teacher", teacher)
+    losses = [trainer.train_epoch(epoch, lambda _: None).loss for epoch in range(8)]
+    assert losses[-1] < losses[0] / 2, losses
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.model.state_dict().items())
+    assert not any(param.grad is not None for param in teacher.model.parameters())
+
+
+def distilled(size: int, storage: Path) -> list[tuple[str, str, int]]:
+    """Digests of a run of two phases that is not stopped, and of one that is, with its teacher's tensors in between."""
+    calm = run_here(configured(storage, "calm", training={"distill": True}))
+    stopped = configured(storage, "stopped", training={"distill": True})
+    digest, _ = run_in_parts(stopped, [(1, 1, 3), (2, 1, 0) if size == 1 else (2, 2, 2)])
+    plain = run_here(configured(storage, "labels"))
+    return [(calm.summary["digest"], digest, plain.summary["digest"])]
+
+
+@needs_digits
+@pytest.mark.system
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_run_that_is_stopped_goes_on_with_the_same_teacher(size: int, tmp_path: Path) -> None:
+    """Its teacher is the network as it was before the first stage, which is no longer there."""
+    answers = {answer for rank in run_ranks(distilled, size, size, tmp_path) for answer in rank}
+    assert len(answers) == 1
+    calm, stopped, labels = answers.pop()
+    assert calm == stopped
+    assert calm != labels
+
+
+def with_teacher(storage: Path, name: str, weights: Path, **training: Any) -> RunConfig:
+    return configured(
+        storage,
+        name,
+        network={"weights": str(weights)},
+        training={"float_epochs": 0, "distill": True, "teacher": str(storage / "teacher.safetensors"), **training},
+    )
+
+
+@needs_digits
+@pytest.mark.system
+def test_a_teacher_of_a_file_is_the_one_that_the_run_began_with(tmp_path: Path) -> None:
+    student, teacher = tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"
+    for seed, path in ((1, student), (2, teacher)):
+        save_file(fresh_weights(seed), path)
+    calm = run_here(with_teacher(tmp_path, "calm", student)).summary["digest"]
+    own = run_here(with_teacher(tmp_path, "own", student, teacher=None)).summary["digest"]
+    assert own != calm
+    stopped = with_teacher(tmp_path, "stopped", student)
+    on_restore = Run._restore
+
+    def change_file(self: Run, parts: Any) -> None:
+        save_file(fresh_weights(3), teacher)
+        on_restore(self, parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_restore", change_file)
+        digest, _ = run_in_parts(stopped, [(1, 2, 2)])
+    assert torch.equal(load_file(teacher)["classifier.weight"], fresh_weights(3)["classifier.weight"])
+    save_file(fresh_weights(3), teacher)
+    assert run_here(with_teacher(tmp_path, "another", student)).summary["digest"] != calm
+    assert digest == calm
+
+
+@needs_digits
+def test_a_teacher_that_does_not_fit_is_named_before_anything_starts(tmp_path: Path) -> None:
+    student, teacher = tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"
+    save_file(fresh_weights(1), student)
+    with pytest.raises(ValueError, match=r"^--teacher: weights: no such file: .*teacher.safetensors"):
+        check(with_teacher(tmp_path, "a", student))
+    save_file({**fresh_weights(1), "classifier.bias": torch.zeros(11)}, teacher)
+    with pytest.raises(
+        ValueError,
+        match=r"^--teacher: .*classifier.bias \[11\] for \[10\].*; the file has 11 classes and the network 10$",
+    ):
+        check(with_teacher(tmp_path, "a", student))
+
+
+def test_without_being_asked_for_there_is_none() -> None:
+    assert make_teacher(RunConfig(), toy_network()) is None
+
+
+def test_the_teacher_is_the_network_as_it_is_then_and_is_its_own() -> None:
+    model = toy_network(seed=5)
+    config = RunConfig(training=TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1))
+    teacher = make_teacher(config, model)
+    assert teacher is not None
+    assert (teacher.temperature, teacher.labels, teacher.model.training) == (2.0, 0.1, False)
+    before = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    assert torch.equal(teacher.model.get_parameter("0.weight"), before)
+    assert not any(param.requires_grad for param in teacher.model.parameters())
+
+
+def fresh_weights(seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return dict(create("digits_cnn", num_classes=10, in_channels=1).state_dict())
