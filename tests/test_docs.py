@@ -20,7 +20,7 @@ import pytest
 from inq_ray.data.parquet.writer import plan_folder, write_shards
 from inq_ray.storage.address import locate
 from tests.conftest import REPO
-from tests.data.parquet import encode, random_images
+from tests.data.parquet_files import encode, random_images
 from tests.documents import Block, Document, commands
 from tests.s3 import serve_s3
 

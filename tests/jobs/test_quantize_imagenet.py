@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from inq_ray.models.registry import create
-from tests.data.parquet import encode, random_images, write_dataset, write_parquet
+from tests.data.parquet_files import encode, random_images, write_dataset, write_parquet
 
 ray = pytest.importorskip("ray", reason="the job runs on Ray")
 

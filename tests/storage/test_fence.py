@@ -11,7 +11,7 @@ from inq_ray.data.parquet.writer import plan_folder
 from inq_ray.data.source import open_source
 from inq_ray.storage.fence import Fence
 from tests.data.folders import make_folder, settle
-from tests.data.parquet import write_dataset
+from tests.data.parquet_files import write_dataset
 
 TREE = {
     "train/cat/1.jpg": b"a",

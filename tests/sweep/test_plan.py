@@ -17,7 +17,7 @@ from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Space
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.run_folder import RunFolder
 from tests.data.folders import make_folder
-from tests.data.parquet import encode, random_images, write_parquet
+from tests.data.parquet_files import encode, random_images, write_parquet
 from tests.training.runs import needs_digits, tiny_config
 
 pytestmark = needs_digits

@@ -18,7 +18,7 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look
 from inq_ray.training.task.build import open_data
-from tests.data.parquet import write_parquet
+from tests.data.parquet_files import write_parquet
 from tests.data.pictures import encode, photo
 from tests.training.runs import read_summary, tiny_config
 from tests.training.test_storage_faults import run_with, stopped_at

@@ -16,7 +16,7 @@ from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.progress import Phase
 from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
-from tests.data.parquet import CLASSES, encode, random_images, write_parquet
+from tests.data.parquet_files import CLASSES, encode, random_images, write_parquet
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
 

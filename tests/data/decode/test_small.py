@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from inq_ray.data.decode.small import Layout, decode, read_layout
-from tests.data.parquet import encode, random_images
+from tests.data.parquet_files import encode, random_images
 
 PIXELS = random_images(1, height=5, width=7)[0]
 

@@ -20,7 +20,7 @@ from inq_ray.data.parquet.access import RetriedFile
 from inq_ray.data.parquet.files import find_files, read_shards
 from inq_ray.data.parquet.reader import ParquetReader
 from inq_ray.storage.address import locate
-from tests.data.parquet import encode, random_images, write_parquet
+from tests.data.parquet_files import encode, random_images, write_parquet
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 

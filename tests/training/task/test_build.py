@@ -9,7 +9,7 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.task.build import build_model, build_task
 from inq_ray.training.task.check import check
-from tests.data.parquet import write_dataset
+from tests.data.parquet_files import write_dataset
 from tests.training.runs import needs_digits
 
 pytestmark = needs_digits
