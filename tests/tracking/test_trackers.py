@@ -210,7 +210,7 @@ def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str,
         import os
         from pathlib import Path
         from inq_ray.tracking.trackers import Together
-        from inq_ray.training.{module} import {name}
+        from inq_ray.training.report.{module} import {name}
         from tests.tracking.test_trackers import CONFIG, ROWS
 
         class Last:
