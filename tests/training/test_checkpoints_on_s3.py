@@ -119,6 +119,7 @@ def on_rank(config: RunConfig, environment: dict[str, str], stop_at: At | None) 
     return told.digest, told.lines, census.most, census.largest
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_on_ranks(tmp_path: Path, s3: S3Server) -> None:
     """Nothing but the line itself is left of the checkpoints: those on S3 are all there are."""
     config = on_s3(tmp_path, "ranks")
@@ -174,6 +175,7 @@ def test_single_answers_that_are_lost_are_asked_for_again(tmp_path: Path, calm: 
     assert told.lines == []
 
 
+@pytest.mark.long
 def test_a_slow_line_ends_nothing(tmp_path: Path, calm: RunConfig, proxy: BadProxy) -> None:
     proxy.delay_seconds = 0.005
     config = on_s3(tmp_path, "slow")
