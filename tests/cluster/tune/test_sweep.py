@@ -43,8 +43,6 @@ from tests.conftest import RayCluster
 from tests.sweep.here import Here
 from tests.training.runs import Recorder, run_here, tiny_config
 
-pytestmark = pytest.mark.ray
-
 POINTS: list[Point] = [
     {SCHEDULE: (0.5, 0.75, 1.0), LR: 0.02}, {SCHEDULE: (0.5, 0.9, 1.0), LR: 0.02},
     {SCHEDULE: (0.4, 1.0), LR: 0.02}, {SCHEDULE: (0.5, 1.0), LR: 1e30},
@@ -87,6 +85,7 @@ def trial_processes() -> list[int]:
     return sorted(filter(is_ours, trials))
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_sweep_with_failures_stops_and_a_killed_process(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +126,7 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     assert not any((tmp_path / "sweep").glob(".*.stop"))
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -172,6 +172,7 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert "starts" not in again.stdout
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -203,6 +204,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         assert found == expected
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_room(
     ray_cluster: RayCluster, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
