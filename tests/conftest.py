@@ -186,6 +186,7 @@ def _short_folder() -> tempfile.TemporaryDirectory[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """The server; `s3` gives a test access to it."""
+    pytest.importorskip("moto", reason="moto, which is a server of S3 for tests, is not installed")
     with serve_s3() as server:
         yield server
 

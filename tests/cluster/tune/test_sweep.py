@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +39,8 @@ from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note
 from tests.conftest import RayCluster
+from tests.disks import small_disk_at
+from tests.faults import processes_of_ray
 from tests.sweep.here import Here
 from tests.training.runs import Recorder, run_here, tiny_config
 
@@ -62,27 +63,10 @@ def kill_its_process(board: Board, killed: list[int], stop: threading.Event) -> 
     """The process of the first trial that has passed a stage gets SIGKILL, once."""
     while not stop.wait(0.05):
         if any(end.stage >= 1 for trial in board.trials for end in trial.ends):
-            for process in trial_processes()[:1]:
+            for process in processes_of_ray("ImplicitFunc")[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
                 return
-
-
-def trial_processes() -> list[int]:
-    """Processes of Tune's trials below this one: never those of another cluster."""
-    parents, trials = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc"):
-                trials.append(int(folder.name))
-        except OSError:
-            continue  # it has ended
-
-    def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
-
-    return sorted(filter(is_ours, trials))
 
 
 @pytest.mark.ray
@@ -271,14 +255,8 @@ class Filler:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=8) as disk:
+        yield disk
 
 
 def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> None:
