@@ -1,6 +1,5 @@
 """Faults in the middle of real runs on a real cluster: each ends with the bits of a calm run, or in one clear line."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +91,7 @@ def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tm
     assert [text for text in texts if "classifier.weight" in text and "on ranks [1]" in text]
 
 
+@pytest.mark.long
 def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: RayCluster, tmp_path: Path) -> None:
     config = _config(tmp_path, "large", network={"arch": f"{BROKEN}:TooLarge"})
     with pytest.raises(
@@ -160,9 +160,7 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
-def test_a_short_soak(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    """Rounds of `make soak`."""
-    calm = _calm(soak.config_of(tmp_path, "calm"))
-    for seed in (2, 6):
-        soak.check_round(tmp_path, seed, calm)
-        shutil.rmtree(tmp_path / f"round-{seed}")
+@pytest.mark.parametrize("seed", [pytest.param(2, marks=pytest.mark.long), 6])
+def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """A round of `make soak`: workers are killed in a change of stages, or in a checkpoint."""
+    soak.check_round(tmp_path, seed, _calm(soak.config_of(tmp_path, "calm")))
