@@ -36,6 +36,7 @@ def test_without_flags_digits_become_powers_of_two(job_env: dict[str, str], repo
     assert "pid=" not in done.stdout  # Ray's own noise
 
 
+@pytest.mark.long
 def test_submitted_to_a_running_cluster(
     job_server: str, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:
