@@ -14,7 +14,7 @@ from functools import partialmethod
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from inq_ray.storage import retry
 from tests.gcs import GoogleServer, serve_gcs
@@ -25,8 +25,10 @@ from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 REPO = Path(__file__).resolve().parent.parent
 
 # The same examples in every run, so that a failure comes from a change; `--hypothesis-profile=search` looks further.
-settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
-settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
+# On a busy machine drawing them is slow.
+_PATIENT = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", _PATIENT, derandomize=True, database=None)
+settings.register_profile("search", _PATIENT, max_examples=1000)
 settings.load_profile("ci")
 
 # One thread for each process: ranks share the cores with others, and sums come out in one order.
