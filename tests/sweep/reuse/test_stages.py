@@ -46,8 +46,8 @@ def read_rows(folder: RunFolder) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("size", "stage", "options"),
     [
-        (1, 0, {"data": {"holdout": 300}}),
-        pytest.param(2, 2, {}, marks=pytest.mark.long),
+        pytest.param(1, 0, {"data": {"holdout": 300}}, marks=pytest.mark.long),
+        (2, 2, {}),
         pytest.param(
             3,
             1,
