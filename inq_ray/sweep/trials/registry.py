@@ -94,14 +94,10 @@ class Board:
         if len(self.running) >= num_slots:
             return None
         self.plan()
-        waiting = self.waiting
-        while self._choose(waiting) is None and len(waiting) < num_slots and not self._source.is_exhausted:
+        while (trial := self._choose()) is None and len(self.waiting) < num_slots and not self._source.is_exhausted:
             self._ask()
-            waiting = self.waiting
-        place = self._choose(waiting)
-        if place is None:
+        if trial is None:
             return None
-        trial = waiting[place]
         trial.status, trial.has_begun = "running", False
         trial.first_keys = trial.keys if trial.first_keys is None else trial.first_keys
         trial.claims = set(missing(trial.chain, self.stored))
@@ -198,8 +194,10 @@ class Board:
                 )
             trial = self._add(values["name"], number, point)
             trial.remember(values)
-            for place in range(1, len(trial.ends) + 1):
-                self._pass_rungs(trial, trial.ends[:place])
+            for index, end in enumerate(trial.ends, start=1):
+                self._pass_rungs(trial, trial.ends[:index])
+                if (key := trial.keys.get(end.stage)) in self.stored:
+                    self._kept.append(key)
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`restore` takes."""
@@ -231,9 +229,15 @@ class Board:
         self.log.append(["tell", number, values, failed])
         self._source.tell(number, values, failed=failed)
 
-    def _choose(self, waiting: Sequence[Trial]) -> int | None:
+    def _choose(self) -> Trial | None:
+        """The waiting trial to start: an interrupted one first, so that a resumed sweep keeps the order it had."""
         claimed = {key for trial in self.running for key in trial.claims} - self.stored - self._not_stored
-        return choose([trial.chain for trial in waiting], self.stored, claimed)
+        interrupted = [trial for trial in self.waiting if trial.first_keys is not None]
+        for trials in (interrupted, self.waiting):
+            index = choose([trial.chain for trial in trials], self.stored, claimed)
+            if index is not None:
+                return trials[index]
+        return None
 
     def _begin(self, trial: Trial, report: Begun) -> None:
         trial.has_begun, trial.reason = True, None  # what it stumbled over lies behind it

@@ -269,6 +269,35 @@ def test_a_sweep_that_was_killed_goes_on_as_it_would_have(options: SearchOptions
     assert again.log == calm.log
 
 
+def test_a_trial_that_was_interrupted_goes_on_before_any_other_starts() -> None:
+    """Though it needs a stage less by now, and more trials wait for the stages of another one."""
+    board = board_of(SPACE, SearchOptions())
+    simulation = Simulation(board, first_of, 1)
+    first = board.next(1)
+    assert first is not None
+    simulation.start(first)
+    for _ in range(2):
+        simulation.go_on(first.name)
+    board.unneeded()
+    saved = json.loads(json.dumps(board.to_json()))
+    again = board_of(SPACE, SearchOptions(), set(board.stored))
+    again.restore(saved["log"], saved["trials"])
+    trial = again.next(1)
+    assert trial is not None
+    assert trial.name == first.name
+
+
+def test_an_interrupted_search_keeps_the_ends_from_which_later_proposals_may_begin() -> None:
+    board = board_of(SPACE, SearchOptions(search="optuna", trials=9, search_seed=1))
+    Simulation(board, first_of, 1).run(4)
+    assert board.stored
+    assert board.unneeded() == set()
+    saved = json.loads(json.dumps(board.to_json()))
+    again = board_of(SPACE, SearchOptions(search="optuna", trials=9, search_seed=1), set(board.stored))
+    again.restore(saved["log"], saved["trials"])
+    assert again.unneeded() == set()
+
+
 def test_optuna_learns_from_results_and_its_seed_decides() -> None:
     space = Space({LR: Range(1e-4, 1.0)})
 
