@@ -4,35 +4,23 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.plan import SweepPlan
 from inq_ray.sweep.space.schedules import as_text, bar
 from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
 from inq_ray.sweep.trials.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Event, Note, Progress
+from inq_ray.training.report.events import Note, Progress
+from inq_ray.training.report.incident import Incident
 
 _PLAIN_WIDTH = 120
-
-
-@dataclass(frozen=True)
-class FromTrial:
-    """An event of a trial's run.
-
-    Attributes:
-        name: of the trial.
-        event: of its run.
-    """
-
-    name: str
-    event: Event
 
 
 class SweepConsole:
@@ -84,15 +72,16 @@ class SweepConsole:
         self._refresh()
 
     def report(self, event: object) -> None:
-        """Takes what the run of a trial tells."""
-        if not isinstance(event, FromTrial):
-            return
-        if isinstance(event.event, Progress):
-            with self._lock:
-                self._progress[event.name] = (event.event, time.monotonic())
-            self._refresh()
-        elif isinstance(event.event, Note):
-            self.say(f"{event.name}  {event.event.text}")
+        """Shows an event of a trial's run."""
+        match event:
+            case FromTrial(name, Progress() as progress):
+                with self._lock:
+                    self._progress[name] = (progress, time.monotonic())
+                self._refresh()
+            case FromTrial(_, Incident(kind="resumed")):
+                pass  # a trial that reuses a stage begins so, and a loss that came before has a line of its own
+            case FromTrial(name, Note(text) | Incident(text=text)):
+                self.say(f"{name}  {text}")
 
     def _refresh(self) -> None:
         if not self._rich.is_terminal:

@@ -20,12 +20,14 @@ from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune.search import BoardScheduler, BoardSearcher
 from inq_ray.cluster.tune.trial import run_trial
 from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.incidents import SweepIncidents
 from inq_ray.sweep.plan import SweepPlan, config_on_test_set
 from inq_ray.sweep.reuse.stages import StageStore
 from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import Board
 from inq_ray.sweep.trials.runner import clear
 from inq_ray.sweep.trials.trial import Report, Trial
+from inq_ray.tracking.trackers import Together
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 
@@ -77,7 +79,8 @@ class Drive:
         self._save()
         self._console.start(plan, board.trials, num_slots)
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
-        with deliver(self._console) as mailbox, _settings(), _interruptible():
+        reporter = Together(self._console, SweepIncidents(plan.folder.incidents))
+        with deliver(reporter) as mailbox, _settings(), _interruptible():
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
                 tune_config=tune.TuneConfig(

@@ -9,15 +9,16 @@ from typing import Any
 
 from ray import tune
 
-from inq_ray.cluster.failure import RunFailedError, RunStoppedError
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError
 from inq_ray.cluster.mailbox import Sender
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
-from inq_ray.sweep.console import FromTrial
+from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.trials.runner import Attempt, Order
 from inq_ray.sweep.trials.trial import Failed, Report, Stumbled
 from inq_ray.training.report.events import Event, Note, Progress, Reporter
+from inq_ray.training.report.incident import Incident
 
 # Of what a trial reports to Tune: the name under which the sweep finds it.
 REPORT = "report"
@@ -60,7 +61,7 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         if stop.exists():
             return
         line = " ".join(str(error).split()) or type(error).__name__
-        if "DivergedError" in line:  # it would again
+        if isinstance(error, RunDivergedError):  # it would again
             tell(Failed(line))
             return
         tell(Stumbled(line))
@@ -93,7 +94,7 @@ class _Both:
         self._sender = Sender(mailbox)
 
     def report(self, event: Event) -> None:
-        if isinstance(event, Progress) or (isinstance(event, Note) and not event.text.startswith("going on from")):
+        if isinstance(event, Progress | Note | Incident):
             self._sender.send(FromTrial(self._name, event))
         if self._error is not None:
             return

@@ -108,6 +108,7 @@ def test_other_bits_share_the_training_before_the_first_stage(tmp_path: Path) ->
     assert [(row.stage, row.epoch) for row in history_of(end.snapshot).rows] == [(0, 1)]
     plant(end, config)
     assert digest_of(config) == (expected, 2)
+    assert read_summary(RunFolder.planned(config))["events"]["seconds_lost"] == 0, "it was never interrupted"
 
 
 @pytest.fixture(scope="module")
