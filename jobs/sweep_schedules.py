@@ -47,7 +47,7 @@ def execute(command: SweepCommand, notes: list[str]) -> int:
     for note in (*notes, *plan.notes):
         console.say(note)
     if command.dry_run:
-        console.show_plan(plan, plan.board().trials)
+        console.show_plan(plan, plan.registry().trials)
         return 0
     console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
     try:

@@ -15,7 +15,18 @@ from inq_ray.sweep.plan import SweepPlan
 from inq_ray.sweep.space.schedules import as_text, bar
 from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
-from inq_ray.sweep.trials.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
+from inq_ray.sweep.trials.trial import (
+    Begun,
+    Done,
+    Ended,
+    Failed,
+    Report,
+    Stored,
+    Trial,
+    TrialRetryable,
+    describe,
+    has_bits,
+)
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note, Progress
 from inq_ray.training.report.incident import Incident
@@ -65,7 +76,7 @@ class SweepConsole:
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
-        """A trial has reported something, and the board has taken it."""
+        """A trial has reported something, and the registry has taken it."""
         line = _line(trial, report)
         if line is not None:
             self.say(f"{trial.name}  {line}")
@@ -221,7 +232,7 @@ def _line(trial: Trial, report: Report) -> str | None:
             return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
         case Failed(reason):
             return f"failed    {reason}"
-        case Stumbled(reason):
+        case TrialRetryable(reason):
             return f"failed    {reason}; it is started again if --retries allows"
 
 

@@ -111,7 +111,7 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     return StageEnd(snapshot, entry.top1)
 
 
-def plant(end: StageEnd, config: RunConfig) -> None:
+def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
     """Makes a stage's end the last checkpoint of a new run, which then goes on from there.
 
     Args:

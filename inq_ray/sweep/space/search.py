@@ -13,7 +13,7 @@ Objective = Literal["top1", "top1-bits"]
 _MOST_REPEATED = 200
 
 
-class Source(Protocol):
+class Proposer(Protocol):
     """Proposes points.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
 
-class ListSource:
+class ListProposer:
     """Points that are known beforehand."""
 
     is_known = True
@@ -67,7 +67,7 @@ class ListSource:
         """Results change nothing."""
 
 
-class OptunaSource:
+class OptunaProposer:
     """Points as Optuna's TPE proposes, for one objective or several; the same results in, the same points out.
 
     Args:
@@ -129,8 +129,8 @@ class _OptunaDrawer:
         return float(self._trial.suggest_float(name, low, high, log=log))
 
 
-def make_source(search: Search, space: Space, *, num_trials: int, seed: int, objective: Objective) -> Source:
-    """The source of a sweep.
+def make_proposer(search: Search, space: Space, *, num_trials: int, seed: int, objective: Objective) -> Proposer:
+    """The proposer of a sweep.
 
     Args:
         search: how.
@@ -143,10 +143,10 @@ def make_source(search: Search, space: Space, *, num_trials: int, seed: int, obj
         ValueError: a grid of a range, or Optuna is not installed.
     """
     if search == "grid":
-        return ListSource(list(space.grid()))
+        return ListProposer(list(space.grid()))
     if search == "random":
-        return ListSource(_distinct(space, num_trials, seed))
-    return OptunaSource(space, num_trials, seed, objective)
+        return ListProposer(_distinct(space, num_trials, seed))
+    return OptunaProposer(space, num_trials, seed, objective)
 
 
 def _distinct(space: Space, count: int, seed: int) -> list[Point]:

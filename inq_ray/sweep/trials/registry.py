@@ -1,6 +1,7 @@
 """The state of a sweep: which trials there are, what they have come to, and which comes next.
 
-Nothing here starts or reads anything: whoever runs trials asks :meth:`Board.next`, and hands in what they report.
+Nothing here starts or reads anything: whoever runs trials calls :meth:`TrialRegistry.next` and
+:meth:`TrialRegistry.take`.
 """
 
 import re
@@ -9,10 +10,21 @@ from typing import Any
 
 from inq_ray.sweep.reuse.shared_prefixes import choose, missing, needed
 from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Source
+from inq_ray.sweep.space.search import Proposer
 from inq_ray.sweep.space.space import Point, point_from_json, point_key
 from inq_ray.sweep.trials.early_stopping import Rungs, is_below_median
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Failed, Report, Stored, Stumbled, Trial, objectives
+from inq_ray.sweep.trials.trial import (
+    Begun,
+    Done,
+    End,
+    Ended,
+    Failed,
+    Report,
+    Stored,
+    Trial,
+    TrialRetryable,
+    objectives,
+)
 from inq_ray.training.config import RunConfig
 
 # What trials are called: t001, t002, ...
@@ -21,11 +33,11 @@ TRIAL = re.compile(r"t\d{3,}")
 _MOST_KEPT = 16
 
 
-class Board:
+class TrialRegistry:
     """All trials of a sweep.
 
     Args:
-        source: of points.
+        proposer: of points.
         options: how trials are stopped.
         configured: a trial's configuration, by its name and point.
         keys: of a configuration's stage ends, see :func:`~inq_ray.sweep.reuse.keys.stage_keys`; none where nothing is
@@ -35,12 +47,12 @@ class Board:
     Attributes:
         trials: in the order in which they were asked for.
         stored: keys of the ends that exist.
-        log: what was asked from and told to the source, in order.
+        log: what was asked from and told to the proposer, in order.
     """
 
     def __init__(
         self,
-        source: Source,
+        proposer: Proposer,
         options: SearchOptions,
         *,
         configured: Callable[[str, Point], RunConfig],
@@ -50,7 +62,7 @@ class Board:
         self.trials: list[Trial] = []
         self.stored = stored
         self.log: list[list[Any]] = []
-        self._source = source
+        self._proposer = proposer
         self._options = options
         self._configured = configured
         self._keys = keys
@@ -64,7 +76,7 @@ class Board:
     @property
     def is_over(self) -> bool:
         """Whether all trials are, and there are no others."""
-        return self._source.is_exhausted and all(trial.is_over for trial in self.trials)
+        return self._proposer.is_exhausted and all(trial.is_over for trial in self.trials)
 
     @property
     def running(self) -> list[Trial]:
@@ -82,7 +94,7 @@ class Board:
 
     def plan(self) -> None:
         """Asks for all points, where they are known beforehand: only then the order can follow from what is shared."""
-        while self._source.is_known and not self._source.is_exhausted:
+        while self._proposer.is_known and not self._proposer.is_exhausted:
             self._ask()
 
     def next(self, num_slots: int) -> Trial | None:
@@ -94,7 +106,7 @@ class Board:
         if len(self.running) >= num_slots:
             return None
         self.plan()
-        while (trial := self._choose()) is None and len(self.waiting) < num_slots and not self._source.is_exhausted:
+        while (trial := self._choose()) is None and len(self.waiting) < num_slots and not self._proposer.is_exhausted:
             self._ask()
         if trial is None:
             return None
@@ -103,14 +115,14 @@ class Board:
         trial.claims = set(missing(trial.chain, self.stored))
         return trial
 
-    def sources_of(self, trial: Trial) -> dict[int, str]:
+    def starts_of(self, trial: Trial) -> dict[int, str]:
         """The stored ends from which a trial could begin by stage, the deepest first."""
         found = {stage: key for stage, key in trial.keys.items() if key in self.stored}
         return dict(sorted(found.items(), reverse=True))
 
     def wanted_of(self, trial: Trial) -> set[str]:
         """The keys of a trial's ends that are worth storing: those that others could begin with."""
-        if not self._source.is_known:
+        if not self._proposer.is_known:
             return set(trial.keys.values())
         others = {key for other in self.trials if not other.is_over and other is not trial for key in other.chain}
         return others & set(trial.chain)
@@ -136,7 +148,7 @@ class Board:
             case Done():
                 trial.status, trial.top1, trial.digest, trial.reason = "done", report.top1, report.digest, None
                 self._close(trial)
-            case Stumbled(reason):
+            case TrialRetryable(reason):
                 trial.reason = reason
             case Failed(reason):
                 self._fail(trial, reason)
@@ -159,7 +171,7 @@ class Board:
         """Keys of stored ends with which no trial will begin; forgets them: the caller deletes them."""
         open_trials = [trial.chain for trial in self.trials if self._may_begin(trial)]
         keep = needed(open_trials, self.stored)
-        if not self._source.is_known and not self._source.is_exhausted:
+        if not self._proposer.is_known and not self._proposer.is_exhausted:
             keep |= set(self._kept[-_MOST_KEPT:]) & self.stored
         gone = self.stored - keep
         self.stored -= gone
@@ -173,7 +185,7 @@ class Board:
             trials: of it, as :meth:`inq_ray.sweep.trials.trial.Trial.to_json` gave them.
 
         Raises:
-            ValueError: the source proposes other points than it did.
+            ValueError: the proposer gives other points than it did.
         """
         assert not self.trials
         known = {values["number"]: values for values in trials}
@@ -181,7 +193,7 @@ class Board:
             if what == "tell":
                 self._tell(number, *rest)
                 continue
-            point = self._source.ask()
+            point = self._proposer.ask()
             self._num_asked += 1
             self.log.append(["ask", number])
             values = known.get(number)
@@ -204,7 +216,7 @@ class Board:
         return {"log": self.log, "trials": [trial.to_json() for trial in self.trials]}
 
     def _ask(self) -> None:
-        point = self._source.ask()
+        point = self._proposer.ask()
         assert point is not None, "there are others"
         number, self._num_asked = self._num_asked, self._num_asked + 1
         self.log.append(["ask", number])
@@ -227,7 +239,7 @@ class Board:
             return  # it failed, was told so, and ran again when the sweep went on
         self._told.add(number)
         self.log.append(["tell", number, values, failed])
-        self._source.tell(number, values, failed=failed)
+        self._proposer.tell(number, values, failed=failed)
 
     def _choose(self) -> Trial | None:
         """The waiting trial to start: an interrupted one first, so that a resumed sweep keeps the order it had."""

@@ -97,7 +97,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Stumbled:
+class TrialRetryable:
     """A trial has failed, and may be started again.
 
     Attributes:
@@ -107,7 +107,7 @@ class Stumbled:
     reason: str
 
 
-Report = Begun | Ended | Stored | Done | Failed | Stumbled
+Report = Begun | Ended | Stored | Done | Failed | TrialRetryable
 
 
 @dataclass

@@ -22,7 +22,7 @@ from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices
 from inq_ray.sweep.space.options import SearchOptions
 from inq_ray.sweep.space.space import LR, Space
-from inq_ray.sweep.trials.trial import Begun, Failed, Report, Stumbled
+from inq_ray.sweep.trials.trial import Begun, Failed, Report, TrialRetryable
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Note, Reporter, Row
 from inq_ray.training.report.incident import Incident
@@ -30,7 +30,7 @@ from tests.training.runs import needs_digits, tiny_config
 
 pytestmark = needs_digits
 
-# The end of its stage 0: what an attempt tells the sweep.
+# The end of its stage 0: what a runner tells the sweep.
 ROW = Row(stage=0, portion=0.0, epoch=1, top1=50.0, top5=60.0, loss=1.0, validation_seconds=1.0)
 
 
@@ -48,11 +48,12 @@ class _Sweep:
         self._tell = tell
         self._work = work
         plan = plan_sweep(tiny_config(folder, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-        board = plan.board()
+        registry = plan.registry()
+        spec = plan.spec(registry, registry.trials[0])
         plan.folder.path.mkdir()
         self.stop = plan.folder.stop_of("t001")
         self.arguments = {
-            "order": plan.order(board, board.trials[0]).to_json(), "name": "t001", "sweep": "sweep", "mailbox": self,
+            "spec": spec.to_json(), "name": "t001", "sweep": "sweep", "mailbox": self,
             "folder": str(folder), "stop": str(self.stop),
         }  # fmt: skip
         self.put = SimpleNamespace(remote=lambda *call: self.sent.append(call[-1]))
@@ -97,14 +98,14 @@ def test_a_trial_whose_reports_are_not_taken_ends_with_that(
     """In the thread that delivers them nobody would see it: the trial would train on for nothing."""
 
     def refuse(report: Report) -> None:
-        if not isinstance(report, Begun | Stumbled):
+        if not isinstance(report, Begun | TrialRetryable):
             raise error
 
     sweep = _Sweep(tmp_path, refuse, _told_elsewhere)
     with pytest.raises(type(error), match=str(error)):
         sweep.run(monkeypatch)
     assert len(sweep.sent) == 1, "a person sees what comes later"
-    expected = [Stumbled("the storage fails")] if isinstance(error, ValueError) else []
+    expected = [TrialRetryable("the storage fails")] if isinstance(error, ValueError) else []
     assert sweep.reports == [Begun(ends=()), *expected]
 
 
@@ -115,7 +116,7 @@ def test_a_trial_that_the_sweep_has_stopped_ends_quietly(tmp_path: Path, monkeyp
 
     sweep = _Sweep(tmp_path, stop, _told_elsewhere)
     sweep.run(monkeypatch)
-    assert not any(isinstance(report, Stumbled) for report in sweep.reports)
+    assert not any(isinstance(report, TrialRetryable) for report in sweep.reports)
 
 
 def _incident_at_work(reporter: Reporter, _: StopSignals) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def test_a_trial_that_diverges_is_not_tried_again(
     sweep = _Sweep(tmp_path, lambda _: None, fail)
     with pytest.raises(RunFailedError) if is_tried_again else contextlib.nullcontext():
         sweep.run(monkeypatch)
-    kind = Stumbled if is_tried_again else Failed
+    kind = TrialRetryable if is_tried_again else Failed
     assert sweep.reports == [Begun(ends=()), kind(str(error))]
 
 
@@ -187,4 +188,4 @@ def test_a_trial_that_is_to_end_does_not_wait_for_room(tmp_path: Path, monkeypat
 
     sweep = _Sweep(tmp_path, stop, crowded)
     sweep.run(monkeypatch)
-    assert not any(isinstance(report, Stumbled) for report in sweep.reports)
+    assert not any(isinstance(report, TrialRetryable) for report in sweep.reports)
