@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, fields, replace
 
 import tyro
 
-from inq_ray.sweep.space.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space.options import SpaceOptions, space_of
+from inq_ray.sweep.space.search_options import SearchOptions, flag_of
 from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
@@ -61,7 +62,7 @@ def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[s
             f"--num-workers {command.run.cluster.num_workers} and {workers} per trial say different things"
         )
     for each in fields(SpaceOptions):
-        flag = f"--{each.name.replace('_', '-')}"
+        flag = flag_of(each.name)
         if flag in flags and getattr(command.space, each.name) == ():
             raise ValueError(f"{flag} has no value: give at least one, or leave it out")
     axes = space_of(command.space).axes
@@ -70,7 +71,7 @@ def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[s
             if name in axes and flag in flags:
                 raise ValueError(f"{flag} plays no part: {name} is searched, which is the same for all stages")
     for name in axes:
-        flag = f"--{name.rpartition('.')[2].replace('_', '-')}"
+        flag = flag_of(name)
         if (name in given or flag in flags) and name != BITS:  # --weight-bits says the recipe too
             raise ValueError(
                 f"{flag} plays no part: {name} is searched; give its values to the sweep's own flag, or by --space"

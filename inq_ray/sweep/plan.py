@@ -12,8 +12,8 @@ from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
 from inq_ray.sweep.reuse.stages import StageStore
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Proposer, make_proposer
+from inq_ray.sweep.space.proposer import make_proposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
 from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
 from inq_ray.sweep.trials.runner import TrialSpec
@@ -98,7 +98,7 @@ class SweepPlan:
         """
         options = self.options
         registry = TrialRegistry(
-            _proposer(self.space, options),
+            make_proposer(self.space, options),
             options,
             configured=self.configured,
             keys=lambda config: stage_keys(config, self.origin) if options.reuse else {},
@@ -171,7 +171,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     if options.objective == "top1-bits" and BITS not in space.axes:
         raise ValueError("--objective top1-bits looks for few bits too, and they are not searched: add --bits")
     space.check(base)
-    _proposer(space, options)
+    make_proposer(space, options)  # which may be impossible
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
@@ -208,12 +208,6 @@ def _with_holdout(base: RunConfig, info: SourceInfo) -> RunConfig:
     if info.num_train == 0:
         return base  # which is refused as that
     return base.replace(data={"holdout": max(1, min(info.num_train // _HELD_OUT, _MOST_HELD_OUT))})
-
-
-def _proposer(space: Space, options: SearchOptions) -> Proposer:
-    return make_proposer(
-        options.search, space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
-    )
 
 
 def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:

@@ -8,11 +8,12 @@ import torch
 
 from inq_ray.sweep.plan import SweepPlan, plan_sweep
 from inq_ray.sweep.reuse.stages import StageStore
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import Space
 from inq_ray.sweep.trials.registry import TrialRegistry
+from inq_ray.sweep.trials.report import Report
 from inq_ray.sweep.trials.runner import TrialRunner
-from inq_ray.sweep.trials.trial import Report, Trial
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.training.runs import tiny_config

@@ -12,7 +12,7 @@ from inq_ray.files.lock import locked
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.plan import config_on_test_set, plan_sweep, recipe_of
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Space
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.run_folder import RunFolder

@@ -25,8 +25,9 @@ from inq_ray.sweep.plan import SweepPlan, config_on_test_set
 from inq_ray.sweep.reuse.stages import StageStore
 from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
+from inq_ray.sweep.trials.report import Report
 from inq_ray.sweep.trials.runner import clear
-from inq_ray.sweep.trials.trial import Report, Trial
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.tracking.trackers import Together
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy

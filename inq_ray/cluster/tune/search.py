@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from inq_ray.cluster.tune.trial import REPORT
-from inq_ray.sweep.trials.trial import Report
+from inq_ray.sweep.trials.report import Report
 
 # The arguments of a trial; None = none can start now, "FINISHED" = there is none left.
 Suggest = Callable[[], dict[str, Any] | str | None]

@@ -13,7 +13,7 @@ from inq_ray.files.whole import write_text
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.picture import can_draw, draw
 from inq_ray.sweep.plan import SweepPlan, plan_sweep, recipe_of
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import Space
 from inq_ray.sweep.trials.ranking import best_of
 from inq_ray.sweep.trials.trial import Trial

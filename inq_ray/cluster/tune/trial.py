@@ -15,8 +15,8 @@ from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.incidents import FromTrial
+from inq_ray.sweep.trials.report import Failed, Report, TrialRetryable
 from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
-from inq_ray.sweep.trials.trial import Failed, Report, TrialRetryable
 from inq_ray.training.report.events import Event, Note, Progress, Reporter
 from inq_ray.training.report.incident import Incident
 

@@ -9,22 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inq_ray.sweep.reuse.shared_prefixes import choose, missing, needed
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Proposer
+from inq_ray.sweep.space.proposer import Proposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import Point, point_from_json, point_key
 from inq_ray.sweep.trials.early_stopping import Rungs, is_below_median
-from inq_ray.sweep.trials.trial import (
-    Begun,
-    Done,
-    End,
-    Ended,
-    Failed,
-    Report,
-    Stored,
-    Trial,
-    TrialRetryable,
-    objectives,
-)
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Report, Stored, TrialRetryable
+from inq_ray.sweep.trials.trial import Trial, objectives
 from inq_ray.training.config import RunConfig
 
 # What trials are called: t001, t002, ...

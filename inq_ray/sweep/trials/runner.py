@@ -12,7 +12,7 @@ from typing import Any
 
 from inq_ray.files.whole import write_text
 from inq_ray.sweep.reuse.stages import StageStore, end_of, seed_from_stage
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Report, Stored, ends_of
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
 from inq_ray.training.checkpoint.position import Place

@@ -30,12 +30,14 @@ from inq_ray.sweep.command_line import parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices, Range
-from inq_ray.sweep.space.options import SearchOptions, space_of
-from inq_ray.sweep.space.search import ListProposer
+from inq_ray.sweep.space.options import space_of
+from inq_ray.sweep.space.proposer import ListProposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, SCHEDULE, Point, Space
 from inq_ray.sweep.trials.ranking import savings
 from inq_ray.sweep.trials.registry import TrialRegistry
-from inq_ray.sweep.trials.trial import Ended, Trial
+from inq_ray.sweep.trials.report import Ended
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note

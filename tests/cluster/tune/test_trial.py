@@ -20,9 +20,9 @@ from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.incidents import SweepIncidents
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, Space
-from inq_ray.sweep.trials.trial import Begun, Failed, Report, TrialRetryable
+from inq_ray.sweep.trials.report import Begun, Failed, Report, TrialRetryable
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Note, Reporter, Row
 from inq_ray.training.report.incident import Incident

@@ -11,7 +11,8 @@ from inq_ray.sweep.console import FromTrial, SweepConsole
 from inq_ray.sweep.picture import draw
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, configured
 from inq_ray.sweep.trials.ranking import best_of, effects, pareto, ranked, savings
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Failed, Stored, Trial, TrialRetryable, ends_of
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Stored, TrialRetryable, ends_of
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note, Progress, Row

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
 from inq_ray.sweep.space.axes import Choices, Range
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import ListProposer, make_proposer
+from inq_ray.sweep.space.proposer import ListProposer, make_proposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Point, Space, configured
 from inq_ray.sweep.trials.registry import TrialRegistry
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Failed, Stored, Trial, TrialRetryable
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Stored, TrialRetryable
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 
@@ -38,11 +39,8 @@ def keys_of(config: RunConfig) -> Mapping[int, str]:
 
 
 def registry_of(space: Space, options: SearchOptions, stored: set[str] | None = None) -> TrialRegistry:
-    proposer = make_proposer(
-        options.search, space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
-    )
     return TrialRegistry(
-        proposer,
+        make_proposer(space, options),
         options,
         configured=named,
         keys=keys_of if options.reuse else lambda _: {},

@@ -10,11 +10,12 @@ import torch
 
 from inq_ray.sweep.reuse.stages import StageStore
 from inq_ray.sweep.space.axes import Choices
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, SCHEDULE, Space
 from inq_ray.sweep.trials.ranking import savings
+from inq_ray.sweep.trials.report import Begun, Done, Ended, Report, Stored
 from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
-from inq_ray.sweep.trials.trial import Begun, Done, Ended, Report, Stored, Trial
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.report.events import Row
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder

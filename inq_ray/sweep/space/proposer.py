@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from inq_ray.sweep.space.axes import RandomDrawer
+from inq_ray.sweep.space.search_options import Objective, SearchOptions
 from inq_ray.sweep.space.space import Point, Space, point_key
-
-Search = Literal["grid", "random", "optuna"]
-Objective = Literal["top1", "top1-bits"]
 
 # Draws in a row that give nothing new, after which a space counts as exhausted.
 _MOST_REPEATED = 200
@@ -129,24 +127,21 @@ class _OptunaDrawer:
         return float(self._trial.suggest_float(name, low, high, log=log))
 
 
-def make_proposer(search: Search, space: Space, *, num_trials: int, seed: int, objective: Objective) -> Proposer:
-    """The proposer of a sweep.
+def make_proposer(space: Space, options: SearchOptions) -> Proposer:
+    """Return the proposer of a sweep.
 
     Args:
-        search: how.
         space: of points.
-        num_trials: of random and optuna; grid tries all points.
-        seed: of random and optuna.
-        objective: what Optuna looks for.
+        options: how it is searched.
 
     Raises:
         ValueError: a grid of a range, or Optuna is not installed.
     """
-    if search == "grid":
+    if options.search == "grid":
         return ListProposer(list(space.grid()))
-    if search == "random":
-        return ListProposer(_distinct(space, num_trials, seed))
-    return OptunaProposer(space, num_trials, seed, objective)
+    if options.search == "random":
+        return ListProposer(_distinct(space, options.trials, options.search_seed))
+    return OptunaProposer(space, options.trials, options.search_seed, options.objective)
 
 
 def _distinct(space: Space, count: int, seed: int) -> list[Point]:
