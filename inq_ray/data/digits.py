@@ -13,6 +13,7 @@ from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.image_set import SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import holdout
+from inq_ray.data.preset import Policy
 
 NUM_TEST = 500
 _HIGHEST = 16
@@ -25,24 +26,30 @@ class DigitsSource:
     The file is in the order of its writers: a split without drawing would test on hands that training never saw.
     Training crops by one pixel, and does not flip: a mirrored digit is none.
 
+    Args:
+        policy: What training does after that: auto_augment and random_erasing.
+
     Attributes:
         info: Facts; mean and std are those of the training images.
+        notes: None.
 
     Raises:
         ValueError: scikit-learn is not installed.
     """
 
-    def __init__(self) -> None:
+    notes = ()
+
+    def __init__(self, policy: Policy | None = None) -> None:
         table = _read_table()
         images = torch.from_numpy(np.rint(table[:, :-1] * (255 / _HIGHEST)).astype(np.uint8)).view(-1, 1, 8, 8)
         labels = torch.from_numpy(table[:, -1].copy())
         train, test = holdout(len(labels), NUM_TEST, _SPLIT_SEED)
-        augmentation = Augmentation(padding=1, flip=False)
+        scaled = images[train].double() / 255
+        mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
         self._sets: dict[Split, ImageSet] = {
-            "train": ImageSet(images[train], labels[train], augmentation),
-            "test": ImageSet(images[test], labels[test], augmentation),
+            split: ImageSet(images[part], labels[part], Augmentation(padding=1), policy or Policy(), mean)
+            for split, part in (("train", train), ("test", test))
         }
-        scaled = self._sets["train"].images.double() / 255
         self.info = SourceInfo(
             name="digits",
             num_classes=10,
@@ -52,17 +59,12 @@ class DigitsSource:
             width=8,
             num_train=len(train),
             num_test=len(test),
-            mean=(round(scaled.mean().item(), 6),),
-            std=(round(scaled.std().item(), 6),),
+            mean=mean,
+            std=std,
             fingerprint=hashlib.sha256(
                 repr((table.shape, NUM_TEST, _SPLIT_SEED)).encode() + table.tobytes()
             ).hexdigest(),
         )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     def split(self, split: Split) -> ImageSet:
         """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""

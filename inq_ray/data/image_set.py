@@ -15,7 +15,7 @@ class SourceInfo:
     """Facts about a source, known without decoding it.
 
     Attributes:
-        name: How users call it: "digits", a path or an address.
+        name: How users call it: a name, a path or an address.
         num_classes: Labels are 0 to num_classes - 1.
         class_names: One for each class.
         channels: 1 or 3.

@@ -83,6 +83,11 @@ class Policy:
         if self.scale[1] > 1:
             raise ValueError(f"scale must be parts of the image's area, up to 1, got {self.scale}")
 
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether it does more than crop and flip."""
+        return self.auto_augment != "none" or self.random_erasing > 0
+
 
 def _check_size(name: str, size: object) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:

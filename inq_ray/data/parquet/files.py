@@ -65,7 +65,7 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
             out of it.
     """
     places = expand(data)
-    is_folder = len(places) == 1 and _is_folder(places[0])
+    is_folder = len(places) == 1 and places[0].info().type == pafs.FileType.Directory
     fence = places[0].fence(follow_links=follow_links)
     if fence and not is_folder:
         folder = fixed_part(data)
@@ -77,21 +77,10 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
                 fence.check(file.path)
             splits.setdefault(match["split"], []).append(file)
     if not splits:
-        raise ValueError(
-            f"no images at {data}: neither train/CLASS/*.JPEG and val/CLASS/*.JPEG, "
-            "nor Parquet named like train-*.parquet"
-        )
+        raise MissingError(f"there are no images at {data}")
     for split, files in splits.items() if is_folder else ():
         _check_all_there(data, split, files)
     return splits
-
-
-def _is_folder(place: Location) -> bool:
-    try:
-        return bool(place.info().type == pafs.FileType.Directory)
-    except MissingError as error:
-        hint = " (or give 'digits', which scikit-learn ships)" if place.is_local else ""
-        raise MissingError(f"{error}{hint}") from error
 
 
 def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:

@@ -105,7 +105,7 @@ class ParquetSource:
         if self._layout is None:
             return _streamed(shards, self.info.num_classes, self._preset, self._policy)
         augmentation = Augmentation(padding=self._layout.height // 8, flip=self._layout.channels == 3)
-        return ImageSet(*self._decoded(split, shards, self._layout), augmentation)
+        return ImageSet(*self._decoded(split, shards, self._layout), augmentation, self._policy, self.info.mean)
 
     def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> tuple[Tensor, Tensor]:
         """Return all images and labels of some shards, decoded by this process if no other has."""
