@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from inq_ray.training.config import RunConfig
+from inq_ray.data.source import default_arch
+from inq_ray.training.config import DataConfig, RunConfig
 from inq_ray.training.config.recipes import LOSSLESS, default_recipe, lossless_recipe, of_trained, recipe, trained_first
 
 # Names of INQ-pytorch's example, and of torch's ImageNet example before it, in our words.
@@ -167,7 +168,7 @@ def defaults_of(arguments: Sequence[str]) -> RunConfig:
     if known.config is not None:
         start = RunConfig.from_file(known.config)
         return _for_flags(start.evenly() if known.iterative_steps else start, known)
-    arch = known.arch or ("digits_cnn" if known.data in (None, "digits") else "resnet18")
+    arch = known.arch or default_arch(DataConfig.data if known.data is None else known.data)
     bits = int(known.weight_bits) if re.fullmatch(r"[2-8]", known.weight_bits or "") else 5
     if known.recipe is None:
         start = default_recipe(arch, bits)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from inq_ray.data.source import named_source
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.storage.address import check_slashes
 from inq_ray.training.checkpoint.resume import AUTO, NEVER
@@ -18,7 +19,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     data, output = config.data.data, config.output
     checkpoints = output.checkpoint_path
     return config.replace(
-        data={"data": data if data == "digits" else _absolute("--data", data)},
+        data={"data": data if named_source(data) else _absolute("--data", data)},
         network={"weights": _weights("--weights", config.network.weights)},
         training={"teacher": _weights("--teacher", config.training.teacher)},
         output={

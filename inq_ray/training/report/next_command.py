@@ -4,9 +4,10 @@ import os
 import shlex
 import sys
 
+from inq_ray.data.source import default_arch
 from inq_ray.models.registry import is_timm
 from inq_ray.models.weight_files import is_weights_file
-from inq_ray.training.config import NetworkConfig, RunConfig
+from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.task.build import image_preset
 
 
@@ -19,7 +20,8 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
         is_quantized: whether anything was quantized; what was only trained can be.
     """
     job = [_python(), "jobs/quantize_imagenet.py"]
-    if is_quantized and config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
+    started_without_flags = (config.data.data, config.network.arch) == (DataConfig.data, default_arch(DataConfig.data))
+    if is_quantized and started_without_flags and config.quantization.weight_bits > 3:
         return shlex.join([*job, "--weight-bits", "3"])
     weights = f"{folder}/model.safetensors"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
