@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from inq_ray.data.image_set import Source, SourceInfo
+from inq_ray.data.source import named_source
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import RunConfig
@@ -47,10 +48,12 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
 
 
 def _check_flags_matter(config: RunConfig, info: SourceInfo) -> None:
-    """Small images in memory stay as they are, all of them; digits have their own statistics too. Else is refused."""
+    """Refuse flags for which the data have no use: small images in memory stay as they are, all of them."""
     data = config.data
-    if data.data == "digits" and (data.mean or data.std):
-        raise ValueError(f"{'--mean' if data.mean else '--std'} plays no part: digits have their own; leave it out")
+    named = named_source(data.data)
+    if named and named.has_own_statistics and (data.mean or data.std):
+        flag = "--mean" if data.mean else "--std"
+        raise ValueError(f"{flag} has no effect: {data.data} are normalized by their own; leave it out")
     given = {
         "--crop-size": data.crop_size is not None,
         "--train-crop-size": data.train_crop_size is not None,
