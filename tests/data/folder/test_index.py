@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.folder import cache as folder_cache
 from inq_ray.data.folder.cache import find_index
 from inq_ray.data.folder.index import FolderIndex, open_index
-from inq_ray.data.folder.listing import IMAGE_EXTENSIONS
 from inq_ray.storage.address import locate
 from tests.data.folders import make_folder, settle
 from tests.s3 import S3Server
@@ -51,7 +51,7 @@ def listed(*_: object) -> None:
 
 
 def test_extensions_are_those_of_torchvision() -> None:
-    assert tuple(extension.decode() for extension in IMAGE_EXTENSIONS) == IMG_EXTENSIONS
+    assert set(EXTENSIONS) == set(IMG_EXTENSIONS)
 
 
 def test_what_is_in_it(tree: Path, tmp_path: Path) -> None:
@@ -276,6 +276,7 @@ def test_a_storage_is_listed_once_for_a_fingerprint(tree: Path, tmp_path: Path, 
 ANOTHER = """
 import sys, time
 from pathlib import Path
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.folder import cache as folder_cache
 from inq_ray.storage.address import locate
 
