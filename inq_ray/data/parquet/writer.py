@@ -192,8 +192,7 @@ def _table(images: list[Encoded], schema: pa.Schema) -> pa.Table:
 
 def _data(image: Encoded) -> bytes:
     if image.data is None:
-        error = image.error or ""
-        raise ValueError(error if image.name in error else f"cannot read {image.name}: {error}")
+        raise ValueError(f"cannot read {image.name}: {image.error}")
     return image.data
 
 
@@ -233,7 +232,4 @@ def _upload(source: BinaryIO, file: Location) -> None:
 
 def _change(call: Callable[[], None], file: Location) -> None:
     """Do something to a storage, several times if need be."""
-    try:
-        retry(call, file.name)
-    except ValueError as error:
-        raise ValueError(f"cannot write {str(error).removeprefix('cannot read ')}") from error
+    retry(call, file.name, verb="write")
