@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from inq_ray.storage.retry import MissingError
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
+NO_BYTES = "there are no bytes of an image, perhaps a path only; write the file's bytes into the column"
 _NAME = re.compile(r"(?P<split>train|test|validation)(-.*?)?(-of-(?P<count>\d+))?\.parquet")
 _NUM_THREADS = 16
 
@@ -141,6 +143,11 @@ def read_shard(file: Location) -> Shard:
         labels=_label_range(file.name, [_column(group, LABEL_COLUMN).statistics for group in groups]),
         footer=footer_hash(footer),
     )
+
+
+def image_bytes(chunks: Iterable[Any]) -> list[bytes | None]:
+    """Return the image files of arrays of structs with a field `bytes`; None where there is none."""
+    return [blob for chunk in chunks for blob in chunk.field("bytes").to_pylist()]
 
 
 def check_labels(name: str, lowest: int, highest: int, num_classes: int) -> None:

@@ -223,7 +223,7 @@ def _placed(file: Location) -> Iterator[BinaryIO]:
 
 
 def _upload(source: BinaryIO, file: Location) -> None:
-    """Copy a file of this machine to a storage."""
+    """Copy a file of this machine to a storage; pyarrow.fs.copy_files returns as if all were well if S3 hangs up."""
     source.seek(0)
     with file.fs.open_output_stream(file.path) as sink:
         while data := source.read(_COPY_BYTES):

@@ -19,7 +19,7 @@ from inq_ray.data.parquet import reader as parquet_reader
 from inq_ray.data.parquet.access import RetriedFile
 from inq_ray.data.parquet.files import find_files, read_shards
 from inq_ray.data.parquet.reader import ParquetReader
-from inq_ray.storage.address import locate
+from inq_ray.storage.address import Location, locate
 from tests.data.parquet_files import encode, random_images, write_parquet
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
@@ -61,13 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def group_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """File and number of each row group that is read from now on."""
     reads: list[tuple[str, int]] = []
-    original = parquet_reader.read_row_group
+    original = parquet_reader.read_groups
 
-    def counted(file: object, footer: str, group: int, column: str) -> object:
-        reads.append((str(file), group))
-        return original(file, footer, group, column)  # type: ignore[arg-type]
+    def counted(file: Location, footer: str, groups: list[int], columns: list[str]) -> object:
+        reads.append((file.name, *groups))
+        return original(file, footer, groups, columns)
 
-    monkeypatch.setattr(parquet_reader, "read_row_group", counted)
+    monkeypatch.setattr(parquet_reader, "read_groups", counted)
     return reads
 
 
