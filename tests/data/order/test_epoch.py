@@ -94,33 +94,35 @@ def test_every_bit_of_the_hash_is_even() -> None:
 @settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=25),
-    num_spans=st.integers(1, 5),
+    num_data_shards=st.integers(1, 5),
     world_size=st.integers(1, 5),
     more=st.integers(0, 9),
     buffer=st.sampled_from([1, 16, 200]),
     epoch=st.integers(0, 3),
 )
 def test_batches_of_groups_are_the_same_on_any_number_of_ranks(
-    sizes: list[int], num_spans: int, world_size: int, more: int, buffer: int, epoch: int
+    sizes: list[int], num_data_shards: int, world_size: int, more: int, buffer: int, epoch: int
 ) -> None:
-    """The order is that of as many ranks as spans; each rank takes as much as it does where there are no groups."""
+    """Global batches are those of as many ranks as data shards; a rank takes as much as where there are no groups."""
     groups = np.cumsum([0, *sizes])
     indices = torch.arange(groups[-1])
     options: dict[str, Any] = {
-        "batch_size": max(num_spans, world_size) + more,
+        "batch_size": max(num_data_shards, world_size) + more,
         "seed": 3,
         "epoch": epoch,
         "buffer": buffer,
     }
-    spans = [GroupOrder(indices, groups, rank=span, world_size=num_spans, **options) for span in range(num_spans)]
+    shards = [
+        GroupOrder(indices, groups, data_shard=shard, num_data_shards=num_data_shards, **options)
+        for shard in range(num_data_shards)
+    ]
     parts = [
-        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_spans=num_spans, **options)
+        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_data_shards=num_data_shards, **options)
         for rank in range(world_size)
     ]
     for step in range(len(indices) // options["batch_size"]):
-        batch = torch.cat([span[step] for span in spans])
+        batch = torch.cat([shard[step] for shard in shards])
         for rank, part in enumerate(parts):
-            assert len(part) == len(indices) // options["batch_size"]
-            assert torch.equal(part[step], rank_slice(batch, rank, world_size))
-    plain = epoch_batches(groups, indices, rank=0, world_size=num_spans, **options)
-    assert all(torch.equal(plain[step], spans[0][step]) for step in range(len(plain)))
+            assert torch.equal(part(step), rank_slice(batch, rank, world_size))
+    plain = epoch_batches(groups, indices, rank=0, world_size=num_data_shards, **options)
+    assert all(torch.equal(plain(step), shards[0][step]) for step in range(len(shards[0])))

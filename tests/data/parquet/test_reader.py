@@ -101,7 +101,14 @@ def test_an_epoch_in_order_reads_each_group_about_once(folder: Path, group_reads
         group_reads.clear()
         readers = [pickle.loads(pickle.dumps(open_reader(folder))) for _ in range(num_workers)]  # noqa: S301
         order = GroupOrder(
-            torch.arange(60), readers[0].groups, batch_size=1, rank=0, world_size=1, seed=0, epoch=0, buffer=16 * LANES
+            torch.arange(60),
+            readers[0].groups,
+            batch_size=1,
+            data_shard=0,
+            num_data_shards=1,
+            seed=0,
+            epoch=0,
+            buffer=16 * LANES,
         )
         for step in range(len(order)):
             readers[step % num_workers].read(order[step].numpy())
