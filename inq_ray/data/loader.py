@@ -25,7 +25,7 @@ VALIDATION_BATCH = 250
 # Bound of waiting for one batch of loader workers.
 WAIT_SECONDS = 1800.0
 # What is imported once for all loader workers of a process, before they are forked; the program's own file is first.
-_PRELOADED = ["__main__", "torch", "inq_ray.data.encoded_set"]
+_PRELOADED = ["__main__", "torch", "inq_ray.data.loader", "inq_ray.data.encoded_set"]
 
 
 class Batch(NamedTuple):

@@ -5,8 +5,7 @@ import sys
 import pytest
 import torch
 
-from inq_ray.models import check_arch, create
-from inq_ray.models.registry import _our_names
+from inq_ray.models.registry import _our_names, check_arch, create
 from inq_ray.models.shapes import without_data
 
 pytestmark = pytest.mark.system

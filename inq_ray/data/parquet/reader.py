@@ -47,7 +47,7 @@ class ParquetReader:
     each is handed out once, and read again where it is asked for again. So the memory is that of the row groups that
     have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first, and
     those of which nothing was wanted for a while. In training that are the groups of the windows of the lanes that this
-    process meets (see `group_order`). Validation goes through the samples as they stand, and nothing is held.
+    process meets (see `data/order/groups.py`). Validation goes through the samples as they stand, and nothing is held.
 
     Pickled it is two arrays by the number of row groups, and no image. It opens files when it reads.
 

@@ -3,7 +3,7 @@
     FOLDER/train-00000-of-00294.parquet    column image {bytes, path}, column label; names of classes in the schema
 
 Bytes are copied as they are. Images are shuffled over all shards, so that reading row group by row group is a good
-shuffle (see group_order).
+shuffle (see `inq_ray.data.order.groups`).
 """
 
 import json

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inq_ray.data import epoch_order, holdout, rank_slice
-from inq_ray.data.order.epoch import epoch_batches
+from inq_ray.data.order.epoch import epoch_batches, epoch_order, holdout, rank_slice
 from inq_ray.data.order.groups import GroupOrder
 from inq_ray.data.seeded import counter_hash
 

@@ -12,13 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.data import Loader, open_source, train_requests
 from inq_ray.data.encoded_set import Encoded, EncodedSet
+from inq_ray.data.loader import Loader, train_requests
 from inq_ray.data.order.groups import LANES, GroupOrder
 from inq_ray.data.parquet import reader as parquet_reader
 from inq_ray.data.parquet.access import RetriedFile
 from inq_ray.data.parquet.files import find_files, read_shards
 from inq_ray.data.parquet.reader import ParquetReader
+from inq_ray.data.source import open_source
 from inq_ray.storage.address import Location, locate
 from tests.data.parquet_files import encode, random_images, write_parquet
 from tests.proxy import BadProxy
