@@ -82,17 +82,12 @@ def _read_table() -> NDArray[np.int64]:
             "the data 'digits' come with scikit-learn, which is not installed: pip install 'inq-ray[demo]'"
         )
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    if not path.is_file():
-        return _ask_sklearn()
-    with gzip.open(path, "rt") as file:
-        table: NDArray[np.int64] = np.loadtxt(file, delimiter=",", dtype=np.int64)
-    return table
+    table: NDArray[np.int64]
+    if path.is_file():
+        with gzip.open(path, "rt") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    else:  # it keeps the file elsewhere
+        from sklearn.datasets import load_digits
 
-
-def _ask_sklearn() -> NDArray[np.int64]:
-    """The same from scikit-learn's own function, should it keep the file elsewhere."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    table: NDArray[np.int64] = np.column_stack([digits.data, digits.target]).astype(np.int64)
+        table = np.column_stack(load_digits(return_X_y=True)).astype(np.int64)
     return table

@@ -92,12 +92,7 @@ class Images(Protocol):
 
 
 class Source(Protocol):
-    """Two splits of images and facts about them.
-
-    Attributes:
-        info: Facts, known without decoding.
-        notes: What users should know of the data, a line each.
-    """
+    """Two splits of images and facts about them."""
 
     @property
     def info(self) -> SourceInfo:

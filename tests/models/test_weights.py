@@ -21,7 +21,7 @@ from inq_ray.models.weights import Loaded, load_weights
 @pytest.fixture(autouse=True)
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a file looks like is searched for among our networks only: torchvision's take seconds."""
-    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition._OURS))
+    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition.OURS))
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -30,16 +30,8 @@ def epoch_batches(
     global batch is the same at any number of ranks. With as many ranks as shards each reads one; with fewer several,
     and holds what several would hold; with more, some read the same groups.
 
-    Args:
-        groups: Boundaries of samples that are read together, int64 [G + 1]; None = all in any order.
-        indices: int64 [n], rising, the samples to order.
-        batch_size: Samples a global batch, over all ranks.
-        rank: 0 to world_size - 1.
-        world_size: Number of ranks.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        buffer: Samples among which each data shard is shuffled.
-        num_data_shards: Number of data shards, the same for a whole run; None = `world_size`.
+    `groups` are boundaries of samples that are read together, int64 [G + 1]; None = all in any order. The other
+    arguments are those of :func:`inq_ray.data.loader.train_requests`.
     """
     if groups is None:
         shuffled = indices[epoch_order(len(indices), seed, epoch)]

@@ -19,7 +19,7 @@ from inq_ray.data.folder import cache as folder_cache
 from inq_ray.data.folder.cache import find_index
 from inq_ray.data.folder.index import FolderIndex, open_index
 from inq_ray.storage.address import locate
-from tests.data.folders import make_folder, settle
+from tests.data.folders import make_folder, make_stable
 from tests.s3 import S3Server
 
 TREE = {
@@ -165,7 +165,7 @@ def test_without_one_of_the_splits(tmp_path: Path) -> None:
 
 
 def test_used_again_while_nothing_changes(tree: Path, tmp_path: Path) -> None:
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     first = find_index(root, place)
     with patch.object(folder_cache, "list_folder", listed):
@@ -186,7 +186,7 @@ def test_used_again_while_nothing_changes(tree: Path, tmp_path: Path) -> None:
     ],
 )
 def test_listed_again_when_something_changes(tree: Path, tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     first = find_index(root, place)
     change(tree)
@@ -219,7 +219,7 @@ def test_times_that_are_made_up_are_not_trusted(tree: Path, tmp_path: Path) -> N
 
 
 def test_a_damaged_index_is_made_anew(tree: Path, tmp_path: Path) -> None:
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     find_index(root, place)
     (path,) = place.iterdir()

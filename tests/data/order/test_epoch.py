@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from inq_ray.data.order.epoch import epoch_batches, epoch_order, holdout, rank_slice
 from inq_ray.data.order.groups import GroupOrder
-from inq_ray.data.seeded import counter_hash
 
 integers = st.integers(-(2**70), 2**70)
 
@@ -64,30 +63,6 @@ def test_holdout_splits_without_loss(num: int, seed: int, data: st.DataObject) -
 def test_holdout_leaves_something(count: int) -> None:
     with pytest.raises(ValueError, match=f"cannot hold out {count} of 10 training samples"):
         holdout(10, count, 0)
-
-
-def splitmix64(state: int) -> int:
-    """The published generator, one step, in Python integers (https://prng.di.unimi.it/splitmix64.c)."""
-    mask = (1 << 64) - 1
-    z = (state + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
-
-
-@given(purpose=st.sampled_from(["order", "crop_flip"]), seed=integers, epoch=integers, sample=st.integers(0, 2**62))
-def test_the_hash_is_splitmix64(purpose: str, seed: int, epoch: int, sample: int) -> None:
-    key = 0
-    for value in (*purpose.encode(), seed, epoch):
-        key = splitmix64(key ^ (value % 2**64))
-    expected = splitmix64((key + sample * 0x9E3779B97F4A7C15) % 2**64)
-    assert counter_hash(purpose, seed, epoch, np.array([sample])).tolist() == [expected]
-
-
-def test_every_bit_of_the_hash_is_even() -> None:
-    bits = counter_hash("order", 3, 5, np.arange(20_000))
-    shares = [((bits >> np.uint64(bit)) & np.uint64(1)).mean() for bit in range(64)]
-    assert max(abs(share - 0.5) for share in shares) < 0.02
 
 
 @settings(max_examples=60)
