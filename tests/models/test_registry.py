@@ -5,8 +5,7 @@ import sys
 import pytest
 import torch
 
-from inq_ray.models import check_arch, create
-from inq_ray.models.registry import _our_names
+from inq_ray.models.registry import OURS, check_arch, create
 from inq_ray.models.shapes import without_data
 
 pytestmark = pytest.mark.system
@@ -55,7 +54,7 @@ def test_a_replaced_first_convolution_keeps_its_place_and_settings() -> None:
 
 
 def test_known_names_pass() -> None:
-    for arch in (*_our_names(), "resnet18", "vgg16_bn"):
+    for arch in (*OURS, "resnet18", "vgg16_bn"):
         check_arch(arch)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from inq_ray.models import create, param_groups
+from inq_ray.models.registry import create
+from inq_ray.models.selection import param_groups
 
 Groups = list[dict[str, Any]]
 

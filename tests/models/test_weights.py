@@ -12,14 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inq_ray.models import Loaded, create, head_parameters, load_weights, recognition
-from inq_ray.models.shapes import without_data
+from inq_ray.models import recognition
+from inq_ray.models.registry import create
+from inq_ray.models.shapes import head_parameters, without_data
+from inq_ray.models.weights import Loaded, load_weights
 
 
 @pytest.fixture(autouse=True)
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a file looks like is searched for among our networks only: torchvision's take seconds."""
-    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition._OURS))
+    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition.OURS))
 
 
 def network(seed: int = 0) -> nn.Module:

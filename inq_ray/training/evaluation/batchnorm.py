@@ -69,7 +69,7 @@ def estimate_batchnorm(config: RunConfig, task: Task, *, epoch: int, order_worke
         epoch=epoch,
         steps=range(num_steps),
         buffer=config.data.shuffle_buffer,
-        num_spans=order_workers,
+        num_data_shards=order_workers,
     )
 
     mix = make_mix(training, task.info.num_classes)

@@ -192,7 +192,7 @@ class Trainer:
             epoch=epoch,
             steps=range(start, self.num_steps),
             buffer=self.shuffle_buffer,
-            num_spans=self.order_workers,
+            num_data_shards=self.order_workers,
         )
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:

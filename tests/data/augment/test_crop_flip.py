@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.data import Augmentation, crop_flip
+from inq_ray.data.augment.crop_flip import Augmentation, crop_flip
 from inq_ray.data.seeded import counter_hash
 
 

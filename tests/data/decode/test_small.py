@@ -20,7 +20,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def test_colours_exactly() -> None:
-    for kind, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
+    for kind, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})):
         data = saved(Image.fromarray(PIXELS), kind, **options)
         layout = read_layout(data)
         assert layout == Layout(3, 5, 7)
@@ -56,7 +56,7 @@ def test_transparency_and_palettes_become_colours() -> None:
 @pytest.mark.parametrize("data", [b"", b"abc", b"\x89PNG\r\n\x1a\n" + b"0" * 60, b"\xff\xd8\xff" + bytes(20)])
 def test_no_image(data: bytes) -> None:
     for function in (read_layout, lambda data: decode(data, Layout(3, 5, 7))):
-        with pytest.raises(ValueError, match="the image is broken"):
+        with pytest.raises(ValueError, match=r"empty|broken"):
             function(data)
 
 
@@ -65,7 +65,7 @@ def test_truncated_and_damaged(kind: str) -> None:
     pixels = random_images(1, height=64, width=64)[0]
     data = encode(pixels, kind)
     for end in range(1, len(data) - 20, len(data) // 23):
-        with pytest.raises(ValueError, match="the image is broken"):
+        with pytest.raises(ValueError, match="broken"):
             decode(data[:end], Layout(3, 64, 64))
 
 
@@ -88,5 +88,3 @@ def test_other_sizes_depths_and_kinds() -> None:
         decode(encode(PIXELS), Layout(1, 5, 7))
     with pytest.raises(ValueError, match="more than 8 bits a channel"):
         read_layout(saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 256)))
-    with pytest.raises(ValueError, match="the image is broken: none of PNG"):
-        read_layout(saved(Image.fromarray(PIXELS), "TIFF"))
