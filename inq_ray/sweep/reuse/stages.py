@@ -122,9 +122,17 @@ def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
         ValueError: the run exists, or cannot be written.
     """
     RunFolder.create(config)
-    store = store_of(config)
-    store.discard_after(Place(stage=0, epoch=0, step=0))  # of an earlier run of that name, where they lie elsewhere
-    store.save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
+    discard_checkpoints(config)  # of an earlier run of that name, where they lie elsewhere
+    store_of(config).save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
+
+
+def discard_checkpoints(config: RunConfig) -> None:
+    """Deletes the checkpoints of a run.
+
+    Raises:
+        ValueError: the storage fails.
+    """
+    store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
 
 
 def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:

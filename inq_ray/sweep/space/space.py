@@ -129,13 +129,8 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
     return with_values(base, replaced | point_from_json(point))
 
 
-def point_from_json(values: Mapping[str, Any]) -> Point:
-    """A point as it was before JSON, which has no tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
 def point_key(point: Point) -> str:
-    """Text that equal points share."""
+    """Text that equal points share, also one that was read from JSON, which has no tuples."""
     return json.dumps(point, sort_keys=True)
 
 
