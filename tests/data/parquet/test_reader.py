@@ -21,7 +21,8 @@ from inq_ray.data.parquet.files import find_files, read_shards
 from inq_ray.data.parquet.reader import ParquetReader
 from inq_ray.data.source import open_source
 from inq_ray.storage.address import Location, locate
-from tests.data.parquet_files import encode, random_images, write_parquet
+from tests.data.parquet_files import random_images, write_parquet
+from tests.data.pictures import encode
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 

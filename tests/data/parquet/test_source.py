@@ -18,7 +18,8 @@ from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.parquet import source as parquet
 from inq_ray.data.preset import Preset
 from inq_ray.data.source import open_source
-from tests.data.parquet_files import CLASSES, encode, random_images, write_dataset, write_parquet
+from tests.data.parquet_files import CLASSES, random_images, write_dataset, write_parquet
+from tests.data.pictures import encode
 
 CIFAR10_TEST = "52d4fe637befcd5dc671f2ef4ca512b830e2e4fd545352bb59347c749868fd46"
 
