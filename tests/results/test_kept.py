@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.results.__main__ import main
 from benchmarks.results.kept import digest, packed, restore
 from benchmarks.results.record import read_records
-from inq_ray.export.files import write_result
+from inq_ray.export.formats import write_result
 from inq_ray.training.run_folder import RunFolder
 from tests.export.results import quantized, same_bits
 from tests.results.checkouts import accuracy_of_kept, collect, copy_of, empty_checkout

@@ -12,7 +12,7 @@ from torch import Tensor
 from inq_ray.core.codebook import Codebook
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.export.files import read_codes
+from inq_ray.export.codes_file import read_codes
 from inq_ray.export.float_state import check_exact
 from inq_ray.models.registry import create
 from inq_ray.models.weights import load_weights

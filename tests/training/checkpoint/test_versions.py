@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inq_ray.export.files import read_model
+from inq_ray.export.model_file import read_model
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import FORMAT_VERSION
 from inq_ray.training.checkpoint.position import Place
