@@ -22,6 +22,7 @@ from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
@@ -33,7 +34,6 @@ _HELD_OUT = 10
 _MOST_HELD_OUT = 10_000
 
 # How a sweep is run may change when it goes on; what it looks for may not.
-_FREE_OPTIONS = frozenset({"retries", "max_concurrent", "workers_per_trial", "gpus_per_trial"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +141,12 @@ class SweepPlan:
         lacks = [name for name in (*asked, "log", "trials") if name not in state]
         if lacks:
             raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
-        different = list(differences(RunConfig.from_json(json.dumps(state["base"])), self.base))
+        different = [each.name for each in differences(RunConfig.from_json(json.dumps(state["base"])), self.base)]
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
-        different += [name for name, value in asked["options"].items()
-                      if name not in _FREE_OPTIONS and state["options"].get(name) != value]  # fmt: skip
+        searching = [each for each in declared(self.options).values() if each.option.affects is not Affects.NOTHING]
+        different += [each.name for each in searching
+                      if state["options"].get(each.name) != asked["options"][each.name]]  # fmt: skip
         different += [name for name in ("weights", "teacher", "code", "fingerprint")
                       if state["origin"].get(name) != asked["origin"][name]]  # fmt: skip
         if different:

@@ -9,8 +9,6 @@ from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import (
-    AUTO,
-    NEVER,
     NOTHING,
     Decision,
     Refuse,
@@ -23,6 +21,7 @@ from inq_ray.training.checkpoint.resume import (
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.run_folder import RunFolder
 
 

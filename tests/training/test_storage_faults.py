@@ -21,6 +21,7 @@ from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare
+from tests.disks import small_disk_at
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import (
     Recorder,
@@ -121,14 +122,8 @@ def copied(config: RunConfig, to: Path) -> RunConfig:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=4) as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from inq_ray.sweep.space.axes import Axis, Choices, FreeSchedules, Range
 from inq_ray.sweep.space.schedules import Rising, Schedule, generated, parse_schedule
@@ -12,6 +12,8 @@ from inq_ray.sweep.space.search import Objective, Search
 from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, Space, check_searchable
 from inq_ray.sweep.trials.early_stopping import Stopping
 from inq_ray.training.config import RunConfig, field_type
+from inq_ray.training.config.checks import at_least, between
+from inq_ray.training.config.option import Affects, Unused, check_options, check_refused, declared, option
 
 # What is searched where nothing is said: four that share as much as four can.
 _DEFAULT: tuple[Schedule, ...] = ((0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0), (0.5, 0.75, 1.0), (0.5, 1.0))
@@ -21,98 +23,80 @@ _DEFAULT: tuple[Schedule, ...] = ((0.5, 0.75, 0.875, 1.0), (0.5, 0.75, 0.9, 1.0)
 class SpaceOptions:
     """What is searched; one that is left out is as the flags of a run say."""
 
-    schedules: tuple[str, ...] = ()
-    """Portions of whole schedules: "0.5,0.75,0.875,1" "0.3,0.6,0.8,1"."""
-    num_stages: tuple[int, ...] = ()
-    """Generate schedules of so many stages."""
-    first_portion: tuple[float, ...] = ()
-    """Portions with which generated schedules begin; by default 0.5."""
-    rising: tuple[Literal["geometric", "linear", "free"], ...] = ()
-    """How generated schedules rise; free (alone): as a searcher proposes. By default geometric."""
-    lrs: tuple[str, ...] = ()
-    """Learning rates: 0.01 0.02, or a range 1e-4..1e-1, drawn on a log scale."""
-    epochs_per_stage: tuple[int, ...] = ()
-    """Epochs of re-training per stage."""
-    bits: tuple[int, ...] = ()
-    """Bits of a weight."""
-    strategies: tuple[Literal["pruning", "random"], ...] = ()
-    """Which weights freeze first."""
-    weight_decays: tuple[str, ...] = ()
-    """L2 penalties: 1e-4 5e-4, or a range 1e-5..1e-3."""
-    space: str | None = None
-    """A YAML or JSON file that says all of these, by the same names (fields: any other field of a run's config)."""
+    schedules: tuple[str, ...] = option((), 'Portions of whole schedules: "0.5,0.75,0.875,1" "0.3,0.6,0.8,1".')
+    num_stages: tuple[int, ...] = option((), "Numbers of stages to generate schedules of.")
+    first_portion: tuple[float, ...] = option((), "First portions of generated schedules; by default 0.5.")
+    rising: tuple[Literal["geometric", "linear", "free"], ...] = option(
+        (), "How generated schedules rise; free (alone): as a searcher proposes. By default geometric."
+    )
+    lrs: tuple[str, ...] = option((), "Learning rates: 0.01 0.02, or a range 1e-4..1e-1, drawn on a log scale.")
+    epochs_per_stage: tuple[int, ...] = option((), "Epochs of re-training per stage.")
+    bits: tuple[int, ...] = option((), "Bits of a weight.")
+    strategies: tuple[str, ...] = option(
+        (), "Which weights freeze first.", choices=declared(RunConfig)[STRATEGY].choices
+    )
+    weight_decays: tuple[str, ...] = option((), "L2 penalties: 1e-4 5e-4, or a range 1e-5..1e-3.")
+    space: str | None = option(
+        None, "YAML or JSON file with all of these, by the same names (fields: any other option of a run)."
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def _unless(when: Any, why: str) -> tuple[Unused, ...]:
+    """The option is refused unless this is so."""
+    return (Unused(when=lambda search: not when(search), why=f"has no effect: {why}", is_refused=True),)
+
+
+_DRAWS = _unless(lambda search: search.search != "grid", "grid tries all combinations; add --search random or optuna")
+_STOPS = _unless(lambda search: search.stopping != "none", "no trial is stopped; add --stopping asha or median")
+_OPTUNA = _unless(lambda search: search.search == "optuna", "only optuna has one; add --search optuna")
+_ASHA = _unless(lambda search: search.stopping == "asha", "it belongs to asha; add --stopping asha")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """How it is searched."""
 
-    search: Search = "grid"
-    """grid tries all, random draws --trials of them, optuna lets Optuna's TPE propose them."""
-    trials: int = 20
-    """Trials of random and optuna."""
-    search_seed: int = 0
-    """Of random and optuna."""
-    objective: Objective = "top1"
-    """What optuna looks for: accuracy, or accuracy and few bits."""
-    stopping: Stopping = "none"
-    """Stop trials early: asha keeps the best of those that came to a portion, median those not below the median."""
-    reduction: float = 2.0
-    """With asha, one of so many goes on; it compares where 1/2, 1/4, 1/8 (for 2) of the weights are live."""
-    grace_portion: float = 0.5
-    """No trial is stopped before this portion."""
-    reuse: bool = True
-    """Train stages that trials share once."""
-    retries: int = 1
-    """Times that a trial that failed is started again."""
-    max_concurrent: int | None = None
-    """Trials at the same time; by default as many as the cluster has room for."""
-    workers_per_trial: int | None = None
-    """Processes of a trial; another name for --num-workers."""
-    gpus_per_trial: int | None = None
-    """GPUs of a trial, one for each of its workers; another name for --num-workers and --use-gpu."""
+    search: Search = option("grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.")
+    trials: int = option(20, "Trials of random and optuna.", check=at_least(1), unused=_DRAWS)
+    search_seed: int = option(0, "Random seed of random and optuna.", check=between(f"[0, {2**32})"), unused=_DRAWS)
+    objective: Objective = option("top1", "What optuna looks for: accuracy, or accuracy and few bits.", unused=_OPTUNA)
+    stopping: Stopping = option(
+        "none",
+        "Early stopping: asha keeps the best of those that came to a portion, median those not below the median.",
+    )
+    reduction: float = option(
+        2.0,
+        "With asha, one of so many goes on; it compares where 1/2, 1/4, 1/8 (for 2) of the weights are live.",
+        check=between("(1, inf)"),
+        unused=_ASHA,
+    )
+    grace_portion: float = option(
+        0.5, "Portion before which no trial is stopped.", check=between("[0, 1]"), unused=_STOPS
+    )
+    reuse: bool = option(True, "Train stages that trials share once.")
+    retries: int = option(1, "Times that a failed trial is started again.", check=at_least(0), affects=Affects.NOTHING)
+    max_concurrent: int | None = option(
+        None,
+        "Trials at the same time; by default as many as the cluster has room for.",
+        check=at_least(1),
+        affects=Affects.NOTHING,
+    )
+    workers_per_trial: int | None = option(
+        None, "Processes of a trial; another name for --num-workers.", check=at_least(1), affects=Affects.NOTHING
+    )
+    gpus_per_trial: int | None = option(
+        None,
+        "GPUs of a trial, one for each of its workers; another name for --num-workers and --use-gpu.",
+        check=at_least(1),
+        affects=Affects.NOTHING,
+    )
 
     def __post_init__(self) -> None:
-        for flag, choice, choices in (
-            ("--search", self.search, get_args(Search)),
-            ("--objective", self.objective, get_args(Objective)),
-            ("--stopping", self.stopping, get_args(Stopping)),
-        ):
-            if choice not in choices:
-                raise ValueError(f"{flag} must be one of {', '.join(choices)}, got {choice!r}")
-        for flag, value in (
-            ("--trials", self.trials),
-            ("--max-concurrent", self.max_concurrent),
-            ("--workers-per-trial", self.workers_per_trial),
-            ("--gpus-per-trial", self.gpus_per_trial),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{flag} must be at least 1, got {value}")
-        for flag, value in (("--retries", self.retries), ("--search-seed", self.search_seed)):
-            if value < 0:
-                raise ValueError(f"{flag} must be at least 0, got {value}")
-        if self.search_seed >= 2**32:
-            raise ValueError(f"--search-seed must be below 2^32, got {self.search_seed}")
-        if not self.reduction > 1:
-            raise ValueError(f"--reduction must be above 1, got {self.reduction}")
-        if not 0 <= self.grace_portion <= 1:
-            raise ValueError(f"--grace-portion must be in [0, 1], got {self.grace_portion}")
-        self._check_parts()
-
-    def _check_parts(self) -> None:
-        """Refuses what plays no part: who gives it expects something else."""
-        parts = {
-            "trials": (self.search != "grid", "grid tries all combinations: add --search random or optuna"),
-            "search_seed": (self.search != "grid", "grid draws nothing: add --search random or optuna"),
-            "objective": (self.search == "optuna", f"--search {self.search} looks for none: add --search optuna"),
-            "reduction": (self.stopping == "asha", "it is asha's: add --stopping asha"),
-            "grace_portion": (self.stopping != "none", "no trial is stopped: add --stopping asha or median"),
-        }
-        for field in fields(self):
-            plays, why = parts.get(field.name, (True, ""))
-            value = getattr(self, field.name)
-            if not plays and value != field.default:
-                raise ValueError(f"--{field.name.replace('_', '-')} {value} plays no part, {why}")
+        check_options(self)
+        check_refused(self)
 
     def workers(self, config: RunConfig) -> RunConfig:
         """The configuration with --workers-per-trial and --gpus-per-trial.

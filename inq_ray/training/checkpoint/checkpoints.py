@@ -9,11 +9,12 @@ from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.broadcast import share_snapshot
 from inq_ray.training.checkpoint.clock import CheckpointClock
 from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.resume import AUTO, NEVER, look_at
+from inq_ray.training.checkpoint.resume import look_at
 from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.report.incident import Kind
 
 

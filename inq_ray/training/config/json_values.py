@@ -55,22 +55,19 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return float(value) if kind in (float, float | None) and value is not None else value
     elif typing.get_origin(kind) is Literal:
         raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
-    raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
+    raise ValueError(f"{name} must be {_in_words(kind)}, got {_short(value)}")
 
 
-_IN_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    str | None: "a text or null",
-    int | None: "a whole number or null",
-    int | str: "a whole number or a text",
-    float | None: "a number or null",
-    tuple[float, ...]: "a list of numbers",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[str, ...]: "a list of texts",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """Return what JSON must hold for an annotation."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_WORDS[each] for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {_WORDS[typing.get_args(kind)[0]].removeprefix('a ')}s"
+    return _WORDS[kind]
 
 
 def _is_a(value: Any, kind: Any) -> bool:

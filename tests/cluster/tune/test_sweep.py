@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -40,10 +39,10 @@ from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note
 from tests.conftest import RayCluster
+from tests.disks import small_disk_at
+from tests.faults import processes_of_ray
 from tests.sweep.here import Here
 from tests.training.runs import Recorder, run_here, tiny_config
-
-pytestmark = pytest.mark.ray
 
 POINTS: list[Point] = [
     {SCHEDULE: (0.5, 0.75, 1.0), LR: 0.02}, {SCHEDULE: (0.5, 0.9, 1.0), LR: 0.02},
@@ -64,29 +63,13 @@ def kill_its_process(board: Board, killed: list[int], stop: threading.Event) -> 
     """The process of the first trial that has passed a stage gets SIGKILL, once."""
     while not stop.wait(0.05):
         if any(end.stage >= 1 for trial in board.trials for end in trial.ends):
-            for process in trial_processes()[:1]:
+            for process in processes_of_ray("ImplicitFunc")[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
                 return
 
 
-def trial_processes() -> list[int]:
-    """Processes of Tune's trials below this one: never those of another cluster."""
-    parents, trials = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc"):
-                trials.append(int(folder.name))
-        except OSError:
-            continue  # it has ended
-
-    def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
-
-    return sorted(filter(is_ours, trials))
-
-
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_sweep_with_failures_stops_and_a_killed_process(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +110,7 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     assert not any((tmp_path / "sweep").glob(".*.stop"))
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -143,14 +127,14 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
         with subprocess.Popen(
             command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as job:
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 600
             while time.monotonic() < deadline and job.poll() is None:
                 trials = json.loads(state.read_text())["trials"] if state.is_file() else []
                 if any(end["stage"] >= stage for trial in trials for end in trial["ends"]):
                     job.send_signal(number)
                     break
                 time.sleep(0.02)
-            output, _ = job.communicate(timeout=120)
+            output, _ = job.communicate(timeout=600)
         return job.returncode, output
 
     status, output = start_until(signal.SIGINT, 0)
@@ -159,7 +143,7 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert "interrupted; the same command goes on" in output
     status, output = start_until(signal.SIGKILL, 1)
     assert status == -signal.SIGKILL, output
-    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test set  top-1" in done.stdout
     trials = json.loads(state.read_text())["trials"]
@@ -167,11 +151,12 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert [end["how"] for end in trials[1]["ends"]] == ["reused", "reused", "trained"]
     config = json.loads((tmp_path / "sweep" / "best.json").read_text())
     assert config["data"]["holdout"] == 129
-    again = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "starts" not in again.stdout
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -190,7 +175,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         jobs.append(
             subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
-    outputs = [job.communicate(timeout=800)[0] for job in jobs]
+    outputs = [job.communicate(timeout=1000)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
     command_line = parse([*flags.split(), "--storage-path", str(tmp_path / "alone"), "--name", "alone"])
     alone = Here(plan_sweep(command_line.run, space_of(command_line.space), command_line.search))
@@ -203,6 +188,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         assert found == expected
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_room(
     ray_cluster: RayCluster, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -269,14 +255,8 @@ class Filler:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=8) as disk:
+        yield disk
 
 
 def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> None:

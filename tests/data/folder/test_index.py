@@ -272,9 +272,9 @@ def test_a_storage_is_listed_once_for_a_fingerprint(tree: Path, tmp_path: Path, 
         find_index(root, tmp_path, "0" * 64)
 
 
-# Another process, which says when it is about to list the folder, and takes its time.
+# Another process, which says when it is about to list the folder, and does so when it is told.
 ANOTHER = """
-import sys, time
+import sys
 from pathlib import Path
 from inq_ray.data.folder import cache as folder_cache
 from inq_ray.storage.address import locate
@@ -283,7 +283,7 @@ whole = folder_cache.list_folder
 
 def slow(*arguments):
     print("listing", flush=True)
-    time.sleep(1.0)
+    sys.stdin.read()
     return whole(*arguments)
 
 folder_cache.list_folder = slow
@@ -294,10 +294,15 @@ print(folder_cache.find_index(locate(sys.argv[1]), Path(sys.argv[2])).facts.fing
 def test_processes_of_a_node_list_a_storage_once(tree: Path, tmp_path: Path, s3: S3Server) -> None:
     address = s3.upload(tree, "node/images")
     command = [sys.executable, "-c", ANOTHER, address, str(tmp_path / "index")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as another:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as another:
+        assert another.stdin is not None
         assert another.stdout is not None
         assert another.stdout.readline() == "listing\n"
-        with patch.object(folder_cache, "list_folder", listed):
+        tell, locked = another.stdin.close, folder_cache.locked
+        with (
+            patch.object(folder_cache, "locked", lambda *words: (tell(), locked(*words))[1]),  # asked, and waits now
+            patch.object(folder_cache, "list_folder", listed),
+        ):
             index = find_index(locate(address), tmp_path / "index")
         assert another.stdout.read() == f"{index.facts.fingerprint}\n"
     with patch.object(folder_cache, "list_folder", listed), pytest.raises(AssertionError):

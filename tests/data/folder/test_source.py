@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +146,8 @@ def test_through_a_bad_connection_the_same(images: Path, address: str, proxy: Ba
 def test_a_far_storage_is_asked_for_many_at_once(images: Path, address: str, proxy: BadProxy, tmp_path: Path) -> None:
     train = open_folder(address, tmp_path).split("train")
     proxy.delay_seconds = 0.2
-    start = time.monotonic()
     assert everything(train) == everything(open_folder(images).split("train"))
-    assert time.monotonic() - start < 24 * 2 * 0.2 / 2  # two answers for each image: head and body
+    assert proxy.most_delayed >= 8
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -157,11 +155,9 @@ def test_a_storage_that_is_gone_ends_in_one_line(address: str, proxy: BadProxy, 
     train = open_folder(address, tmp_path).split("train")
     proxy.num_drops = 10**9
     proxy.drop_after_bytes = 1000
-    start = time.monotonic()
     with pytest.raises(ValueError, match=r"cannot read s3://folder/images/train/n\d/\d+.JPEG: failed 6 times") as error:
         train.reader.read(np.arange(24))
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 10
 
 
 def test_wrong_bucket_and_key(address: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

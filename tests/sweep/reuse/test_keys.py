@@ -14,9 +14,9 @@ from torch import nn
 from inq_ray.core.portions import check_portions
 from inq_ray.sweep.reuse.code_fingerprint import numerics_version
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
-from inq_ray.sweep.space.space import BITS, SCHEDULE, searchable
-from inq_ray.training.checkpoint.resume import FREE
+from inq_ray.sweep.space.space import BITS, SCHEDULE
 from inq_ray.training.config import RunConfig, field_type
+from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.config.recipes import default_recipe
 
 ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
@@ -136,10 +136,15 @@ def other_value(name: str, value: Any) -> Any:
 
 
 # Those that a test above looks at, what needs GPUs, and what decides no bit before the last end.
-ELSEWHERE = FREE | {SCHEDULE, BITS, "training.sync_batchnorm", "training.bn_images"}
+ELSEWHERE = {SCHEDULE, BITS, "training.sync_batchnorm", "training.bn_images"}
+SEARCHABLE = [
+    name
+    for name, each in declared(RunConfig).items()
+    if each.option.sweep is True and each.option.affects is not Affects.NOTHING and name not in ELSEWHERE
+]
 
 
-@pytest.mark.parametrize("name", sorted(set(searchable()) - ELSEWHERE))
+@pytest.mark.parametrize("name", SEARCHABLE)
 def test_whatever_trials_may_differ_in_is_in_their_keys(name: str) -> None:
     section, _, field = name.partition(".")
     base = BASE.replace(training={"batch_size": 1000})

@@ -46,9 +46,14 @@ def read_rows(folder: RunFolder) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("size", "stage", "options"),
     [
-        (1, 0, {"data": {"holdout": 300}}),
+        pytest.param(1, 0, {"data": {"holdout": 300}}, marks=pytest.mark.long),
         (2, 2, {}),
-        (3, 1, {"training": {"ema_decay": 0.9, "lr_schedule": "step"}, "quantization": {"strategy": "random"}}),
+        pytest.param(
+            3,
+            1,
+            {"training": {"ema_decay": 0.9, "lr_schedule": "step"}, "quantization": {"strategy": "random"}},
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_trial_with_reuse_has_the_bits_of_the_same_trial_alone(

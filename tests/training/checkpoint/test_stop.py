@@ -61,7 +61,7 @@ def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -
     return "went on"
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
 def test_any_rank_may_be_asked_and_all_stop_at_once_with_nothing_lost(size: int, tmp_path: Path) -> None:
     options: dict[str, Any] = {"ema_decay": 0.9} if size == 2 else {}
     calm, stopped = configured(tmp_path, "calm", **options), configured(tmp_path, "stopped", **options)

@@ -162,7 +162,7 @@ def test_images_are_mixed_as_the_epoch_would_mix_them(kind: str) -> None:
 
 
 @needs_digits
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_ends_with_other_statistics_and_the_same_weights_and_so_do_its_parts(size: int, tmp_path: Path) -> None:
     options: dict[str, Any] = {"training": {"ema_decay": 0.9}} if size == 2 else {}
     plain = configured(tmp_path, "plain", **options)

@@ -89,7 +89,7 @@ def distilled(size: int, storage: Path) -> list[tuple[str, str, int]]:
 
 @needs_digits
 @pytest.mark.system
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_that_is_stopped_goes_on_with_the_same_teacher(size: int, tmp_path: Path) -> None:
     """Its teacher is the network as it was before the first stage, which is no longer there."""
     answers = {answer for rank in run_ranks(distilled, size, size, tmp_path) for answer in rank}
