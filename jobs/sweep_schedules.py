@@ -47,7 +47,7 @@ def execute(command: SweepCommand) -> int:
     for note in (*unused_options(command.given, command.run, plan.info), *plan.notes):
         console.say(note)
     if command.action.dry_run:
-        console.show_plan(plan, plan.board().trials)
+        console.show_plan(plan, plan.registry().trials)
         return 0
     console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
     try:

@@ -18,6 +18,7 @@ from inq_ray.export.codes_file import read_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.verify import verify
 from inq_ray.training.config import RunConfig
+from inq_ray.training.flags.parse import parse
 from inq_ray.training.run_folder import RunFolder
 
 JOB = "jobs/quantize_imagenet.py"

@@ -7,7 +7,7 @@ from typing import Any
 
 from inq_ray.files.whole import whole
 from inq_ray.sweep.trials.ranking import best_of
-from inq_ray.sweep.trials.trial import Trial, describe
+from inq_ray.sweep.trials.trial import Trial, describe, in_words, short
 
 
 def can_draw() -> bool:
@@ -60,7 +60,7 @@ def _draw_parallel(axes: Any, trials: Sequence[Trial]) -> None:
     names = list(dict.fromkeys(name for trial in trials for name in trial.point))
     scales = [_scale([trial.point.get(name) for trial in trials]) for name in names]
     scales.append(_scale([trial.top1 for trial in trials]))
-    labels = [*(name.rpartition(".")[2] for name in names), "top-1"]
+    labels = [*map(short, names), "top-1"]
     best = best_of(trials)
     for number, trial in enumerate(trials):
         heights = [heights[number] for heights, _ in scales]
@@ -81,7 +81,7 @@ def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]
         low, high = min(values), max(values)
         heights = [(value - low) / (high - low) if high > low else 0.5 for value in values]
         return heights, [(f"{low:.4g}", 0.0 if high > low else 0.5), (f"{high:.4g}", 1.0)][: 1 + (high > low)]
-    words = [describe({"": value}).popitem()[1] for value in values]
+    words = [in_words(value) for value in values]
     distinct = list(dict.fromkeys(words))
     step = 1 / max(1, len(distinct) - 1)
     of_word = {word: (place * step if len(distinct) > 1 else 0.5) for place, word in enumerate(distinct)}

@@ -12,11 +12,11 @@ from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
 from inq_ray.sweep.reuse.stages import StageStore
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Source, make_source
+from inq_ray.sweep.space.proposer import make_proposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
-from inq_ray.sweep.trials.registry import TRIAL, Board
-from inq_ray.sweep.trials.runner import Order
+from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
+from inq_ray.sweep.trials.runner import TrialSpec
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.position import Place
@@ -87,8 +87,8 @@ class SweepPlan:
         for name in filter(TRIAL.fullmatch, names):
             store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))
 
-    def board(self, state: Mapping[str, Any] | None = None) -> Board:
-        """The board as it stands at the start.
+    def registry(self, state: Mapping[str, Any] | None = None) -> TrialRegistry:
+        """The registry as it stands at the start.
 
         Args:
             state: of :meth:`state`, where the sweep goes on.
@@ -97,8 +97,8 @@ class SweepPlan:
             ValueError: the state is of a sweep for something else, or the search proposes other points now.
         """
         options = self.options
-        board = Board(
-            _source(self.space, options),
+        registry = TrialRegistry(
+            make_proposer(self.space, options),
             options,
             configured=self.configured,
             keys=lambda config: stage_keys(config, self.origin) if options.reuse else {},
@@ -106,24 +106,24 @@ class SweepPlan:
         )
         if state is not None:
             self._check_same(state)
-            board.restore(state["log"], state["trials"])
-        board.plan()
-        return board
+            registry.restore(state["log"], state["trials"])
+        registry.plan()
+        return registry
 
-    def order(self, board: Board, trial: Trial) -> Order:
-        """What a trial that the board has chosen is to do."""
-        return Order(
+    def spec(self, registry: TrialRegistry, trial: Trial) -> TrialSpec:
+        """What a trial that the registry has chosen is to do."""
+        return TrialSpec(
             config=trial.config,
             keys=trial.keys,
-            sources=board.sources_of(trial),
-            wanted=frozenset(board.wanted_of(trial)),
+            starts=registry.starts_of(trial),
+            wanted=frozenset(registry.wanted_of(trial)),
             stages=str(self.folder.stages),
             fingerprint=self.origin.fingerprint,
         )
 
-    def state(self, board: Board, **more: Any) -> dict[str, Any]:
-        """All that :meth:`board` needs to go on, and what else is to be kept."""
-        return {**self._asked(), **board.to_json(), **more}
+    def state(self, registry: TrialRegistry, **more: Any) -> dict[str, Any]:
+        """All that :meth:`registry` needs to go on, and what else is to be kept."""
+        return {**self._asked(), **registry.to_json(), **more}
 
     def _asked(self) -> dict[str, Any]:
         axes = {name: {"kind": type(axis).__name__, **dataclasses.asdict(axis)} for name, axis in
@@ -172,7 +172,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     if options.objective == "top1-bits" and BITS not in space.axes:
         raise ValueError("--objective top1-bits looks for few bits too, and they are not searched: add --bits")
     space.check(base)
-    _source(space, options)
+    make_proposer(space, options)  # which may be impossible
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
@@ -209,12 +209,6 @@ def _with_holdout(base: RunConfig, info: SourceInfo) -> RunConfig:
     if info.num_train == 0:
         return base  # which is refused as that
     return base.replace(data={"holdout": max(1, min(info.num_train // _HELD_OUT, _MOST_HELD_OUT))})
-
-
-def _source(space: Space, options: SearchOptions) -> Source:
-    return make_source(
-        options.search, space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
-    )
 
 
 def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:

@@ -17,7 +17,7 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from inq_ray.cluster import fit, trainer
-from inq_ray.cluster.failure import RunFailedError, RunStoppedError, WorkersLostError, failure_of
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError, WorkersLostError, failure_of
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
@@ -46,7 +46,7 @@ def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it()
     failures = {0: _wrapped(echo), 1: _wrapped(diverged)}
     failure = failure_of(_FailedError(failures))
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
-    assert not isinstance(failure, WorkersLostError)
+    assert isinstance(failure, RunDivergedError)
     echoed = failure_of(_FailedError({0: _wrapped(echo)}))
     assert str(echoed) == "rank 0: lost touch with another worker (Connection closed by peer)"
     assert isinstance(echoed, WorkersLostError)

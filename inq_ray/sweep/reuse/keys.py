@@ -26,7 +26,7 @@ from torch import nn
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.models.own_network import find
 from inq_ray.models.registry import is_own
-from inq_ray.sweep.reuse.code_fingerprint import numerics_version
+from inq_ray.sweep.reuse.code_fingerprint import code_fingerprint
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, Phase, declared
 from inq_ray.training.task.build import image_preset
@@ -65,7 +65,7 @@ class Origin:
             teacher=_teacher(config, model),
             code=_code(config.network.arch),
             fingerprint=fingerprint,
-            numerics=numerics_version(),
+            numerics=code_fingerprint(),
         )
 
 

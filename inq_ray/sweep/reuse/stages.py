@@ -111,7 +111,7 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     return StageEnd(snapshot, entry.top1)
 
 
-def plant(end: StageEnd, config: RunConfig) -> None:
+def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
     """Makes a stage's end the last checkpoint of a new run, which then goes on from there.
 
     Args:
@@ -131,6 +131,7 @@ def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:
     """The snapshot as this configuration's run would have taken it: only what comes later differs."""
     facts: dict[str, Any] = copy.deepcopy(snapshot.facts)
     facts["config"] = dataclasses.asdict(config)
+    facts["time"] = None  # no time was lost since it was taken: this run has not begun
     if facts["inq"] is not None:
         stage = facts["inq"]["stage"]
         portions = list(config.quantization.iterative_steps)

@@ -191,11 +191,20 @@ def check_options(section: Any) -> None:
         if value is None and _may_be_none(each.type):
             continue
         if each.choices is not None:
-            for entry in value if isinstance(value, tuple | list) else (value,):
-                if entry not in each.choices:
-                    raise ValueError(f"{each.flag} must be one of {', '.join(each.choices)}, got {entry!r}")
+            check_choices(each.flag, value, each.choices)
         if each.option.check is not None:
             object.__setattr__(section, each.field, each.option.check(each.flag, value))
+
+
+def check_choices(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Check a value, or each of several, of an option whose values can be listed.
+
+    Raises:
+        ValueError: One is none of them; says what it is of.
+    """
+    for entry in value if isinstance(value, tuple | list) else (value,):
+        if entry not in choices:
+            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {entry!r}")
 
 
 def _may_be_none(kind: Any) -> bool:

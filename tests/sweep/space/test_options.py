@@ -5,7 +5,8 @@ import pytest
 
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
-from inq_ray.sweep.space.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space.options import SpaceOptions, space_of
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, configured
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe, recipe
@@ -92,7 +93,9 @@ def test_a_file_says_the_same_as_flags(suffix: str, tmp_path: Path) -> None:
     [
         ("[1]", "object of names"),
         ("lr: 3", "lr is unknown; there are schedules"),
-        ("bits: [a]", "bits cannot be 'a'"),
+        ("bits: [a]", "bits must be a whole number, got 'a'"),
+        ("bits: [true]", "bits must be a whole number, got True"),
+        ("strategies: [best]", "strategies must be one of pruning, random, got 'best'"),
         ("rising: [up]", "rising must be"),
         ("lrs: a", "'a' is neither a number nor a range"),
         ("a: [", "no YAML"),

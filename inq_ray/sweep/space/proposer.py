@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from inq_ray.sweep.space.axes import RandomDrawer
+from inq_ray.sweep.space.search_options import Objective, SearchOptions
 from inq_ray.sweep.space.space import Point, Space, point_key
-
-Search = Literal["grid", "random", "optuna"]
-Objective = Literal["top1", "top1-bits"]
 
 # Draws in a row that give nothing new, after which a space counts as exhausted.
 _MOST_REPEATED = 200
 
 
-class Source(Protocol):
+class Proposer(Protocol):
     """Proposes points.
 
     Attributes:
@@ -42,7 +40,7 @@ class Source(Protocol):
         ...
 
 
-class ListSource:
+class ListProposer:
     """Points that are known beforehand."""
 
     is_known = True
@@ -67,7 +65,7 @@ class ListSource:
         """Results change nothing."""
 
 
-class OptunaSource:
+class OptunaProposer:
     """Points as Optuna's TPE proposes, for one objective or several; the same results in, the same points out.
 
     Args:
@@ -129,24 +127,21 @@ class _OptunaDrawer:
         return float(self._trial.suggest_float(name, low, high, log=log))
 
 
-def make_source(search: Search, space: Space, *, num_trials: int, seed: int, objective: Objective) -> Source:
-    """The source of a sweep.
+def make_proposer(space: Space, options: SearchOptions) -> Proposer:
+    """Return the proposer of a sweep.
 
     Args:
-        search: how.
         space: of points.
-        num_trials: of random and optuna; grid tries all points.
-        seed: of random and optuna.
-        objective: what Optuna looks for.
+        options: how it is searched.
 
     Raises:
         ValueError: a grid of a range, or Optuna is not installed.
     """
-    if search == "grid":
-        return ListSource(list(space.grid()))
-    if search == "random":
-        return ListSource(_distinct(space, num_trials, seed))
-    return OptunaSource(space, num_trials, seed, objective)
+    if options.search == "grid":
+        return ListProposer(list(space.grid()))
+    if options.search == "random":
+        return ListProposer(_distinct(space, options.trials, options.search_seed))
+    return OptunaProposer(space, options.trials, options.search_seed, options.objective)
 
 
 def _distinct(space: Space, count: int, seed: int) -> list[Point]:
