@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from inq_ray.training.command_line import parse
 from torch import Tensor
 
 from inq_ray.core.codebook import Codebook
