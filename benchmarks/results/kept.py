@@ -15,7 +15,8 @@ from torch import Tensor
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.packing import pack_codes, unpack_codes
-from inq_ray.export.files import read_codes, read_model
+from inq_ray.export.codes_file import read_codes
+from inq_ray.export.model_file import read_model
 
 MOST_BYTES = 300_000
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from inq_ray.core.codebook import Codebook
 from inq_ray.data.source import open_source
-from inq_ray.export.files import read_codes
-from inq_ray.export.verify import VerificationError, verify
+from inq_ray.export.codes_file import read_codes
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.verify import verify
 from inq_ray.training.config import RunConfig
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.run_folder import RunFolder

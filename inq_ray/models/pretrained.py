@@ -6,6 +6,7 @@ from inq_ray.models import timm_networks, torchvision_networks
 from inq_ray.models.download import cached
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
 from inq_ray.models.weight_files import existing_file, is_weights_file
+from inq_ray.models.weights_error import WeightsError
 
 
 def resolve_weights(arch: str, weights: str | None) -> Path | None:
@@ -32,9 +33,10 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
     if is_weights_file(weights):
         return existing_file(weights)
     if is_own(arch) or is_ours(arch):
-        raise ValueError(
-            f"--weights {weights}: there is no such file, and only the networks of torchvision and timm have weights "
-            f"by name, not {arch}"
+        raise WeightsError(
+            f"{weights}: there is no such file, and only the networks of torchvision and timm have weights by name, "
+            f"not {arch}",
+            flag="--weights",
         )
     if is_timm(arch):
         return timm_networks.weights_file(arch, weights)

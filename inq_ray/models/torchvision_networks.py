@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from inq_ray.models.weight_files import first_line
+from inq_ray.models.weights_error import WeightsError
 
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -66,8 +67,9 @@ def weights(arch: str, name: str) -> Any:
     if short in members:
         return members[short]
     near = difflib.get_close_matches(short, members, n=3, cutoff=0.4) or list(members)
-    raise ValueError(
-        f"--weights {name} is neither a file nor trained weights of torchvision's {arch}; nearest: {', '.join(near)}"
+    raise WeightsError(
+        f"{name} is neither a file nor trained weights of torchvision's {arch}; nearest: {', '.join(near)}",
+        flag="--weights",
     )
 
 

@@ -42,7 +42,8 @@ def _wrapped(inner: Exception) -> Exception:
 
 def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it() -> None:
     echo = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.2]:1234")
-    failures = {0: _wrapped(echo), 1: _wrapped(DivergedError("epoch 1: the training loss is nan\nmore"))}
+    diverged = DivergedError(0, "epoch 1: the training loss is nan\nmore", "lower --lr")
+    failures = {0: _wrapped(echo), 1: _wrapped(diverged)}
     failure = failure_of(_FailedError(failures))
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
     assert isinstance(failure, RunDivergedError)

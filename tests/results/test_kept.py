@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.results.__main__ import main
 from benchmarks.results.kept import digest, packed, restore
-from inq_ray.export.files import write_result
+from inq_ray.export.formats import write_result
 from tests.export.results import quantized, same_bits
 
 

@@ -27,7 +27,7 @@ from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
 from inq_ray.sweep.trials.report import Report
 from inq_ray.sweep.trials.trial import Trial
-from inq_ray.tracking.trackers import Together
+from inq_ray.tracking.together import Together
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 

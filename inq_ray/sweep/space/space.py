@@ -126,7 +126,7 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
         for name in point
         for field in options[name].option.replaces
     }
-    return with_values(base, replaced | point_from_json(point))
+    return with_values(base, replaced | {name: field_value(name, value) for name, value in point.items()})
 
 
 def point_key(point: Point) -> str:

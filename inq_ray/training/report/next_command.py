@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 
+from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.models.registry import is_timm
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import NetworkConfig, RunConfig
@@ -26,7 +27,7 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
     is_start = (config.data.data, config.network.arch) == (start.data.data, start.network.arch)
     if is_quantized and is_start and config.quantization.weight_bits > 3:
         return shlex.join([*job, "--weight-bits", "3"])
-    weights = f"{folder}/model.safetensors"
+    weights = f"{folder}/{MODEL_FILE}"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
     return shlex.join([*words, *_images(config, weights), *(["--evaluate"] if is_quantized else [])])
 

@@ -1,4 +1,4 @@
-"""The two files: what is written is read back; what is broken is refused in one clear line; nothing is half written."""
+"""The files of a result: what is written is read back; what is broken is refused; nothing is half written."""
 
 import json
 import struct
@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from inq_ray.core.codebook import Codebook
-from inq_ray.export import files
-from inq_ray.export.files import CODES_FILE, MODEL_FILE, read_codes, read_model, write_result
+from inq_ray.export import safetensors_file
+from inq_ray.export.codes_file import CODES_FILE, read_codes
+from inq_ray.export.formats import write_result
+from inq_ray.export.model_file import MODEL_FILE, read_model
 from tests.export.results import quantized, same_bits
 
 
@@ -115,7 +117,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(
         if failing in path.name:
             raise OSError("no space left on device")
 
-    monkeypatch.setattr(files, "save_file", half_written)
+    monkeypatch.setattr(safetensors_file, "save_file", half_written)
     with pytest.raises(ValueError, match=r"cannot write the result to .*: no space left on device; make room"):
         write_result(tmp_path, network.state_dict(), states)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
