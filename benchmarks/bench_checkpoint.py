@@ -20,7 +20,7 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, replicated, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
@@ -51,8 +51,8 @@ def snapshot_of(parts: Parts, step: int) -> Snapshot:
     history = History(
         epochs_done=0, rows=(), bad_images={}, sums=sums, epoch_seconds=0.0, data_seconds=0.0, seconds=0.0
     )
-    place = Place(stage=1, epoch=0, step=step)
-    return take(parts, history, place=place, config=RunConfig(), fingerprint=None)
+    place = TrainingPosition(stage=1, epoch=0, step=step)
+    return take(parts, history, position=place, config=RunConfig(), fingerprint=None)
 
 
 class Bench:

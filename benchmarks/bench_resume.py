@@ -22,7 +22,7 @@ from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import History, Parts, restore, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
@@ -87,8 +87,8 @@ def main() -> None:
         data_seconds=0.0,
         seconds=0.0,
     )
-    place = Place(stage=1, epoch=0, step=MIDDLE)
-    snapshot = take(parts, history, place=place, config=RunConfig(), fingerprint=None)
+    place = TrainingPosition(stage=1, epoch=0, step=MIDDLE)
+    snapshot = take(parts, history, position=place, config=RunConfig(), fingerprint=None)
     groups = np.append(np.arange(0, NUM_IMAGES, 256), NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(locate(folder))

@@ -19,7 +19,7 @@ from inq_ray.sweep.trials.registry import TRIAL, Board
 from inq_ray.sweep.trials.runner import Order
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.flags.paths import with_absolute_paths
@@ -85,7 +85,7 @@ class SweepPlan:
         there = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
         names = [there.relative(info) for info in there.list()] if there.exists() else []
         for name in filter(TRIAL.fullmatch, names):
-            store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))
+            store_of(self.configured(name, {})).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
 
     def board(self, state: Mapping[str, Any] | None = None) -> Board:
         """The board as it stands at the start.

@@ -152,7 +152,7 @@ class Journal:
             self._write_metrics(lambda: self._folder.rewrite(self.rows))
             lost = None if history.time is None else max(0.0, time.time() - history.time)
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
-            self.note("resumed", f"going on from {snapshot.place.name}{changed}", lost)
+            self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
     def tell_step(self, phase: Phase, state: EpochState) -> None:
         """To be called on every rank after each step."""

@@ -19,7 +19,7 @@ from inq_ray.models.selection import named_parameters, param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
@@ -111,14 +111,14 @@ class Run:
         self.stage = 0
         self._teacher: Teacher | None = None
         self._is_rewound = rewound is not None
-        self._start: Place | None = None
+        self._start: TrainingPosition | None = None
         self._snapshot: Snapshot | None = None
         self._is_due = False
 
     def execute(self) -> dict[str, Any]:
         """The whole run, from its last checkpoint where there is one; returns the summary."""
         config, journal = self.config, self.journal
-        again = Place(stage=journal.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
+        again = TrainingPosition(stage=journal.faults.rewinds[-1], epoch=0, step=0) if self._is_rewound else None
         self._snapshot = self.checkpoints.load(again)
         if self._snapshot is None:
             journal.begin()
@@ -129,7 +129,7 @@ class Run:
         )
         self._report_start(groups)
         if self._snapshot is not None:
-            self._start = self._snapshot.place
+            self._start = self._snapshot.position
             journal.go_on(self._snapshot)
         if self.checkpoints.clock.look():
             raise StopError(self._start)
@@ -172,7 +172,7 @@ class Run:
         """Whether there is anything to do in a stage."""
         return self._start is None or stage >= self._start.stage
 
-    def _place_in(self, stage: int) -> Place | None:
+    def _place_in(self, stage: int) -> TrainingPosition | None:
         """Where the run goes on within a stage; None = at its beginning."""
         if self._start is None or self._start.stage != stage:
             return None
@@ -209,7 +209,7 @@ class Run:
                 if not (epochs and has_live):
                     self._estimate_batchnorm(stage)
                 row = self._validate(stage=stage, portion=portion)
-                self._save(parts, Place(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
+                self._save(parts, TrainingPosition(stage=stage, epoch=0, step=0), is_stage_end=True, top1=row.top1)
                 self._stop_if_asked()
             if has_live:
                 self._train(optimizer, inq, epochs, stage=stage, portion=portion)
@@ -218,7 +218,7 @@ class Run:
     def _train(self, optimizer: SGD, inq: INQScheduler | None, epochs: int, *, stage: int, portion: float) -> None:
         """Trains the epochs of a phase, or those that are left of them."""
         self.stage = stage
-        place = self._place_in(stage) or Place(stage=stage, epoch=0, step=0)
+        place = self._place_in(stage) or TrainingPosition(stage=stage, epoch=0, step=0)
         if place.epoch >= epochs:
             return
         trainer = make_trainer(
@@ -255,10 +255,10 @@ class Run:
             is_asked = self.checkpoints.clock.look()
             if self._is_due or is_asked:
                 self._is_due = False
-                place = Place(stage=stage, epoch=epoch, step=0)
+                place = TrainingPosition(stage=stage, epoch=epoch, step=0)
                 self._save(self._parts(trainer, inq), place, top1=row.top1, is_last=is_asked)
         parts = Parts(model=self.task.model, optimizer=optimizer, inq=inq, teacher=self._teacher_model())
-        end = Place(stage=stage, epoch=epochs, step=0)
+        end = TrainingPosition(stage=stage, epoch=epochs, step=0)
         self._save(parts, end, is_stage_end=True, top1=self.journal.rows[-1].top1)
         self._stop_if_asked()
 
@@ -285,7 +285,7 @@ class Run:
         assert self._snapshot is not None
         restore(self._snapshot, parts)
 
-    def _restore_phase(self, trainer: Trainer, inq: INQScheduler | None, place: Place) -> EpochState | None:
+    def _restore_phase(self, trainer: Trainer, inq: INQScheduler | None, place: TrainingPosition) -> EpochState | None:
         """Puts the trainer where the run goes on; returns where its epoch does, None = at its beginning."""
         snapshot, self._snapshot = self._snapshot, None  # as large as the network several times over
         if snapshot is None or place != self._start or (place.epoch, place.step) == (0, 0):
@@ -308,7 +308,7 @@ class Run:
             self._is_due = True  # after the epoch's validation
         if look.is_asked or (look.is_due and state.step < phase.steps):
             trainer.check()
-            place = Place(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
+            place = TrainingPosition(stage=phase.stage, epoch=phase.epoch - 1, step=state.step)
             self._save(self._parts(trainer, inq), place, state=state, is_last=look.is_asked)
 
     def _parts(self, trainer: Trainer, inq: INQScheduler | None) -> Parts:
@@ -328,7 +328,7 @@ class Run:
     def _save(
         self,
         parts: Parts,
-        place: Place,
+        place: TrainingPosition,
         *,
         state: EpochState | None = None,
         is_stage_end: bool = False,

@@ -7,7 +7,7 @@ from pathlib import Path
 from inq_ray.files.name_lock import name_held
 from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
     AUTO,
     NEVER,
@@ -73,7 +73,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     if isinstance(decision, Start):
         if not folder.config.is_file() or config.output.overwrite:  # else it ended before its first checkpoint
             folder = RunFolder.create(config)
-        store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
+        store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
     elif isinstance(decision, Resume) and not _is_config(folder.config):
@@ -122,7 +122,7 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
     saved = RunConfig.from_file(str(folder.config))
     there, here = store_of(saved.replace(output={"name": saved.output.name or config.output.name})), store_of(config)
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
-    if not is_same and there.places():
+    if not is_same and there.positions():
         raise ValueError(
             f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: give the "
             "--checkpoint-path with which it was started, or begin again by --overwrite"

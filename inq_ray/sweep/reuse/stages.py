@@ -16,7 +16,7 @@ from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint
 from inq_ray.training.config import RunConfig
@@ -74,7 +74,7 @@ class StageStore:
             ValueError: the storage fails.
         """
         store = self._store(key)
-        places = store.places()
+        places = store.positions()
         if len(places) != 1:
             raise DamagedError(f"{len(places)} checkpoints are there, not one")
         entry, snapshot = store.load(places[0])
@@ -101,7 +101,7 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
         DamagedError: it is not what was written.
         ValueError: the storage fails, or the run had other workers than its configuration says.
     """
-    store, place = store_of(config), Place(stage=stage, epoch=stage_end(config, stage), step=0)
+    store, place = store_of(config), TrainingPosition(stage=stage, epoch=stage_end(config, stage), step=0)
     if not is_checkpoint(store.location.join(place.name)):
         return None
     entry, snapshot = store.load(place)
@@ -123,7 +123,9 @@ def plant(end: StageEnd, config: RunConfig) -> None:
     """
     RunFolder.create(config)
     store = store_of(config)
-    store.discard_after(Place(stage=0, epoch=0, step=0))  # of an earlier run of that name, where they lie elsewhere
+    store.discard_after(
+        TrainingPosition(stage=0, epoch=0, step=0)
+    )  # of an earlier run of that name, where they lie elsewhere
     store.save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
 
 

@@ -15,7 +15,7 @@ from inq_ray.sweep.reuse.stages import StageStore, end_of, plant
 from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
@@ -182,4 +182,4 @@ def clear(config: RunConfig) -> None:
     Raises:
         ValueError: the storage fails.
     """
-    store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
+    store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))

@@ -40,11 +40,11 @@ def compact(snapshot: Snapshot) -> Snapshot:
         if num_frozen == 0:
             continue
         flat, codes = frozen.reshape(-1), codes.reshape(-1)
-        live = _places(~flat)
+        live = _indices(~flat)
         codebook = Codebook(entry["num_bits"], entry["n_1"])
         if num_frozen < frozen.numel():
             tensors[FROZEN + name] = pack_codes(flat, 1)
-        tensors[CODES + name] = pack_codes(codes.index_select(0, _places(flat)), codebook.num_bits)
+        tensors[CODES + name] = pack_codes(codes.index_select(0, _indices(flat)), codebook.num_bits)
         for kind in (MODEL, MOMENTUM, AVERAGE):
             if kind + name not in tensors:
                 continue
@@ -78,7 +78,7 @@ def expand(snapshot: Snapshot) -> Snapshot:
         codes = torch.zeros(count, dtype=torch.uint8)
         if packed is not None:
             frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
-            frozen, alive = _places(flat), _places(~flat)
+            frozen, alive = _indices(flat), _indices(~flat)
             if len(frozen) != num_frozen:
                 raise ValueError(f"the checkpoint has {num_frozen} codes of {name} for {len(frozen)} frozen weights")
             codes.index_copy_(0, frozen, frozen_codes)
@@ -103,7 +103,7 @@ def _at_frozen(kind: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype)
     return torch.zeros(codes.shape, dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype)
 
 
-def _places(mask: Tensor) -> Tensor:
+def _indices(mask: Tensor) -> Tensor:
     """Where a mask (bool [n]) is true, int64. They select ten times as fast as a mask, and NumPy finds them fastest."""
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.validate import read_place, short
+from inq_ray.training.checkpoint.validate import read_position, short
 
 TENSORS = "tensors.safetensors"
 FACTS = "facts.json"
@@ -105,7 +105,7 @@ def _manifest(content: dict[str, Any], num_bytes: int) -> Manifest:
         raise ValueError(f"its files are {short(files)}")
     sizes = {name: _size_and_sha256(name, file) for name, file in files.items()}
     entry = Entry(
-        place=read_place(content["place"]),
+        position=read_position(content["place"]),
         is_stage_end=content["is_stage_end"],
         top1=top1,
         num_bytes=num_bytes + sum(size for size, _ in sizes.values()),

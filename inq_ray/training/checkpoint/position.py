@@ -7,7 +7,7 @@ _NAME = re.compile(r"checkpoint-(\d{2,9})-(\d{4,9})-(\d{8,15})")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class Place:
+class TrainingPosition:
     """A point between two optimizer steps; later ones are greater.
 
     A stage's two ends are (stage, 0, 0), just after its weights were quantized, and (stage, its epochs, 0).
@@ -29,15 +29,15 @@ class Place:
 
     @property
     def name(self) -> str:
-        """Name of a checkpoint taken here, such as checkpoint-02-0003-00000120; names sort as places do."""
+        """Name of a checkpoint taken here, such as checkpoint-02-0003-00000120; names sort as positions do."""
         return f"checkpoint-{self.stage:02}-{self.epoch:04}-{self.step:08}"
 
     @classmethod
-    def parse(cls, name: str) -> "Place | None":
-        """The place of a name; None where it is no checkpoint's name."""
+    def parse(cls, name: str) -> "TrainingPosition | None":
+        """The position of a name; None where it is no checkpoint's name."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
         stage, epoch, step = map(int, match.groups())
-        place = cls(stage=stage, epoch=epoch, step=step)
-        return place if place.name == name else None
+        position = cls(stage=stage, epoch=epoch, step=step)
+        return position if position.name == name else None

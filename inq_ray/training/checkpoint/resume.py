@@ -167,7 +167,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
     if found.entry is None and found.damaged:
         newest = found.damaged[0]
         return Refuse(
-            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.place.name}: "
+            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.position.name}: "
             f"{newest.reason}; mend the storage, or start anew by --overwrite"
         )
     if found.entry is None or found.snapshot is None:  # it ended before its first checkpoint
@@ -194,9 +194,9 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
             f"{saved.output.name}: take another --name, or go on by --resume auto"
         )
     newest = standing.found.entry
-    if newest is not None and newest.place > chosen.entry.place:
+    if newest is not None and newest.position > chosen.entry.position:
         return Refuse(
-            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.place.name}: take another "
+            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.position.name}: take another "
             "--name to go on from this one, or go on from the last by --resume auto"
         )
     lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
@@ -232,7 +232,7 @@ def _refused(
 
 def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
     """What to say when going on."""
-    lines = [f"{each.place.name} is damaged and left out: {each.reason}" for each in damaged]
+    lines = [f"{each.position.name} is damaged and left out: {each.reason}" for each in damaged]
     saved = config_of(snapshot)
     changed = [
         f"{_flag(name)} {was} became {now}" for name, (was, now) in differences(saved, config).items() if name in _LOOSE

@@ -22,7 +22,7 @@ from inq_ray import __version__
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.digest import state_tensors
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.state_dict_check import check_state
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
@@ -51,9 +51,9 @@ class Snapshot(NamedTuple):
     facts: dict[str, Any]
 
     @property
-    def place(self) -> Place:
+    def position(self) -> TrainingPosition:
         """Where it was taken."""
-        return Place(**self.facts["place"])
+        return TrainingPosition(**self.facts["place"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +112,15 @@ class History:
     world_sizes: tuple[int, ...] = ()
 
 
-def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fingerprint: str | None) -> Snapshot:
+def take(
+    parts: Parts, history: History, *, position: TrainingPosition, config: RunConfig, fingerprint: str | None
+) -> Snapshot:
     """The state of a run as it stands; nothing large is copied, so copy before the run goes on.
 
     Args:
         parts: the run's objects.
         history: what it remembers.
-        place: where it is.
+        position: where it is.
         config: of the run.
         fingerprint: of its data.
     """
@@ -132,7 +134,7 @@ def take(parts: Parts, history: History, *, place: Place, config: RunConfig, fin
     tensors |= {TEACHER + name: tensor for name, tensor in _model_tensors(parts.teacher).items()}
     tensors[SUMS] = history.sums
     facts = {
-        "place": dataclasses.asdict(place),
+        "place": dataclasses.asdict(position),
         "epochs_done": history.epochs_done,
         "time": history.time,
         "order_workers": history.order_workers,

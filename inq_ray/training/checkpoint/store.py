@@ -28,7 +28,7 @@ from inq_ray.training.checkpoint.files import (
     read_manifest,
     read_snapshot,
 )
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry, kept
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.validate import check_facts, check_tensors
@@ -40,7 +40,7 @@ _DELETED = ".deleted"
 class Damaged(NamedTuple):
     """A checkpoint that cannot be used, and why."""
 
-    place: Place
+    position: TrainingPosition
     reason: str
 
 
@@ -72,14 +72,14 @@ class CheckpointStore:
         self.location = location
         self.keep_last = keep_last
 
-    def places(self) -> list[Place]:
+    def positions(self) -> list[TrainingPosition]:
         """Places of all checkpoints, whole ones or not, the newest first.
 
         Raises:
             ValueError: the storage fails.
         """
-        found = map(Place.parse, self._names())
-        return sorted((place for place in found if place is not None), reverse=True)
+        found = map(TrainingPosition.parse, self._names())
+        return sorted((position for position in found if position is not None), reverse=True)
 
     def entries(self) -> list[Entry]:
         """Checkpoints with a whole manifest, the newest first; their other files are not looked at.
@@ -88,22 +88,22 @@ class CheckpointStore:
             ValueError: the storage fails.
         """
         found = []
-        for place in self.places():
+        for position in self.positions():
             try:
-                found.append(self._manifest(place).entry)
+                found.append(self._manifest(position).entry)
             except DamagedError:
                 continue  # found by its digests or its name, when it is to be loaded
         return found
 
-    def load(self, place: Place) -> tuple[Entry, Snapshot]:
+    def load(self, position: TrainingPosition) -> tuple[Entry, Snapshot]:
         """Reads a checkpoint, all of it; the snapshot is expanded.
 
         Raises:
             DamagedError: it is not what was written.
             ValueError: the storage fails.
         """
-        manifest = self._manifest(place)
-        return manifest.entry, _expanded(_read(self.location.join(place.name), manifest), manifest.entry)
+        manifest = self._manifest(position)
+        return manifest.entry, _expanded(_read(self.location.join(position.name), manifest), manifest.entry)
 
     def newest_good(self) -> Found:
         """Reads the newest checkpoint whose digests hold.
@@ -112,11 +112,11 @@ class CheckpointStore:
             ValueError: the storage fails. That damages nothing: an older one is not taken for it.
         """
         damaged: list[Damaged] = []
-        for place in self.places():
+        for position in self.positions():
             try:
-                entry, snapshot = self.load(place)
+                entry, snapshot = self.load(position)
             except DamagedError as error:
-                damaged.append(Damaged(place, str(error)))
+                damaged.append(Damaged(position, str(error)))
                 continue
             return Found(entry, snapshot, tuple(damaged))
         return Found(None, None, tuple(damaged))
@@ -134,11 +134,11 @@ class CheckpointStore:
         """
         files = encode(snapshot, is_stage_end=is_stage_end, top1=top1)
         write = self._write_here if self.location.is_local else self._write_there
-        write(snapshot.place.name, files)
+        write(snapshot.position.name, files)
         return read_manifest(files[MANIFEST]).entry
 
-    def prune(self, newest: Place) -> list[Place]:
-        """Deletes the checkpoints that need not stay, damaged ones too, and returns their places.
+    def prune(self, newest: TrainingPosition) -> list[TrainingPosition]:
+        """Deletes the checkpoints that need not stay, damaged ones too, and returns their positions.
 
         Args:
             newest: the one that was just written, and so is whole: it stays whatever else there is.
@@ -147,15 +147,15 @@ class CheckpointStore:
             ValueError: the storage fails.
         """
         stay = kept(self.entries(), self.keep_last) | {newest}
-        return self._delete(place for place in self.places() if place not in stay)
+        return self._delete(position for position in self.positions() if position not in stay)
 
-    def discard_after(self, place: Place) -> list[Place]:
-        """Deletes what is later than the place from which a run goes on: damaged, or of a course that was given up.
+    def discard_after(self, position: TrainingPosition) -> list[TrainingPosition]:
+        """Deletes what is later than the position from which a run goes on: damaged, or of a course that was given up.
 
         Raises:
             ValueError: the storage fails.
         """
-        return self._delete(each for each in self.places() if each > place)
+        return self._delete(each for each in self.positions() if each > position)
 
     def clean(self) -> list[str]:
         """Settles what killed writers have left: a whole one gets its name, the rest is deleted; returns its names.
@@ -171,7 +171,9 @@ class CheckpointStore:
             for name in leftovers:
                 self._settle(name)
             return leftovers
-        leftovers = [name for name in names if Place.parse(name) is not None and not self._has_manifest(name)]
+        leftovers = [
+            name for name in names if TrainingPosition.parse(name) is not None and not self._has_manifest(name)
+        ]
         for name in leftovers:
             self._delete_there(name)
         return leftovers
@@ -183,20 +185,20 @@ class CheckpointStore:
             return []
         return [self.location.relative(info) for info in infos if info.type == pafs.FileType.Directory]
 
-    def _manifest(self, place: Place) -> Manifest:
-        manifest = _read_manifest(self.location.join(place.name))
-        if manifest.entry.place != place:
-            raise DamagedError(f"it was taken at {manifest.entry.place.name}, and is named {place.name}")
+    def _manifest(self, position: TrainingPosition) -> Manifest:
+        manifest = _read_manifest(self.location.join(position.name))
+        if manifest.entry.position != position:
+            raise DamagedError(f"it was taken at {manifest.entry.position.name}, and is named {position.name}")
         return manifest
 
-    def _delete(self, places: Iterable[Place]) -> list[Place]:
+    def _delete(self, positions: Iterable[TrainingPosition]) -> list[TrainingPosition]:
         """Deletes checkpoints, the oldest first."""
-        ordered = sorted(places)
-        for place in ordered:
+        ordered = sorted(positions)
+        for position in ordered:
             if self.location.is_local:
-                self._delete_here(place.name)
+                self._delete_here(position.name)
             else:
-                self._delete_there(place.name)
+                self._delete_there(position.name)
         return ordered
 
     # On a file system with an atomic rename.
@@ -265,7 +267,7 @@ class CheckpointStore:
             _read(location, manifest)
         except DamagedError:
             return None
-        name = manifest.entry.place.name
+        name = manifest.entry.position.name
         return None if Path(self.location.path, name).exists() else name
 
     # On an object store.
@@ -327,8 +329,8 @@ def _expanded(compact: Snapshot, entry: Entry) -> Snapshot:
     """
     try:
         check_facts(compact.facts)
-        if compact.place != entry.place:
-            raise ValueError(f"its facts are of {compact.place.name}, its manifest of {entry.place.name}")
+        if compact.position != entry.position:
+            raise ValueError(f"its facts are of {compact.position.name}, its manifest of {entry.position.name}")
         snapshot = expand(compact)
         check_tensors(snapshot)
     except (RuntimeError, ValueError) as error:  # RuntimeError: torch, of shapes that do not go together

@@ -20,7 +20,7 @@ from torch import Tensor
 from inq_ray.core.codebook import Codebook, check_rule
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions, num_frozen
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, RATES, SUMS, TEACHER, Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
@@ -34,18 +34,18 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 _LIVE_KINDS = (MODEL, MOMENTUM, AVERAGE)
 
 
-def read_place(value: Any) -> Place:
-    """A place from JSON.
+def read_position(value: Any) -> TrainingPosition:
+    """A position from JSON.
 
     Raises:
         ValueError: it is none.
     """
     if not _is_object(value, _is_count, ("stage", "epoch", "step")):
         raise ValueError(f"place is {short(value)}, not counts of stage, epoch and step")
-    place = Place(**value)
-    if Place.parse(place.name) != place:
+    position = TrainingPosition(**value)
+    if TrainingPosition.parse(position.name) != position:
         raise ValueError(f"place is {short(value)}, beyond what a name can say")
-    return place
+    return position
 
 
 def check_facts(facts: Any) -> None:
@@ -64,12 +64,12 @@ def check_facts(facts: Any) -> None:
             raise ValueError(f"{name} is {short(facts[name])}, not {what}")
         if name in _FACTS and name not in facts:
             raise ValueError(f"{name} is missing")
-    place = read_place(facts.get("place"))
-    _check_course(place, RunConfig.from_json(json.dumps(facts.get("config"))))
-    _check_inq(facts["inq"], place.stage)
+    position = read_position(facts.get("place"))
+    _check_course(position, RunConfig.from_json(json.dumps(facts.get("config"))))
+    _check_inq(facts["inq"], position.stage)
     trained = sum(row["epoch"] > 0 for row in facts["rows"])
-    if facts["epochs_done"] != trained or trained < place.epoch:
-        raise ValueError(f"epochs_done is {facts['epochs_done']}, with {trained} lines of metrics at {place.name}")
+    if facts["epochs_done"] != trained or trained < position.epoch:
+        raise ValueError(f"epochs_done is {facts['epochs_done']}, with {trained} lines of metrics at {position.name}")
 
 
 def check_tensors(snapshot: Snapshot) -> None:
@@ -108,11 +108,11 @@ def check_tensors(snapshot: Snapshot) -> None:
         _check_quantized(name, entry, portion, model.get(name), tensors[FROZEN + name], tensors[CODES + name])
 
 
-def _check_course(place: Place, config: RunConfig) -> None:
-    """Whether a run of this configuration comes to a place; how many steps an epoch has is not known here."""
+def _check_course(position: TrainingPosition, config: RunConfig) -> None:
+    """Whether a run of this configuration comes to a position; how many steps an epoch has is not known here."""
     epochs = (config.float_epochs, *config.stage_epochs)
-    if place.stage >= len(epochs) or place.epoch > epochs[place.stage]:
-        raise ValueError(f"{place.name} is beyond the end of its run, which has {len(epochs) - 1} stages")
+    if position.stage >= len(epochs) or position.epoch > epochs[position.stage]:
+        raise ValueError(f"{position.name} is beyond the end of its run, which has {len(epochs) - 1} stages")
 
 
 def _check_inq(inq: dict[str, Any] | None, stage: int) -> None:
@@ -121,7 +121,7 @@ def _check_inq(inq: dict[str, Any] | None, stage: int) -> None:
     if inq is None:
         return
     if inq["stage"] != stage or stage > len(check_portions(inq["portions"])):
-        raise ValueError(f"inq is of stage {inq['stage']} of {len(inq['portions'])}, the place of {stage}")
+        raise ValueError(f"inq is of stage {inq['stage']} of {len(inq['portions'])}, the position of {stage}")
     check_strategy(inq["strategy"])
     check_rule(inq.get("codebook", "max"))
     for name, entry in inq["tensors"].items():
@@ -250,7 +250,7 @@ def _or_none(is_right: _Test) -> _Test:
 _CELLS = {field.name: get_args(field.type) or (field.type,) for field in fields(Row)}
 _DUE_CELLS = frozenset(field.name for field in fields(Row) if field.default is MISSING)
 
-# What each fact has to be, and how that is called. Place and configuration are read besides.
+# What each fact has to be, and how that is called. TrainingPosition and configuration are read besides.
 _FACTS: dict[str, tuple[_Test, str]] = {
     "epochs_done": (_is_count, "a count"),
     "seconds": (lambda value: _is_object(value, _is_duration, ("run", "epoch", "data")), "seconds of run, epoch, data"),

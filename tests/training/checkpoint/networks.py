@@ -12,7 +12,7 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, History, Parts, Snapshot, take
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
@@ -91,7 +91,7 @@ def wrapped(network: nn.Module) -> nn.Module:
     """The network as ranks train it together, its buckets settled by two passes that leave nothing behind.
 
     DDP rebuilds its buckets after the first backward, and with three ranks or more the order of a sum follows an
-    element's place in its bucket.
+    element's position in its bucket.
     """
     if world_size() == 1:
         return network
@@ -139,14 +139,14 @@ def make_history(sums: Tensor | None = None, **changes: Any) -> History:
     return History(**{**values, **changes})
 
 
-def simple(place: Place, value: float = 0.0, num: int = 100) -> Snapshot:
+def simple(position: TrainingPosition, value: float = 0.0, num: int = 100) -> Snapshot:
     """A compact snapshot of one tensor, as a run of many epochs could take it, that is quick to make."""
     config = RunConfig().replace(training={"float_epochs": 1000, "epochs": 1000})
     facts = {
-        "place": asdict(place),
-        "epochs_done": place.epoch,
+        "place": asdict(position),
+        "epochs_done": position.epoch,
         "seconds": {"run": float(value), "epoch": 0.0, "data": 0.0},
-        "rows": [asdict(replace(ROW, loss=0.5)) for _ in range(place.epoch)],
+        "rows": [asdict(replace(ROW, loss=0.5)) for _ in range(position.epoch)],
         "bad_images": {},
         "inq": None,
         "groups": [],
@@ -158,9 +158,9 @@ def simple(place: Place, value: float = 0.0, num: int = 100) -> Snapshot:
         "versions": {"inq_ray": "0", "torch": "0", "python": "0"},
         "world_size": 1,
     }
-    if place.stage:
+    if position.stage:
         facts["inq"] = {
-            "stage": place.stage,
+            "stage": position.stage,
             "portions": [0.5, 0.8, 1.0],
             "strategy": "pruning",
             "seed": 0,
@@ -175,18 +175,18 @@ def value_of(snapshot: Snapshot | None) -> float | None:
     return None if snapshot is None else snapshot.facts["seconds"]["run"]
 
 
-def make_snapshot(place: Place | None = None, stages: int = 1, seed: int = 0, **parts: Any) -> Snapshot:
+def make_snapshot(position: TrainingPosition | None = None, stages: int = 1, seed: int = 0, **parts: Any) -> Snapshot:
     """A snapshot after some stages of two steps each."""
     made = make_parts(make_network(seed), **parts)
     for _ in range(stages):
         made = begin_stage(made)
         for step in range(2):
             train_step(made, made.model, step)
-    return snapshot_of(made, place or Place(stage=stages, epoch=0, step=2))
+    return snapshot_of(made, position or TrainingPosition(stage=stages, epoch=0, step=2))
 
 
-def snapshot_of(parts: Parts, place: Place, config: RunConfig | None = None) -> Snapshot:
-    return take(parts, make_history(), place=place, config=config or RunConfig(), fingerprint="0")
+def snapshot_of(parts: Parts, position: TrainingPosition, config: RunConfig | None = None) -> Snapshot:
+    return take(parts, make_history(), position=position, config=config or RunConfig(), fingerprint="0")
 
 
 def snapshot_bits(snapshot: Snapshot) -> dict[str, tuple[torch.dtype, list[int], bytes]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inq_ray.core.codebook import Codebook
 from inq_ray.training.checkpoint.compact import compact, expand
 from inq_ray.training.checkpoint.files import encode, read_manifest, read_snapshot
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
 from tests.training.checkpoint.networks import begin_stage, make_parts, make_snapshot, snapshot_bits, snapshot_of
 
@@ -97,7 +97,7 @@ def test_size_on_disk(stages: int, bytes_a_weight: float) -> None:
         parts = begin_stage(parts, ema_decay=None)
     for param in parts.model.parameters():
         parts.optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
-    files = encode(compact(snapshot_of(parts, Place(**PLACE))), is_stage_end=False, top1=None)
+    files = encode(compact(snapshot_of(parts, TrainingPosition(**PLACE))), is_stage_end=False, top1=None)
     num_bytes = sum(map(len, files.values()))
     assert num_bytes / 120_000 == pytest.approx(bytes_a_weight, abs=0.05)
 
@@ -116,5 +116,5 @@ def test_a_broken_compact_snapshot_is_refused() -> None:
 def test_resnet18s_weights_come_back() -> None:
     parts = make_parts(torchvision.models.resnet18(), ema_decay=None)
     parts = begin_stage(parts, ema_decay=None)
-    snapshot = snapshot_of(parts, Place(**PLACE))
+    snapshot = snapshot_of(parts, TrainingPosition(**PLACE))
     assert snapshot_bits(expand(compact(snapshot))) == snapshot_bits(snapshot)

@@ -9,7 +9,7 @@ import pytest
 
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
     AUTO,
     NEVER,
@@ -31,20 +31,20 @@ from inq_ray.training.checkpoint.store import CheckpointStore, Damaged, Found
 from inq_ray.training.config import RunConfig
 from tests.training.checkpoint.networks import make_history, make_network, make_parts, make_snapshot
 
-PLACE = Place(stage=1, epoch=0, step=2)
-LATER = Place(stage=1, epoch=0, step=3)
-NEWER = Damaged(Place(stage=1, epoch=0, step=4), "facts.json is missing")
+PLACE = TrainingPosition(stage=1, epoch=0, step=2)
+LATER = TrainingPosition(stage=1, epoch=0, step=3)
+NEWER = Damaged(TrainingPosition(stage=1, epoch=0, step=4), "facts.json is missing")
 CONFIG = RunConfig().replace(output={"name": "tiny"})
 
 
 def snapshot_with(config: RunConfig = CONFIG, fingerprint: str | None = "f", **facts: Any) -> Snapshot:
     parts = make_parts(make_network())
-    snapshot = take(parts, make_history(), place=PLACE, config=config, fingerprint=fingerprint)
+    snapshot = take(parts, make_history(), position=PLACE, config=config, fingerprint=fingerprint)
     return Snapshot(snapshot.tensors, {**snapshot.facts, **facts})
 
 
 def found(*damaged: Damaged, **facts: Any) -> Found:
-    return Found(Entry(place=PLACE), snapshot_with(**facts), damaged)
+    return Found(Entry(position=PLACE), snapshot_with(**facts), damaged)
 
 
 def standing(found: Found = NOTHING, config: RunConfig = CONFIG, *, is_finished: bool = False) -> Standing:
@@ -82,7 +82,7 @@ def test_auto_goes_on_from_the_newest_whole_one() -> None:
     assert isinstance(decision, Resume)
     assert there.snapshot is not None
     assert decision.config == config_of(there.snapshot)
-    assert decision.entry.place == PLACE
+    assert decision.entry.position == PLACE
     assert decision.notes == ()
 
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_begun_by_a_path_goes_on_by_it_and_does_not_begin_without
     [
         (lambda: standing(is_finished=True), CONFIG, "that run is finished: take another --name"),
         (
-            lambda: standing(found()._replace(entry=Entry(place=LATER))),
+            lambda: standing(found()._replace(entry=Entry(position=LATER))),
             CONFIG,
             f"run tiny has later checkpoints, up to {LATER.name}: take another --name",
         ),
@@ -218,7 +218,7 @@ def test_looking_at_a_path(tmp_path: Path) -> None:
     path = tmp_path / PLACE.name
     looked = look_at(str(path))
     assert looked.entry is not None
-    assert (looked.entry.place, looked.entry.top1) == (PLACE, 12.5)
+    assert (looked.entry.position, looked.entry.top1) == (PLACE, 12.5)
     assert isinstance(decide(str(path), Standing(name="other"), RunConfig(), chosen=looked), Resume)
     for wrong in (tmp_path, tmp_path / "nowhere", "yes"):
         with pytest.raises(ValueError, match=r"--resume .*: no checkpoint .* is there, nor is it auto or never"):

@@ -14,7 +14,7 @@ from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.broadcast import share_snapshot
 from inq_ray.training.checkpoint.compact import compact, expand
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Parts, Snapshot, history_of, restore, sums_of_rank
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
@@ -47,7 +47,7 @@ def begin_again(snapshot: Snapshot, ema_decay: float | None, **sgd: Any) -> tupl
     """What a process that has just started does with a snapshot: everything is made anew, of other weights."""
     parts = make_parts(make_network(seed=99), ema_decay=None, **sgd)
     restore(snapshot, replace(parts, lr_scheduler=None))
-    if snapshot.place.stage:
+    if snapshot.position.stage:
         stop_gradients(parts)
     parts = replace(parts, ema=None if ema_decay is None else Ema(parts.model, ema_decay))
     restore(snapshot, parts)
@@ -70,8 +70,8 @@ def run(stop_at: tuple[int, int] | None, ema_decay: float | None, **sgd: Any) ->
         model = wrapped(parts.model)
         for step in range(STEPS):
             if stop_at == (stage, step):
-                place = Place(stage=stage + 1, epoch=0, step=step)
-                snapshot = as_file(snapshot_of(parts, place)) if rank() == 0 else None
+                position = TrainingPosition(stage=stage + 1, epoch=0, step=step)
+                snapshot = as_file(snapshot_of(parts, position)) if rank() == 0 else None
                 del parts, model
                 shared = share_snapshot(snapshot)
                 assert shared is not None
@@ -80,7 +80,10 @@ def run(stop_at: tuple[int, int] | None, ema_decay: float | None, **sgd: Any) ->
         if parts.ema is not None:
             parts.ema.store()
     broadcast_tensors(dict(parts.model.named_buffers()))
-    return {"bits": snapshot_bits(snapshot_of(parts, Place(stage=STAGES, epoch=1, step=0))), "losses": losses}
+    return {
+        "bits": snapshot_bits(snapshot_of(parts, TrainingPosition(stage=STAGES, epoch=1, step=0))),
+        "losses": losses,
+    }
 
 
 def run_both(stops: list[tuple[int, int]], ema_decay: float | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -131,8 +134,10 @@ def test_restoring_a_snapshot_is_the_identity(data: st.DataObject) -> None:
             parts = begin_stage(parts, kind["ema_decay"])
     for step in range(steps):
         train_step(parts, parts.model, step)
-    snapshot = as_file(snapshot_of(parts, Place(stage=stages, epoch=0, step=steps)))
-    assert snapshot_bits(snapshot) == snapshot_bits(snapshot_of(parts, Place(stage=stages, epoch=0, step=steps)))
+    snapshot = as_file(snapshot_of(parts, TrainingPosition(stage=stages, epoch=0, step=steps)))
+    assert snapshot_bits(snapshot) == snapshot_bits(
+        snapshot_of(parts, TrainingPosition(stage=stages, epoch=0, step=steps))
+    )
     fresh = make_parts(make_network(seed=5, dtype=dtype), **kind)
     strides = {name: param.stride() for name, param in fresh.model.named_parameters()}
     restore(snapshot, replace(fresh, ema=None))
@@ -140,14 +145,14 @@ def test_restoring_a_snapshot_is_the_identity(data: st.DataObject) -> None:
         stop_gradients(fresh)
     fresh = replace(fresh, ema=None if kind["ema_decay"] is None else Ema(fresh.model, kind["ema_decay"]))
     restore(snapshot, fresh)
-    after = snapshot_of(fresh, Place(stage=stages, epoch=0, step=steps))
+    after = snapshot_of(fresh, TrainingPosition(stage=stages, epoch=0, step=steps))
     assert snapshot_bits(after) == snapshot_bits(snapshot)
     assert json.loads(json.dumps(after.facts)) == snapshot.facts
     assert {name: param.stride() for name, param in fresh.model.named_parameters()} == strides
     for step in range(3):
         ours, theirs = train_step(fresh, fresh.model, step), train_step(parts, parts.model, step)
         assert ours.tolist() == theirs.tolist()
-    assert snapshot_bits(snapshot_of(fresh, snapshot.place)) == snapshot_bits(snapshot_of(parts, snapshot.place))
+    assert snapshot_bits(snapshot_of(fresh, snapshot.position)) == snapshot_bits(snapshot_of(parts, snapshot.position))
 
 
 def test_history_comes_back() -> None:
@@ -163,9 +168,9 @@ def test_history_comes_back() -> None:
 
 def test_sums_go_on_at_any_world_size() -> None:
     sums = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]], dtype=torch.float64)
-    assert [sums_of_rank(sums, place, 2).tolist() for place in range(2)] == sums.tolist()
+    assert [sums_of_rank(sums, position, 2).tolist() for position in range(2)] == sums.tolist()
     for size in (1, 3):
-        parts = [sums_of_rank(sums, place, size) for place in range(size)]
+        parts = [sums_of_rank(sums, position, size) for position in range(size)]
         assert sum(parts).tolist() == [11.0, 22.0, 33.0]
 
 
@@ -176,7 +181,9 @@ def test_the_scalers_state_comes_back() -> None:
         return replace(make_parts(make_network()), scaler=scaler)
 
     fresh = make()
-    snapshot = as_file(snapshot_of(make(init_scale=2.0**7, growth_interval=9), Place(stage=0, epoch=0, step=1)))
+    snapshot = as_file(
+        snapshot_of(make(init_scale=2.0**7, growth_interval=9), TrainingPosition(stage=0, epoch=0, step=1))
+    )
     restore(snapshot, fresh)
     assert fresh.scaler is not None
     assert fresh.scaler.get_scale() == 2.0**7

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from inq_ray.training.checkpoint.compact import compact, expand
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MOMENTUM, SUMS, Snapshot, restore
-from inq_ray.training.checkpoint.validate import check_facts, check_tensors, read_place
+from inq_ray.training.checkpoint.validate import check_facts, check_tensors, read_position
 from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot
 
-PLACE = Place(stage=2, epoch=0, step=2)
+PLACE = TrainingPosition(stage=2, epoch=0, step=2)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,9 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
     check_tensors(expand(written))
     for stages in (1, 2, 3):
         for ema_decay in (None, 0.9):
-            snapshot = compact(make_snapshot(Place(stage=stages, epoch=0, step=2), stages=stages, ema_decay=ema_decay))
+            snapshot = compact(
+                make_snapshot(TrainingPosition(stage=stages, epoch=0, step=2), stages=stages, ema_decay=ema_decay)
+            )
             check_facts(json.loads(json.dumps(snapshot.facts)))
             check_tensors(expand(snapshot))
 
@@ -65,7 +67,7 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
         ("bad_images|x", 1, "bad_images is"),
         ("faults|rewinds", [-1], "faults is"),
         ("inq", None, "inq is None in stage 2"),
-        ("inq|stage", 1, "inq is of stage 1 of 3, the place of 2"),
+        ("inq|stage", 1, "inq is of stage 1 of 3, the position of 2"),
         ("inq|portions", [0.5], "inq is of stage 2 of 1"),
         ("inq|portions", [0.9, 0.8, 1.0], "each must be larger than the one before"),
         ("inq|strategy", "any", "strategy"),
@@ -106,10 +108,10 @@ def test_every_fact_is_missed(written: Snapshot) -> None:
     check_facts({**written.facts, "of a later version": [1]})
 
 
-def test_no_place() -> None:
+def test_no_position() -> None:
     for value in (None, [], "checkpoint-01-0000-00000000", {"stage": 1, "epoch": 0, "step": "0"}):
         with pytest.raises(ValueError, match="place is"):
-            read_place(value)
+            read_position(value)
 
 
 ZERO = torch.zeros(3, dtype=torch.float64)

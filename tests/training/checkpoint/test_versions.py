@@ -24,7 +24,7 @@ import torch
 from inq_ray.export.files import read_model
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import FORMAT_VERSION
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import Resume, config_of
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot, history_of, restore
 from inq_ray.training.checkpoint.store import read_checkpoint
@@ -44,7 +44,7 @@ from tests.training.checkpoint.networks import (
 from tests.training.runs import needs_digits, run_here, tiny_config
 
 FOLDER = Path(__file__).parent / "kept"
-PLACE = Place(stage=2, epoch=0, step=2)
+PLACE = TrainingPosition(stage=2, epoch=0, step=2)
 # sha256 over names, dtypes, shapes and bits of all tensors.
 BY_HAND = {"version-1": "248a9bed656d07ab7e7bfadad2607a86b4f5adfd232d1174ffd5ef67b055dee7"}
 KEPT = {
@@ -58,7 +58,7 @@ def digest(snapshot: Snapshot) -> str:
 
 def read(name: str) -> Snapshot:
     entry, snapshot = read_checkpoint(locate(str(FOLDER / name / PLACE.name)))
-    assert entry.place == snapshot.place == PLACE
+    assert entry.position == snapshot.position == PLACE
     assert not entry.is_stage_end
     return snapshot
 
