@@ -20,7 +20,8 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
+from inq_ray.training.checkpoint.restore import restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
 from inq_ray.training.evaluation.evaluate import validate
@@ -293,12 +294,11 @@ class Run:
         restore(snapshot, self._parts(trainer, inq))
         if place.step == 0:
             return None
-        history = history_of(snapshot)
         return EpochState(
             step=place.step,
-            sums=sums_of_rank(history.sums, rank(), world_size()).to(self.task.to_input.device),
-            seconds=history.epoch_seconds,
-            data_seconds=history.data_seconds,
+            sums=sums_of_rank(snapshot.tensors[SUMS], rank(), world_size()).to(self.task.to_input.device),
+            seconds=snapshot.facts.seconds.epoch,
+            data_seconds=snapshot.facts.seconds.data,
         )
 
     def _on_step(self, trainer: Trainer, inq: INQScheduler | None, phase: Phase, state: EpochState) -> None:
@@ -343,10 +343,10 @@ class Run:
         """
         began = time.perf_counter()
         self._check_replicas(parts, has_buffers=is_stage_end)
-        history = self.journal.history(state)
+        history, sums = self.journal.history(state), self.journal.sums(state)
         must_be_written = is_stage_end or is_last
         is_taken = self.checkpoints.save(
-            parts, history, place, is_stage_end=is_stage_end, top1=top1, must_be_written=must_be_written
+            parts, history, sums, place, is_stage_end=is_stage_end, top1=top1, must_be_written=must_be_written
         )
         if rank() == 0 and is_taken:
             self.journal.tell(Saved(name=place.name, seconds=time.perf_counter() - began))

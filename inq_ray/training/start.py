@@ -17,7 +17,6 @@ from inq_ray.training.checkpoint.resume import (
     Resume,
     Standing,
     Start,
-    config_of,
     decide,
     look_at,
 )
@@ -90,7 +89,7 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     has_checkpoints = found.entry is not None or bool(found.damaged)
     if not folder.config.is_file():
         # Its folder is lost, with the machine perhaps, or it never was here; its checkpoints are elsewhere.
-        saved = config_of(found.snapshot) if found.snapshot is not None else config
+        saved = found.snapshot.facts.config if found.snapshot is not None else config
         return Standing(name=config.output.name, config=saved if has_checkpoints else None, found=found)
     if found is not NOTHING and not has_checkpoints:
         _check_none_elsewhere(folder, config)
@@ -138,7 +137,7 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
     if config.output.overwrite:
         return config  # what is there is deleted, whatever it is
     if found.snapshot is not None:
-        return config_of(found.snapshot)
+        return found.snapshot.facts.config
     try:
         return RunConfig.from_file(str(folder.config))
     except ValueError as error:

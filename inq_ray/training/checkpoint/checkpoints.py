@@ -4,13 +4,16 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from inq_ray.distributed.wire import rank
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.broadcast import share_snapshot
+from inq_ray.training.checkpoint.broadcast import broadcast_snapshot
 from inq_ray.training.checkpoint.clock import CheckpointClock
+from inq_ray.training.checkpoint.facts import History
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import AUTO, NEVER, look_at
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
 from inq_ray.training.config import RunConfig
@@ -80,7 +83,7 @@ class Checkpoints:
                 snapshot = self._open(not_after)
             except ValueError as failure:
                 error = str(failure)
-        shared = share_snapshot(snapshot, error)
+        shared = broadcast_snapshot(snapshot, error)
         self.last = None if shared is None else shared.position
         return shared
 
@@ -108,6 +111,7 @@ class Checkpoints:
         self,
         parts: Parts,
         history: History,
+        sums: Tensor,
         position: TrainingPosition,
         *,
         is_stage_end: bool = False,
@@ -119,6 +123,7 @@ class Checkpoints:
         Args:
             parts: the run's objects.
             history: what it remembers.
+            sums: float64 [ranks, 3], of the epoch in which it is, see :func:`take`.
             position: where it is.
             is_stage_end: whether the stage ends here.
             top1: accuracy in percent that was measured here.
@@ -133,7 +138,7 @@ class Checkpoints:
         if self._writer is None:
             self.last = position
             return True
-        snapshot = take(parts, history, position=position, config=self._config, fingerprint=self._fingerprint)
+        snapshot = take(parts, history, sums, position=position, config=self._config, fingerprint=self._fingerprint)
         # The other ranks wait in a collective meanwhile, which has a bound too.
         most_seconds = min(WAIT_SECONDS, self._config.cluster.collective_seconds / 2)
         wait_seconds = most_seconds if must_be_written else 0.0

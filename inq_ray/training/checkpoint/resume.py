@@ -1,7 +1,6 @@
 """Start, go on, or refuse: what `--resume auto|never|PATH` means, decided from what is there."""
 
 import dataclasses
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ import torch
 
 from inq_ray import __version__
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.store import Damaged, Found, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.store import Damaged, Found
 from inq_ray.training.config import RunConfig
 
 NOTHING = Found(None, None, ())
@@ -177,7 +176,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
             f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
             "was begun, or start anew by --overwrite"
         )
-    return Resume(found.entry, config_of(found.snapshot), _notes(found.damaged, found.snapshot, config))
+    return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 
 
 def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found, fingerprint: str | None) -> Decision:
@@ -186,7 +185,7 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     assert chosen.snapshot is not None
     if standing.is_finished:
         return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
-    saved = config_of(chosen.snapshot)
+    saved = chosen.snapshot.facts.config
     is_begun_by_it = standing.begun_from == path
     if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
@@ -205,21 +204,12 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))
 
 
-def config_of(snapshot: Snapshot) -> RunConfig:
-    """The configuration with which a snapshot's run was started; fields that are new since have their defaults.
-
-    Raises:
-        ValueError: it has names or values that this version does not know.
-    """
-    return RunConfig.from_json(json.dumps(snapshot.facts["config"]))
-
-
 def _refused(
     what: str, saved: RunConfig, config: RunConfig, snapshot: Snapshot | None, fingerprint: str | None
 ) -> str | None:
     """What to say where the run would be another one; None where it would not."""
     different = {name: pair for name, pair in differences(saved, config).items() if name not in _LOOSE}
-    was = None if snapshot is None else snapshot.facts["fingerprint"]
+    was = None if snapshot is None else snapshot.facts.fingerprint
     if was is not None and fingerprint is not None:
         different.pop("data.data", None)  # the same images may lie elsewhere
         if was != fingerprint:
@@ -233,14 +223,14 @@ def _refused(
 def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
     """What to say when going on."""
     lines = [f"{each.position.name} is damaged and left out: {each.reason}" for each in damaged]
-    saved = config_of(snapshot)
+    saved = snapshot.facts.config
     changed = [
         f"{_flag(name)} {was} became {now}" for name, (was, now) in differences(saved, config).items() if name in _LOOSE
     ]
     versions = {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()}
     changed += [
         f"{name} {was} became {versions[name]}"
-        for name, was in snapshot.facts["versions"].items()
+        for name, was in snapshot.facts.versions.items()
         if was != versions[name]
     ]
     if changed:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
@@ -170,7 +169,7 @@ class CheckpointWriter:
         try:
             self._tidy()
             self._is_tidy = False  # until it is written, and what need not stay is deleted
-            entry = self.store.save(compact(snapshot), is_stage_end=is_stage_end, top1=top1)
+            entry = self.store.save(snapshot, is_stage_end=is_stage_end, top1=top1)
         except ValueError as error:
             self._failed(str(error))
             return

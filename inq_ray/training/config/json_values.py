@@ -28,11 +28,10 @@ def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
             raise ValueError(f"{_short(where + name)} is unknown; nearest: {', '.join(where + name for name in near)}")
     arguments = {}
     for name, value in values.items():
-        kind: Any = fields[name].type
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
-        else:
-            arguments[name] = checked(f"{where}{name}", value, kind)
+        arguments[name] = checked(f"{where}{name}", value, fields[name].type)
+    for name, item in fields.items():
+        if name not in arguments and item.default is item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}{name} is missing")
     return cls(**arguments)
 
 
@@ -47,15 +46,27 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     Raises:
         ValueError: it is of another type; names it.
     """
-    if typing.get_origin(kind) is tuple:
-        element = typing.get_args(kind)[0]
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or (value is None and types.NoneType in options):
+        return value
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
+    if origin is types.UnionType and kind not in _IN_WORDS:
+        return checked(name, value, options[0])  # of "| None", and it is not None
+    if origin is dict and isinstance(value, dict):
+        return {key: checked(f"{name}[{_short(key)}]", each, options[1]) for key, each in value.items()}
+    if origin is tuple and kind not in _IN_WORDS and isinstance(value, list):
+        return tuple(checked(f"{name}[{index}]", each, options[0]) for index, each in enumerate(value))
+    if origin is tuple:
+        element = options[0]
         if isinstance(value, list) and all(_is_a(entry, element) for entry in value):
             return tuple(map(element, value))
     elif _is_a(value, kind):
         return float(value) if kind in (float, float | None) and value is not None else value
-    elif typing.get_origin(kind) is Literal:
+    elif origin is Literal:
         raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
-    raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
+    what = _IN_WORDS.get(kind, "a list" if origin is tuple else "an object of names and values")
+    raise ValueError(f"{name} must be {what}, got {_short(value)}")
 
 
 _IN_WORDS: dict[Any, str] = {
@@ -65,6 +76,7 @@ _IN_WORDS: dict[Any, str] = {
     str: "a text",
     str | None: "a text or null",
     int | None: "a whole number or null",
+    int | float: "a number",
     int | str: "a whole number or a text",
     float | None: "a number or null",
     tuple[float, ...]: "a list of numbers",

@@ -27,11 +27,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import FACTS, MANIFEST, TENSORS, encode
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.resume import Resume, Standing, config_of, decide
-from inq_ray.training.checkpoint.snapshot import history_of, restore
+from inq_ray.training.checkpoint.restore import restore
+from inq_ray.training.checkpoint.resume import Resume, Standing, decide
 from inq_ray.training.checkpoint.store import CheckpointStore, Found
 from inq_ray.training.loop.ema import Ema
 from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot, snapshot_bits, snapshot_of
@@ -54,7 +53,7 @@ def examples(num: int) -> settings:
 def written() -> dict[TrainingPosition, dict[str, bytes]]:
     """The files of two checkpoints of one run."""
     snapshots = {OLDER: make_snapshot(OLDER), NEWER: make_snapshot(NEWER, stages=2)}
-    return {position: encode(compact(each), is_stage_end=False, top1=51.5) for position, each in snapshots.items()}
+    return {position: encode(each, is_stage_end=False, top1=51.5)[1] for position, each in snapshots.items()}
 
 
 @functools.cache
@@ -161,7 +160,7 @@ def swap(one: Path, other: Path) -> None:
             source.rename(target)
 
 
-REPLACED: dict[str, Callable[[Path], None]] = {
+REPOSITIOND: dict[str, Callable[[Path], None]] = {
     "removed": remove,
     "empty": lambda path: os.truncate(path, 0),
     "folder": to_folder,
@@ -221,7 +220,7 @@ def says_the_same(data: bytes, as_written: bytes) -> bool:
 
 
 @given(
-    files=st.dictionaries(st.sampled_from(FILES), st.sampled_from(sorted(REPLACED)), max_size=3),
+    files=st.dictionaries(st.sampled_from(FILES), st.sampled_from(sorted(REPOSITIOND)), max_size=3),
     folder_is=st.none() | st.sampled_from(sorted(FOLDERS)),
     beside=st.sampled_from(["", "x", "checkpoint-03-0000-00000000", "checkpoint-02-0000-00000001.bak", "..."]),
 )
@@ -235,7 +234,7 @@ def test_files_and_folders(
     folder = write(tmp_path / "run", written())
     for file in sorted(files):
         if os.path.lexists(folder / NEWER.name / file):
-            REPLACED[files[file]](folder / NEWER.name / file)
+            REPOSITIOND[files[file]](folder / NEWER.name / file)
     if folder_is is not None:
         FOLDERS[folder_is](folder / NEWER.name)
     if beside:
@@ -319,12 +318,12 @@ def take_up(found: Found | None) -> None:
     assert found.entry is not None
     snapshot = found.snapshot
     try:
-        config = config_of(snapshot)
+        config = snapshot.facts.config
         decision = decide("auto", Standing(name="x", config=config, found=found), config)
         assert isinstance(decision, Resume)
         parts = make_parts(make_network(seed=8), ema_decay=None)
         restore(snapshot, parts)
-        if snapshot.facts["has_ema"]:
+        if snapshot.facts.has_ema:
             parts = make_parts(parts.model, ema_decay=None)
             restore(snapshot, parts)
             for name, param in parts.inq.quantized().items():  # type: ignore[union-attr]
@@ -334,7 +333,6 @@ def take_up(found: Found | None) -> None:
     except ValueError as error:
         assert_line(error)
         return
-    history_of(snapshot)
     again = snapshot_bits(snapshot_of(parts, snapshot.position))
     there = snapshot_bits(snapshot)
     del again["sums"], there["sums"]

@@ -3,17 +3,17 @@ from hypothesis import strategies as st
 
 from inq_ray.training.checkpoint.position import TrainingPosition
 
-PLACES = st.builds(
+POSITIONS = st.builds(
     TrainingPosition, stage=st.integers(0, 200), epoch=st.integers(0, 20_000), step=st.integers(0, 10**9)
 )
 
 
-@given(PLACES)
+@given(POSITIONS)
 def test_a_name_says_where_it_was(position: TrainingPosition) -> None:
     assert TrainingPosition.parse(position.name) == position
 
 
-@given(PLACES, PLACES)
+@given(POSITIONS, POSITIONS)
 def test_names_of_usual_length_sort_as_positions_do(first: TrainingPosition, second: TrainingPosition) -> None:
     usual = len(TrainingPosition(stage=0, epoch=0, step=0).name)
     if len(first.name) == usual == len(second.name):

@@ -4,13 +4,13 @@ from hypothesis import strategies as st
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry, kept
 
-PLACES = st.builds(
+POSITIONS = st.builds(
     TrainingPosition, stage=st.integers(0, 4), epoch=st.integers(0, 5), step=st.sampled_from([0, 10, 20])
 )
 ENTRIES = st.lists(
     st.builds(
         Entry,
-        position=PLACES,
+        position=POSITIONS,
         is_stage_end=st.booleans(),
         top1=st.none() | st.sampled_from([0.0, 50.0, 75.5]) | st.floats(0, 100),
     ),

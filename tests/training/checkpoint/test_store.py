@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
-from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.store import CheckpointStore
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 from tests.training.checkpoint import networks
 from tests.training.checkpoint.killer import Killer
@@ -95,7 +95,7 @@ def test_the_newest_is_found(location: Location) -> None:
 def test_a_runs_snapshot_comes_back(location: Location) -> None:
     snapshot = make_snapshot()
     store = CheckpointStore(location)
-    store.save(compact(snapshot))
+    store.save(snapshot)
     found = store.newest_good().snapshot
     assert found is not None
     assert snapshot_bits(found) == snapshot_bits(snapshot)
@@ -244,7 +244,7 @@ def test_killed_between_any_two_steps_on_disk(tmp_path: Path, is_replaced: bool)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         store.save(simple(at(1, 0, 1), 1.0, num=10))
         patched.append(pytest.MonkeyPatch())
-        for owner, name in ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename")):
+        for owner, name in ((folder_module, "_write_file"), (folder_module, "sync"), (Path, "rename")):
             patched[-1].setattr(owner, name, killer.wrap(getattr(owner, name)))
 
     def work() -> None:
@@ -271,7 +271,7 @@ def test_killed_between_any_two_steps_on_s3(on_s3: Location) -> None:
 
     def patch(killer: Killer) -> None:
         for position in store.positions():
-            store._delete_there(position.name)
+            store_module._delete_there(store.location.join(position.name))
         store.save(simple(at(1, 0, 1), 1.0, num=10))
         patched.append(pytest.MonkeyPatch())
         patched[-1].setattr(store_module, "retry", killer.wrap(store_module.retry))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from inq_ray.files import folder as folder_module
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Snapshot
@@ -209,7 +209,7 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     assert told[2:] == ["checkpoints are written again, checkpoint-01-0000-00000004 is; 2 were not"]
 
 
-KILLS = ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
+KILLS = ((folder_module, "_write_file"), (folder_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
 
 
 @pytest.mark.parametrize("is_done", [True, False])
