@@ -15,7 +15,7 @@ from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, 
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 from inq_ray.training.run_folder import RunFolder
@@ -96,7 +96,7 @@ class TrialRunner:
             shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before its first checkpoint
             damaged = self._seed(folder)
             found = self._newest(folder)
-        self._rows = [] if found is None else list(history_of(found).rows)
+        self._rows = [] if found is None else list(found.facts.rows)
         ends = self._ends(folder)
         self._tell(Begun(ends=tuple(ends), damaged=tuple(damaged)))
         for end in ends:

@@ -11,7 +11,7 @@ import torch
 
 from inq_ray.distributed.replica import largest
 from inq_ray.distributed.wire import rank
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config.duration import is_duration, seconds_of
 
 # Steps after which a new clock looks for the first time, and the most after which any does.
@@ -90,12 +90,12 @@ class StopError(Exception):
     """A run was asked to stop and has left a checkpoint; raised on every rank at once.
 
     Attributes:
-        place: from which it goes on; None = from where it was started, as nothing was done since.
+        position: from which it goes on; None = from where it was started, as nothing was done since.
     """
 
-    def __init__(self, place: Place | None) -> None:
-        self.place = place
-        super().__init__(f"stopped at {place.name}" if place else "stopped before its first step")
+    def __init__(self, position: TrainingPosition | None) -> None:
+        self.position = position
+        super().__init__(f"stopped at {position.name}" if position else "stopped before its first step")
 
-    def __reduce__(self) -> tuple[type["StopError"], tuple[Place | None]]:
-        return type(self), (self.place,)
+    def __reduce__(self) -> tuple[type["StopError"], tuple[TrainingPosition | None]]:
+        return type(self), (self.position,)
