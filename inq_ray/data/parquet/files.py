@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from inq_ray.data.parquet.access import footer_hash, read_footer
-from inq_ray.storage.address import Location, expand, fixed_part
+from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
+from inq_ray.storage.pattern import expand, fixed_part
 from inq_ray.storage.retry import MissingError
 
 IMAGE_COLUMNS = ("image", "img")

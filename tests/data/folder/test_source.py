@@ -16,7 +16,8 @@ from inq_ray.data.encoded_set import EncodedSet
 from inq_ray.data.folder.index import open_index
 from inq_ray.data.folder.source import FolderReader, FolderSource, is_image_folder
 from inq_ray.data.preset import Policy, Preset
-from inq_ray.storage.address import expand, locate
+from inq_ray.storage.address import locate
+from inq_ray.storage.pattern import expand
 from inq_ray.storage.retry import MissingError
 from tests.data.folders import make_folder, make_stable
 from tests.gcs import GoogleServer
