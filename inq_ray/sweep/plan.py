@@ -229,11 +229,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     sizes = {}
     if plan.info.is_streamed:
         preset = image_preset(config)
-        sizes = {
-            "crop_size": preset.crop_size,
-            "resize_size": preset.resize_size,
-            "interpolation": preset.interpolation,
-        }
+        sizes = {name: getattr(preset, name) for name in ("crop_size", "resize_size", "interpolation")}
     return config.replace(
         data={"holdout": 0, **sizes},
         network={
