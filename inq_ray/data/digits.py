@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.image_set import SourceInfo, Split
@@ -44,6 +45,7 @@ class DigitsSource:
         images = torch.from_numpy(np.rint(table[:, :-1] * (255 / _HIGHEST)).astype(np.uint8)).view(-1, 1, 8, 8)
         labels = torch.from_numpy(table[:, -1].copy())
         train, test = holdout(len(labels), NUM_TEST, _SPLIT_SEED)
+        parts: dict[Split, Tensor] = {"train": train, "test": test}
         scaled = images[train].double() / 255
         mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
         parts: dict[Split, torch.Tensor] = {"train": train, "test": test}

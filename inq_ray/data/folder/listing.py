@@ -42,22 +42,6 @@ class Entry(NamedTuple):
     stamp: str = ""
 
 
-class ClassListing(NamedTuple):
-    """The images of one class.
-
-    Attributes:
-        paths: From the folder of the split, with the class; in the order of torchvision: by folder, then by name.
-        sizes: Bytes of each.
-        folders: Those below the class's own, with their stamps.
-        num_ignored: Files that are no images.
-    """
-
-    paths: list[bytes]
-    sizes: list[int]
-    folders: list[Entry]
-    num_ignored: int
-
-
 def is_image(path: bytes) -> bool:
     """Return whether a file is an image by its name."""
     return path.lower().endswith(_EXTENSIONS)
@@ -124,23 +108,6 @@ def stamp_of(folder: Location) -> str:
         return _stamp(os.stat(folder.path))
     except OSError:
         return ""
-
-
-def list_class(folder: Location, name: bytes, fence: Fence | None = None) -> ClassListing:
-    """List a class's folder in the folder of its split.
-
-    Raises:
-        ValueError: It cannot be listed, or has a link out of the fence.
-    """
-    entries = scan(folder.join(os.fsdecode(name)), recursive=True, fence=fence)
-    files = [entry for entry in entries if not entry.is_folder]
-    images = [entry for entry in files if is_image(entry.path)]
-    return ClassListing(
-        paths=[name + b"/" + entry.path for entry in images],
-        sizes=[entry.size for entry in images],
-        folders=[entry._replace(path=name + b"/" + entry.path) for entry in entries if entry.is_folder],
-        num_ignored=len(files) - len(images),
-    )
 
 
 def _scan_here(folder: bytes, recursive: bool, fence: Fence | None) -> Iterator[Entry]:
