@@ -230,7 +230,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     folder = RunFolder.planned(config)
     sizes = {}
     if plan.info.is_streamed:
-        preset = image_preset(config)
+        preset = image_preset(config.data, config.network)
         sizes = {
             "crop_size": preset.crop_size,
             "resize_size": preset.resize_size,

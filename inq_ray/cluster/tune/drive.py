@@ -28,7 +28,7 @@ from inq_ray.sweep.trials.registry import TrialRegistry
 from inq_ray.sweep.trials.report import Report
 from inq_ray.sweep.trials.runner import clear
 from inq_ray.sweep.trials.trial import Trial
-from inq_ray.tracking.trackers import Together
+from inq_ray.tracking.together import Together
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 

@@ -19,7 +19,7 @@ NAMED = CONFIG.replace(output={"name": "r18"})
 
 
 def printed(show: Callable[[JsonLog], None], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    show(JsonLog(NAMED))
+    show(JsonLog(NAMED.output.name))
     out, err = capsys.readouterr()
     assert err == ""
     return [json.loads(line) for line in out.splitlines()]
@@ -77,4 +77,4 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
             raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr("sys.stdout", Closed())
-    JsonLog(NAMED).say("to nobody")
+    JsonLog(NAMED.output.name).say("to nobody")
