@@ -235,7 +235,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def default_name(arch: str, num_bits: int | None) -> str:
-    """Return network, bits (or "float") and time; of the network's name a dash replaces what no file name should have."""
+    """Return network, bits (or "float") and time; a dash replaces what no file name should have."""
     kind = "float" if num_bits is None else f"{num_bits}bit"
     network = re.sub(r"[^A-Za-z0-9._-]+", "-", arch)[:_LONGEST_NETWORK]
     return f"{network}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}".lstrip("._-")

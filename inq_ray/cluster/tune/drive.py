@@ -15,7 +15,15 @@ from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, place, worker_resources
+from inq_ray.cluster.placement import (
+    NoRoomError,
+    RayRoom,
+    Resources,
+    in_words,
+    num_fitting,
+    wait_for_placement,
+    worker_resources,
+)
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune.search import RegistryScheduler, RegistrySearcher
 from inq_ray.cluster.tune.trial import run_trial
@@ -141,7 +149,9 @@ class Drive:
         cluster, room, most = self._plan.base.cluster, RayRoom(), self._plan.options.max_concurrent
         may_grow = room.may_grow()
         if may_grow:
-            place(cluster, self._console.say, room=room)  # that of one trial: workers may all be scaled down
+            wait_for_placement(
+                cluster, self._console.say, room=room
+            )  # that of one trial: workers may all be scaled down
         fitting = num_trials_at_once(cluster, _nodes(), room.most())
         return most if most is not None and may_grow else min(fitting, most or fitting)
 

@@ -8,7 +8,7 @@ import math
 import time
 from typing import Any
 
-from inq_ray.training.report.events import Event, Note, Placed, Progress, Row, Saved, Started
+from inq_ray.training.report.events import Event, Note, Progress, Row, Saved, Started, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 
 # Of the progress, a line is printed at most this often.
@@ -33,7 +33,7 @@ class JsonLog:
     def report(self, event: Event) -> None:
         """Prints an event."""
         match event:
-            case Placed():
+            case WorkersPlaced():
                 for rank, line in enumerate(event.lines):
                     self._print("placed", rank=rank, text=line)
             case Progress():

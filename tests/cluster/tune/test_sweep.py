@@ -304,7 +304,7 @@ def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
         return 1
 
     monkeypatch.setattr(drive_module, "RayRoom", Growing)
-    monkeypatch.setattr(drive_module, "place", wait)
+    monkeypatch.setattr(drive_module, "wait_for_placement", wait)
     monkeypatch.setattr(drive_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
     plan = plan_sweep(
         tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions(max_concurrent=max_concurrent)
