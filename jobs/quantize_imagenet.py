@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
     try:
         command = parse(arguments)
         config = with_absolute_paths(command.run)
-        config = config.replace(output={"name": config.output.name or default_name(config)})
+        config = config.replace(
+            output={"name": config.output.name or default_name(config.network.arch, config.num_bits)}
+        )
         return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
@@ -79,11 +81,10 @@ def execute(command: Command) -> int:
         for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
-        bits = None if config.plain else config.quantization.weight_bits
-        layers = describe(model, bits, config.quantization.skip)
+        layers = describe(model, config.num_bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
-    log = JsonLog(config) if action.log_format == "json" else console
+    log = JsonLog(config.output.name) if action.log_format == "json" else console
     for note in notes:
         log.say(note)
     with held(config, log.say):

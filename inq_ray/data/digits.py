@@ -48,7 +48,6 @@ class DigitsSource:
         parts: dict[Split, Tensor] = {"train": train, "test": test}
         scaled = images[train].double() / 255
         mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
-        parts: dict[Split, torch.Tensor] = {"train": train, "test": test}
         self._sets = {
             split: ImageSet(images[part], labels[part], Augmentation(padding=1), policy or Policy(), mean)
             for split, part in parts.items()

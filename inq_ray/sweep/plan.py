@@ -228,7 +228,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     folder = RunFolder.planned(config)
     sizes = {}
     if plan.info.is_streamed:
-        preset = image_preset(config)
+        preset = image_preset(config.data, config.network)
         sizes = {name: getattr(preset, name) for name in ("crop_size", "resize_size", "interpolation")}
     return config.replace(
         data={"holdout": 0, **sizes},

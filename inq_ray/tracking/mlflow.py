@@ -55,9 +55,9 @@ def _experiment(client: Any, storage: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    # A server decides itself where files go. We send none, but MLflow wants a place.
-    place = None if os.environ.get(_ADDRESS) else (storage / "mlflow").as_uri()
-    return str(client.create_experiment(name, artifact_location=place))
+    # A server decides itself where files go. We send none, but MLflow wants an address.
+    location = None if os.environ.get(_ADDRESS) else (storage / "mlflow").as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 class _Mlflow:

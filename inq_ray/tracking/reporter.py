@@ -6,7 +6,6 @@ from typing import Any
 
 from inq_ray.tracking.guarded import Guarded
 from inq_ray.tracking.metrics import flat, row_metrics
-from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 
 # For all trackers together, after a run is finished.
@@ -16,16 +15,16 @@ _LAST_WORDS_SECONDS = 60.0
 class Trackers:
     """The reporter of all trackers of a run; see :func:`inq_ray.tracking.trackers.open_trackers`."""
 
-    def __init__(self, trackers: Sequence[Guarded], config: RunConfig) -> None:
+    def __init__(self, trackers: Sequence[Guarded], phases: Sequence[int]) -> None:
         self._trackers = list(trackers)
-        self._config = config
+        self._phases = phases
 
     def report(self, event: Event) -> None:
         """Takes an event; rows become metrics, by the number of epochs since the run began."""
         if not isinstance(event, Row):
             return
         for tracker in self._trackers:
-            tracker.log(row_metrics(event), epochs_behind(self._config, event))
+            tracker.log(row_metrics(event), epochs_done(event, self._phases))
 
     def close(self, summary: dict[str, Any] | None) -> None:
         """Ends every tracker's run, and waits for all of them, at most a minute; a second call does nothing.
@@ -42,13 +41,11 @@ class Trackers:
             tracker.join(deadline - time.monotonic())
 
 
-def epochs_behind(config: RunConfig, row: Row) -> int:
-    """How many epochs of its whole run lie behind a row. It follows from the row: a driver may not have seen others.
+def epochs_done(row: Row, phases: Sequence[int]) -> int:
+    """Return the epochs of the whole run until a row. They follow from it: a driver may not have seen the others.
 
     Args:
-        config: of the run.
-        row: of any of its stages.
+        row: Row of any phase.
+        phases: Epochs of the phases: of the float training, and of each stage.
     """
-    if row.stage == 0:
-        return row.epoch
-    return config.float_epochs + sum(config.stage_epochs[: row.stage - 1]) + row.epoch
+    return sum(phases[: row.stage]) + row.epoch

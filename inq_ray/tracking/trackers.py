@@ -61,4 +61,4 @@ def open_trackers(names: Sequence[str], config: RunConfig, folder: Path) -> Trac
     def start(name: str) -> Guarded:
         return Guarded(name, lambda: TRACKERS[name].start(folder.name, parameters, folder))
 
-    return Trackers([start(name) for name in dict.fromkeys(names)], config)
+    return Trackers([start(name) for name in dict.fromkeys(names)], config.phase_epochs)

@@ -12,14 +12,13 @@ from inq_ray.distributed.replica import sum_counts
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.facts import History, Seconds
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.events import Event, Reporter, Row
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
-from inq_ray.training.report.progress import Epoch, ProgressTeller
+from inq_ray.training.report.progress import Epoch, ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -27,9 +26,11 @@ class Journal:
     """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone tells and writes.
 
     Args:
-        config: of the run.
         reporter: takes rank 0's events.
+        progress: takes steps.
         folder: of the run.
+        skip_bad_images: how many images may be left out.
+        num_data_shards: as the attribute, of a run that begins.
         faults: what is remembered of an attempt that was given up.
 
     Attributes:
@@ -44,21 +45,30 @@ class Journal:
         world_sizes: numbers of ranks that it ran on, one after the other.
     """
 
-    def __init__(self, config: RunConfig, reporter: Reporter, folder: RunFolder, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        progress: ProgressReporter,
+        folder: RunFolder,
+        *,
+        skip_bad_images: int,
+        num_data_shards: int,
+        faults: Faults | None = None,
+    ) -> None:
         self.rows: list[Row] = []
         self.epochs_done = 0
         self.spent = Spent()
-        self.bad_images = BadImages(config.data.skip_bad_images)
+        self.bad_images = BadImages(skip_bad_images)
         self.faults = faults or Faults()
         self.began = time.perf_counter()
-        self.num_data_shards = config.cluster.workers.most
+        self.num_data_shards = num_data_shards
         self.world_sizes: tuple[int, ...] = (world_size(),)
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
         self._log = IncidentLog(folder.events)
-        self._teller = ProgressTeller(config, reporter)
-        self._num_skipped_told = self.faults.num_skipped
+        self._progress = progress
+        self._num_skipped_reported = self.faults.num_skipped
         self._is_behind = False
 
     @property
@@ -66,12 +76,12 @@ class Journal:
         """Time spent in the run, without what was lost."""
         return time.perf_counter() - self.began
 
-    def tell(self, event: Event) -> None:
-        """Passes an event on; rank 0."""
+    def report(self, event: Event) -> None:
+        """Pass an event on; rank 0."""
         self._reporter.report(event)
 
     def note(self, kind: Kind, text: str, seconds_lost: float | None = None) -> None:
-        """Tells an incident and writes it down; rank 0."""
+        """Report an incident and write it down; rank 0."""
         incident = Incident(kind=kind, text=text, seconds_lost=seconds_lost)
         self._log.add(incident)
         self._reporter.report(incident)
@@ -79,7 +89,7 @@ class Journal:
     def add(self, row: Row) -> None:
         """Takes a line of metrics."""
         self.rows.append(row)
-        self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+        self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
         if rank() == 0:
             self._write_metrics(lambda: self._folder.append(row))
             self._reporter.report(row)
@@ -97,8 +107,8 @@ class Journal:
             lost = max(0.0, time.time() - self._folder.config.stat().st_mtime)
             self.note("restarted", "beginning again: there is no checkpoint", lost)
 
-    def settle(self) -> None:
-        """Writes metrics that could not be written; rank 0, at the end.
+    def flush_metrics(self) -> None:
+        """Write metrics that could not be written; rank 0, at the end.
 
         Raises:
             ValueError: they still cannot.
@@ -135,7 +145,7 @@ class Journal:
         self.epochs_done = history.epochs_done
         if not self._keeps_faults:
             self.faults = history.faults
-        self._num_skipped_told = self.faults.num_skipped
+        self._num_skipped_reported = self.faults.num_skipped
         self.began = time.perf_counter() - history.seconds.run
         self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
         for row in self.rows:
@@ -144,7 +154,7 @@ class Journal:
                 data_seconds=row.data_seconds or 0.0,
                 network_seconds=row.network_seconds or 0.0,
             )
-            self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+            self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
         self.num_data_shards = history.order_workers or history.config.cluster.workers.most
         before = history.world_sizes or (history.world_size,)
         has_changed = before[-1] != world_size()
@@ -155,14 +165,14 @@ class Journal:
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
             self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
-    def tell_step(self, epoch: Epoch, state: EpochState) -> None:
+    def report_step(self, epoch: Epoch, state: EpochState) -> None:
         """To be called on every rank after each step."""
         if rank() != 0:
             return
-        self._teller.tell(epoch, self.epochs_done, state)
-        if self.faults.num_skipped == self._num_skipped_told:
+        self._progress.report(epoch, self.epochs_done, state)
+        if self.faults.num_skipped == self._num_skipped_reported:
             return
-        self._num_skipped_told = self.faults.num_skipped
+        self._num_skipped_reported = self.faults.num_skipped
         where = f"stage {epoch.stage}, epoch {epoch.epoch}, step {state.step}"
         text = f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)"
         self.note("step_skipped", text)

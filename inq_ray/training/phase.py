@@ -125,7 +125,7 @@ class PhaseTraining:
 
     def on_step(self, epoch: Epoch, state: EpochState) -> None:
         """Report a step, and save the run where that is due."""
-        self.run.journal.tell_step(epoch, state)
+        self.run.journal.report_step(epoch, state)
         look = self.run.checkpoints.clock.tick()
         is_end = state.step == epoch.steps
         if look.is_due and is_end:

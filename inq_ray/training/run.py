@@ -79,8 +79,7 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
     """Do the whole run, from its last checkpoint if there is one; return the summary."""
     config, model = run.config, run.task.model
     run.load()
-    bits = None if config.plain else config.quantization.weight_bits
-    groups = param_groups(model, bits, skip=config.quantization.skip)
+    groups = param_groups(model, config.num_bits, skip=config.quantization.skip)
     _report_start(run, groups)
     run.go_on()
     if run.start is None and config.network.weights is not None:
@@ -100,7 +99,7 @@ def _report_start(run: RunState, groups: list[dict[str, Any]]) -> None:
         (param, group["weight_bits"] is not None) for group in groups for _, param in group["params"]
     ]
     task = run.task
-    run.journal.tell(
+    run.journal.report(
         Started(
             arch=run.config.network.arch,
             num_parameters=sum(param.numel() for param, _ in params),

@@ -205,8 +205,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-def default_name(config: RunConfig) -> str:
-    """Network, bits (or "float") and time; what no file name should have in the network's name becomes a dash."""
-    kind = "float" if config.plain else f"{config.quantization.weight_bits}bit"
-    network = re.sub(r"[^A-Za-z0-9._-]+", "-", config.network.arch)[:_LONGEST_NETWORK]
+def default_name(arch: str, num_bits: int | None) -> str:
+    """Return network, bits (or "float") and time; a dash replaces what no file name should have."""
+    kind = "float" if num_bits is None else f"{num_bits}bit"
+    network = re.sub(r"[^A-Za-z0-9._-]+", "-", arch)[:_LONGEST_NETWORK]
     return f"{network}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}".lstrip("._-")

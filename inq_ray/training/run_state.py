@@ -22,6 +22,7 @@ from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.non_finite import DivergedError, Faults
 from inq_ray.training.loop.trainer import EpochResult, EpochState
 from inq_ray.training.report.events import Note, Reporter, Row, Saved
+from inq_ray.training.report.progress import ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.task.build import batchnorm_layers, build_task
 
@@ -60,7 +61,20 @@ class RunState:
         self.config = config
         self.task = build_task(config, device, fingerprint=fingerprint)
         self.task.loader.start()
-        self.journal = Journal(config, reporter, folder, rewound)
+        progress = ProgressReporter(
+            reporter,
+            phases=config.phase_epochs,
+            batch_size=config.training.batch_size,
+            print_freq=config.output.print_freq,
+        )
+        self.journal = Journal(
+            reporter,
+            progress,
+            folder,
+            skip_bad_images=config.data.skip_bad_images,
+            num_data_shards=config.cluster.workers.most,
+            faults=rewound,
+        )
         self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
         self.start: TrainingPosition | None = None
         self._rewound = rewound
@@ -144,7 +158,7 @@ class RunState:
             return
         num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
         if rank() == 0:
-            self.journal.tell(Note(f"BatchNorm's statistics are estimated anew from {num_images:,} training images"))
+            self.journal.report(Note(f"BatchNorm's statistics are estimated anew from {num_images:,} training images"))
 
     def validate(
         self,
@@ -169,7 +183,7 @@ class RunState:
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         journal, began = self.journal, time.perf_counter()
-        accuracy = validate(self.task, self.config, journal.bad_images)
+        accuracy = validate(self.task, journal.bad_images, limit_batches=self.config.training.limit_batches)
         if epoch and not math.isfinite(accuracy.loss):
             raise DivergedError(
                 stage,
@@ -228,7 +242,7 @@ class RunState:
             must_be_written=is_stage_end or is_last,
         )
         if rank() == 0 and is_taken:
-            self.journal.tell(Saved(name=position.name, seconds=time.perf_counter() - began))
+            self.journal.report(Saved(name=position.name, seconds=time.perf_counter() - began))
         if is_last:
             self._stop()
 

@@ -124,7 +124,7 @@ def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.Monke
 
     room = iter([3, 1])
     monkeypatch.setattr(trainer, "fit", lost)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: next(room))
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: next(room))
     attempts, told = _attempts(tmp_path, max_failures=2)
     with pytest.raises(RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
         attempts.fit_to_the_end(2)
@@ -142,7 +142,7 @@ def test_no_room_for_new_workers_ends_the_run(monkeypatch: pytest.MonkeyPatch, t
         raise NoRoomError("no room")
 
     monkeypatch.setattr(trainer, "fit", lost)
-    monkeypatch.setattr(trainer, "place", no_room)
+    monkeypatch.setattr(trainer, "wait_for_placement", no_room)
     attempts, _ = _attempts(tmp_path)
     with pytest.raises(RunFailedError, match=r"^no room; the same command goes on") as failed:
         attempts.fit_to_the_end(2)
@@ -164,7 +164,7 @@ def test_replicas_that_differ_start_again_if_asked(
         (tmp_path / "lost" / "summary.json").write_text("{}")
 
     monkeypatch.setattr(trainer, "fit", differ)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 2)
     if on_mismatch == "restart":
         attempts.fit_to_the_end(2)
         assert num_fits == 2
@@ -185,7 +185,7 @@ def test_workers_that_leave_are_replaced_and_not_counted(monkeypatch: pytest.Mon
             (tmp_path / "lost" / "summary.json").write_text("{}")
 
     monkeypatch.setattr(trainer, "fit", leave)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 2)
     attempts.fit_to_the_end(2)
     assert next(fits, None) is None
 

@@ -52,11 +52,12 @@ def test_a_reporter_that_fails_keeps_nothing_from_the_others_and_is_named_once(
     assert capsys.readouterr() == ("", 2 * line), "once for each"
 
 
-@pytest.mark.parametrize("reporter", ["console.Console", "json_log.JsonLog"])
+@pytest.mark.parametrize("reporter", ["console.Console(CONFIG)", "json_log.JsonLog(CONFIG.output.name)"])
 @pytest.mark.parametrize("closed", ["stdout", "both"])
 def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str, tmp_path: Path) -> None:
     """As `| head` leaves one; with 2>&1 there is nobody to tell it to either."""
-    module, _, name = reporter.partition(".")
+    module, _, made = reporter.partition(".")
+    name, _, _ = made.partition("(")
     script = f"""
         import os
         from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str,
                 with open({str(tmp_path / "heard")!r}, "a") as file:
                     file.write("heard\\n")
 
-        together = Together({name}(CONFIG), Last())
+        together = Together({made}, Last())
         for event in ROWS:
             together.report(event)
         os._exit(0)  # else Python itself may say that it cannot flush

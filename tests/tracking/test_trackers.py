@@ -21,7 +21,7 @@ import pytest
 
 from inq_ray.tracking import trackers as trackers_module
 from inq_ray.tracking.metrics import Scalar
-from inq_ray.tracking.reporter import Trackers, epochs_behind
+from inq_ray.tracking.reporter import Trackers, epochs_done
 from inq_ray.tracking.trackers import check_trackers, open_trackers
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.report.events import Row, Started
@@ -168,12 +168,12 @@ def test_epochs_are_those_of_the_stages_before_however_they_are_given(
     training: dict[str, Any], rows: list[Row], expected: list[int]
 ) -> None:
     config = CONFIG.replace(training=training)
-    assert [epochs_behind(config, each) for each in rows] == expected
+    assert [epochs_done(each, config.phase_epochs) for each in rows] == expected
 
 
 def test_a_plain_run_has_no_stages_to_count() -> None:
     config = dataclasses.replace(CONFIG.replace(training={"float_epochs": 0, "epochs": 3}), plain=True)
-    assert [epochs_behind(config, row(0, epoch)) for epoch in range(4)] == [0, 1, 2, 3]
+    assert [epochs_done(row(0, epoch), config.phase_epochs) for epoch in range(4)] == [0, 1, 2, 3]
 
 
 @needs("tensorboard")

@@ -170,7 +170,7 @@ def test_metrics_are_json_that_every_reader_takes(tmp_path: Path) -> None:
 
 def test_default_names_are_allowed_names() -> None:
     for config in (RunConfig(), RunConfig(plain=True)):
-        config = config.replace(output={"name": default_name(config)})
+        config = config.replace(output={"name": default_name(config.network.arch, config.num_bits)})
         assert config.output.name is not None
         assert config.output.name.startswith("digits_cnn-float" if config.plain else "digits_cnn-5bit")
 
@@ -187,6 +187,6 @@ def test_default_names_are_allowed_names() -> None:
 )
 def test_any_networks_name_makes_an_allowed_name(arch: str, start: str) -> None:
     config = RunConfig().replace(network={"arch": arch})
-    name = default_name(config)
+    name = default_name(config.network.arch, config.num_bits)
     assert config.replace(output={"name": name}).output.name == name
     assert name.startswith(start)

@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from inq_ray.cluster.placement import RayRoom, Resources, in_words, num_fitting, place, worker_resources
+from inq_ray.cluster.placement import RayRoom, Resources, in_words, num_fitting, wait_for_placement, worker_resources
 from inq_ray.training.config import ClusterConfig
 
 _MANY = 10**6
@@ -27,7 +27,7 @@ def count_slots(cluster: ClusterConfig, max_concurrent: int | None, tell: Callab
     room = RayRoom()
     may_grow = room.may_grow()
     if may_grow:
-        place(cluster, tell, room=room)  # that of one trial: workers may all be scaled down
+        wait_for_placement(cluster, tell, room=room)  # that of one trial: workers may all be scaled down
     fitting = num_trials_at_once(cluster, _nodes(), room.most())
     if max_concurrent is None:
         return fitting

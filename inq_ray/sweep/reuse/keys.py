@@ -87,7 +87,7 @@ def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
     ]
     other = {
         "origin": dataclasses.asdict(origin),
-        "preset": dataclasses.asdict(image_preset(config)),
+        "preset": dataclasses.asdict(image_preset(config.data, config.network)),
     }
     if config.float_epochs:
         before = {each.name: each.of(config) for each in options if each.option.phase < Phase.STAGES}
@@ -113,7 +113,7 @@ def _teacher(config: RunConfig, model: nn.Module) -> str:
     if config.training.teacher is None:
         return ""
     teacher = copy.deepcopy(model)
-    load_teacher(config, teacher)
+    load_teacher(teacher, config.network.arch, config.training.teacher)
     return summary(digest_tensors(teacher.state_dict()))
 
 

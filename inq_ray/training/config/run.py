@@ -86,6 +86,11 @@ class RunConfig:
             )
 
     @property
+    def num_bits(self) -> int | None:
+        """Bits of a quantized weight; None of a plain run."""
+        return None if self.plain else self.quantization.weight_bits
+
+    @property
     def stage_epochs(self) -> tuple[int, ...]:
         """Epochs of each stage; none of a plain run."""
         num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
@@ -100,6 +105,11 @@ class RunConfig:
     def float_epochs(self) -> int:
         """Epochs of training before the first stage; of all training of a plain run."""
         return self.training.epochs if self.plain else self.training.float_epochs
+
+    @property
+    def phase_epochs(self) -> tuple[int, ...]:
+        """Epochs of the training before the first stage, and of each stage."""
+        return (self.float_epochs, *self.stage_epochs)
 
     def lr_of(self, stage: int) -> float:
         """Learning rate with which a stage begins, 0 being the training before the first, or all of a plain run."""

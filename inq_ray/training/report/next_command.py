@@ -7,7 +7,7 @@ import sys
 from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.models.registry import is_timm
 from inq_ray.models.weight_files import is_weights_file
-from inq_ray.training.config import NetworkConfig, RunConfig
+from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.flags.command import words_of
 from inq_ray.training.flags.start import start_of
@@ -44,8 +44,8 @@ def tagged_arch(network: NetworkConfig) -> str:
 def _images(config: RunConfig, weights: str) -> list[str]:
     """Flags without which a start from the result's file would see other images, or see them otherwise."""
     data, flags = config.data, []
-    seen = image_preset(config)
-    unsaid = image_preset(RunConfig(network=NetworkConfig(arch=tagged_arch(config.network), weights=weights)))
+    seen = image_preset(config.data, config.network)
+    unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
     if (seen.crop_size, seen.resize_size, seen.interpolation) != (
         unsaid.crop_size,
         unsaid.resize_size,

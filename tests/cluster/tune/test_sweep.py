@@ -306,7 +306,7 @@ def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
         return 1
 
     monkeypatch.setattr(slots_module, "RayRoom", Growing)
-    monkeypatch.setattr(slots_module, "place", wait)
+    monkeypatch.setattr(slots_module, "wait_for_placement", wait)
     monkeypatch.setattr(slots_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
     assert count_slots(ClusterConfig(num_workers=1), max_concurrent, print) == expected
 

@@ -148,13 +148,13 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_starts(tmp_path: P
 
 
 def test_without_being_asked_for_there_is_none() -> None:
-    assert make_teacher(RunConfig(), toy_network()) is None
+    assert make_teacher(TrainingConfig(), "resnet18", toy_network()) is None
 
 
 def test_the_teacher_is_the_network_as_it_is_then_and_is_its_own() -> None:
     model = toy_network(seed=5)
-    config = RunConfig(training=TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1))
-    teacher = make_teacher(config, model)
+    training = TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1)
+    teacher = make_teacher(training, "resnet18", model)
     assert teacher is not None
     assert (teacher.temperature, teacher.labels, teacher.model.training) == (2.0, 0.1, False)
     before = model[0].weight.detach().clone()

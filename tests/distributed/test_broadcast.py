@@ -11,9 +11,9 @@ from inq_ray.core.codebook import Codebook
 from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.distributed.broadcast import StageError, broadcast_stage, decode, encode
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.distributed.share import StageError, decode, encode, share_stage
 from inq_ray.distributed.wire import rank
 from tests.distributed.networks import PORTIONS, all_tensors, apply_all, decide_all, make_network, make_states, retrain
 from tests.ranks import rank_outcomes, run_ranks
@@ -79,7 +79,7 @@ def quantize_all_stages() -> list[str]:
     for stage in range(len(PORTIONS)):
         broadcast_tensors(network.state_dict())
         updates = decide_all(network, states, stage) if rank() == 0 else None
-        apply_all(network, states, share_stage(updates, states, stage=stage))
+        apply_all(network, states, broadcast_stage(updates, states, stage=stage))
         summaries.append(check_replicas(all_tensors(network, states), stage=stage, what="replicas"))
         retrain(network, states)
     return summaries
@@ -103,7 +103,7 @@ def fail_on_rank_0() -> None:
             updates = decide_all(network, states, stage=0)
         except ValueError as caught:
             error = str(caught)
-    share_stage(updates, states, error, stage=0)
+    broadcast_stage(updates, states, error, stage=0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -122,7 +122,7 @@ def share_with_other_states() -> None:
     states = make_states(network)
     if rank() == 2:
         states["3.weight"].frozen[0, 0] = True
-    share_stage(decide_all(network, states, stage=0) if rank() == 0 else None, states, stage=0)
+    broadcast_stage(decide_all(network, states, stage=0) if rank() == 0 else None, states, stage=0)
 
 
 def test_ranks_that_have_frozen_other_numbers_of_weights_stop_together() -> None:

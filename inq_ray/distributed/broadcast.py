@@ -1,4 +1,4 @@
-"""Sharing a stage: rank 0 has decided which weights freeze, and to what; every rank learns it, in few bytes.
+"""Broadcast of a stage: rank 0 has decided which weights freeze, and to what; every rank learns it, in few bytes.
 
 On the wire, one message (`encode` and `decode` are its two ends):
 
@@ -55,7 +55,7 @@ class _Entry(NamedTuple):
     num_newly: int
 
 
-def share_stage(
+def broadcast_stage(
     updates: Mapping[str, StageUpdate] | None,
     states: Mapping[str, TensorState],
     error: str | None = None,
