@@ -23,6 +23,7 @@ def test_kept_weights_are_those_of_their_run(path: Path) -> None:
     assert digest(restore(path)) == _RECORDS[path.stem]["verification"]["digest"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", _KEPT, ids=lambda path: path.stem)
 def test_kept_weights_have_the_accuracy_that_is_claimed(path: Path, shared_data: Path) -> None:
     record = _RECORDS[path.stem]
