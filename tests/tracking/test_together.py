@@ -53,7 +53,7 @@ def test_a_reporter_that_fails_keeps_nothing_from_the_others_and_is_named_once(
 
 
 @pytest.mark.parametrize("reporter", ["console.Console(CONFIG)", "json_log.JsonLog(CONFIG.output.name)"])
-@pytest.mark.parametrize("closed", ["stdout", "both"])
+@pytest.mark.parametrize("closed", ["stdout", pytest.param("both", marks=pytest.mark.long)])
 def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str, tmp_path: Path) -> None:
     """As `| head` leaves one; with 2>&1 there is nobody to tell it to either."""
     module, _, made = reporter.partition(".")

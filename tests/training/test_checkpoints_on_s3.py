@@ -149,6 +149,7 @@ def test_a_line_that_is_cut_until_the_end(tmp_path: Path, calm: RunConfig, proxy
     assert told.lines[0].startswith("a checkpoint failed, the one before stands and training goes on: cannot ")
 
 
+@pytest.mark.long
 def test_single_answers_that_are_lost_are_asked_for_again(tmp_path: Path, calm: RunConfig, proxy: BadProxy) -> None:
     """A line that loses one answer in a while is nothing that anybody is told of."""
 
@@ -177,6 +178,7 @@ def test_a_line_that_is_cut_at_the_start_is_one_line(tmp_path: Path, proxy: BadP
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_what_a_cut_line_has_left_is_cleared_away_before_the_next(
     tmp_path: Path, s3: S3Server, calm: RunConfig
 ) -> None:

@@ -93,7 +93,10 @@ def run_both(stops: list[tuple[int, int]], ema_decay: float | None) -> tuple[dic
     return run(None, ema_decay), [run(stop, ema_decay) for stop in stops]
 
 
-@pytest.mark.parametrize(("size", "ema_decay"), [(1, None), (1, 0.9), (2, 0.9), (3, None), (3, 0.9)])
+@pytest.mark.parametrize(
+    ("size", "ema_decay"),
+    [(1, None), (2, 0.9), *(pytest.param(*each, marks=pytest.mark.long) for each in ((1, 0.9), (3, None), (3, 0.9)))],
+)
 def test_a_run_that_was_stopped_ends_with_the_same_bits(size: int, ema_decay: float | None) -> None:
     stops = [(0, 0), (0, 3), (1, 1), (2, 2)]
     answers = run_ranks(run_both, size, stops, ema_decay)
