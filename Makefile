@@ -39,18 +39,18 @@ setup: $(FINISHED) ## make the environment .venv (the other targets do it by the
 demo: $(FINISHED) ## quantize a small network for handwritten digits on two Ray workers, in under a minute
 	@$(PY) jobs/quantize_imagenet.py $(ARGS)
 
-test: $(FINISHED) ## run the tests: first the quick ones, then programs, servers and ranks, then those on a local Ray cluster
+test: $(FINISHED) ## run the tests, 6 minutes on two cores: the quick ones, then programs, servers and ranks, then a local Ray cluster
 	@failed=''
 	echo '== Tests of parts'
-	$(PY) -m pytest -m 'not ray and not gpu and not system' $(PARALLEL) $(ARGS) || failed="$$failed parts"
+	$(PY) -m pytest -m 'not system and not ray and not gpu and not long' $(PARALLEL) $(ARGS) || failed="$$failed parts"
 	echo "== Tests of programs, servers, ranks and whole runs (after $$SECONDS s)"
-	$(PY) -m pytest -m 'system and not ray and not gpu' $(PARALLEL) $(ARGS) || [ $$? -eq 5 ] || failed="$$failed system"
+	$(PY) -m pytest -m 'system and not ray and not gpu and not long' $(PARALLEL) $(ARGS) || [ $$? -eq 5 ] || failed="$$failed system"
 	echo "== Tests on a local Ray cluster (after $$SECONDS s)"
 	$(PY) -m pytest -m 'ray and not gpu and not long' $(ARGS) || [ $$? -eq 5 ] || failed="$$failed on-Ray"
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi
 	echo "== All tests passed in $$SECONDS s"
 
-test-long: $(FINISHED) ## run the tests of clusters that take minutes each: nodes, sweeps that are killed, TLS
+test-long: $(FINISHED) ## run the tests that take long for what they tell: nodes, sweeps that are killed, TLS, runs of all sizes
 	@$(PY) -m pytest -m 'long and not gpu' $(ARGS)
 
 soak: $(FINISHED) ## random faults against runs on Ray until Ctrl-C (ARGS="--rounds 5 --seed 1"): each must end in the same bits

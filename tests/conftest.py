@@ -10,21 +10,25 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from inq_ray.storage import retry
 from tests.gcs import GoogleServer, serve_gcs
+from tests.ports import free_ports, wait_for_agent
 from tests.proxy import BadProxy, bad_proxy
 from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
 
 REPO = Path(__file__).resolve().parent.parent
 
 # The same examples in every run, so that a failure comes from a change; `--hypothesis-profile=search` looks further.
-settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
-settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
+# On a busy machine drawing them is slow.
+_PATIENT = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", _PATIENT, derandomize=True, database=None)
+settings.register_profile("search", _PATIENT, max_examples=1000)
 settings.load_profile("ci")
 
 # One thread for each process: ranks share the cores with others, and sums come out in one order.
@@ -58,6 +62,9 @@ def _session_settings(cache: str) -> dict[str, str]:
         # As jobs do where they start a cluster themselves: nobody announces preemption here, and fits end sooner.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        # For a machine that others use too.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "RAY_gcs_server_port_wait_time_s": "300",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 
@@ -106,10 +113,14 @@ def shared_data() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """A running cluster: `address` for ray.init and RAY_ADDRESS, `dashboard` for RAY_API_SERVER_ADDRESS."""
+    """A running cluster: `address` for ray.init and RAY_ADDRESS, `dashboard` for RAY_API_SERVER_ADDRESS.
+
+    Jobs are taken once something answers at the port `agent`; `job_server` waits for that.
+    """
 
     address: str
     dashboard: str
+    agent: int
 
 
 @pytest.fixture(scope="session")
@@ -121,11 +132,16 @@ def ray_cluster() -> Iterator[RayCluster]:
     asks it for the state of actors: without it, every fit logs an error every second.
     """
     ray = pytest.importorskip("ray", reason="Ray is not installed")
+    from ray._private.parameter import RayParams
+
+    (agent,) = free_ports(1)
     with _short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         home = Path(folder, "home")
         home.mkdir()
         patch.setenv("HOME", str(home))
         patch.setenv("PATH", _PATH)
+        # By default one port for all clusters of a machine: of two the second would take no jobs.
+        patch.setattr(RayParams, "__init__", partialmethod(RayParams.__init__, dashboard_agent_listen_port=agent))
         context = ray.init(
             address="local",
             num_cpus=4,
@@ -138,9 +154,16 @@ def ray_cluster() -> Iterator[RayCluster]:
             address, dashboard = context.address_info["gcs_address"], f"http://{context.address_info['webui_url']}"
             # As `ray start` does. Without it a submitted job joins any cluster of the machine, if there are several.
             Path(folder, "ray_current_cluster").write_text(address)
-            yield RayCluster(address=address, dashboard=dashboard)
+            yield RayCluster(address=address, dashboard=dashboard, agent=agent)
         finally:
             ray.shutdown()
+
+
+@pytest.fixture
+def job_server(ray_cluster: RayCluster) -> str:
+    """Where `ray job submit` finds the session's cluster, which takes jobs now."""
+    wait_for_agent(ray_cluster.agent)
+    return ray_cluster.dashboard
 
 
 @pytest.fixture
@@ -148,7 +171,7 @@ def job_env(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment for a job in `subprocess.run(..., env=job_env)`: an empty HOME, a cluster of its own.
 
     To send the job to the session's cluster instead of starting one, add RAY_ADDRESS=ray_cluster.address, or for
-    `ray job submit` RAY_API_SERVER_ADDRESS=ray_cluster.dashboard; the token is the same.
+    `ray job submit` RAY_API_SERVER_ADDRESS=job_server; the token is the same.
     """
     home = tmp_path / "home"
     home.mkdir()
@@ -165,6 +188,7 @@ def _short_folder() -> tempfile.TemporaryDirectory[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """The server; `s3` gives a test access to it."""
+    pytest.importorskip("moto", reason="moto, which is a server of S3 for tests, is not installed")
     with serve_s3() as server:
         yield server
 

@@ -46,12 +46,17 @@ class Planned:
 
 
 def train_workers() -> list[int]:
-    """Process ids of Ray Train's workers below this process: never those of another cluster."""
+    """Process ids of Ray Train's workers."""
+    return processes_of_ray("RayTrainWorker")
+
+
+def processes_of_ray(name: str) -> list[int]:
+    """Process ids of Ray's workers of a name below this process: never those of another cluster."""
     parents, workers = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
+            if (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
                 workers.append(int(folder.name))
         except OSError:
             continue  # it has ended

@@ -43,7 +43,7 @@ class GoogleServer:
 
     def _post(self, path: str, body: bytes, kind: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{path}", body, {"Content-Type": kind})
-        with urllib.request.urlopen(request, timeout=30):
+        with urllib.request.urlopen(request, timeout=120):
             pass
 
 

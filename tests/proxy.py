@@ -16,6 +16,7 @@ class BadProxy:
         num_drops: How many of the coming connections are cut; counted down. Threads of one test set it at its start.
         drop_after_bytes: Of an answer, before its connection is cut.
         delay_seconds: Before each piece of an answer.
+        most_delayed: How many pieces were held back at the same time, at most.
         num_connections: How many were made so far.
         port: Of 127.0.0.1.
     """
@@ -24,8 +25,10 @@ class BadProxy:
         self.num_drops = 0
         self.drop_after_bytes = 2000
         self.delay_seconds = 0.0
+        self.most_delayed = 0
         self.num_connections = 0
         self._target = ("127.0.0.1", target_port)
+        self._num_delayed = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -72,7 +75,7 @@ class BadProxy:
         try:
             while data := server.recv(_CHUNK_BYTES):
                 num_bytes += len(data)
-                time.sleep(self.delay_seconds)
+                self._delay()
                 if num_bytes > self.drop_after_bytes and self._drops_now():
                     client.sendall(data[: len(data) // 2])
                     break
@@ -81,6 +84,14 @@ class BadProxy:
             pass
         _cut(client)
         _cut(server)
+
+    def _delay(self) -> None:
+        with self._lock:
+            self._num_delayed += 1
+            self.most_delayed = max(self.most_delayed, self._num_delayed)
+        time.sleep(self.delay_seconds)
+        with self._lock:
+            self._num_delayed -= 1
 
     def _drops_now(self) -> bool:
         with self._lock:

@@ -119,5 +119,5 @@ def _iam(endpoint: str, action: str, **parameters: str) -> bytes:
 
 
 def _post(url: str, body: bytes, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=120) as answer:
         return bytes(answer.read())

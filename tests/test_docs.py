@@ -259,7 +259,7 @@ def _make_targets() -> frozenset[str]:
 
 
 def _run(command: list[str], *, cwd: Path, env: dict[str, str] | None) -> str:
-    result = subprocess.run(command, check=False, cwd=cwd, env=env, capture_output=True, text=True, timeout=280)
+    result = subprocess.run(command, check=False, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, (
         f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
     )

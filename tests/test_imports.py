@@ -189,7 +189,7 @@ def _run(script: str, *, blocked: str = "") -> str:
     """
     code = textwrap.dedent(finder) + textwrap.dedent(script)
     command = [sys.executable, "-W", "error", "-c", code]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=_ROOT.parent)
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=_ROOT.parent)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -13,7 +13,8 @@ from inq_ray.cluster.fit import fit
 from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.placement import SETTLE_SECONDS, NoRoomError, place
 from inq_ray.cluster.stopping import StopSignals
-from inq_ray.tracking.trackers import Together, open_trackers
+from inq_ray.tracking.together import Together
+from inq_ray.tracking.trackers import open_trackers
 from inq_ray.training.checkpoint.resume import Decision
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy

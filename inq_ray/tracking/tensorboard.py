@@ -17,6 +17,11 @@ from inq_ray.tracking.metrics import Scalar, Tracker, numbers
 _COMPARED = "validation/top1"
 
 
+def needs() -> tuple[str, ...]:
+    """Return the packages that it needs."""
+    return ("tensorboard",)
+
+
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:  # noqa: ARG001, it shows the folder's
     """Makes the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
     place = folder / "tensorboard"

@@ -9,7 +9,7 @@ import torch
 
 from inq_ray import __version__
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.export.files import write_result
+from inq_ray.export.formats import write_result
 from inq_ray.export.verify import verify
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import RunConfig

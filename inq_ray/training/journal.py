@@ -19,7 +19,7 @@ from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.events import Event, Reporter, Row
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
-from inq_ray.training.report.progress import Phase, ProgressTeller
+from inq_ray.training.report.progress import Epoch, ProgressTeller
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -39,8 +39,8 @@ class Journal:
         bad_images: those left out so far.
         faults: steps that were not finite so far.
         began: when the run would have begun had it never been interrupted, by time.perf_counter().
-        order_workers: ranks for which the order of samples is laid out where they are read in groups: the most that the
-            run might have when it began, so that each batch has the same samples on however many it goes on.
+        num_data_shards: ranks for which the order of samples is laid out where they are read in groups: the most that
+            the run might have when it began, so that each batch has the same samples on however many it goes on.
         world_sizes: numbers of ranks that it ran on, one after the other.
     """
 
@@ -51,7 +51,7 @@ class Journal:
         self.bad_images = BadImages(config.data.skip_bad_images)
         self.faults = faults or Faults()
         self.began = time.perf_counter()
-        self.order_workers = config.cluster.workers.most
+        self.num_data_shards = config.cluster.workers.most
         self.world_sizes: tuple[int, ...] = (world_size(),)
         self._keeps_faults = faults is not None
         self._reporter = reporter
@@ -145,7 +145,7 @@ class Journal:
                 network_seconds=row.network_seconds or 0.0,
             )
             self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
-        self.order_workers = history.order_workers or history.config.cluster.workers.most
+        self.num_data_shards = history.order_workers or history.config.cluster.workers.most
         before = history.world_sizes or (history.world_size,)
         has_changed = before[-1] != world_size()
         self.world_sizes = (*before, world_size()) if has_changed else before
@@ -155,15 +155,15 @@ class Journal:
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
             self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
-    def tell_step(self, phase: Phase, state: EpochState) -> None:
+    def tell_step(self, epoch: Epoch, state: EpochState) -> None:
         """To be called on every rank after each step."""
         if rank() != 0:
             return
-        self._teller.tell(phase, self.epochs_done, state)
+        self._teller.tell(epoch, self.epochs_done, state)
         if self.faults.num_skipped == self._num_skipped_told:
             return
         self._num_skipped_told = self.faults.num_skipped
-        where = f"stage {phase.stage}, epoch {phase.epoch}, step {state.step}"
+        where = f"stage {epoch.stage}, epoch {epoch.epoch}, step {state.step}"
         text = f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)"
         self.note("step_skipped", text)
 
@@ -185,7 +185,7 @@ class Journal:
             ),
             faults=dataclasses.replace(self.faults),
             time=time.time(),
-            order_workers=self.order_workers,
+            order_workers=self.num_data_shards,
             world_sizes=self.world_sizes,
         )
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
+from inq_ray.data.loader import VALIDATION_BATCH
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.batchnorm import images_of_estimate
+from inq_ray.training.loop.batches import steps_of_epoch
 from inq_ray.training.task.build import batchnorm_layers
 
 # Enough to keep a CPU busy, and no more than it does in seconds.
@@ -74,8 +75,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     """
     training = config.training
     num_train = info.num_train - config.data.holdout
-    steps = steps_per_epoch(num_train, training.batch_size)
-    steps = min(steps, training.limit_batches or steps)
+    steps = steps_of_epoch(num_train, training)
     num_validation = config.data.holdout or info.num_test
     bits = None if config.plain else config.quantization.weight_bits
     groups = param_groups(model, bits, skip=config.quantization.skip)
@@ -110,7 +110,9 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
-        num_batchnorm=images_of_estimate(config, steps) if batchnorm_layers(model) else 0,
+        num_batchnorm=images_of_estimate(training, steps, config.cluster.workers.most)
+        if batchnorm_layers(model)
+        else 0,
         num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
         seconds_per_step=_seconds_per_step(config, info, model),
     )

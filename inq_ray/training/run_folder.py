@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """Folder of model.safetensors and codes.safetensors."""
+        """Folder of the result's files, see :mod:`inq_ray.export.formats`."""
         return self.path
 
     @property

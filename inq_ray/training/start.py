@@ -9,8 +9,6 @@ from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
-    AUTO,
-    NEVER,
     NOTHING,
     Decision,
     Refuse,
@@ -22,6 +20,7 @@ from inq_ray.training.checkpoint.resume import (
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -75,9 +74,11 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
         store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
-    elif isinstance(decision, Resume) and not _is_config(folder.config):
-        text = decision.config.to_json() + "\n"
-        _written(folder, lambda: write_text(folder.config, text))
+    elif isinstance(decision, Resume) and _whole_config(folder) is None:
+        try:
+            write_text(folder.config, decision.config.to_json() + "\n")
+        except OSError as error:
+            raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
     return folder
 
 
@@ -104,10 +105,8 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
 
 def _begun_from(folder: RunFolder) -> str | None:
     """The checkpoint by which --resume began the run, as the file says that the run was made with."""
-    if not _is_config(folder.config):
-        return None
-    resume = RunConfig.from_file(str(folder.config)).output.resume
-    return None if resume in (AUTO, NEVER) else resume
+    saved = _whole_config(folder)
+    return None if saved is None or saved.output.resume in (AUTO, NEVER) else saved.output.resume
 
 
 def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
@@ -116,9 +115,9 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
     Raises:
         ValueError: there are some; says where.
     """
-    if not _is_config(folder.config):
+    saved = _whole_config(folder)
+    if saved is None:
         return
-    saved = RunConfig.from_file(str(folder.config))
     there, here = store_of(saved.replace(output={"name": saved.output.name or config.output.name})), store_of(config)
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
     if not is_same and there.positions():
@@ -139,25 +138,22 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
     if found.snapshot is not None:
         return found.snapshot.facts.config
     try:
-        return RunConfig.from_file(str(folder.config))
-    except ValueError as error:
-        reason = str(error).removeprefix(f"--config {folder.config}: ")
+        return _read(folder.config)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
             f"--name {config.output.name}: {folder.config} is damaged ({reason}): mend it, take another --name, or "
             "delete the run by --overwrite"
         ) from error
 
 
-def _is_config(path: Path) -> bool:
+def _whole_config(folder: RunFolder) -> RunConfig | None:
+    """Return what the file says that the run was made with; None if it is damaged."""
     try:
-        RunConfig.from_file(str(path))
-    except ValueError:
-        return False
-    return True
+        return _read(folder.config)
+    except (OSError, ValueError):
+        return None
 
 
-def _written(folder: RunFolder, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
+def _read(path: Path) -> RunConfig:
+    return RunConfig.from_json(path.read_text(encoding="utf-8"))

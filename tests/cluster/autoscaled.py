@@ -91,7 +91,7 @@ def _place(head: subprocess.Popen[bytes]) -> None:
     from inq_ray.cluster import placement
     from inq_ray.training.config import ClusterConfig
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not _answers():
         assert head.poll() is None, "the head has ended"
         assert time.monotonic() < deadline, "the head does not answer"

@@ -2,28 +2,30 @@
 
 A node is a session of processes, begun by `ray start --block`, and ends by SIGKILL of all of them at once, as a machine
 does whose power fails. Nothing of it outlives the block in which it was started, nor this process if that is killed:
-this file run as a program waits for the end of its input, and then ends all sessions that were named in it.
+this module run as a program waits for the end of its input, and then ends all sessions that were named in it.
 """
 
 import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.ports import free_ports, wait_for_agent
+
 # Bound of starting a node on a machine that others use too.
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _OBJECT_STORE_BYTES = 100_000_000
 _PRINT_NODE = """
 import sys, ray
 ray.init(sys.argv[1], log_to_driver=False)
 print(*[node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == sys.argv[2]])
 """
+_REPO = Path(__file__).resolve().parents[2]
 _RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -40,7 +42,10 @@ class Nodes:
         # A node that is gone is noticed after five seconds, not fifteen.
         self._env = {**env, "RAY_health_check_period_ms": "1000"}
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._watch = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, start_new_session=True)
+        self._agents: list[int] = []
+        self._watch = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.nodes"], cwd=_REPO, stdin=subprocess.PIPE, start_new_session=True
+        )
         self._address: str | None = None
         self._dashboard: str | None = None
 
@@ -71,6 +76,10 @@ class Nodes:
         dashboard = re.search(r"RAY_API_SERVER_ADDRESS='(http://[0-9.:]+)'", log)
         self._dashboard = dashboard[1] if dashboard else None
 
+    def wait_for_jobs(self) -> None:
+        """Waits until the head takes jobs."""
+        wait_for_agent(self._agents[0])
+
     def add(self, prefix: Sequence[str] = ()) -> int:
         """Starts a node, and waits until it is there; returns its number.
 
@@ -83,7 +92,7 @@ class Nodes:
     def kill(self, number: int) -> None:
         """Ends all processes of a node at once."""
         kill_session(self._processes[number].pid)
-        self._processes[number].wait(timeout=10)
+        self._processes[number].wait(timeout=60)
 
     def drain(self, number: int, *, seconds: int) -> None:
         """Tells Ray that a node will be taken away in so many seconds."""
@@ -107,7 +116,7 @@ class Nodes:
             self.kill(number)
         assert self._watch.stdin is not None
         self._watch.stdin.close()
-        self._watch.wait(timeout=30)
+        self._watch.wait(timeout=120)
 
     def watch(self, session: int) -> None:
         """Has a session end with this process, whatever ends it."""
@@ -120,7 +129,9 @@ class Nodes:
         log = self._folder.parent / f"{ip}.log"
         options = [f"--node-ip-address={ip}", "--num-cpus=1", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--block"]
         # By default one port for all clusters of a machine: of two heads the second would take no jobs.
-        options.append(f"--dashboard-agent-listen-port={_free_port(ip)}")
+        (agent,) = free_ports(1)
+        options.append(f"--dashboard-agent-listen-port={agent}")
+        self._agents.append(agent)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*prefix, _RAY, "start", *arguments, *options],
@@ -151,16 +162,11 @@ def nodes_in(folder: Path, env: dict[str, str]) -> Iterator[Nodes]:
         nodes.close()
 
 
-def _free_port(ip: str) -> int:
-    with socket.create_server((ip, 0)) as bound:
-        return int(bound.getsockname()[1])
-
-
 def kill_session(session: int) -> None:
     """Ends all processes of a session, and waits until none is left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(session, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while left := processes_of(session):
         assert time.monotonic() < deadline, f"processes {left} outlive SIGKILL"
         for process in left:

@@ -24,7 +24,7 @@ def test_a_run_waits_for_the_nodes_that_its_own_demand_brings() -> None:
             env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=900,
         )
     assert ran.returncode == 0, ran.stderr[-2000:]
     *waited, last = ran.stdout.splitlines()

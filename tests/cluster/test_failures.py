@@ -17,7 +17,7 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from inq_ray.cluster import fit, trainer
-from inq_ray.cluster.failure import RunFailedError, RunStoppedError, WorkersLostError, failure_of
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError, WorkersLostError, failure_of
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
@@ -42,10 +42,11 @@ def _wrapped(inner: Exception) -> Exception:
 
 def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it() -> None:
     echo = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.2]:1234")
-    failures = {0: _wrapped(echo), 1: _wrapped(DivergedError("epoch 1: the training loss is nan\nmore"))}
+    diverged = DivergedError(0, "epoch 1: the training loss is nan\nmore", "lower --lr")
+    failures = {0: _wrapped(echo), 1: _wrapped(diverged)}
     failure = failure_of(_FailedError(failures))
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
-    assert not isinstance(failure, WorkersLostError)
+    assert isinstance(failure, RunDivergedError)
     echoed = failure_of(_FailedError({0: _wrapped(echo)}))
     assert str(echoed) == "rank 0: lost touch with another worker (Connection closed by peer)"
     assert isinstance(echoed, WorkersLostError)

@@ -1,6 +1,5 @@
 """Faults in the middle of real runs on a real cluster: each ends with the bits of a calm run, or in one clear line."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +34,7 @@ def _config(folder: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
     config = default_recipe("digits_cnn", 4).replace(
         quantization={"iterative_steps": (0.5, 1.0)},
         training={"epochs": 4, "float_epochs": 1},
-        cluster={"max_failures": 20, "collective_timeout": "10s"},
+        cluster={"max_failures": 20, "collective_timeout": "30s"},
         output={"storage_path": str(folder), "name": name, "checkpoint_every": "7"},
     )
     return config.replace(**sections)
@@ -92,6 +91,7 @@ def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tm
     assert [text for text in texts if "classifier.weight" in text and "on ranks [1]" in text]
 
 
+@pytest.mark.long
 def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: RayCluster, tmp_path: Path) -> None:
     config = _config(tmp_path, "large", network={"arch": f"{BROKEN}:TooLarge"})
     with pytest.raises(
@@ -116,7 +116,7 @@ def test_one_command_goes_on_whatever_ended_it(
         return subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait_for(job: subprocess.Popen[str], has_come: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not has_come() and job.poll() is None:
             assert time.monotonic() < deadline, "it makes no checkpoints"
             time.sleep(0.01)
@@ -127,7 +127,7 @@ def test_one_command_goes_on_whatever_ended_it(
     def wait_for_quiet() -> None:
         """Workers outlive a driver that was killed for a moment, in which they make more checkpoints."""
         last, since = newest(), time.monotonic()
-        deadline = since + 60
+        deadline = since + 300
         while time.monotonic() < since + 5:
             assert time.monotonic() < deadline, "workers outlive their driver"
             time.sleep(0.1)
@@ -138,7 +138,7 @@ def test_one_command_goes_on_whatever_ended_it(
         if number is not None:
             wait_for(job, lambda: newest() > after)
             job.send_signal(number)
-        out, err = job.communicate(timeout=240)
+        out, err = job.communicate(timeout=600)
         return job.returncode, out, err
 
     first = start()
@@ -160,9 +160,7 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
-def test_a_short_soak(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    """Rounds of `make soak`."""
-    calm = _calm(soak.config_of(tmp_path, "calm"))
-    for seed in (2, 6):
-        soak.check_round(tmp_path, seed, calm)
-        shutil.rmtree(tmp_path / f"round-{seed}")
+@pytest.mark.parametrize("seed", [pytest.param(2, marks=pytest.mark.long), 6])
+def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """A round of `make soak`: workers are killed in a change of stages, or in a checkpoint."""
+    soak.check_round(tmp_path, seed, _calm(soak.config_of(tmp_path, "calm")))

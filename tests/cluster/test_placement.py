@@ -2,16 +2,24 @@
 
 import dataclasses
 import sys
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inq_ray.cluster import placement
 from inq_ray.cluster.placement import Launches, NoRoomError, Resources, num_fitting, place, worker_resources
 from inq_ray.training.config import ClusterConfig
+from tests.clock import Clock
 
 SILENT = list[str]().append
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(placement, "time", clock)
+    return clock
 
 
 @dataclasses.dataclass
@@ -30,7 +38,7 @@ class Cluster:
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
         self.asked.append(num_workers)
-        time.sleep(min(seconds, 0.01))
+        placement.time.sleep(seconds)
         if self.num_gone:
             self.num_gone -= 1
             return False
@@ -137,13 +145,13 @@ def test_a_node_that_is_listed_and_gone_is_waited_for() -> None:
     ]
 
 
-def test_what_lost_workers_give_back_is_waited_for_before_fewer_are_taken() -> None:
+def test_what_lost_workers_give_back_is_waited_for_before_fewer_are_taken(clock: Clock) -> None:
     looks = [[1], [1], [3]]
     assert place(asked_for("1..3"), SILENT, settle_seconds=0.3, room=Cluster(list(looks))) == 3
     assert place(asked_for("1..3"), SILENT, room=Cluster(list(looks))) == 1
-    began = time.monotonic()
+    began = clock.now
     assert place(asked_for("1..3"), SILENT, settle_seconds=0.3, room=Cluster([[2]])) == 2
-    assert time.monotonic() - began >= 0.3
+    assert clock.now - began >= 0.3
 
 
 def test_the_wait_has_a_bound_and_ends_in_one_line() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.trainer import quantize
-from inq_ray.export.files import read_codes, read_model
+from inq_ray.export.codes_file import read_codes
+from inq_ray.export.model_file import read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.report.events import Event, Placed, Row, Started

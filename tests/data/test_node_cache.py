@@ -61,7 +61,7 @@ def test_a_file_of_another_size_is_made_anew() -> None:
 def test_processes_make_it_once() -> None:
     command = [sys.executable, "-c", ASK, node_cache.__file__]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=60)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(said) == ["", "", "written\n"]
 

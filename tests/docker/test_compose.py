@@ -91,7 +91,7 @@ def test_every_node_has_the_token_from_a_file(compose: dict[str, Any]) -> None:
 def test_the_script_writes_every_secret(compose: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     for _ in range(2):  # the second time it leaves everything as it is
-        subprocess.run([REPO / "docker" / "make-secrets", folder], check=True, capture_output=True, timeout=30)
+        subprocess.run([REPO / "docker" / "make-secrets", folder], check=True, capture_output=True, timeout=300)
         texts = {path.name: path.read_text() for path in folder.iterdir()}
         assert {f"secrets/{name}" for name in texts} == {secret["file"] for secret in compose["secrets"].values()}
         token = texts["ray_token"]
@@ -101,5 +101,5 @@ def test_the_script_writes_every_secret(compose: dict[str, Any], tmp_path: Path)
     assert f"aws_access_key_id = {key}\naws_secret_access_key = {secret}\n" in texts["s3_credentials"]
     assert [path.stat().st_mode & 0o077 for path in [folder, *folder.iterdir()]] == [0] * 4
     other = tmp_path / "other"
-    subprocess.run([REPO / "docker" / "make-secrets", other], check=True, capture_output=True, timeout=30)
+    subprocess.run([REPO / "docker" / "make-secrets", other], check=True, capture_output=True, timeout=300)
     assert (other / "ray_token").read_text() != token

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_START_SECONDS = 90.0
+_START_SECONDS = 300.0
 # SeaweedFS listens for itself on the ports that it is given, and 10,000 above.
 _ABOVE = 10_000
 
@@ -51,7 +51,7 @@ def serving(above: Path) -> Iterator[dict[str, str]]:
     """
     folder, secrets = above / "storage", above / "secrets"
     folder.mkdir(exist_ok=True)
-    subprocess.run([REPO / "docker" / "make-secrets", secrets], check=True, capture_output=True, timeout=30)
+    subprocess.run([REPO / "docker" / "make-secrets", secrets], check=True, capture_output=True, timeout=120)
     services = yaml.safe_load((REPO / "docker" / "compose.yaml").read_text())["services"]
     (script,) = services["storage"]["command"]
     ports = dict(zip(("9333", "8080", "8888", "9000"), _free_ports(4), strict=True))
@@ -84,7 +84,7 @@ def serving(above: Path) -> Iterator[dict[str, str]]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         for port in ports.values():
             for number in (port, port + _ABOVE):
                 for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
@@ -125,6 +125,7 @@ def on_rank(config: RunConfig, environment: dict[str, str], stop_at: At | None) 
     return run_with(config, {stop_at: stop} if stop_at else {})
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoints_there_after_both_were_stopped(tmp_path: Path) -> None:
     config = configured(tmp_path, "digits").replace(output={"checkpoint_path": "s3://runs/digits"})
     with serving(tmp_path) as environment:
@@ -145,7 +146,7 @@ def test_a_stranger_is_refused(tmp_path: Path) -> None:
     config = configured(tmp_path, "stranger").replace(output={"checkpoint_path": "s3://runs/stranger"})
     with serving(tmp_path) as environment:
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{environment['AWS_ENDPOINT_URL']}/runs/", timeout=30)
+            urllib.request.urlopen(f"{environment['AWS_ENDPOINT_URL']}/runs/", timeout=120)
         stranger = environment | {"AWS_SHARED_CREDENTIALS_FILE": str(keys)}
         (outcome,) = rank_outcomes(on_rank, 1, config, stranger, None)
     assert refused.value.code == 403

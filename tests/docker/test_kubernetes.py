@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs k
 @cache
 def _built(name: str) -> list[dict[str, Any]]:
     command = ["kubectl", "kustomize", str(FOLDER / name)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))
 

@@ -64,7 +64,6 @@ def test_alerts_are_about_what_is_exported(rule: dict[str, object]) -> None:
     assert named(expression) <= exported()
     kinds = [kind for text in re.findall(r'kind=~?"([^"]*)"', expression) for kind in text.split("|")]
     assert set(kinds) <= set(get_args(Kind))
-    assert expression.count("(") == expression.count(")")
     assert isinstance(rule["annotations"], dict)
     assert set(rule["annotations"]) == {"summary", "description"}
 
@@ -72,7 +71,7 @@ def test_alerts_are_about_what_is_exported(rule: dict[str, object]) -> None:
 @needs_promtool
 def test_alerts_fire_when_they_should() -> None:
     command = ["promtool", "test", "rules", str(REPO / "tests" / "docker" / "alerts.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -85,7 +84,7 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     assert finding in text
     (tmp_path / "prometheus.yaml").write_text(text.replace(finding, fixed))
     command = ["promtool", "check", "config", str(tmp_path / "prometheus.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

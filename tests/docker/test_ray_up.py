@@ -44,7 +44,7 @@ def _container(path: Path, kind: str) -> list[str]:
         "ubuntu", docker["image"], mounts, name, options, config["cluster_name"], "/tmp", "printf '%s\\n'"
     )
     return subprocess.run(
-        ["bash", "-c", line], check=True, capture_output=True, text=True, timeout=30
+        ["bash", "-c", line], check=True, capture_output=True, text=True, timeout=300
     ).stdout.splitlines()
 
 
@@ -137,7 +137,7 @@ def test_every_node_sees_the_results(path: Path, tmp_path: Path) -> None:
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     for _ in range(2):  # a machine that is set up a second time is mounted already
         for command in config["initialization_commands"]:
-            subprocess.run(["bash", "-c", command], check=True, env=env, timeout=30)
+            subprocess.run(["bash", "-c", command], check=True, env=env, timeout=300)
     mounts = [line for line in calls.read_text().splitlines() if line.startswith("mount ")]
     assert mounts == ["mount -t nfs NFS_SERVER:NFS_FOLDER /results"]
     assert f"chown {os.getuid()} /results" in calls.read_text()

@@ -15,7 +15,7 @@ _TOOLS = Path(sys.executable).parent
 
 
 def _run(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=60, cwd=REPO)
+    return subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=300, cwd=REPO)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -4,12 +4,9 @@ import contextlib
 import importlib
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +15,13 @@ from typing import Any, NamedTuple
 import ray
 
 from tests.conftest import REPO
+from tests.ports import free_ports, wait_for_agent
 
 assert ray.__file__  # importing Ray makes the psutil that it carries importable
 psutil: Any = importlib.import_module("psutil")
 
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 _BIN = Path(sys.executable).parent
-_START_SECONDS = 150.0
 
 
 class Listener(NamedTuple):
@@ -52,7 +49,7 @@ class TwoNodes:
         """Run Python with these variables changed."""
         command = [sys.executable, "-c", code]
         return subprocess.run(
-            command, check=False, env=self.env | env, capture_output=True, text=True, timeout=150, cwd="/"
+            command, check=False, env=self.env | env, capture_output=True, text=True, timeout=600, cwd="/"
         )
 
     def listening(self) -> set[Listener]:
@@ -99,7 +96,7 @@ def two_nodes() -> Iterator[TwoNodes]:
         contextlib.ExitStack() as stack,
         tempfile.TemporaryDirectory(prefix="inq_", dir="/tmp", ignore_cleanup_errors=True) as folder,
     ):
-        subprocess.run([REPO / "docker" / "make-certificates", f"{folder}/tls", HEAD, WORKER], check=True, timeout=60)
+        subprocess.run([REPO / "docker" / "make-certificates", f"{folder}/tls", HEAD, WORKER], check=True, timeout=300)
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         env |= {
             "HOME": folder,
@@ -107,7 +104,7 @@ def two_nodes() -> Iterator[TwoNodes]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             # To start the process that serves a client; 30 are too few for a machine that is busy with other tests.
-            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "110",
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
             "RAY_TLS_CA_CERT": f"{folder}/tls/ca.crt",
             "RAY_TLS_SERVER_CERT": f"{folder}/tls/tls.crt",
             "RAY_TLS_SERVER_KEY": f"{folder}/tls/tls.key",
@@ -116,7 +113,7 @@ def two_nodes() -> Iterator[TwoNodes]:
             "RAY_USE_TLS": "1",
         }
         names = ("gcs", "dashboard", "client", "head", "worker", "dashboard metrics", "autoscaler metrics")
-        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         # Ray's own default of these is one number for all clusters of a machine; the second to come has no metrics.
         env |= {
             "AUTOSCALER_METRIC_PORT": str(ports["autoscaler metrics"]),
@@ -139,7 +136,11 @@ def two_nodes() -> Iterator[TwoNodes]:
                 subprocess.Popen(command, env=env, cwd="/", stdout=log.open("wb"), stderr=subprocess.STDOUT)
             )
             stack.callback(_end, process)
-            _wait_until_healthy(ports[node], process, log)
+
+            def check(process: subprocess.Popen[bytes] = process, log: Path = log) -> None:
+                assert process.poll() is None, log.read_text()
+
+            wait_for_agent(ports[node], check)
         yield TwoNodes(env=env, ports=ports, processes=processes)
 
 
@@ -148,26 +149,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=15)
+        process.wait(timeout=60)
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-
-
-def _wait_until_healthy(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/local_raylet_healthz", timeout=3).close()
-            return
-        time.sleep(0.3)
-    raise AssertionError(f"no node within {_START_SECONDS} s: {log.read_text()}")
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for opened in sockets:
-            opened.bind(("127.0.0.1", 0))
-        return [int(opened.getsockname()[1]) for opened in sockets]

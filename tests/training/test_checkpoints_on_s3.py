@@ -1,7 +1,7 @@
 """Runs whose checkpoints lie on S3, a real server, over a line that is cut or slow: the same bits, no more objects."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from inq_ray.training.checkpoint.retention import kept
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
-from tests.proxy import BadProxy, bad_proxy
+from tests.proxy import BadProxy
 from tests.ranks import rank_outcomes, run_ranks
-from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
+from tests.s3 import FOREIGN_SETTINGS, S3Server
 from tests.training.runs import needs_digits
 from tests.training.test_storage_faults import At, configured, digest_of, rows, run_with, stop
 
@@ -27,31 +27,18 @@ pytestmark = [needs_digits, pytest.mark.system]
 FILES_OF_ONE = 3
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    pytest.importorskip("moto", reason="moto, which is a server of S3 for tests, is not installed")
-    with serve_s3() as server:
-        server.file_system().create_dir("runs")
-        yield server
+@pytest.fixture
+def s3(s3: S3Server) -> S3Server:
+    s3.file_system().create_dir("runs")
+    return s3
 
 
 @pytest.fixture
-def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    for name in FOREIGN_SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server
-
-
-@pytest.fixture
-def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadProxy]:
+def proxy(proxy: BadProxy, monkeypatch: pytest.MonkeyPatch) -> BadProxy:
     """A line to the server, a good one until it is told otherwise; few tries, soon after each other."""
     monkeypatch.setattr(retry_module, "NUM_TRIES", 2)
     monkeypatch.setattr(retry_module, "FIRST_PAUSE_SECONDS", 0.01)
-    with bad_proxy(s3.port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
+    return proxy
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +161,7 @@ def test_single_answers_that_are_lost_are_asked_for_again(tmp_path: Path, calm: 
     assert told.lines == []
 
 
+@pytest.mark.long
 def test_a_slow_line_ends_nothing(tmp_path: Path, calm: RunConfig, proxy: BadProxy) -> None:
     proxy.delay_seconds = 0.005
     config = on_s3(tmp_path, "slow")

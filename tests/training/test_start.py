@@ -174,7 +174,7 @@ def test_checkpoints_are_not_deleted_through_a_link(tmp_path: Path, path: str | 
 def hold(config: RunConfig, started: Any, ended: Any) -> None:
     with held(config, lambda _: None):
         started.set()
-        ended.wait(60)
+        ended.wait(600)
 
 
 def enter(config: RunConfig) -> None:
@@ -188,7 +188,7 @@ def test_a_name_is_started_once_at_a_time(tmp_path: Path) -> None:
     started, ended = context.Event(), context.Event()
     process = context.Process(target=hold, args=(config, started, ended), daemon=True)
     process.start()
-    assert started.wait(60)
+    assert started.wait(300)
     with (
         pytest.raises(ValueError, match=r"^--name one: this run is running \(process ") as refused,
         held(config, print),
@@ -198,7 +198,7 @@ def test_a_name_is_started_once_at_a_time(tmp_path: Path) -> None:
     with held(tiny_config(tmp_path, "two"), print):
         pass  # another name is nobody's business
     process.kill()
-    process.join(60)
+    process.join(300)
     with held(config, print):
         pass  # whoever was killed holds nothing
     assert sorted(path.name for path in tmp_path.iterdir()) == [".one.lock", ".two.lock"]

@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inq_ray.data.folder.listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
+from inq_ray.data.decode.pillow import EXTENSIONS
+from inq_ray.data.folder.listing import Entry, find_classes, find_splits, list_class, scan, some
 from inq_ray.data.image_set import Split
 from inq_ray.files.whole import whole
 from inq_ray.storage.address import Location
@@ -211,7 +212,7 @@ def _check_full(split: Split, folder: Location, classes: list[bytes], rows: Any)
     if empty and (split == "train" or not full):
         raise ValueError(
             f"{folder.name} has {len(empty)} classes without an image ({some(empty)}): add images "
-            f"({', '.join(extension.decode() for extension in IMAGE_EXTENSIONS)}), or remove the folders"
+            f"({', '.join(EXTENSIONS)}), or remove the folders"
         )
 
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pyarrow.fs as pafs
 
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.image_set import Split
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import retry
 
-# By their names files are images, as for torchvision's ImageFolder; case plays no part.
-IMAGE_EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
+_EXTENSIONS = tuple(map(str.encode, EXTENSIONS))
 # The first that exists is the split.
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation", "test")}
 UNKNOWN_SIZE = -1
@@ -60,7 +60,7 @@ class ClassListing(NamedTuple):
 
 def is_image(path: bytes) -> bool:
     """Return whether a file is an image by its name."""
-    return path.lower().endswith(IMAGE_EXTENSIONS)
+    return path.lower().endswith(_EXTENSIONS)
 
 
 def scan(folder: Location, *, recursive: bool = False, fence: Fence | None = None) -> list[Entry]:

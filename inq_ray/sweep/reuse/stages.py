@@ -106,7 +106,7 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     return StageEnd(snapshot, entry.top1)
 
 
-def plant(end: StageEnd, config: RunConfig) -> None:
+def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
     """Makes a stage's end the last checkpoint of a new run, which then goes on from there.
 
     Args:
@@ -117,11 +117,17 @@ def plant(end: StageEnd, config: RunConfig) -> None:
         ValueError: the run exists, or cannot be written.
     """
     RunFolder.create(config)
-    store = store_of(config)
-    store.discard_after(
-        TrainingPosition(stage=0, epoch=0, step=0)
-    )  # of an earlier run of that name, where they lie elsewhere
-    store.save(_adapted(end.snapshot, config), is_stage_end=True, top1=end.top1)
+    discard_checkpoints(config)  # of an earlier run of that name, where they lie elsewhere
+    store_of(config).save(_adapted(end.snapshot, config), is_stage_end=True, top1=end.top1)
+
+
+def discard_checkpoints(config: RunConfig) -> None:
+    """Deletes the checkpoints of a run.
+
+    Raises:
+        ValueError: the storage fails.
+    """
+    store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
 
 
 def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:
@@ -131,4 +137,5 @@ def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:
     if inq is not None:
         assert inq.portions[: inq.stage] == portions[: inq.stage], "the stages until then are the same"
         inq = dataclasses.replace(inq, portions=portions)
-    return Snapshot(snapshot.tensors, dataclasses.replace(facts, config=config, inq=inq))
+    # No time was lost since it was taken: this run has not begun.
+    return Snapshot(snapshot.tensors, dataclasses.replace(facts, config=config, inq=inq, time=None))

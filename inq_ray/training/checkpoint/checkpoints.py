@@ -12,11 +12,12 @@ from inq_ray.training.checkpoint.broadcast import broadcast_snapshot
 from inq_ray.training.checkpoint.clock import CheckpointClock
 from inq_ray.training.checkpoint.facts import History
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.resume import AUTO, NEVER, look_at
+from inq_ray.training.checkpoint.resume import look_at
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.report.incident import Kind
 
 

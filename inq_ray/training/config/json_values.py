@@ -51,11 +51,11 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return value
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
-    if origin is types.UnionType and kind not in _IN_WORDS:
+    if origin is types.UnionType and not set(options) <= _WORDS.keys():
         return checked(name, value, options[0])  # of "| None", and it is not None
     if origin is dict and isinstance(value, dict):
         return {key: checked(f"{name}[{_short(key)}]", each, options[1]) for key, each in value.items()}
-    if origin is tuple and kind not in _IN_WORDS and isinstance(value, list):
+    if origin is tuple and options[0] not in _WORDS and isinstance(value, list):
         return tuple(checked(f"{name}[{index}]", each, options[0]) for index, each in enumerate(value))
     if origin is tuple:
         element = options[0]
@@ -65,24 +65,19 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return float(value) if kind in (float, float | None) and value is not None else value
     elif origin is Literal:
         raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
-    what = _IN_WORDS.get(kind, "a list" if origin is tuple else "an object of names and values")
-    raise ValueError(f"{name} must be {what}, got {_short(value)}")
+    raise ValueError(f"{name} must be {_in_words(kind)}, got {_short(value)}")
 
 
-_IN_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    str | None: "a text or null",
-    int | None: "a whole number or null",
-    int | float: "a number",
-    int | str: "a whole number or a text",
-    float | None: "a number or null",
-    tuple[float, ...]: "a list of numbers",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[str, ...]: "a list of texts",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """Return what JSON must hold for an annotation."""
+    if isinstance(kind, types.UnionType):
+        return " or ".join(_WORDS[each] for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {_WORDS.get(typing.get_args(kind)[0], 'a value').removeprefix('a ')}s"
+    return _WORDS.get(kind, "an object of names and values")
 
 
 def _is_a(value: Any, kind: Any) -> bool:

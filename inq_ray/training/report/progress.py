@@ -13,7 +13,7 @@ _SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
+class Epoch:
     """An epoch of a phase: its stage (0 = still float), portion, number from 1, epochs of the phase, steps of one."""
 
     stage: int
@@ -41,11 +41,11 @@ class ProgressTeller:
         self._num_epochs = config.float_epochs + sum(config.stage_epochs)
         self._last = 0.0
 
-    def tell(self, phase: Phase, epochs_done: int, state: EpochState) -> None:
+    def tell(self, epoch: Epoch, epochs_done: int, state: EpochState) -> None:
         """To be called after each step.
 
         Args:
-            phase: the epoch.
+            epoch: the epoch.
             epochs_done: epochs before it, over the whole run.
             state: where it is.
         """
@@ -56,16 +56,16 @@ class ProgressTeller:
             return
         self._last = now
         loss, _, samples = state.sums.tolist()
-        epochs_left = self._num_epochs - epochs_done - step / phase.steps
+        epochs_left = self._num_epochs - epochs_done - step / epoch.steps
         self._reporter.report(
             Progress(
-                **dataclasses.asdict(phase),
+                **dataclasses.asdict(epoch),
                 num_stages=len(self._config.stage_epochs),
                 step=step,
                 loss=loss / samples if samples else math.nan,
                 images_per_second=step * self._config.training.batch_size / seconds,
                 data_share=state.data_seconds / seconds,
-                remaining_seconds=epochs_left * (seconds * phase.steps / step + self.validation_seconds),
+                remaining_seconds=epochs_left * (seconds * epoch.steps / step + self.validation_seconds),
                 is_printed=is_printed,
             )
         )

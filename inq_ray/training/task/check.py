@@ -9,6 +9,7 @@ from inq_ray.data.image_set import Source, SourceInfo
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.option import check_refused
 from inq_ray.training.task.build import build_model, open_data
 from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.wrapping import check_wrapping
@@ -31,7 +32,7 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=config.training.compile, sync_batchnorm=False)
     _check_weights_are_named(config, evaluate)
     source = open_data(config)
-    _check_flags_matter(config, source.info)
+    check_refused(config, source.info)
     _check_validation(config, source.info)
     if not evaluate:
         _check_batch(config, source.info)
@@ -44,30 +45,6 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
             load_teacher(config, copy.deepcopy(model))
     _check_takes_images(config, model, source.info, evaluate)
     return source, model
-
-
-def _check_flags_matter(config: RunConfig, info: SourceInfo) -> None:
-    """Small images in memory stay as they are, all of them; digits have their own statistics too. Else is refused."""
-    data = config.data
-    if data.data == "digits" and (data.mean or data.std):
-        raise ValueError(f"{'--mean' if data.mean else '--std'} plays no part: digits have their own; leave it out")
-    given = {
-        "--crop-size": data.crop_size is not None,
-        "--train-crop-size": data.train_crop_size is not None,
-        "--resize-size": data.resize_size is not None,
-        "--interpolation": data.interpolation != "auto",
-    }
-    if data.skip_bad_images and not info.is_streamed:
-        raise ValueError(
-            f"--skip-bad-images plays no part: the images of {info.name} are kept in memory, where each has to be "
-            "whole; leave it out"
-        )
-    flags = [flag for flag, is_given in given.items() if is_given]
-    if flags and not info.is_streamed:
-        raise ValueError(
-            f"{flags[0]} plays no part: the images of {info.name} are all of {info.width}x{info.height} pixels, are "
-            "kept in memory, and stay as they are; leave it out"
-        )
 
 
 def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.weights import load_weights
+from inq_ray.models.weights_error import WeightsError
 from inq_ray.training.config import RunConfig
 from inq_ray.training.task.autocast_cache import Bf16Network
 
@@ -104,6 +105,7 @@ def load_teacher(config: RunConfig, model: nn.Module) -> None:
         path = resolve_weights(config.network.arch, config.training.teacher)
         assert path is not None
         load_weights(model, path)
+    except WeightsError as error:  # its advice would be --replace-head: a teacher with a fresh head knows nothing
+        raise ValueError(f"--teacher: {error.reason}") from None
     except ValueError as error:
-        what, _, _ = str(error).partition(": --replace-head")  # a teacher with a fresh head would know nothing
-        raise ValueError(f"--teacher: {what.removeprefix('--weights ')}") from None
+        raise ValueError(f"--teacher: {error}") from None

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from ray import tune
 from inq_ray.cluster.placement import NoRoomError, Resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.tune import drive as drive_module
+from inq_ray.cluster.tune import slots as slots_module
 from inq_ray.cluster.tune import trial as sweep_trial
-from inq_ray.cluster.tune.drive import Drive, _of_trackers, num_trials_at_once
+from inq_ray.cluster.tune.drive import Drive, _of_trackers
+from inq_ray.cluster.tune.slots import count_slots, num_trials_at_once
 from inq_ray.cluster.tune.space import axis_of
 from inq_ray.cluster.tune.sweep import SweepResult, leave, run_sweep
 from inq_ray.sweep import plan as plan_module
@@ -30,20 +31,22 @@ from inq_ray.sweep.command_line import parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices, Range
-from inq_ray.sweep.space.options import SearchOptions, space_of
-from inq_ray.sweep.space.search import ListSource
+from inq_ray.sweep.space.options import space_of
+from inq_ray.sweep.space.proposer import ListProposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, SCHEDULE, Point, Space
 from inq_ray.sweep.trials.ranking import savings
-from inq_ray.sweep.trials.registry import Board
-from inq_ray.sweep.trials.trial import Ended, Trial
+from inq_ray.sweep.trials.registry import TrialRegistry
+from inq_ray.sweep.trials.report import Ended
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note
 from tests.conftest import RayCluster
+from tests.disks import small_disk_at
+from tests.faults import processes_of_ray
 from tests.sweep.here import Here
 from tests.training.runs import Recorder, run_here, tiny_config
-
-pytestmark = pytest.mark.ray
 
 POINTS: list[Point] = [
     {SCHEDULE: (0.5, 0.75, 1.0), LR: 0.02}, {SCHEDULE: (0.5, 0.9, 1.0), LR: 0.02},
@@ -52,59 +55,43 @@ POINTS: list[Point] = [
 TRAINING = {"batch_size": 200, "limit_batches": 2, "float_epochs": 1, "epochs": 1}
 
 
-def stop_the_short_one(stays: Callable[[Board, Trial], bool]) -> Callable[[Board, Trial], bool]:
-    def decide(board: Board, trial: Trial) -> bool:
+def stop_the_short_one(stays: Callable[[TrialRegistry, Trial], bool]) -> Callable[[TrialRegistry, Trial], bool]:
+    def decide(registry: TrialRegistry, trial: Trial) -> bool:
         is_short = trial.schedule[0] == 0.4 and trial.ends[-1].stage == 1
-        return stays(board, trial) and not is_short
+        return stays(registry, trial) and not is_short
 
     return decide
 
 
-def kill_its_process(board: Board, killed: list[int], stop: threading.Event) -> None:
+def kill_its_process(registry: TrialRegistry, killed: list[int], stop: threading.Event) -> None:
     """The process of the first trial that has passed a stage gets SIGKILL, once."""
     while not stop.wait(0.05):
-        if any(end.stage >= 1 for trial in board.trials for end in trial.ends):
-            for process in trial_processes()[:1]:
+        if any(end.stage >= 1 for trial in registry.trials for end in trial.ends):
+            for process in processes_of_ray("ImplicitFunc")[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
                 return
 
 
-def trial_processes() -> list[int]:
-    """Processes of Tune's trials below this one: never those of another cluster."""
-    parents, trials = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc"):
-                trials.append(int(folder.name))
-        except OSError:
-            continue  # it has ended
-
-    def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
-
-    return sorted(filter(is_ours, trials))
-
-
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_sweep_with_failures_stops_and_a_killed_process(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at a time of four that all need the same first stage: two end, one is stopped, one diverges."""
-    monkeypatch.setattr(plan_module, "make_source", lambda *_, **__: ListSource(POINTS))
-    monkeypatch.setattr(Board, "_stays", stop_the_short_one(Board._stays))
+    monkeypatch.setattr(plan_module, "make_proposer", lambda *_, **__: ListProposer(POINTS))
+    monkeypatch.setattr(TrialRegistry, "_stays", stop_the_short_one(TrialRegistry._stays))
     options = SearchOptions(stopping="asha", grace_portion=1.0, max_concurrent=2)
     plan = plan_sweep(tiny_config(tmp_path, "sweep", training=TRAINING), Space({LR: Choices((0.02,))}), options)
-    boards, killed, stop = list[Board](), list[int](), threading.Event()
-    made = type(plan).board
+    registries, killed, stop = list[TrialRegistry](), list[int](), threading.Event()
+    made = type(plan).registry
 
-    def remember(*args: Any) -> Board:
-        boards.append(made(*args))
-        threading.Thread(target=kill_its_process, args=(boards[0], killed, stop), daemon=True).start()
-        return boards[0]
+    def remember(*args: Any) -> TrialRegistry:
+        registries.append(made(*args))
+        threading.Thread(target=kill_its_process, args=(registries[0], killed, stop), daemon=True).start()
+        return registries[0]
 
-    monkeypatch.setattr(type(plan), "board", remember)
+    monkeypatch.setattr(type(plan), "registry", remember)
     try:
         result = run_sweep(plan, SweepConsole())
     finally:
@@ -127,6 +114,7 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     assert not any((tmp_path / "sweep").glob(".*.stop"))
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -143,14 +131,14 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
         with subprocess.Popen(
             command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as job:
-            deadline = time.monotonic() + 200
+            deadline = time.monotonic() + 600
             while time.monotonic() < deadline and job.poll() is None:
                 trials = json.loads(state.read_text())["trials"] if state.is_file() else []
                 if any(end["stage"] >= stage for trial in trials for end in trial["ends"]):
                     job.send_signal(number)
                     break
                 time.sleep(0.02)
-            output, _ = job.communicate(timeout=120)
+            output, _ = job.communicate(timeout=600)
         return job.returncode, output
 
     status, output = start_until(signal.SIGINT, 0)
@@ -159,7 +147,7 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert "interrupted; the same command goes on" in output
     status, output = start_until(signal.SIGKILL, 1)
     assert status == -signal.SIGKILL, output
-    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test set  top-1" in done.stdout
     trials = json.loads(state.read_text())["trials"]
@@ -167,11 +155,12 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     assert [end["how"] for end in trials[1]["ends"]] == ["reused", "reused", "trained"]
     config = json.loads((tmp_path / "sweep" / "best.json").read_text())
     assert config["data"]["holdout"] == 129
-    again = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "starts" not in again.stdout
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
     ray_cluster: RayCluster, job_env: dict[str, str], repo: Path, tmp_path: Path
@@ -190,12 +179,12 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         jobs.append(
             subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
-    outputs = [job.communicate(timeout=800)[0] for job in jobs]
+    outputs = [job.communicate(timeout=1000)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], outputs
     command_line = parse([*flags.split(), "--storage-path", str(tmp_path / "alone"), "--name", "alone"])
     alone = Here(plan_sweep(command_line.run, space_of(command_line.space), command_line.search))
     alone.run()
-    expected = [(trial.point[LR], trial.status, trial.reason, trial.digest) for trial in alone.board.trials]
+    expected = [(trial.point[LR], trial.status, trial.reason, trial.digest) for trial in alone.registry.trials]
     assert {status for _, status, _, _ in expected} == {"done", "stopped"}
     for name in ("one", "other"):
         state = json.loads((tmp_path / "runs" / name / "sweep.json").read_text())
@@ -203,16 +192,17 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
         assert found == expected
 
 
+@pytest.mark.ray
 @pytest.mark.long
 def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_room(
     ray_cluster: RayCluster, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     space = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))})
     options = SearchOptions(max_concurrent=1, retries=0)
-    disk, took = Filler(small_disk / "filler"), Board.take
+    disk, took = Filler(small_disk / "filler"), TrialRegistry.take
 
-    def take(board: Board, name: str, report: Any) -> bool:
-        goes_on = took(board, name, report)
+    def take(registry: TrialRegistry, name: str, report: Any) -> bool:
+        goes_on = took(registry, name, report)
         if isinstance(report, Ended) and report.end.stage == 1:
             disk.begin()
         return goes_on
@@ -222,7 +212,7 @@ def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_r
         return run_sweep(plan, SweepConsole())
 
     with monkeypatch.context() as patch, disk:
-        patch.setattr(Board, "take", take)
+        patch.setattr(TrialRegistry, "take", take)
         result = sweep()
     out = capsys.readouterr().out
     first, second = result.trials
@@ -269,14 +259,8 @@ class Filler:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=8) as disk:
+        yield disk
 
 
 def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> None:
@@ -305,7 +289,7 @@ def test_what_an_autoscaler_may_bring_counts() -> None:
     [(False, None, 4), (False, 3, 3), (False, 9, 4), (True, None, 4), (True, 3, 3), (True, 9, 9)],
 )
 def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
-    may_grow: bool, max_concurrent: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    may_grow: bool, max_concurrent: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its workers may all be scaled down at the start."""
     nodes = [0.0] if may_grow else [4.0]
@@ -321,13 +305,10 @@ def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
         nodes.append(4.0)
         return 1
 
-    monkeypatch.setattr(drive_module, "RayRoom", Growing)
-    monkeypatch.setattr(drive_module, "place", wait)
-    monkeypatch.setattr(drive_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
-    plan = plan_sweep(
-        tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions(max_concurrent=max_concurrent)
-    )
-    assert Drive(plan, plan.board(), SweepConsole(), None)._num_slots() == expected
+    monkeypatch.setattr(slots_module, "RayRoom", Growing)
+    monkeypatch.setattr(slots_module, "place", wait)
+    monkeypatch.setattr(slots_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
+    assert count_slots(ClusterConfig(num_workers=1), max_concurrent, print) == expected
 
 
 def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,23 +325,23 @@ def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeyp
 
     def start() -> Drive:
         state = plan.folder.read()
-        return Drive(plan, plan.board(state), SweepConsole(), state)
+        return Drive(plan, plan.registry(state), SweepConsole(), state)
 
     def end(drive: Drive, number: int, top1: float) -> None:
-        trial = drive._board.trials[number]
+        trial = drive._registry.trials[number]
         trial.status, trial.top1 = "done", top1
         drive._save()
         drive.measure(trial)
 
     drive = start()
-    drive._board.trials[1].status = "failed"
+    drive._registry.trials[1].status = "failed"
     assert drive.test is None
     end(drive, 0, 90.0)
     assert measured == ["t001"]
     again = start()
-    again.measure(again._board.trials[0])
+    again.measure(again._registry.trials[0])
     assert (again.test, measured) == (drive.test, ["t001"])
-    again._board.trials[1].status, again._board.trials[1].top1 = "done", 95.0
+    again._registry.trials[1].status, again._registry.trials[1].top1 = "done", 95.0
     assert again.test is None
     end(again, 1, 95.0)
     assert measured == ["t001", "t002"]
@@ -372,12 +353,12 @@ def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeyp
 def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:
     """As earlier versions of the program have left it: by then another trial may have been the best."""
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board = plan.board()
-    board.trials[0].status, board.trials[0].top1 = "done", 90.0
+    registry = plan.registry()
+    registry.trials[0].status, registry.trials[0].top1 = "done", 90.0
     accuracy = Accuracy(num_samples=500, num_top1=400, num_top5=500, loss=0.1)
-    state = plan.state(board, best="t001", test=vars(accuracy))
-    assert Drive(plan, board, SweepConsole(), state).test is None
-    assert Drive(plan, board, SweepConsole(), {**state, "tested": "t001"}).test == accuracy
+    state = plan.state(registry, best="t001", test=vars(accuracy))
+    assert Drive(plan, registry, SweepConsole(), state).test is None
+    assert Drive(plan, registry, SweepConsole(), {**state, "tested": "t001"}).test == accuracy
 
 
 def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,9 +372,9 @@ def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sweep_trial, "quantize", quantize)
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board, told = plan.board(), Recorder()
-    order = plan.order(board, board.trials[0])
-    assert sweep_trial._quantize_once_there_is_room(order, told, StopSignals()) == {"top1": 1.0}
+    registry, told = plan.registry(), Recorder()
+    spec = plan.spec(registry, registry.trials[0])
+    assert sweep_trial._quantize_once_there_is_room(spec, told, StopSignals()) == {"top1": 1.0}
     assert told.events == [Note("there is none; the trial waits on")] * 2
 
 
@@ -414,9 +395,9 @@ def test_a_full_disk_at_the_very_end_leaves_the_best_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board = plan.board()
-    board.trials[0].top1, board.trials[0].status = 90.0, "done"
-    leave(plan, board.trials, SweepConsole())  # its folder is not there: nothing can be written
+    registry = plan.registry()
+    registry.trials[0].top1, registry.trials[0].status = 90.0, "done"
+    leave(plan, registry.trials, SweepConsole())  # its folder is not there: nothing can be written
     out = capsys.readouterr().out
     assert "the picture is not written: " in out
     assert "the recipe is not written: " in out

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.folder import cache as folder_cache
 from inq_ray.data.folder.cache import find_index
 from inq_ray.data.folder.index import FolderIndex, open_index
-from inq_ray.data.folder.listing import IMAGE_EXTENSIONS
 from inq_ray.storage.address import locate
-from tests.data.folders import make_folder, settle
+from tests.data.folders import make_folder, make_stable
 from tests.s3 import S3Server
 
 TREE = {
@@ -51,7 +51,7 @@ def listed(*_: object) -> None:
 
 
 def test_extensions_are_those_of_torchvision() -> None:
-    assert tuple(extension.decode() for extension in IMAGE_EXTENSIONS) == IMG_EXTENSIONS
+    assert set(EXTENSIONS) == set(IMG_EXTENSIONS)
 
 
 def test_what_is_in_it(tree: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_without_one_of_the_splits(tmp_path: Path) -> None:
 
 
 def test_used_again_while_nothing_changes(tree: Path, tmp_path: Path) -> None:
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     first = find_index(root, place)
     with patch.object(folder_cache, "list_folder", listed):
@@ -186,7 +186,7 @@ def test_used_again_while_nothing_changes(tree: Path, tmp_path: Path) -> None:
     ],
 )
 def test_listed_again_when_something_changes(tree: Path, tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     first = find_index(root, place)
     change(tree)
@@ -219,7 +219,7 @@ def test_times_that_are_made_up_are_not_trusted(tree: Path, tmp_path: Path) -> N
 
 
 def test_a_damaged_index_is_made_anew(tree: Path, tmp_path: Path) -> None:
-    settle(tree)
+    make_stable(tree)
     place, root = tmp_path / "index", locate(str(tree))
     find_index(root, place)
     (path,) = place.iterdir()
@@ -272,10 +272,11 @@ def test_a_storage_is_listed_once_for_a_fingerprint(tree: Path, tmp_path: Path, 
         find_index(root, tmp_path, "0" * 64)
 
 
-# Another process, which says when it is about to list the folder, and takes its time.
+# Another process, which says when it is about to list the folder, and does so when it is told.
 ANOTHER = """
-import sys, time
+import sys
 from pathlib import Path
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.folder import cache as folder_cache
 from inq_ray.storage.address import locate
 
@@ -283,7 +284,7 @@ whole = folder_cache.list_folder
 
 def slow(*arguments):
     print("listing", flush=True)
-    time.sleep(1.0)
+    sys.stdin.read()
     return whole(*arguments)
 
 folder_cache.list_folder = slow
@@ -294,10 +295,15 @@ print(folder_cache.find_index(locate(sys.argv[1]), Path(sys.argv[2])).facts.fing
 def test_processes_of_a_node_list_a_storage_once(tree: Path, tmp_path: Path, s3: S3Server) -> None:
     address = s3.upload(tree, "node/images")
     command = [sys.executable, "-c", ANOTHER, address, str(tmp_path / "index")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as another:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as another:
+        assert another.stdin is not None
         assert another.stdout is not None
         assert another.stdout.readline() == "listing\n"
-        with patch.object(folder_cache, "list_folder", listed):
+        tell, locked = another.stdin.close, folder_cache.locked
+        with (
+            patch.object(folder_cache, "locked", lambda *words: (tell(), locked(*words))[1]),  # asked, and waits now
+            patch.object(folder_cache, "list_folder", listed),
+        ):
             index = find_index(locate(address), tmp_path / "index")
         assert another.stdout.read() == f"{index.facts.fingerprint}\n"
     with patch.object(folder_cache, "list_folder", listed), pytest.raises(AssertionError):

@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from inq_ray.data.preset import Policy, Preset
 from inq_ray.storage.address import locate
 from inq_ray.storage.pattern import expand
 from inq_ray.storage.retry import MissingError
-from tests.data.folders import make_folder, settle
+from tests.data.folders import make_folder, make_stable
 from tests.gcs import GoogleServer
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
@@ -43,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {f"train/n{number % 3}/{number:03d}.JPEG": jpeg(number) for number in range(24)}
     files |= {f"val/n{number % 3}/val {number:03d}.jpg": jpeg(30 - number) for number in range(6)}
     root = make_folder(tmp_path_factory.mktemp("folder") / "images", {**files, "train/n0/list.txt": b"-", "x.md": b"-"})
-    settle(root)
+    make_stable(root)
     return root
 
 
@@ -148,9 +147,8 @@ def test_through_a_bad_connection_the_same(images: Path, address: str, proxy: Ba
 def test_a_far_storage_is_asked_for_many_at_once(images: Path, address: str, proxy: BadProxy, tmp_path: Path) -> None:
     train = open_folder(address, tmp_path).split("train")
     proxy.delay_seconds = 0.2
-    start = time.monotonic()
     assert everything(train) == everything(open_folder(images).split("train"))
-    assert time.monotonic() - start < 24 * 2 * 0.2 / 2  # two answers for each image: head and body
+    assert proxy.most_delayed >= 8
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -158,11 +156,9 @@ def test_a_storage_that_is_gone_ends_in_one_line(address: str, proxy: BadProxy, 
     train = open_folder(address, tmp_path).split("train")
     proxy.num_drops = 10**9
     proxy.drop_after_bytes = 1000
-    start = time.monotonic()
     with pytest.raises(ValueError, match=r"cannot read s3://folder/images/train/n\d/\d+.JPEG: failed 6 times") as error:
         train.reader.read(np.arange(24))
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 10
 
 
 def test_wrong_bucket_and_key(address: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ MOST_BYTES = 2**30
 def examples(num: int) -> settings:
     """So many in every run of the tests, and as many as the profile says where one searches."""
     num = num if settings.default is None or settings.default.derandomize else settings.default.max_examples
-    return settings(max_examples=num, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return settings(max_examples=num, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @functools.cache
@@ -341,6 +341,7 @@ def take_up(found: Found | None) -> None:
         assert value == there[name], name
 
 
+@pytest.mark.long
 @given(data=st.data())
 @examples(60)
 def test_facts(data: st.DataObject, tmp_path: Path) -> None:
@@ -364,6 +365,7 @@ def test_manifest(data: st.DataObject, tmp_path: Path) -> None:
     store.prune(OLDER)
 
 
+@pytest.mark.long
 @given(data=st.data())
 @examples(60)
 def test_header_of_tensors(data: st.DataObject, tmp_path: Path) -> None:
@@ -375,6 +377,7 @@ def test_header_of_tensors(data: st.DataObject, tmp_path: Path) -> None:
     take_up(find(write(tmp_path / "run", {OLDER: written()[OLDER], NEWER: sealed(files)})))
 
 
+@pytest.mark.long
 @given(cuts=st.lists(spans, min_size=1, max_size=2), file=st.sampled_from([FACTS, TENSORS]))
 @examples(40)
 def test_bytes_behind_digests(cuts: list[tuple[float, int, bytes]], file: str, tmp_path: Path) -> None:
@@ -384,6 +387,7 @@ def test_bytes_behind_digests(cuts: list[tuple[float, int, bytes]], file: str, t
     take_up(find(write(tmp_path / "run", {OLDER: written()[OLDER], NEWER: sealed(files)})))
 
 
+@pytest.mark.long
 @given(data=st.data())
 @examples(40)
 def test_tensors(data: st.DataObject, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run, run
+from inq_ray.training.phase import PhaseTraining
+from inq_ray.training.report.progress import Epoch
+from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import Recorder, needs_digits, read_summary, run_here, tiny_config
@@ -31,19 +32,19 @@ def configured(storage: Path, name: str, **training: Any) -> RunConfig:
 
 def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -> str:
     """Lets one rank be asked to stop at (stage, epoch, step); returns what every rank raised."""
-    is_asked, on_step = False, Run._on_step
+    is_asked, on_step = False, PhaseTraining.on_step
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
-    def ask(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
+    def ask(self: PhaseTraining, epoch: Epoch, state: EpochState) -> None:
         nonlocal is_asked
-        is_asked = is_asked or ((phase.stage, phase.epoch, state.step) == stop and rank == asked_rank)
-        on_step(self, trainer, inq, phase, state)
+        is_asked = is_asked or ((epoch.stage, epoch.epoch, state.step) == stop and rank == asked_rank)
+        on_step(self, epoch, state)
 
     folder = RunFolder.planned(config)
     if rank == 0 and not folder.config.is_file():
         RunFolder.create(config)
     patch = pytest.MonkeyPatch()
-    patch.setattr(Run, "_on_step", ask)
+    patch.setattr(PhaseTraining, "on_step", ask)
     patch.setattr(clock, "_LOOK_SECONDS", 0.0)  # from the fourth step on, at each
     try:
         run(
@@ -60,7 +61,7 @@ def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -
     return "went on"
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
 def test_any_rank_may_be_asked_and_all_stop_at_once_with_nothing_lost(size: int, tmp_path: Path) -> None:
     options: dict[str, Any] = {"ema_decay": 0.9} if size == 2 else {}
     calm, stopped = configured(tmp_path, "calm", **options), configured(tmp_path, "stopped", **options)

@@ -21,7 +21,8 @@ from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
-from tests.s3 import FOREIGN_SETTINGS, S3Server, serve_s3
+from tests.disks import small_disk_at
+from tests.s3 import S3Server
 from tests.training.checkpoint import networks
 from tests.training.checkpoint.killer import Killer
 from tests.training.checkpoint.networks import make_snapshot, snapshot_bits
@@ -39,20 +40,9 @@ def simple(position: TrainingPosition, value: float = 0.0, num: int = NUM_FLOATS
     return networks.simple(position, value, num)
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    pytest.importorskip("moto", reason="moto, which is a server of S3 for tests, is not installed")
-    with serve_s3() as server:
-        server.file_system().create_dir("checkpoints")
-        yield server
-
-
 @pytest.fixture
-def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Location:
-    for name in FOREIGN_SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+def on_s3(s3: S3Server, request: pytest.FixtureRequest) -> Location:
+    s3.file_system().create_dir("checkpoints")
     return locate(f"s3://checkpoints/{request.node.name}/run")
 
 
@@ -345,14 +335,8 @@ def test_a_storage_that_fails_damages_nothing(on_s3: Location, monkeypatch: pyte
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=1) as disk:
+        yield disk
 
 
 def test_disk_full(small_disk: Path) -> None:

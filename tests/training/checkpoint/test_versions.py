@@ -16,12 +16,11 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from inq_ray.export.files import read_model
+from inq_ray.export.model_file import read_model
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import FORMAT_VERSION, read_checkpoint
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -29,9 +28,6 @@ from inq_ray.training.checkpoint.restore import restore
 from inq_ray.training.checkpoint.resume import Resume
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
 from inq_ray.training.loop.ema import Ema
-from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare
 from tests.training.checkpoint.networks import (
@@ -41,7 +37,7 @@ from tests.training.checkpoint.networks import (
     snapshot_of,
     stop_gradients,
 )
-from tests.training.runs import needs_digits, run_here, tiny_config
+from tests.training.runs import StoppedError, needs_digits, run_here, stopped_after, tiny_config
 
 FOLDER = Path(__file__).parent / "kept"
 POSITION = TrainingPosition(stage=2, epoch=0, step=2)
@@ -116,21 +112,9 @@ def test_a_run_goes_on_from_it(name: str, tmp_path: Path) -> None:
             assert torch.equal(model[weight][saved], snapshot.tensors[MODEL + weight][saved])
 
 
-class StoppedError(Exception):
-    """The run ends here."""
-
-
 def make(name: str) -> str:
     """Leaves a run's checkpoint in `kept/`, and returns its digest."""
     assert not (FOLDER / name).exists(), "what is kept is never changed"
-    on_step = Run._on_step
-
-    def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
-        on_step(self, trainer, inq, phase, state)
-        self.checkpoints.close()
-        if (phase.stage, phase.epoch - 1, state.step) == (POSITION.stage, POSITION.epoch, POSITION.step):
-            raise StoppedError
-
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         config = tiny_config(
             Path("runs"),
@@ -139,15 +123,12 @@ def make(name: str) -> str:
             quantization={"iterative_steps": (0.3, 0.6, 1.0)},
             training={"float_epochs": 1, "epochs": 1, "ema_decay": 0.9, "momentum": 0.8, "batch_size": 200},
         ).replace(output={"checkpoint_every": "1"})
-        Run._on_step = stop_there  # type: ignore[method-assign]
         try:
-            run_here(config)
+            with stopped_after((POSITION.stage, POSITION.epoch + 1, POSITION.step)):
+                run_here(config)
         except StoppedError:
-            shutil.copytree(
-                RunFolder.planned(config).path / "checkpoints" / POSITION.name, FOLDER / name / POSITION.name
-            )
-        finally:
-            Run._on_step = on_step  # type: ignore[method-assign]
+            left = RunFolder.planned(config).path / "checkpoints" / POSITION.name
+            shutil.copytree(left, FOLDER / name / POSITION.name)
     return digest(read(name))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.registry import create
 from inq_ray.training.config import RunConfig, TrainingConfig
-from inq_ray.training.run import Run
+from inq_ray.training.run_state import RunState
 from inq_ray.training.task.check import check
 from inq_ray.training.task.distill import Teacher, distillation_loss, make_teacher
 from tests.ranks import run_ranks
@@ -89,7 +89,7 @@ def distilled(size: int, storage: Path) -> list[tuple[str, str, int]]:
 
 @needs_digits
 @pytest.mark.system
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_that_is_stopped_goes_on_with_the_same_teacher(size: int, tmp_path: Path) -> None:
     """Its teacher is the network as it was before the first stage, which is no longer there."""
     answers = {answer for rank in run_ranks(distilled, size, size, tmp_path) for answer in rank}
@@ -118,14 +118,14 @@ def test_a_teacher_of_a_file_is_the_one_that_the_run_began_with(tmp_path: Path) 
     own = run_here(with_teacher(tmp_path, "own", student, teacher=None)).summary["digest"]
     assert own != calm
     stopped = with_teacher(tmp_path, "stopped", student)
-    on_restore = Run._restore
+    on_restore = RunState.restore
 
-    def change_file(self: Run, parts: Any) -> None:
+    def change_file(self: RunState, parts: Any) -> None:
         save_file(fresh_weights(3), teacher)
         on_restore(self, parts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_restore", change_file)
+        patch.setattr(RunState, "restore", change_file)
         digest, _ = run_in_parts(stopped, [(1, 2, 2)])
     assert torch.equal(load_file(teacher)["classifier.weight"], fresh_weights(3)["classifier.weight"])
     save_file(fresh_weights(3), teacher)

@@ -127,6 +127,7 @@ def test_ranks_train_alike_and_send_gradients_while_others_are_computed() -> Non
             torch.testing.assert_close(param, plain[name])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_compiled_kernels_train_as_the_network_does_up_to_rounding() -> None:
     torch._dynamo.reset()
