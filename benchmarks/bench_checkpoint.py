@@ -33,10 +33,10 @@ STEPS = 20
 SECONDS_BETWEEN = 60.0
 
 
-def make_run(*, has_ema: bool) -> Parts:
-    """Returns ResNet-18 in its first stage, with gradients and momentum."""
+def make_run(arch: str, *, has_ema: bool = False) -> Parts:
+    """Returns a network of torchvision in its first stage, with gradients and momentum."""
     torch.manual_seed(0)
-    network = torchvision.models.resnet18().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = torchvision.models.get_model(arch).to(memory_format=torch.channels_last)
     optimizer = SGD(param_groups(network, 5), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     inq = INQScheduler(optimizer, (0.5, 1.0))
     inq.step()
@@ -58,7 +58,7 @@ class Bench:
     """A run with a writer into a folder; remembers what each checkpoint took."""
 
     def __init__(self, folder: str, *, has_ema: bool) -> None:
-        self.parts = make_run(has_ema=has_ema)
+        self.parts = make_run("resnet18", has_ema=has_ema)
         self.writer = CheckpointWriter(CheckpointStore(locate(folder)), print)
         self.stalls: list[float] = []
         self.writes: list[float] = []

@@ -7,8 +7,8 @@ there is one, else a thread. The limit is a teacher's forward pass alone over as
 from collections.abc import Callable
 
 import torch
-from bench_step import Setup, make_task, meet, ours, together
-from timing import Case, report, take_turns
+from bench_step import Setup, make_task, ours, seconds_per_step
+from timing import report
 
 from inq_ray.training.task.autocast_cache import Bf16Network
 
@@ -41,11 +41,8 @@ def main() -> None:
             "distilled": ours(SETUP, device, 0.5, dtype, is_distilled=True)[0],
             "the teacher's pass": forward(device),
         }
-        cases = {case: Case(together(run, device), lambda: meet(device)) for case, run in runs.items()}
-        seconds = take_turns(cases, SETUP.num_rounds)
-        per_step = {case: [each / SETUP.num_steps for each in times] for case, times in seconds.items()}
         title = f"A step of {SETUP.arch} in {name}, batch {SETUP.batch_size}, {device.type}"
-        report(title, per_step, reference="by labels", notes={})
+        report(title, seconds_per_step(runs, SETUP, device), reference="by labels", notes={})
 
 
 if __name__ == "__main__":

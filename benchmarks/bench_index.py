@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
+from timing import show
 
 from inq_ray.data.folder.cache import find_index
 from inq_ray.data.folder.source import FolderReader
@@ -85,7 +84,7 @@ def alone(call: Callable[..., Figures], *args: object) -> Figures:
         return pool.submit(call, *args).result()
 
 
-def add_rows(table: Table, num_images: int, folder: Path) -> None:
+def rows_of(num_images: int, folder: Path) -> list[tuple[str, ...]]:
     """Measures one folder."""
     root, place = folder / "images", folder / "index"
     make_folder(root, num_images)
@@ -94,24 +93,25 @@ def add_rows(table: Table, num_images: int, folder: Path) -> None:
     (path,) = place.iterdir()
     again = alone(measure, index, str(root), place)
     reading = alone(measure_reading, str(root), path, num_images)
-    for name, figures, note in (
-        ("list and write the index", listing, f"{path.stat().st_size / 2**20:.1f} MiB on disc"),
-        ("open it again", again, f"{NUM_CLASSES} folders looked at"),
-        (f"read {NUM_READ} images", reading, f"{1e6 * reading.seconds / NUM_READ:.0f} us an image"),
-    ):
-        table.add_row(f"{num_images:,}", name, f"{figures.seconds:.2f}", f"{figures.grown / 2**20:.1f}", note)
+    return [
+        (f"{num_images:,}", name, f"{figures.seconds:.2f}", f"{figures.grown / 2**20:.1f}", note)
+        for name, figures, note in (
+            ("list and write the index", listing, f"{path.stat().st_size / 2**20:.1f} MiB on disc"),
+            ("open it again", again, f"{NUM_CLASSES} folders looked at"),
+            (f"read {NUM_READ} images", reading, f"{1e6 * reading.seconds / NUM_READ:.0f} us an image"),
+        )
+    ]
 
 
 def main() -> None:
     """Prints the table."""
-    table = Table(title=f"Index of a folder of {NUM_CLASSES} classes, {len(os.sched_getaffinity(0))} cores")
-    for column in ("images", "", "seconds", "own memory grew by MiB", ""):
-        table.add_column(column, justify="left" if not column else "right")
+    rows = []
     for num_images in SIZES:
         with tempfile.TemporaryDirectory() as name:
             os.environ["INQ_RAY_CACHE"] = name
-            add_rows(table, num_images, Path(name))
-    Console(width=120).print(table)
+            rows += rows_of(num_images, Path(name))
+    title = f"Index of a folder of {NUM_CLASSES} classes, {len(os.sched_getaffinity(0))} cores"
+    show(title, ("images", "", "seconds", "own memory grew by MiB", ""), rows)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from timing import show
 
 from inq_ray.data.encoded_set import Encoded
 from inq_ray.data.order.groups import GroupOrder
@@ -119,11 +118,7 @@ def main() -> None:
     if not SAMPLE.is_dir():
         print("no ../shared/data/imagenet_sample beside the checkout: nothing to measure")
         return
-    table = Table(
-        title=f"One loader worker of W, batches of {BATCH_SIZE}, groups of {ROWS_PER_GROUP}; private memory in MB"
-    )
-    for column in ("set", "W", "images read", "before", "mean", "peak", "of it a batch", "groups read", "MB/s"):
-        table.add_column(column, justify="right")
+    rows = []
     for num_bytes in (size // 4, size):
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -133,12 +128,13 @@ def main() -> None:
             for num_workers in (1, 4, 16):
                 row = pool.apply(read, (folder, num_workers))
                 memory = (f"{value:,.0f}" for value in (row.before, row.mean, row.peak, row.at_once))
-                reads = f"{row.num_reads} of {row.num_groups}"
-                name = f"{num_bytes / 1e9:.1f} GB"
-                table.add_row(
-                    name, str(num_workers), f"{row.num_images:,}", *memory, reads, f"{row.megabytes_per_second:,.0f}"
-                )
-    Console(width=120).print(table)
+                reads = (f"{row.num_reads} of {row.num_groups}", f"{row.megabytes_per_second:,.0f}")
+                rows.append((f"{num_bytes / 1e9:.1f} GB", str(num_workers), f"{row.num_images:,}", *memory, *reads))
+    show(
+        f"One loader worker of W, batches of {BATCH_SIZE}, groups of {ROWS_PER_GROUP}; private memory in MB",
+        ("set", "W", "images read", "before", "mean", "peak", "of it a batch", "groups read", "MB/s"),
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -12,21 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
+from bench_checkpoint import make_run, snapshot_of
 from numpy.typing import NDArray
 from timing import Case, report, take_turns
 
-from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import train_requests
-from inq_ray.models.selection import param_groups
-from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.facts import History, Seconds
-from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.restore import restore
-from inq_ray.training.checkpoint.snapshot import Parts, take
 from inq_ray.training.checkpoint.store import CheckpointStore
-from inq_ray.training.config import RunConfig
 
 ROUNDS = 5
 NUM_IMAGES = 1_281_167
@@ -41,19 +34,6 @@ class Listed(NamedTuple):
 
     def __len__(self) -> int:
         return NUM_IMAGES
-
-
-def make_run() -> Parts:
-    """Returns ResNet-50 in its first stage, with momentum."""
-    torch.manual_seed(0)
-    network = torchvision.models.resnet50().to(memory_format=torch.channels_last)
-    optimizer = SGD(param_groups(network, 5), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
-    inq = INQScheduler(optimizer, (0.5, 1.0))
-    inq.step()
-    for param in network.parameters():
-        param.grad = torch.zeros_like(param)
-    optimizer.step()
-    return Parts(model=network, optimizer=optimizer, inq=inq)
 
 
 def first_request(groups: NDArray[np.int64] | None) -> Callable[[Any], object]:
@@ -78,11 +58,8 @@ def first_request(groups: NDArray[np.int64] | None) -> Callable[[Any], object]:
 def main() -> None:
     """Runs on one thread."""
     torch.set_num_threads(1)
-    parts = make_run()
-    history = History(epochs_done=3, rows=(), bad_images={}, seconds=Seconds(run=0.0, epoch=0.0, data=0.0))
-    sums = torch.zeros(8, 3, dtype=torch.float64)
-    place = TrainingPosition(stage=1, epoch=0, step=MIDDLE)
-    snapshot = take(parts, history, sums, position=place, config=RunConfig(), fingerprint=None)
+    parts = make_run("resnet50")
+    snapshot = snapshot_of(parts, MIDDLE)
     groups = np.append(np.arange(0, NUM_IMAGES, 256), NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(locate(folder))

@@ -7,8 +7,7 @@ listed, and once in random order, as jobs/make_parquet.py writes it.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from timing import show
 
 from inq_ray.data.order.groups import BUFFER, LANES, GroupOrder
 
@@ -54,15 +53,13 @@ def main() -> None:
     by_class = np.repeat(np.arange(NUM_CLASSES), PER_CLASS)
     shuffled = np.random.default_rng(1).permutation(by_class)
     columns = [(1, BUFFER), (8, BUFFER), (1, 8 * BUFFER), (8, 8 * BUFFER)]
-    table = Table(title=f"Mean number of classes in a global batch of {BATCH_SIZE}; groups of {GROUP}, {LANES} lanes")
-    table.add_column("order in the files")
-    for world_size, buffer in columns:
-        table.add_column(f"{world_size} rank{'s' * (world_size > 1)}, buffer {buffer}", justify="right")
-    table.add_column("true shuffle", justify="right")
+    rows = []
     for name, labels in (("sorted by class", by_class), ("random", shuffled)):
-        figures = [by_groups(labels, *column) for column in columns]
-        table.add_row(name, *(f"{figure:.1f}" for figure in (*figures, by_true_shuffle(labels))))
-    Console(width=120).print(table)
+        figures = [*(by_groups(labels, *column) for column in columns), by_true_shuffle(labels)]
+        rows.append((name, *(f"{figure:.1f}" for figure in figures)))
+    heads = (f"{world_size} rank{'s' * (world_size > 1)}, buffer {buffer}" for world_size, buffer in columns)
+    title = f"Mean number of classes in a global batch of {BATCH_SIZE}; groups of {GROUP}, {LANES} lanes"
+    show(title, ("order in the files", *heads, "true shuffle"), rows)
 
 
 if __name__ == "__main__":

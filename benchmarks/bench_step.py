@@ -14,7 +14,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,21 +174,23 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cuda" else None
 
 
-def together(run: Callable[[], None], device: torch.device) -> Callable[[Any], None]:
-    """The run between two barriers, so that every rank measures the time of the slowest."""
-
-    def timed(_: Any) -> None:
-        run()
-        meet(device)
-
-    return timed
-
-
 def meet(device: torch.device) -> None:
     """Waits for the device, and for all ranks."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     largest(torch.zeros(1, device=device))
+
+
+def seconds_per_step(
+    runs: Mapping[str, Callable[[], None]], setup: Setup, device: torch.device
+) -> dict[str, list[float]]:
+    """Takes turns with runs, each between two barriers, so that every rank measures the time of the slowest."""
+
+    def together(run: Callable[[], None]) -> Case:
+        return Case(lambda _: (run(), meet(device)), lambda: meet(device))
+
+    seconds = take_turns({name: together(run) for name, run in runs.items()}, setup.num_rounds)
+    return {name: [each / setup.num_steps for each in times] for name, times in seconds.items()}
 
 
 def measure(setup: Setup, device: torch.device) -> None:
@@ -197,9 +199,7 @@ def measure(setup: Setup, device: torch.device) -> None:
         "torch": torchs(setup, device),
         **{f"ours, {part:g} frozen": ours(setup, device, part, autocast_dtype(device)) for part in PORTIONS},
     }
-    cases = {name: Case(together(run, device), lambda: meet(device)) for name, (run, _) in made.items()}
-    seconds = take_turns(cases, setup.num_rounds)
-    per_step = {name: [each / setup.num_steps for each in times] for name, times in seconds.items()}
+    per_step = seconds_per_step({name: run for name, (run, _) in made.items()}, setup, device)
     steps = take_turns(
         {name: Case(optimizer_step(optimizer, device), lambda: meet(device)) for name, (_, optimizer) in made.items()},
         setup.num_rounds,

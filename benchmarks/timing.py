@@ -5,7 +5,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,16 @@ def take_turns(cases: Mapping[str, Case], num_rounds: int) -> dict[str, list[flo
     return seconds
 
 
+def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; columns with a head are aligned to the right."""
+    table = Table(title=title)
+    for head in heads:
+        table.add_column(head, justify="right" if head else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
 def report(title: str, seconds: Mapping[str, Sequence[float]], *, reference: str, notes: Mapping[str, str]) -> None:
     """Prints a table with ratios to `reference`, and writes the same as JSON where --json FILE says so.
 
@@ -43,23 +53,20 @@ def report(title: str, seconds: Mapping[str, Sequence[float]], *, reference: str
     parser.add_argument("--json", type=Path, help="file for the figures")
     file = parser.parse_args().json
     base = seconds[reference]
-    table = Table(title=f"{title}, {torch.get_num_threads()} thread(s)")
-    for column in ("", "median ms", "min ms", f"ratio to {reference}", "of minima"):
-        table.add_column(column, justify="left" if not column else "right")
     rows: dict[str, dict[str, Any]] = {}
+    lines = []
     for name, times in seconds.items():
-        ratios = [each / other for each, other in zip(times, base, strict=True)]
-        rows[name] = {
+        row = rows[name] = {
             "median_seconds": statistics.median(times),
             "min_seconds": min(times),
-            "ratio": statistics.median(ratios),
+            "ratio": statistics.median(each / other for each, other in zip(times, base, strict=True)),
             "ratio_of_minima": min(times) / min(base),
             "note": notes.get(name, ""),
         }
-        row = rows[name]
-        figures = [f"{1000 * row[key]:.2f}" for key in ("median_seconds", "min_seconds")]
-        table.add_row(name + row["note"], *figures, f"{row['ratio']:.2f}", f"{row['ratio_of_minima']:.2f}")
-    Console(width=120).print(table)
+        figures = [1000 * row["median_seconds"], 1000 * row["min_seconds"], row["ratio"], row["ratio_of_minima"]]
+        lines.append((name + row["note"], *(f"{figure:.2f}" for figure in figures)))
+    heads = ("", "median ms", "min ms", f"ratio to {reference}", "of minima")
+    show(f"{title}, {torch.get_num_threads()} thread(s)", heads, lines)
     if file is not None:
         machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
         result = {"title": title, "threads": torch.get_num_threads(), "reference": reference, **machine, "rows": rows}

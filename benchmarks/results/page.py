@@ -143,9 +143,10 @@ def _whole_network(record: Record) -> dict[str, Any]:
 
 
 def _exponents(powers: Sequence[Sequence[int]]) -> str:
-    """Return the smallest and the largest k of [k, ...] that occur."""
+    """Return the k of [k, ...] that occur, as a range."""
     found = sorted({power[0] for power in powers})
-    return " to ".join(str(k) for k in dict.fromkeys([*found[:1], *found[-1:]])) or "none"
+    gaps = f", {len(found)} of them" if found and len(found) <= found[-1] - found[0] else ""
+    return " to ".join(str(k) for k in dict.fromkeys([*found[:1], *found[-1:]])) + gaps or "none"
 
 
 def _by_layer(records: Sequence[Record]) -> str:
