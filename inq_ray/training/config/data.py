@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from inq_ray.data.preset import LARGEST_SIZE
+from inq_ray.data.preprocessing import LARGEST_SIZE
 from inq_ray.training.config.checks import check_at_least, check_choice
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]

@@ -12,7 +12,7 @@ from inq_ray.data.image_set import Images, Source, SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order.epoch import holdout
 from inq_ray.data.order.groups import fitting_workers
-from inq_ray.data.preset import Interpolation, Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from inq_ray.data.source import open_source
 from inq_ray.models.preset import input_preset
 from inq_ray.models.pretrained import resolve_weights
@@ -97,15 +97,15 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     data = config.data
     return open_source(
         data.data,
-        preset=image_preset(config),
-        policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
+        preprocessing=image_preset(config),
+        augmentation=Augmentation(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
         follow_links=data.follow_links,
     )
 
 
-def image_preset(config: RunConfig) -> Preset:
+def image_preset(config: RunConfig) -> Preprocessing:
     """How the network sees images: as its weights state it, but for what the flags say.
 
     Raises:
@@ -122,7 +122,7 @@ def image_preset(config: RunConfig) -> Preset:
             f"--resize-size {resize_size} is less than the {crop_size} pixels of the crop, which would get black "
             f"borders: take at least {crop_size}, or a smaller --crop-size"
         )
-    return Preset(
+    return Preprocessing(
         crop_size=crop_size,
         resize_size=resize_size,
         train_crop_size=data.train_crop_size,
