@@ -25,12 +25,12 @@ from torchvision.transforms.v2 import functional
 from inq_ray.data.augment.image_transform import largest_shrink, resize_square
 from inq_ray.data.augment.random_resized_crop import draw_crop
 from inq_ray.data.decode.picture import Box, Picture
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.data.source import open_source
 
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "imagenet_sample"
-PRESET, POLICY = Preset(), Policy()
-SIZE = PRESET.train_size
+PREPROCESSING, AUGMENTATION = Preprocessing(), Augmentation()
+SIZE = PREPROCESSING.train_size
 BATCH = 50
 REFERENCE = "torchvision, training"
 
@@ -49,7 +49,7 @@ def write_files(folder: Path) -> list[Path]:
 
 def crop_of(height: int, width: int, number: int) -> tuple[Box, bool]:
     """The crop of an image and whether it is mirrored."""
-    return draw_crop(height, width, POLICY, number, 0, 0)
+    return draw_crop(height, width, AUGMENTATION, number, 0, 0)
 
 
 class SameCrops:
@@ -71,7 +71,7 @@ class SameCrops:
 def middle() -> Callable[[Any], Tensor]:
     """The transform of images to validate on by torchvision, before normalization."""
     return v2.Compose(
-        [v2.Resize(PRESET.resize_size, antialias=True), v2.CenterCrop(PRESET.crop_size), v2.PILToTensor()]
+        [v2.Resize(PREPROCESSING.resize_size, antialias=True), v2.CenterCrop(PREPROCESSING.crop_size), v2.PILToTensor()]
     )
 
 
@@ -92,7 +92,7 @@ def decode_by_torchvision(path: str) -> Tensor:
 
 def wholes(folder: Path) -> dict[str, Case]:
     """From files to batches."""
-    source = open_source(str(folder), preset=PRESET, policy=POLICY, index_folder=folder)
+    source = open_source(str(folder), preprocessing=PREPROCESSING, augmentation=AUGMENTATION, index_folder=folder)
     train, test = source.split("train"), source.split("test")
     batches = torch.arange(len(train)).split(BATCH)
     return {
@@ -138,7 +138,7 @@ def parts_of_ours(blobs: list[bytes]) -> Iterator[tuple[str, Case]]:
         return decoded
 
     def transform(decoded: list[tuple[Tensor, bool]]) -> list[Tensor]:
-        images = [(resize_square(pixels, SIZE, PRESET.interpolation), mirrored) for pixels, mirrored in decoded]
+        images = [(resize_square(pixels, SIZE, PREPROCESSING.interpolation), mirrored) for pixels, mirrored in decoded]
         return [image.flip(2) if mirrored else image for image, mirrored in images]
 
     decoded = decode()

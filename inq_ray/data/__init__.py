@@ -5,7 +5,7 @@
     digits, folder/, parquet/    the sources
     memory_set   ImageSet: a split kept in memory; encoded_set: EncodedSet, read and decoded when asked for
     decode/      image files -> pixels
-    preset       how images are resized and normalized, and what training does to them; augment/ does it
+    preprocessing    how images are resized and normalized, and what training does to them; augment/ does it
     seeded       random numbers as pure functions of (purpose, seed, epoch, sample)
     order/       which sample comes when
     loader       Loader: a rank's batches from any step on, read by loader workers

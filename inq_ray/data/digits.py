@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import holdout
-from inq_ray.data.preset import Policy
+from inq_ray.data.preprocessing import Augmentation
 
 NUM_TEST = 500
 _HIGHEST = 16
@@ -28,7 +28,7 @@ class DigitsSource:
     Training crops by one pixel, and does not flip: a mirrored digit is none.
 
     Args:
-        policy: What training does after that: auto_augment and random_erasing.
+        augmentation: What training does after that: auto_augment and random_erasing.
 
     Attributes:
         info: Facts; mean and std are those of the training images.
@@ -40,7 +40,7 @@ class DigitsSource:
 
     notes = ()
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, augmentation: Augmentation | None = None) -> None:
         table = _read_table()
         images = torch.from_numpy(np.rint(table[:, :-1] * (255 / _HIGHEST)).astype(np.uint8)).view(-1, 1, 8, 8)
         labels = torch.from_numpy(table[:, -1].copy())
@@ -49,7 +49,7 @@ class DigitsSource:
         scaled = images[train].double() / 255
         mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
         self._sets = {
-            split: ImageSet(images[part], labels[part], Augmentation(padding=1), policy or Policy(), mean)
+            split: ImageSet(images[part], labels[part], CropFlip(padding=1), augmentation or Augmentation(), mean)
             for split, part in parts.items()
         }
         self.info = SourceInfo(

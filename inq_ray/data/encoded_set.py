@@ -83,7 +83,9 @@ class EncodedSet:
                 labels.append(encoded.label)
             except ValueError as error:
                 bad.append(BadImage(sample, encoded.name, str(error)))
-        size = self.transform.preset.train_size if augment is not None else self.transform.preset.crop_size
+        size = (
+            self.transform.preprocessing.train_size if augment is not None else self.transform.preprocessing.crop_size
+        )
         # Pixels of one place side by side, as decoders write them and channels-last convolutions want them.
         pixels = [image.permute(1, 2, 0) for image in images]
         # In a loader worker this writes into memory that the rank's process shares.

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import Samples
-from inq_ray.data.preset import Policy
+from inq_ray.data.preprocessing import Augmentation
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,15 @@ class ImageSet:
     Attributes:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
-        augmentation: Crop and flip of whole batches in training.
-        policy: What training does then, image by image: auto_augment and random_erasing.
+        crop_flip: Crop and flip of whole batches in training.
+        augmentation: What training does then, image by image: auto_augment and random_erasing.
         mean: Of each channel: the colour of what is erased.
     """
 
     images: Tensor
     labels: Tensor
-    augmentation: Augmentation
-    policy: Policy = field(default_factory=Policy)
+    crop_flip: CropFlip
+    augmentation: Augmentation = field(default_factory=Augmentation)
     mean: tuple[float, ...] = ()
 
     @property
@@ -40,12 +40,12 @@ class ImageSet:
         """Copy some samples, by one vectorized access; see :meth:`Images.fetch`."""
         images = self.images.index_select(0, samples)
         if augment is not None and len(samples):
-            images = self.augmentation(images, samples, *augment)
-            if self.policy.changes_pixels:
-                from inq_ray.data.augment.policy import apply_policy  # torchvision, which takes seconds
+            images = self.crop_flip(images, samples, *augment)
+            if self.augmentation.changes_pixels:
+                from inq_ray.data.augment.auto_augment import augment_image  # torchvision, which takes seconds
 
                 changed = [
-                    apply_policy(image, self.policy, self.mean, sample, *augment)
+                    augment_image(image, self.augmentation, self.mean, sample, *augment)
                     for image, sample in zip(images, samples.tolist(), strict=True)
                 ]
                 images = torch.stack(changed)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inq_ray.data.image_set import Source
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.storage.retry import MissingError
 
 _DEFAULT_ARCH = "resnet18"
@@ -20,8 +20,8 @@ class Opening(NamedTuple):
     """What a source is opened with; see `open_source`."""
 
     data: str
-    preset: Preset
-    policy: Policy
+    preprocessing: Preprocessing
+    augmentation: Augmentation
     index_folder: Path | None
     fingerprint: str | None
     follow_links: bool
@@ -38,7 +38,7 @@ class SourceEntry:
         name: The value of --data, if that is a name; None = a path or an address.
         arch: Network that is trained by default.
         has_own_statistics: Whether images are normalized by the data's own mean and standard deviation, whatever the
-            preset says.
+            preprocessing says.
     """
 
     layout: str
@@ -52,8 +52,8 @@ class SourceEntry:
 def open_source(
     data: str,
     *,
-    preset: Preset | None = None,
-    policy: Policy | None = None,
+    preprocessing: Preprocessing | None = None,
+    augmentation: Augmentation | None = None,
     index_folder: Path | None = None,
     fingerprint: str | None = None,
     follow_links: bool = False,
@@ -62,8 +62,8 @@ def open_source(
 
     Args:
         data: A name, a path, or an address (s3://, gs://, hdfs://, file://) of one of the layouts in `SOURCES`.
-        preset: How the network wants to see images; of those kept in memory only mean and standard deviation.
-        policy: What training does to images.
+        preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
+        augmentation: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
         fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.
         follow_links: Whether links in a folder may lead out of it.
@@ -78,7 +78,9 @@ def open_source(
     layouts = ", ".join(entry.layout for entry in SOURCES)
     if not data:
         raise ValueError(f"no data given: pass one of {layouts}")
-    opening = Opening(data, preset or Preset(), policy or Policy(), index_folder, fingerprint, follow_links)
+    opening = Opening(
+        data, preprocessing or Preprocessing(), augmentation or Augmentation(), index_folder, fingerprint, follow_links
+    )
     entry = next(entry for entry in SOURCES if entry.matches(data))
     try:
         source = entry.open(opening)
@@ -105,7 +107,7 @@ def default_arch(data: str) -> str:
 def _open_digits(opening: Opening) -> Source:
     from inq_ray.data.digits import DigitsSource
 
-    return DigitsSource(opening.policy)
+    return DigitsSource(opening.augmentation)
 
 
 def _is_image_folder(data: str) -> bool:
@@ -121,8 +123,8 @@ def _open_folder(opening: Opening) -> Source:
 
     return FolderSource(
         locate(opening.data),
-        opening.preset,
-        opening.policy,
+        opening.preprocessing,
+        opening.augmentation,
         opening.index_folder,
         fingerprint=opening.fingerprint,
         follow_links=opening.follow_links,
@@ -132,7 +134,7 @@ def _open_folder(opening: Opening) -> Source:
 def _open_parquet(opening: Opening) -> Source:
     from inq_ray.data.parquet.source import ParquetSource
 
-    return ParquetSource(opening.data, opening.preset, opening.policy, follow_links=opening.follow_links)
+    return ParquetSource(opening.data, opening.preprocessing, opening.augmentation, follow_links=opening.follow_links)
 
 
 # The first that matches is opened.

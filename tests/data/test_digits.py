@@ -24,7 +24,7 @@ def test_facts() -> None:
     train, test = source.split("train"), source.split("test")
     assert isinstance(train, ImageSet)
     assert isinstance(test, ImageSet)
-    assert (train.augmentation.padding, train.augmentation.flip) == (1, False)
+    assert (train.crop_flip.padding, train.crop_flip.flip) == (1, False)
     assert (train.images.shape, test.images.shape) == ((1297, 1, 8, 8), (500, 1, 8, 8))
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
     assert int(train.images.max()) == 255

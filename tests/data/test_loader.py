@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import BadImage, Images, Samples
 from inq_ray.data.loader import Batch, Loader, eval_requests, steps_per_epoch, train_requests
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import epoch_order
 
-AUGMENTATION = Augmentation(padding=1, flip=True)
+CROP_FLIP = CropFlip(padding=1, flip=True)
 
 
-def image_set(num: int, augmentation: Augmentation = AUGMENTATION) -> ImageSet:
+def image_set(num: int, crop_flip: CropFlip = CROP_FLIP) -> ImageSet:
     """Images whose labels are their numbers."""
     images = torch.randint(0, 256, (num, 1, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(num))
-    return ImageSet(images, torch.arange(num), augmentation)
+    return ImageSet(images, torch.arange(num), crop_flip)
 
 
 def train(images: Images, indices: Tensor, start_step: int = 0, num_workers: int = 0, **options: Any) -> list[Batch]:
@@ -114,7 +114,7 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_batches_may_be_written_to() -> None:
-    images = image_set(8, Augmentation())
+    images = image_set(8, CropFlip())
     before = images.images.clone()
     for batch in train(images, torch.arange(8)):
         batch.images.zero_()

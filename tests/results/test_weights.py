@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from inq_ray.training.bad_images import BadImages
-from inq_ray.training.build import build_task
+from inq_ray.training.task.build import build_task
 from inq_ray.training.evaluate import evaluate
 
 from benchmarks.results.kept import digest, restore

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import Images, SourceInfo
 from inq_ray.data.loader import Batch, Loader, eval_requests
 from inq_ray.data.memory_set import ImageSet
@@ -20,7 +20,7 @@ def toy_images(num: int, classes: int = CLASSES, seed: int = 0) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (num, 1, 6, 6), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (num,), generator=generator)
-    return ImageSet(images, labels, Augmentation(padding=1, flip=True))
+    return ImageSet(images, labels, CropFlip(padding=1, flip=True))
 
 
 def validation_batches(images: Images, batch_size: int = 250) -> Iterator[Batch]:

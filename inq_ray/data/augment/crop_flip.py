@@ -11,7 +11,7 @@ from inq_ray.data.seeded import counter_hash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class CropFlip:
     """What may happen to a training image.
 
     Attributes:

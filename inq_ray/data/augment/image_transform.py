@@ -10,10 +10,10 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from inq_ray.data.augment.policy import apply_policy
+from inq_ray.data.augment.auto_augment import augment_image
 from inq_ray.data.augment.random_resized_crop import draw_crop
 from inq_ray.data.decode.picture import MAX_PIXELS, Picture
-from inq_ray.data.preset import Interpolation, Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class ImageTransform:
     by copying into one tensor of `torch.channels_last`, they stay so.
 
     Attributes:
-        preset: How the network wants to see them.
-        policy: What training does to them.
+        preprocessing: How the network wants to see them.
+        augmentation: What training does to them.
     """
 
-    preset: Preset
-    policy: Policy
+    preprocessing: Preprocessing
+    augmentation: Augmentation
 
     def train(self, data: bytes, sample: int, seed: int, epoch: int) -> Tensor:
         """Return a random crop, perhaps mirrored, resized, augmented: a function of these arguments alone.
@@ -45,19 +45,21 @@ class ImageTransform:
             epoch: Counted over the whole run.
 
         Returns:
-            uint8 [3, preset.train_size, preset.train_size].
+            uint8 [3, preprocessing.train_size, preprocessing.train_size].
 
         Raises:
             ValueError: It cannot be read.
         """
-        preset = self.preset
+        preprocessing = self.preprocessing
         picture = Picture(data)
-        box, mirrored = draw_crop(picture.height, picture.width, self.policy, sample, seed, epoch)
-        pixels = picture.part(box, largest_shrink(min(box.height, box.width), preset.train_size))
-        image = resize_square(torch.from_numpy(pixels), preset.train_size, preset.interpolation)
+        box, mirrored = draw_crop(picture.height, picture.width, self.augmentation, sample, seed, epoch)
+        pixels = picture.part(box, largest_shrink(min(box.height, box.width), preprocessing.train_size))
+        image = resize_square(torch.from_numpy(pixels), preprocessing.train_size, preprocessing.interpolation)
         if mirrored:
             image = image.flip(2)
-        return apply_policy(image, self.policy, preset.mean, sample, seed, epoch, preset.interpolation)
+        return augment_image(
+            image, self.augmentation, preprocessing.mean, sample, seed, epoch, preprocessing.interpolation
+        )
 
     def evaluate(self, data: bytes) -> Tensor:
         """Return the resized middle, bit for bit what the transform of torchvision's weights makes of Pillow's image.
@@ -66,19 +68,19 @@ class ImageTransform:
             data: The file.
 
         Returns:
-            uint8 [3, preset.crop_size, preset.crop_size]; black around an image that is smaller.
+            uint8 [3, preprocessing.crop_size, preprocessing.crop_size]; black around an image that is smaller.
 
         Raises:
             ValueError: It cannot be read.
         """
         picture = Picture(data)
         short, long = sorted((picture.height, picture.width))
-        if self.preset.resize_size**2 * long > MAX_PIXELS * short:
+        if self.preprocessing.resize_size**2 * long > MAX_PIXELS * short:
             raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to be resized: crop it")
         image = Image.fromarray(picture.pixels())
-        mode = InterpolationMode(self.preset.interpolation)
-        image = functional.resize(image, [self.preset.resize_size], interpolation=mode, antialias=True)
-        image = functional.center_crop(image, [self.preset.crop_size])
+        mode = InterpolationMode(self.preprocessing.interpolation)
+        image = functional.resize(image, [self.preprocessing.resize_size], interpolation=mode, antialias=True)
+        image = functional.center_crop(image, [self.preprocessing.crop_size])
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from inq_ray.data.decode.picture import Box
-from inq_ray.data.preset import Policy
+from inq_ray.data.preprocessing import Augmentation
 from inq_ray.data.seeded import counter_hash
 
 _NUM_TRIES = 10
@@ -14,17 +14,19 @@ _STRIDE = 32
 _WORDS = np.arange(_NUM_WORDS)
 
 
-def draw_crop(height: int, width: int, policy: Policy, sample: int, seed: int, epoch: int) -> tuple[Box, bool]:
+def draw_crop(
+    height: int, width: int, augmentation: Augmentation, sample: int, seed: int, epoch: int
+) -> tuple[Box, bool]:
     """Return what training cuts out of an image of this size, and whether it is mirrored.
 
-    The rectangle has a part of the image's area and a ratio of width to height that are uniform within the policy's
-    `scale` and, by its logarithm, `ratio`; ten tries to fit one in, then as much of the middle as `ratio` allows. This
-    is what torchvision does (`RandomResizedCrop.make_params`), with other random numbers.
+    The rectangle has a part of the image's area and a ratio of width to height that are uniform within `scale` and, by
+    its logarithm, `ratio`; ten tries to fit one in, then as much of the middle as `ratio` allows. This is
+    what torchvision does (`RandomResizedCrop.make_params`), with other random numbers.
 
     Args:
         height: Of the image, in pixels.
         width: Likewise.
-        policy: Its scale, ratio and flip.
+        augmentation: Its scale, ratio and flip.
         sample: Number of the image in its set, from 0 to 2^58 - 1.
         seed: Of the run.
         epoch: Counted over the whole run.
@@ -35,19 +37,19 @@ def draw_crop(height: int, width: int, policy: Policy, sample: int, seed: int, e
     bits = counter_hash("random_crop", seed, epoch, sample * _STRIDE + _WORDS)
     uniform = ((bits >> np.uint64(11)) * 2.0**-53).tolist()  # in [0, 1), 53 bits
     top, left, mirror = uniform[2 * _NUM_TRIES :]
-    crop_height, crop_width = _draw_size(height, width, policy, uniform)
+    crop_height, crop_width = _draw_size(height, width, augmentation, uniform)
     if crop_height == 0:
-        crop_height, crop_width = _middle_size(height, width, policy.ratio)
+        crop_height, crop_width = _middle_size(height, width, augmentation.ratio)
         box = Box((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width)
     else:
         rows, columns = height - crop_height + 1, width - crop_width + 1
         box = Box(int(top * rows), int(left * columns), crop_height, crop_width)
-    return box, policy.flip and mirror < 0.5
+    return box, augmentation.flip and mirror < 0.5
 
 
-def _draw_size(height: int, width: int, policy: Policy, uniform: list[float]) -> tuple[int, int]:
+def _draw_size(height: int, width: int, augmentation: Augmentation, uniform: list[float]) -> tuple[int, int]:
     """Return the height and width of the first try that fits; zeros if none does."""
-    (low, high), (narrow, wide) = policy.scale, map(math.log, policy.ratio)
+    (low, high), (narrow, wide) = augmentation.scale, map(math.log, augmentation.ratio)
     for place in range(0, 2 * _NUM_TRIES, 2):
         area = height * width * (low + (high - low) * uniform[place])
         ratio = math.exp(narrow + (wide - narrow) * uniform[place + 1])

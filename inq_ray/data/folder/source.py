@@ -22,7 +22,7 @@ from inq_ray.data.folder.cache import find_index
 from inq_ray.data.folder.index import FolderFacts, open_index
 from inq_ray.data.folder.listing import SPLIT_FOLDERS, find_splits, is_image, scan
 from inq_ray.data.image_set import SourceInfo, Split
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import MissingError, UnreadableError
@@ -55,8 +55,8 @@ class FolderSource:
 
     Args:
         location: The folder.
-        preset: How the network wants to see images.
-        policy: What training does to images.
+        preprocessing: How the network wants to see images.
+        augmentation: What training does to images.
         index_folder: Where the index is kept; by default in the cache of this machine.
         fingerprint: That of the source where the run was started, so that no other data are read, and a storage is not
             listed again.
@@ -75,8 +75,8 @@ class FolderSource:
     def __init__(
         self,
         location: Location,
-        preset: Preset,
-        policy: Policy,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
         index_folder: Path | None = None,
         *,
         fingerprint: str | None = None,
@@ -84,7 +84,7 @@ class FolderSource:
     ) -> None:
         self._location = location
         self._fence = location.fence(follow_links=follow_links)
-        self._transform = ImageTransform(preset, policy)
+        self._transform = ImageTransform(preprocessing, augmentation)
         self._index = find_index(location, index_folder, fingerprint, fence=self._fence)
         facts = self._index.facts
         self.info = SourceInfo(
@@ -92,12 +92,12 @@ class FolderSource:
             num_classes=len(facts.class_names),
             class_names=facts.class_names,
             channels=3,
-            height=preset.crop_size,
-            width=preset.crop_size,
+            height=preprocessing.crop_size,
+            width=preprocessing.crop_size,
             num_train=facts.num_images["train"],
             num_test=facts.num_images["test"],
-            mean=preset.mean,
-            std=preset.std,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
             fingerprint=facts.fingerprint,
             is_streamed=True,
         )

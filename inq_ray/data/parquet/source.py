@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.decode.small import Layout
 from inq_ray.data.image_set import Images, SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.node_cache import shared_file
 from inq_ray.data.parquet.files import Shard, check_labels, find_files, read_shards
 from inq_ray.data.parquet.pixels import decode_shard, peek_layouts, read_labels
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.storage.address import Location
 
 FORMAT_VERSION = 1
@@ -35,15 +35,15 @@ class ParquetSource:
 
     Making one reads the footers and the headers of the first images. If those are of one size of at most `MAX_SIDE`
     pixels a side, and a split's images fit into `MAX_BYTES`, a split is decoded as a whole, once per node. Else its
-    image files are read when they are asked for, and become what the preset says.
+    image files are read when they are asked for, and become what the preprocessing says.
 
     A test split without labels (-1, as on the hub) is passed over for the validation split, or for none. Without
     training files the source can only be tested on; without test files, only on training images that are held out.
 
     Args:
         data: Path or address.
-        preset: How the network wants to see images; of those kept in memory only mean and standard deviation.
-        policy: What training does to them.
+        preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
+        augmentation: What training does to them.
         follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
@@ -57,7 +57,12 @@ class ParquetSource:
     notes = ()
 
     def __init__(
-        self, data: str, preset: Preset | None = None, policy: Policy | None = None, *, follow_links: bool = False
+        self,
+        data: str,
+        preprocessing: Preprocessing | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        follow_links: bool = False,
     ) -> None:
         files = find_files(data, follow_links=follow_links)
         train = read_shards(files.get("train", []))
@@ -67,8 +72,8 @@ class ParquetSource:
         layout = _common_layout([split[0] for split in self._shards.values() if split])
         fits = layout is not None and max(map(self._num, self._shards)) * layout.num_bytes <= MAX_BYTES
         self._layout = layout if fits else None
-        self._preset, self._policy = preset or Preset(), policy or Policy()
-        crop_size = self._preset.crop_size
+        self._preprocessing, self._augmentation = preprocessing or Preprocessing(), augmentation or Augmentation()
+        crop_size = self._preprocessing.crop_size
         seen = self._layout or Layout(3, crop_size, crop_size)
         self.info = SourceInfo(
             name=data,
@@ -79,8 +84,8 @@ class ParquetSource:
             width=seen.width,
             num_train=self._num("train"),
             num_test=self._num("test"),
-            mean=_of_channels(self._preset.mean, seen.channels),
-            std=_of_channels(self._preset.std, seen.channels),
+            mean=_of_channels(self._preprocessing.mean, seen.channels),
+            std=_of_channels(self._preprocessing.std, seen.channels),
             fingerprint=_fingerprint(shards),
             is_streamed=not fits,
             is_grouped=not fits,
@@ -108,9 +113,9 @@ class ParquetSource:
             from inq_ray.data.parquet.reader import ParquetReader
 
             reader = ParquetReader(shards, self.info.num_classes)
-            return EncodedSet(reader, ImageTransform(self._preset, self._policy))
-        augmentation = Augmentation(padding=self._layout.height // 8, flip=self._layout.channels == 3)
-        return ImageSet(*self._decoded(split, shards, self._layout), augmentation, self._policy, self.info.mean)
+            return EncodedSet(reader, ImageTransform(self._preprocessing, self._augmentation))
+        crop_flip = CropFlip(padding=self._layout.height // 8, flip=self._layout.channels == 3)
+        return ImageSet(*self._decoded(split, shards, self._layout), crop_flip, self._augmentation, self.info.mean)
 
     def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> tuple[Tensor, Tensor]:
         """Return all images and labels of some shards, decoded by this process if no other has."""

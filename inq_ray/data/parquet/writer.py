@@ -25,7 +25,7 @@ from inq_ray.data.encoded_set import Encoded, Reader
 from inq_ray.data.folder.source import FolderSource, is_image_folder
 from inq_ray.data.image_set import Split
 from inq_ray.data.order.epoch import epoch_order
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.files.whole import whole
 from inq_ray.storage.address import Location, locate
 from inq_ray.storage.retry import MissingError, retry
@@ -88,7 +88,7 @@ def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = 
     place.info()
     if not is_image_folder(place):
         raise ValueError(f"no folder of images at {data}: it has to hold train/CLASS/*.JPEG and val/CLASS/*.JPEG")
-    source = FolderSource(place, Preset(), Policy(), follow_links=follow_links)
+    source = FolderSource(place, Preprocessing(), Augmentation(), follow_links=follow_links)
     names = source.info.class_names
     # Training images last: whatever ends the writing, what is there then cannot be trained on.
     splits: list[tuple[str, Split, int]] = [

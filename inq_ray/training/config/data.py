@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.data.preset import LARGEST_SIZE
+from inq_ray.data.preprocessing import LARGEST_SIZE
 from inq_ray.data.source import named_source
 from inq_ray.training.config.checks import at_least, between
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option

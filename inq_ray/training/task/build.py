@@ -12,7 +12,7 @@ from inq_ray.data.image_set import Images, Source, SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order.epoch import holdout
 from inq_ray.data.order.groups import fitting_workers
-from inq_ray.data.preset import Interpolation, Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from inq_ray.data.source import open_source
 from inq_ray.models.preset import input_preset
 from inq_ray.models.pretrained import resolve_weights
@@ -99,15 +99,15 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     data = config.data
     return open_source(
         data.data,
-        preset=image_preset(data, config.network),
-        policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
+        preprocessing=image_preset(data, config.network),
+        augmentation=Augmentation(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
         follow_links=data.follow_links,
     )
 
 
-def image_preset(data: DataConfig, network: NetworkConfig) -> Preset:
+def image_preset(data: DataConfig, network: NetworkConfig) -> Preprocessing:
     """Return how the network sees images: as its weights state it, but for what the flags say.
 
     Raises:
@@ -123,7 +123,7 @@ def image_preset(data: DataConfig, network: NetworkConfig) -> Preset:
             f"borders: take at least {crop_size}, or a smaller --crop-size"
         )
     interpolation = stated.interpolation if data.interpolation == "auto" else data.interpolation
-    return Preset(
+    return Preprocessing(
         crop_size=crop_size,
         resize_size=resize_size,
         train_crop_size=data.train_crop_size,

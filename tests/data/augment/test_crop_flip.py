@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.seeded import counter_hash
 
 
@@ -35,7 +35,7 @@ def test_batches_are_what_single_images_are(
 ) -> None:
     images = torch.randint(0, 256, (num, channels, *size), dtype=torch.uint8)
     samples = torch.randperm(1000)[:num]
-    out = Augmentation(padding=padding, flip=flip)(images, samples, seed, epoch)
+    out = CropFlip(padding=padding, flip=flip)(images, samples, seed, epoch)
     assert out.dtype == torch.uint8
     for image, sample, result in zip(images, samples.tolist(), out, strict=True):
         assert torch.equal(result, by_hand(image, sample, seed, epoch, padding, flip))
@@ -43,7 +43,7 @@ def test_batches_are_what_single_images_are(
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
     images, samples = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8), torch.arange(64)
-    augment = Augmentation(padding=2, flip=True)
+    augment = CropFlip(padding=2, flip=True)
     first = augment(images, samples, 0, 0)
     assert torch.equal(first, augment(images, samples, 0, 0))
     assert not torch.equal(first, augment(images, samples, 0, 1))
@@ -53,18 +53,18 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 def test_crops_and_mirrors_are_evenly_drawn() -> None:
     marked = torch.zeros(9000, 1, 3, 3, dtype=torch.uint8)
     marked[:, :, 1, 1] = 1  # the middle pixel reaches every place of a crop by one pixel
-    out = Augmentation(padding=1)(marked, torch.arange(9000), 0, 0)
+    out = CropFlip(padding=1)(marked, torch.arange(9000), 0, 0)
     counts = out.sum(0).flatten().double()
     assert counts.sum() == 9000
     assert (counts - 1000).abs().max() < 150
     left = torch.zeros(9000, 1, 1, 2, dtype=torch.uint8)
     left[..., 0] = 1
-    assert abs(int(Augmentation(flip=True)(left, torch.arange(9000), 0, 0).sum(0)[0, 0, 0]) - 4500) < 200
+    assert abs(int(CropFlip(flip=True)(left, torch.arange(9000), 0, 0).sum(0)[0, 0, 0]) - 4500) < 200
 
 
 def test_nothing_to_do_and_input_untouched() -> None:
     images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
     before = images.clone()
-    assert Augmentation()(images, torch.arange(4), 0, 0) is images
-    Augmentation(padding=2, flip=True)(images, torch.arange(4), 0, 0)
+    assert CropFlip()(images, torch.arange(4), 0, 0) is images
+    CropFlip(padding=2, flip=True)(images, torch.arange(4), 0, 0)
     assert torch.equal(images, before)

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import _geometry
 
 from inq_ray.data.augment.random_resized_crop import draw_crop
 from inq_ray.data.decode.picture import Box
-from inq_ray.data.preset import Policy
+from inq_ray.data.preprocessing import Augmentation
 from inq_ray.data.seeded import counter_hash
 
 
@@ -46,9 +46,9 @@ class FixedNumbers:
         return SimpleNamespace(item=lambda: low + int(next(self._places) * (high - low)))
 
 
-def by_torchvision(height: int, width: int, policy: Policy, sample: int, seed: int, epoch: int) -> Box:
-    transform = v2.RandomResizedCrop(224, scale=policy.scale, ratio=policy.ratio)
-    transform._log_ratio = tuple(map(math.log, policy.ratio))
+def by_torchvision(height: int, width: int, augmentation: Augmentation, sample: int, seed: int, epoch: int) -> Box:
+    transform = v2.RandomResizedCrop(224, scale=augmentation.scale, ratio=augmentation.ratio)
+    transform._log_ratio = tuple(map(math.log, augmentation.ratio))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_geometry, "torch", FixedNumbers(sample, seed, epoch))
         patch.setattr(_geometry, "query_size", lambda _: (height, width))
@@ -67,9 +67,9 @@ def by_torchvision(height: int, width: int, policy: Policy, sample: int, seed: i
 def test_it_is_torchvisions_computation(
     height: int, width: int, scale: Any, ratio: Any, sample: int, seed: int, epoch: int
 ) -> None:
-    policy = Policy(scale=tuple(sorted(scale)), ratio=tuple(sorted(ratio)))
-    box, _ = draw_crop(height, width, policy, sample, seed, epoch)
-    expected = by_torchvision(height, width, policy, sample, seed, epoch)
+    augmentation = Augmentation(scale=tuple(sorted(scale)), ratio=tuple(sorted(ratio)))
+    box, _ = draw_crop(height, width, augmentation, sample, seed, epoch)
+    expected = by_torchvision(height, width, augmentation, sample, seed, epoch)
     assert 0 <= box.top <= box.top + box.height <= height
     assert 0 <= box.left <= box.left + box.width <= width
     assert box.height > 0
@@ -79,16 +79,16 @@ def test_it_is_torchvisions_computation(
 
 
 def test_long_images_are_cut_in_the_middle() -> None:
-    assert draw_crop(10, 900, Policy(), 0, 0, 0)[0] == Box(0, 443, 10, 13)
-    assert draw_crop(900, 10, Policy(), 0, 0, 0)[0] == Box(443, 0, 13, 10)
-    assert draw_crop(1, 1, Policy(), 0, 0, 0)[0] == Box(0, 0, 1, 1)
-    assert draw_crop(1, 900, Policy(ratio=(0.1, 0.2)), 0, 0, 0)[0] == Box(0, 449, 1, 1)
+    assert draw_crop(10, 900, Augmentation(), 0, 0, 0)[0] == Box(0, 443, 10, 13)
+    assert draw_crop(900, 10, Augmentation(), 0, 0, 0)[0] == Box(443, 0, 13, 10)
+    assert draw_crop(1, 1, Augmentation(), 0, 0, 0)[0] == Box(0, 0, 1, 1)
+    assert draw_crop(1, 900, Augmentation(ratio=(0.1, 0.2)), 0, 0, 0)[0] == Box(0, 449, 1, 1)
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (120, 90)])
 def test_crops_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     num = 3000
-    ours = np.array([draw_crop(*size, Policy(), sample, 7, 3)[0] for sample in range(num)])
+    ours = np.array([draw_crop(*size, Augmentation(), sample, 7, 3)[0] for sample in range(num)])
     transform = v2.RandomResizedCrop(224)
     image = torch.empty(3, *size)
     with torch.random.fork_rng(devices=[]):
@@ -105,10 +105,12 @@ def test_crops_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
 
 
 def test_flips_and_epochs() -> None:
-    draws = {epoch: [draw_crop(300, 400, Policy(), sample, 0, epoch) for sample in range(2000)] for epoch in (0, 1)}
+    draws = {
+        epoch: [draw_crop(300, 400, Augmentation(), sample, 0, epoch) for sample in range(2000)] for epoch in (0, 1)
+    }
     for drawn in draws.values():
         assert abs(sum(mirrored for _, mirrored in drawn) - 1000) < 4 * math.sqrt(2000) / 2
         assert len({box for box, _ in drawn}) > 1990
     assert sum(one == other for one, other in zip(draws[0], draws[1], strict=True)) < 5
-    unmirrored = [draw_crop(300, 400, Policy(flip=False), sample, 0, 0) for sample in range(2000)]
+    unmirrored = [draw_crop(300, 400, Augmentation(flip=False), sample, 0, 0) for sample in range(2000)]
     assert unmirrored == [(box, False) for box, _ in draws[0]]

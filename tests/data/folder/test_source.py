@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from inq_ray.data.encoded_set import EncodedSet
 from inq_ray.data.folder.index import open_index
 from inq_ray.data.folder.source import FolderReader, FolderSource, is_image_folder
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.storage.address import locate
 from inq_ray.storage.pattern import expand
 from inq_ray.storage.retry import MissingError
@@ -24,7 +24,7 @@ from tests.gcs import GoogleServer
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
-PRESET, POLICY = Preset(crop_size=32, resize_size=40), Policy()
+PREPROCESSING, AUGMENTATION = Preprocessing(crop_size=32, resize_size=40), Augmentation()
 
 
 def jpeg(number: int) -> bytes:
@@ -58,7 +58,7 @@ def address(uploaded: str, s3: S3Server) -> str:
 
 
 def open_folder(place: str | Path, index: Path | None = None, fingerprint: str | None = None) -> FolderSource:
-    return FolderSource(locate(str(place)), PRESET, POLICY, index, fingerprint=fingerprint)
+    return FolderSource(locate(str(place)), PREPROCESSING, AUGMENTATION, index, fingerprint=fingerprint)
 
 
 def reader_of(images: EncodedSet) -> FolderReader:
@@ -80,7 +80,13 @@ def test_facts(images: Path) -> None:
     assert info.name == str(images)
     assert (info.num_classes, info.class_names) == (3, ("n0", "n1", "n2"))
     assert (info.num_train, info.num_test) == (24, 6)
-    assert (info.channels, info.height, info.width, info.mean, info.std) == (3, 32, 32, PRESET.mean, PRESET.std)
+    assert (info.channels, info.height, info.width, info.mean, info.std) == (
+        3,
+        32,
+        32,
+        PREPROCESSING.mean,
+        PREPROCESSING.std,
+    )
     assert info.is_streamed
     assert source.notes == (f"{images}: left out 1 files that are no images of a class, by their names",)
 
@@ -162,11 +168,11 @@ def test_a_storage_that_is_gone_ends_in_one_line(address: str, proxy: BadProxy, 
 
 
 def test_wrong_bucket_and_key(address: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for call in (is_image_folder, lambda place: FolderSource(place, PRESET, POLICY)):
+    for call in (is_image_folder, lambda place: FolderSource(place, PREPROCESSING, AUGMENTATION)):
         with pytest.raises(ValueError, match="there is no such bucket"):
             call(locate("s3://no-bucket/images"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
-    for call in (is_image_folder, lambda place: FolderSource(place, PRESET, POLICY)):
+    for call in (is_image_folder, lambda place: FolderSource(place, PREPROCESSING, AUGMENTATION)):
         with pytest.raises(ValueError, match="the secret does not belong to the key"):
             call(locate(address))
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inq_ray.data.augment.crop_flip import Augmentation
+from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.parquet import source as parquet
-from inq_ray.data.preset import Preset
+from inq_ray.data.preprocessing import Preprocessing
 from inq_ray.data.source import open_source
 from tests.data.parquet_files import CLASSES, random_images, write_dataset, write_parquet
 from tests.data.pictures import encode
@@ -66,7 +66,7 @@ def test_pixels_and_labels_exactly(folder: Path) -> None:
     splits: tuple[Split, Split] = ("train", "test")
     for split, expected in zip(splits, (random_images(20), random_images(7, seed=1)), strict=True):
         images = in_memory(folder, split)
-        assert images.augmentation == Augmentation(padding=1, flip=True)
+        assert images.crop_flip == CropFlip(padding=1, flip=True)
         assert images.images.dtype == torch.uint8
         assert np.array_equal(images.images.numpy(), expected.transpose(0, 3, 1, 2))
         assert images.labels.dtype == torch.int64
@@ -146,13 +146,13 @@ def test_a_test_split_without_labels_stands_in_no_ones_way(folder: Path) -> None
     assert "has labels from -1 to -1" in refusal(folder)
 
 
-def test_images_in_memory_are_normalized_as_the_preset_says(folder: Path, tmp_path: Path) -> None:
-    preset = Preset(mean=(0.5, 0.25, 0.25), std=(0.1, 0.2, 0.3))
-    info = open_source(str(folder), preset=preset).info
-    assert (info.is_streamed, info.mean, info.std) == (False, preset.mean, preset.std)
+def test_images_in_memory_are_normalized_as_the_preprocessing_says(folder: Path, tmp_path: Path) -> None:
+    preprocessing = Preprocessing(mean=(0.5, 0.25, 0.25), std=(0.1, 0.2, 0.3))
+    info = open_source(str(folder), preprocessing=preprocessing).info
+    assert (info.is_streamed, info.mean, info.std) == (False, preprocessing.mean, preprocessing.std)
     (tmp_path / "gray").mkdir()
     write_parquet(tmp_path / "gray" / "test.parquet", [encode(random_images(1)[0, ..., 0])], [0], classes=None)
-    info = open_source(str(tmp_path / "gray"), preset=preset).info
+    info = open_source(str(tmp_path / "gray"), preprocessing=preprocessing).info
     assert (info.mean, info.std) == (pytest.approx((1 / 3,), abs=1e-6), (0.2,))
 
 
@@ -162,7 +162,7 @@ def test_column_img_gray_images_and_no_class_names(tmp_path: Path) -> None:
     source = open_source(str(tmp_path))
     assert source.info.class_names == ("0", "1", "2", "3", "4")
     images = in_memory(tmp_path, "test")
-    assert (source.info.channels, source.info.mean, images.augmentation.flip) == (1, (0.449,), False)
+    assert (source.info.channels, source.info.mean, images.crop_flip.flip) == (1, (0.449,), False)
     assert np.array_equal(images.images.numpy(), gray[:, None])
 
 
@@ -268,12 +268,12 @@ def test_images_of_unequal_size(folder: Path) -> None:
 
 
 def test_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of one small size, if they fit; else they are streamed, as the preset says."""
-    preset = Preset(crop_size=5, mean=(0.5, 0.5, 0.5))
+    """Images of one small size, if they fit; else they are streamed, as the preprocessing says."""
+    preprocessing = Preprocessing(crop_size=5, mean=(0.5, 0.5, 0.5))
     monkeypatch.setattr(parquet, "MAX_BYTES", 20 * 192)
-    assert not open_source(str(folder), preset=preset).info.is_streamed
+    assert not open_source(str(folder), preprocessing=preprocessing).info.is_streamed
     monkeypatch.setattr(parquet, "MAX_BYTES", 20 * 192 - 1)
-    info = open_source(str(folder), preset=preset).info
+    info = open_source(str(folder), preprocessing=preprocessing).info
     assert (info.is_streamed, info.channels, info.height, info.width, info.mean) == (True, 3, 5, 5, (0.5, 0.5, 0.5))
     monkeypatch.undo()
     path = folder / "test-00000-of-00001.parquet"
@@ -291,7 +291,7 @@ def test_cifar10(shared_data: Path) -> None:
     assert (info.num_train, info.num_test, info.num_classes, info.class_names[3]) == (50_000, 10_000, 10, "cat")
     assert (info.channels, info.height, info.width) == (3, 32, 32)
     test = in_memory(shared_data / "cifar10", "test")
-    assert test.augmentation == Augmentation(padding=4, flip=True)
+    assert test.crop_flip == CropFlip(padding=4, flip=True)
     assert torch.bincount(test.labels).tolist() == [1000] * 10
     means = test.images.double().mean((0, 2, 3)) / 255
     assert means.tolist() == pytest.approx([0.4942, 0.4851, 0.4504], abs=1e-4)  # the known means of the test set

@@ -3,7 +3,7 @@ import shlex
 
 import pytest
 
-from inq_ray.data.preset import Preset
+from inq_ray.data.preprocessing import Preprocessing
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.flags.parse import parse
@@ -13,7 +13,7 @@ from inq_ray.training.task import build
 IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
 
 
-def preset_of(config: RunConfig) -> Preset:
+def preset_of(config: RunConfig) -> Preprocessing:
     return build.image_preset(config.data, config.network)
 
 

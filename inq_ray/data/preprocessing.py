@@ -1,4 +1,4 @@
-"""What is done to images: how a network wants to see them (Preset), and what training does to them (Policy)."""
+"""What is done to images: resizing and normalization that a network expects, and what training does to them."""
 
 import typing
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LARGEST_SIZE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preprocessing:
     """How a network wants to see images, as the weights of torchvision state it; the defaults are those of ResNet.
 
     Attributes:
@@ -53,7 +53,7 @@ class Preset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class Augmentation:
     """What training does to images, in the order of torchvision's reference: crop, flip, auto-augment, erase.
 
     Attributes:

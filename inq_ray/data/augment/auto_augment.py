@@ -10,26 +10,26 @@ import functools
 from torch import Tensor
 from torchvision.transforms import v2
 
-from inq_ray.data.preset import AutoAugment, Interpolation, Policy
+from inq_ray.data.preprocessing import Augmentation, AutoAugment, Interpolation
 from inq_ray.data.seeded import seeded
 
 
-def apply_policy(
+def augment_image(
     image: Tensor,
-    policy: Policy,
+    augmentation: Augmentation,
     mean: tuple[float, ...],
     sample: int,
     seed: int,
     epoch: int,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Return the image after the policy's automatic augmentation and random erasing; crop and flip are not done here.
+    """Return the image after automatic augmentation and random erasing; crop and flip are not done here.
 
     The randomness is a function of (seed, epoch, sample): torch's generator is left as it was found.
 
     Args:
         image: uint8 [C, H, W], not normalized, C = 1 or 3.
-        policy: What to do.
+        augmentation: What to do.
         mean: Of each channel, of images scaled to [0, 1]. An erased rectangle gets this colour, rounded to a whole
             byte; torchvision's reference erases after normalization, with 0: the same within half a level of 255.
         sample: Number of the image in its set.
@@ -41,7 +41,7 @@ def apply_policy(
         uint8 [C, H, W]; the image itself where there is nothing to do.
     """
     assert len(mean) == len(image), (mean, image.shape)
-    transform = policy_transform(policy.auto_augment, policy.random_erasing, mean, interpolation)
+    transform = augmentation_transform(augmentation.auto_augment, augmentation.random_erasing, mean, interpolation)
     if transform is None:
         return image
     with seeded("policy", seed, epoch, sample):
@@ -50,7 +50,7 @@ def apply_policy(
 
 
 @functools.lru_cache(maxsize=32)
-def policy_transform(
+def augmentation_transform(
     auto_augment: AutoAugment, random_erasing: float, mean: tuple[float, ...], interpolation: Interpolation
 ) -> v2.Transform | None:
     """Return torchvision's transform for uint8 images; None where there is nothing to do. Arguments as above."""
