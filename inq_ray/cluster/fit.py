@@ -42,7 +42,7 @@ def fit(
     fingerprint: str | None,
     is_evaluation: bool,
 ) -> None:
-    """Lets the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
+    """Let the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
 
     Args:
         config: checked.
@@ -90,7 +90,7 @@ def fit(
 
 
 def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:
-    """Fits in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
+    """Fit in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
     failures: list[BaseException] = []
 
     def work_on() -> None:

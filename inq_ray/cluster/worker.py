@@ -21,7 +21,7 @@ from inq_ray.training.run_folder import RunFolder
 
 
 def work(arguments: dict[str, Any]) -> None:
-    """The training function of a :class:`ray.train.torch.TorchTrainer`.
+    """Run or evaluate on this worker: the training function of a :class:`ray.train.torch.TorchTrainer`.
 
     Args:
         arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of

@@ -21,7 +21,7 @@ _WAIT_SECONDS = 5.0
 
 @contextlib.contextmanager
 def marked(config: RunConfig) -> Iterator[str]:
-    """Puts a file into each of the run's folders for the time of the block.
+    """Put a file into each of the run's folders for the time of the block.
 
     Its name is a new one each time, so that no node can have kept in mind that it is not there.
 
