@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from inq_ray.models.weight_files import first_line
 from inq_ray.models.weights_error import WeightsError
 
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
@@ -47,8 +48,7 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
     try:
         model: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
     except (AssertionError, ValueError) as error:  # a size that the network's patches or windows do not divide
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{arch=} cannot be built for images of {image_size} pixels: {reason}") from error
+        raise ValueError(f"{arch=} cannot be built for images of {image_size} pixels: {first_line(error)}") from error
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
     return model

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
-from inq_ray.models.weight_files import expanded, read_tensors
+from inq_ray.models.weight_files import existing_file, read_tensors
 from inq_ray.models.weights_error import WeightsError
 
 _DDP = "module"
@@ -45,7 +45,7 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[st
     Raises:
         ValueError: The file is missing, not readable, without tensors, or does not fit the model; nothing is loaded.
     """
-    path = expanded(path)
+    path = existing_file(path)
     model = unwrap(model)
     stored = model.state_dict()
     own = {plain_name(name): tensor for name, tensor in stored.items()}

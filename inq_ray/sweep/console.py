@@ -64,9 +64,8 @@ class SweepConsole:
     def started(self, trial: Trial, trials: Sequence[Trial]) -> None:
         """A trial is started."""
         self._trials = list(trials)
-        self.say(
-            f"{trial.name}  starts    {bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}".rstrip()
-        )
+        what = f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}"
+        self.say(f"{trial.name}  starts    {what.rstrip()}")
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
@@ -205,17 +204,14 @@ def _line(trial: Trial, report: Report) -> str | None:
             line = f"stage {end.stage}/{len(trial.schedule)} portion {end.portion:<6g} top-1 {end.top1:6.2f}"
             return f"{line}  stopped: {trial.reason}" if trial.status == "stopped" else line
         case Stored(key, reason):
-            return None if reason is None else f"the end of stage {_stage(trial, key)} is not kept: {reason}"
+            stage = next((stage for stage, each in trial.keys.items() if each == key), "?")
+            return None if reason is None else f"the end of stage {stage} is not kept: {reason}"
         case Done():
             return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
         case Failed(reason):
             return f"failed    {reason}"
         case TrialRetryable(reason):
             return f"failed    {reason}; it is started again if --retries allows"
-
-
-def _stage(trial: Trial, key: str) -> str:
-    return next((str(stage) for stage, each in trial.keys.items() if each == key), "?")
 
 
 def _parameters(trial: Trial) -> str:

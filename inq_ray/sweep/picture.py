@@ -67,9 +67,9 @@ def _draw_parallel(axes: Any, trials: Sequence[Trial]) -> None:
         axes.plot(
             range(len(scales)), heights, linewidth=2.5 if trial is best else 1.0, alpha=1 if trial is best else 0.6
         )
-    for place, (_, marks) in enumerate(scales):
+    for index, (_, marks) in enumerate(scales):
         for text, height in marks:
-            axes.annotate(text, (place, height), fontsize="x-small", ha="center", backgroundcolor="white")
+            axes.annotate(text, (index, height), fontsize="x-small", ha="center", backgroundcolor="white")
     axes.set_xticks(range(len(scales)), labels)
     axes.set_yticks([])
     axes.set_title("each line is a trial that came to its end")
@@ -84,5 +84,5 @@ def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]
     words = [in_words(value) for value in values]
     distinct = list(dict.fromkeys(words))
     step = 1 / max(1, len(distinct) - 1)
-    of_word = {word: (place * step if len(distinct) > 1 else 0.5) for place, word in enumerate(distinct)}
+    of_word = {word: (index * step if len(distinct) > 1 else 0.5) for index, word in enumerate(distinct)}
     return [of_word[word] for word in words], list(of_word.items())

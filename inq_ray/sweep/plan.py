@@ -11,15 +11,13 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
-from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.space.proposer import make_proposer
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
 from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
 from inq_ray.sweep.trials.runner import TrialSpec
 from inq_ray.sweep.trials.trial import Trial
-from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, declared
@@ -85,7 +83,7 @@ class SweepPlan:
         there = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
         names = [there.relative(info) for info in there.list()] if there.exists() else []
         for name in filter(TRIAL.fullmatch, names):
-            store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))
+            discard_checkpoints(self.configured(name, {}))
 
     def registry(self, state: Mapping[str, Any] | None = None) -> TrialRegistry:
         """The registry as it stands at the start.
@@ -231,11 +229,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     sizes = {}
     if plan.info.is_streamed:
         preset = image_preset(config.data, config.network)
-        sizes = {
-            "crop_size": preset.crop_size,
-            "resize_size": preset.resize_size,
-            "interpolation": preset.interpolation,
-        }
+        sizes = {name: getattr(preset, name) for name in ("crop_size", "resize_size", "interpolation")}
     return config.replace(
         data={"holdout": 0, **sizes},
         network={

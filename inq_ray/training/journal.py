@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from inq_ray.data.image_set import BadImage
 from inq_ray.distributed.replica import sum_counts
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.training.checkpoint.resume import config_of
-from inq_ray.training.checkpoint.snapshot import History, Snapshot, history_of
+from inq_ray.training.checkpoint.facts import History, Seconds
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.time_spent import Spent
@@ -139,13 +140,13 @@ class Journal:
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Go on with what a snapshot's run remembered."""
-        history = history_of(snapshot)
+        history = snapshot.facts
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done
         if not self._keeps_faults:
             self.faults = history.faults
         self._num_skipped_reported = self.faults.num_skipped
-        self.began = time.perf_counter() - history.seconds
+        self.began = time.perf_counter() - history.seconds.run
         self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
         for row in self.rows:
             self.spent += Spent(
@@ -154,15 +155,15 @@ class Journal:
                 network_seconds=row.network_seconds or 0.0,
             )
             self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
-        self.num_data_shards = history.order_workers or config_of(snapshot).cluster.workers.most
-        before = history.world_sizes or (snapshot.facts["world_size"],)
+        self.num_data_shards = history.order_workers or history.config.cluster.workers.most
+        before = history.world_sizes or (history.world_size,)
         has_changed = before[-1] != world_size()
         self.world_sizes = (*before, world_size()) if has_changed else before
         if rank() == 0:
             self._write_metrics(lambda: self._folder.rewrite(self.rows))
             lost = None if history.time is None else max(0.0, time.time() - history.time)
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
-            self.note("resumed", f"going on from {snapshot.place.name}{changed}", lost)
+            self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
     def report_step(self, epoch: Epoch, state: EpochState) -> None:
         """To be called on every rank after each step."""
@@ -183,23 +184,31 @@ class Journal:
             state: of the epoch in which the run is; None = between two.
         """
         self.bad_images.agree()
-        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
-        if state is not None:
-            sums[rank()] = state.sums.cpu()
-            sums = sum_counts(sums)
         return History(
             epochs_done=self.epochs_done,
             rows=tuple(self.rows),
             bad_images=self.bad_images.reasons,
-            sums=sums,
-            epoch_seconds=state.seconds if state else 0.0,
-            data_seconds=state.data_seconds if state else 0.0,
-            seconds=self.seconds,
+            seconds=Seconds(
+                run=self.seconds,
+                epoch=state.seconds if state else 0.0,
+                data=state.data_seconds if state else 0.0,
+            ),
             faults=dataclasses.replace(self.faults),
             time=time.time(),
             order_workers=self.num_data_shards,
             world_sizes=self.world_sizes,
         )
+
+    def sums(self, state: EpochState | None) -> Tensor:
+        """Return each rank's loss, hits and samples of the epoch in which the run is: float64 [ranks, 3].
+
+        Every rank calls it.
+        """
+        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
+        if state is None:
+            return sums
+        sums[rank()] = state.sums.cpu()
+        return sum_counts(sums)
 
     def summary(self) -> dict[str, object]:
         """Its part of summary.json; rank 0."""

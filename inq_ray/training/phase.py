@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.trainer import EpochState, Trainer
@@ -54,7 +54,7 @@ def train_phase(run: RunState, phase: Phase) -> None:
         DivergedError: A loss or its gradient is not finite.
         StopError: A rank was asked to stop; a checkpoint is taken.
     """
-    position = run.position_in(phase.stage) or Place(stage=phase.stage, epoch=0, step=0)
+    position = run.position_in(phase.stage) or TrainingPosition(stage=phase.stage, epoch=0, step=0)
     if position.epoch >= phase.epochs:
         return
     trainer = make_trainer(
@@ -68,7 +68,7 @@ def train_phase(run: RunState, phase: Phase) -> None:
     )
     trainer.warm_up_ddp()
     row = PhaseTraining(run, phase, trainer).train(position)
-    run.save_stage_end(parts_of(run, phase), Place(stage=phase.stage, epoch=phase.epochs, step=0), row.top1)
+    run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0), row.top1)
 
 
 class PhaseTraining:
@@ -89,7 +89,7 @@ class PhaseTraining:
         )
         self._is_due = False
 
-    def train(self, start: Place) -> Row:
+    def train(self, start: TrainingPosition) -> Row:
         """Train from a position to the end of the phase; return the metrics of the last epoch."""
         state = self.run.restore_epoch(self._parts, start)
         for number in range(start.epoch + 1, self._phase.epochs):
@@ -132,7 +132,7 @@ class PhaseTraining:
             self._is_due = True  # after the epoch's validation
         if look.is_asked or (look.is_due and not is_end):
             self._trainer.check()
-            position = Place(stage=epoch.stage, epoch=epoch.epoch - 1, step=state.step)
+            position = TrainingPosition(stage=epoch.stage, epoch=epoch.epoch - 1, step=state.step)
             self.run.save(self._parts, position, state=state, is_last=look.is_asked)
 
     def _save_if_due(self, number: int, row: Row) -> None:
@@ -140,5 +140,5 @@ class PhaseTraining:
         is_asked = self.run.checkpoints.clock.look()
         if self._is_due or is_asked:
             self._is_due = False
-            position = Place(stage=self._phase.stage, epoch=number, step=0)
+            position = TrainingPosition(stage=self._phase.stage, epoch=number, step=0)
             self.run.save(self._parts, position, top1=row.top1, is_last=is_asked)

@@ -11,8 +11,9 @@ from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, history_of, replicated, restore, sums_of_rank
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.restore import restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
 from inq_ray.training.evaluation.evaluate import validate
@@ -75,13 +76,13 @@ class RunState:
             faults=rewound,
         )
         self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
-        self.start: Place | None = None
+        self.start: TrainingPosition | None = None
         self._rewound = rewound
         self._snapshot: Snapshot | None = None
 
     def load(self) -> None:
         """Read the checkpoint from which the run goes on, if one exists, and give every rank the network of rank 0."""
-        again = None if self._rewound is None else Place(stage=self._rewound.rewinds[-1], epoch=0, step=0)
+        again = None if self._rewound is None else TrainingPosition(stage=self._rewound.rewinds[-1], epoch=0, step=0)
         self._snapshot = self.checkpoints.load(again)
         if self._snapshot is None:
             self.journal.begin()
@@ -95,7 +96,7 @@ class RunState:
             StopError: A rank was asked to stop already.
         """
         if self._snapshot is not None:
-            self.start = self._snapshot.place
+            self.start = self._snapshot.position
             self.journal.go_on(self._snapshot)
         if self.checkpoints.clock.look():
             raise StopError(self.start)
@@ -104,7 +105,7 @@ class RunState:
         """Return whether the run goes on from a later stage than this one."""
         return self.start is not None and stage < self.start.stage
 
-    def position_in(self, stage: int) -> Place | None:
+    def position_in(self, stage: int) -> TrainingPosition | None:
         """Return where the run goes on within a stage; None means at its beginning."""
         return self.start if self.start is not None and self.start.stage == stage else None
 
@@ -113,7 +114,7 @@ class RunState:
         assert self._snapshot is not None
         restore(self._snapshot, parts)
 
-    def restore_epoch(self, parts: Parts, position: Place) -> EpochState | None:
+    def restore_epoch(self, parts: Parts, position: TrainingPosition) -> EpochState | None:
         """Put the loaded checkpoint into the objects of a phase, and give the checkpoint's memory back.
 
         Args:
@@ -129,12 +130,11 @@ class RunState:
         restore(snapshot, parts)
         if position.step == 0:
             return None
-        history = history_of(snapshot)
         return EpochState(
             step=position.step,
-            sums=sums_of_rank(history.sums, rank(), world_size()).to(self.task.to_input.device),
-            seconds=history.epoch_seconds,
-            data_seconds=history.data_seconds,
+            sums=sums_of_rank(snapshot.tensors[SUMS], rank(), world_size()).to(self.task.to_input.device),
+            seconds=snapshot.facts.seconds.epoch,
+            data_seconds=snapshot.facts.seconds.data,
         )
 
     def train_batches(self) -> TrainBatches:
@@ -209,7 +209,7 @@ class RunState:
     def save(
         self,
         parts: Parts,
-        position: Place,
+        position: TrainingPosition,
         *,
         state: EpochState | None = None,
         is_stage_end: bool = False,
@@ -235,6 +235,7 @@ class RunState:
         is_taken = self.checkpoints.save(
             parts,
             self.journal.history(state),
+            self.journal.sums(state),
             position,
             is_stage_end=is_stage_end,
             top1=top1,
@@ -245,7 +246,7 @@ class RunState:
         if is_last:
             self._stop()
 
-    def save_stage_end(self, parts: Parts, position: Place, top1: float) -> None:
+    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float) -> None:
         """Take a checkpoint at one of a stage's two ends, and stop there if a rank was asked to; see :meth:`save`."""
         self.save(parts, position, is_stage_end=True, top1=top1)
         if self.checkpoints.clock.look():

@@ -6,7 +6,7 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.models.selection import named_parameters
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.loop.build import sgd_options
 from inq_ray.training.phase import Phase, parts_of, train_phase
 from inq_ray.training.run_state import RunState
@@ -77,7 +77,7 @@ def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[
         if not (phase.epochs and has_live):
             run.estimate_batchnorm(phase.stage)
         row = run.validate(stage=phase.stage, portion=phase.portion)
-        run.save_stage_end(parts_of(run, phase), Place(stage=phase.stage, epoch=0, step=0), row.top1)
+        run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=0, step=0), row.top1)
     if has_live:
         train_phase(run, phase)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from inq_ray.files.name_lock import name_held
 from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
     NOTHING,
     Decision,
@@ -15,7 +15,6 @@ from inq_ray.training.checkpoint.resume import (
     Resume,
     Standing,
     Start,
-    config_of,
     decide,
     look_at,
 )
@@ -72,7 +71,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     if isinstance(decision, Start):
         if not folder.config.is_file() or config.output.overwrite:  # else it ended before its first checkpoint
             folder = RunFolder.create(config)
-        store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
+        store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
     elif isinstance(decision, Resume) and _whole_config(folder) is None:
@@ -91,7 +90,7 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     has_checkpoints = found.entry is not None or bool(found.damaged)
     if not folder.config.is_file():
         # Its folder is lost, with the machine perhaps, or it never was here; its checkpoints are elsewhere.
-        saved = config_of(found.snapshot) if found.snapshot is not None else config
+        saved = found.snapshot.facts.config if found.snapshot is not None else config
         return Standing(name=config.output.name, config=saved if has_checkpoints else None, found=found)
     if found is not NOTHING and not has_checkpoints:
         _check_none_elsewhere(folder, config)
@@ -121,7 +120,7 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
         return
     there, here = store_of(saved.replace(output={"name": saved.output.name or config.output.name})), store_of(config)
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
-    if not is_same and there.places():
+    if not is_same and there.positions():
         raise ValueError(
             f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: give the "
             "--checkpoint-path with which it was started, or begin again by --overwrite"
@@ -137,7 +136,7 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
     if config.output.overwrite:
         return config  # what is there is deleted, whatever it is
     if found.snapshot is not None:
-        return config_of(found.snapshot)
+        return found.snapshot.facts.config
     try:
         return _read(folder.config)
     except (OSError, ValueError) as error:

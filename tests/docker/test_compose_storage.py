@@ -125,6 +125,7 @@ def on_rank(config: RunConfig, environment: dict[str, str], stop_at: At | None) 
     return run_with(config, {stop_at: stop} if stop_at else {})
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoints_there_after_both_were_stopped(tmp_path: Path) -> None:
     config = configured(tmp_path, "digits").replace(output={"checkpoint_path": "s3://runs/digits"})
     with serving(tmp_path) as environment:

@@ -6,38 +6,29 @@ import pickle
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-import ray
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import (
-    NoRoomError,
-    RayRoom,
-    Resources,
-    in_words,
-    num_fitting,
-    wait_for_placement,
-    worker_resources,
-)
+from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune.search import RegistryScheduler, RegistrySearcher
+from inq_ray.cluster.tune.slots import count_slots
 from inq_ray.cluster.tune.trial import run_trial
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.incidents import SweepIncidents
 from inq_ray.sweep.plan import SweepPlan, config_on_test_set
-from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
 from inq_ray.sweep.trials.report import Report
-from inq_ray.sweep.trials.runner import clear
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.tracking.together import Together
-from inq_ray.training.config import ClusterConfig, RunConfig
+from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 
 # Tune's own output, loggers and signals: what a person sees, and what is kept, is the sweep's.
@@ -46,7 +37,6 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_MANY = 10**6
 # What the process of a trial reserves, beside its workers: it computes nothing, and Tune wants it to reserve something.
 _OF_A_DRIVER = {"CPU": 0.0, "memory": 1.0}
 
@@ -86,7 +76,7 @@ class Drive:
             ValueError: a trial would never have room; nothing was started.
         """
         plan, registry = self._plan, self._registry
-        num_slots = self._num_slots()
+        num_slots = count_slots(plan.base.cluster, plan.options.max_concurrent, self._console.say)
         self._save()
         self._console.start(plan, registry.trials, num_slots)
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
@@ -134,26 +124,9 @@ class Drive:
         for trial in self._registry.trials:
             self._plan.folder.stop_of(trial.name).unlink(missing_ok=True)
             if trial.status == "stopped" and trial.ends:
-                clear(trial.config)
+                discard_checkpoints(trial.config)
         if is_over:
             shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
-
-    def _num_slots(self) -> int:
-        """How many trials may run at once.
-
-        Where the cluster may grow, those that --max-concurrent asks for: the ones that have no room yet make it grow.
-
-        Raises:
-            ValueError: not even one would ever have room, or came to it within --placement-timeout.
-        """
-        cluster, room, most = self._plan.base.cluster, RayRoom(), self._plan.options.max_concurrent
-        may_grow = room.may_grow()
-        if may_grow:
-            wait_for_placement(
-                cluster, self._console.say, room=room
-            )  # that of one trial: workers may all be scaled down
-        fitting = num_trials_at_once(cluster, _nodes(), room.most())
-        return most if most is not None and may_grow else min(fitting, most or fitting)
 
     def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
         trial = self._registry.next(num_slots)
@@ -250,34 +223,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _nodes() -> list[Resources]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
-
-
-def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
-    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it says it may.
-
-    Args:
-        cluster: of one trial.
-        nodes: all resources of each node, by Ray's names.
-        most: all resources to which an autoscaler may bring the cluster; None where there is none, or it does not say.
-            How large its nodes would be is not known: trials that have no room after all wait.
-
-    Raises:
-        ValueError: not even one has; names what it needs and what there is.
-    """
-    worker, num_workers = worker_resources(cluster), cluster.workers.most
-    num_here = num_fitting(nodes, worker, _MANY)
-    num_slots = max(num_here, num_fitting([most], worker, _MANY) if most else 0)
-    if num_slots < num_workers:
-        there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
-        raise ValueError(
-            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
-            f"cluster hold {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
-            f"{'' if most is None else f', and the autoscaler may bring it to {num_slots}'}; take a smaller "
-            "--workers-per-trial"
-        )
-    return num_slots // num_workers

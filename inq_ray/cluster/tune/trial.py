@@ -53,9 +53,9 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
     try:
         summary = runner.begin()
         if summary is None:
-            both = _Both(runner, signals, arguments["name"], arguments["mailbox"])
-            with both.raising():
-                summary = _quantize_once_there_is_room(spec, both, signals)
+            reporter = _TrialReporter(runner, signals, arguments["name"], arguments["mailbox"])
+            with reporter.raising():
+                summary = _quantize_once_there_is_room(spec, reporter, signals)
         runner.finish(summary)
     except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
         if stop.exists():
@@ -79,7 +79,7 @@ def _quantize_once_there_is_room(spec: TrialSpec, reporter: Reporter, signals: S
             reporter.report(Note(f"{error}; the trial waits on"))
 
 
-class _Both:
+class _TrialReporter:
     """The reporter of a trial's run: to the runner, and what a person may see to the driver.
 
     It is called in a thread that goes on whatever it raises. So a runner that raises has the run asked to stop, and

@@ -126,16 +126,11 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
         for name in point
         for field in options[name].option.replaces
     }
-    return with_values(base, replaced | point_from_json(point))
-
-
-def point_from_json(values: Mapping[str, Any]) -> Point:
-    """A point as it was before JSON, which has no tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return with_values(base, replaced | {name: field_value(name, value) for name, value in point.items()})
 
 
 def point_key(point: Point) -> str:
-    """Text that equal points share."""
+    """Text that equal points share, also one that was read from JSON, which has no tuples."""
     return json.dumps(point, sort_keys=True)
 
 

@@ -93,8 +93,8 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
 
 
 def _group(values: Sequence[float], value: float) -> str:
-    place = values.index(value) * _GROUPS // len(values)
-    inside = [each for number, each in enumerate(values) if number * _GROUPS // len(values) == place]
+    index = values.index(value) * _GROUPS // len(values)
+    inside = [each for number, each in enumerate(values) if number * _GROUPS // len(values) == index]
     return f"{inside[0]:.3g} to {inside[-1]:.3g}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from inq_ray.sweep.reuse.shared_prefixes import choose, missing, needed
 from inq_ray.sweep.space.proposer import Proposer
 from inq_ray.sweep.space.search_options import SearchOptions
-from inq_ray.sweep.space.space import Point, point_from_json, point_key
+from inq_ray.sweep.space.space import Point, point_key
 from inq_ray.sweep.trials.early_stopping import Rungs, is_below_median
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Report, Stored, TrialRetryable
 from inq_ray.sweep.trials.trial import Trial, objectives
@@ -189,7 +189,7 @@ class TrialRegistry:
             values = known.get(number)
             if values is None:
                 continue  # a point that was a trial already
-            if point is None or point_key(point) != point_key(point_from_json(values["point"])):
+            if point is None or point_key(point) != point_key(values["point"]):
                 raise ValueError(
                     f"the sweep cannot go on: {values['name']} was {values['point']}, and now the search proposes "
                     f"{point}; take another --name"

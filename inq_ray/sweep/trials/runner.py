@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.whole import write_text
-from inq_ray.sweep.reuse.stages import StageStore, end_of, seed_from_stage
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, seed_from_stage
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 from inq_ray.training.run_folder import RunFolder
@@ -97,7 +96,7 @@ class TrialRunner:
             shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before its first checkpoint
             damaged = self._seed(folder)
             found = self._newest(folder)
-        self._rows = [] if found is None else list(history_of(found).rows)
+        self._rows = [] if found is None else list(found.facts.rows)
         ends = self._ends(folder)
         self._tell(Begun(ends=tuple(ends), damaged=tuple(damaged)))
         for end in ends:
@@ -118,7 +117,7 @@ class TrialRunner:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Tells the result; of the run's checkpoints none is needed any more."""
         self._store_pending()
-        clear(self._config)
+        discard_checkpoints(self._config)
         self._tell(Done(top1=summary["top1"], digest=summary["digest"]))
 
     def _newest(self, folder: RunFolder) -> Snapshot | None:
@@ -174,12 +173,3 @@ class TrialRunner:
             else:
                 self._tell(Stored(key))
             del self._pending[stage]
-
-
-def clear(config: RunConfig) -> None:
-    """Deletes the checkpoints of a run.
-
-    Raises:
-        ValueError: the storage fails.
-    """
-    store_of(config).discard_after(Place(stage=0, epoch=0, step=0))

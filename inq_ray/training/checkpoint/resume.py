@@ -1,6 +1,5 @@
 """Start, go on, or refuse: what `--resume auto|never|PATH` means, decided from what is there."""
 
-import json
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +8,10 @@ import torch
 
 from inq_ray import __version__
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.store import Damaged, Found, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.store import Damaged, Found
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, Declared, declared
 from inq_ray.training.config.output import AUTO, NEVER
@@ -148,7 +147,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
     if found.entry is None and found.damaged:
         newest = found.damaged[0]
         return Refuse(
-            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.place.name}: "
+            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.position.name}: "
             f"{newest.reason}; mend the storage, or start anew by --overwrite"
         )
     if found.entry is None or found.snapshot is None:  # it ended before its first checkpoint
@@ -158,7 +157,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
             f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
             "was begun, or start anew by --overwrite"
         )
-    return Resume(found.entry, config_of(found.snapshot), _notes(found.damaged, found.snapshot, config))
+    return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 
 
 def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found, fingerprint: str | None) -> Decision:
@@ -167,7 +166,7 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     assert chosen.snapshot is not None
     if standing.is_finished:
         return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
-    saved = config_of(chosen.snapshot)
+    saved = chosen.snapshot.facts.config
     is_begun_by_it = standing.begun_from == path
     if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
@@ -175,24 +174,15 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
             f"{saved.output.name}: take another --name, or go on by --resume auto"
         )
     newest = standing.found.entry
-    if newest is not None and newest.place > chosen.entry.place:
+    if newest is not None and newest.position > chosen.entry.position:
         return Refuse(
-            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.place.name}: take another "
+            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.position.name}: take another "
             "--name to go on from this one, or go on from the last by --resume auto"
         )
     lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
     if lines is not None:
         return Refuse(f"{lines}; set them as they were")
     return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))
-
-
-def config_of(snapshot: Snapshot) -> RunConfig:
-    """The configuration with which a snapshot's run was started; fields that are new since have their defaults.
-
-    Raises:
-        ValueError: it has names or values that this version does not know.
-    """
-    return RunConfig.from_json(json.dumps(snapshot.facts["config"]))
 
 
 def _refused(
@@ -204,7 +194,7 @@ def _refused(
         for each in differences(saved, config)
         if each.option.affects is Affects.RESULT
     }
-    was = None if snapshot is None else snapshot.facts["fingerprint"]
+    was = None if snapshot is None else snapshot.facts.fingerprint
     if was is not None and fingerprint is not None:
         different.pop("data.data", None)  # the same images may lie elsewhere
         if was != fingerprint:
@@ -219,8 +209,8 @@ def _refused(
 
 def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
     """What to say when going on."""
-    lines = [f"{each.place.name} is damaged and left out: {each.reason}" for each in damaged]
-    saved = config_of(snapshot)
+    lines = [f"{each.position.name} is damaged and left out: {each.reason}" for each in damaged]
+    saved = snapshot.facts.config
     changed = [
         f"{each.flag} {each.of(saved)} became {each.of(config)}"
         for each in differences(saved, config)
@@ -229,7 +219,7 @@ def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) 
     versions = {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()}
     changed += [
         f"{name} {was} became {versions[name]}"
-        for name, was in snapshot.facts["versions"].items()
+        for name, was in snapshot.facts.versions.items()
         if was != versions[name]
     ]
     if changed:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.preset import LARGEST_SIZE
+from inq_ray.data.source import named_source
 from inq_ray.training.config.checks import at_least, between
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
@@ -26,6 +27,10 @@ def _why_they_stay(_: Any, info: SourceInfo | None) -> str:
     )
 
 
+def _is_ungrouped(info: SourceInfo) -> bool:
+    return not info.is_grouped
+
+
 _STAY = Unused(data=_is_in_memory, why=_why_they_stay, is_refused=True)
 _WHOLE = Unused(
     data=_is_in_memory,
@@ -33,7 +38,10 @@ _WHOLE = Unused(
     is_refused=True,
 )
 _OWN = Unused(
-    data=lambda info: info.name == "digits", why="has no effect: digits have their own; leave it out", is_refused=True
+    when=lambda config: (entry := named_source(config.data.data)) is not None and entry.has_own_statistics,
+    data=lambda _: True,  # once they are opened
+    why="has no effect: these data are normalized by their own; leave it out",
+    is_refused=True,
 )
 _size = functools.partial(option, None, check=between(f"[1, {LARGEST_SIZE}]"), unused=(_STAY,))
 
@@ -61,7 +69,7 @@ class DataConfig:
         "Data: a folder of train/CLASS/ and val/CLASS/, or Parquet, at a path or an address (s3://b/c); or digits.",
         in_stage_key=False,  # its fingerprint is
         sweep=False,
-        path=lambda data: data == "digits",
+        path=lambda data: named_source(data) is not None,
     )
     follow_links: bool = option(
         False,
@@ -89,7 +97,7 @@ class DataConfig:
         "Images among which a worker shuffles Parquet that is read while training; their files are held in memory.",
         check=at_least(1),
         phase=Phase.TRAINING,
-        unused=(Unused(data=_is_in_memory, why="has no effect: data in memory are shuffled as a whole"),),
+        unused=(Unused(data=_is_ungrouped, why="has no effect: only Parquet that is read while training needs it"),),
     )
     skip_bad_images: int = option(
         0,

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from inq_ray.training.config import RunConfig
+from inq_ray.data.source import default_arch
+from inq_ray.training.config import DataConfig, RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.config.recipes import LOSSLESS, default_recipe, lossless_recipe, of_trained, recipe, trained_first
 
@@ -48,8 +49,7 @@ def with_values(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 
 
 def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
-    data = given.get("data.data")
-    arch = given.get("network.arch") or ("digits_cnn" if data in (None, "digits") else "resnet18")
+    arch = given.get("network.arch") or default_arch(given.get("data.data", DataConfig().data))
     bits = given.get("quantization.weight_bits", 5)
     bits = bits if 2 <= bits <= 8 else 5  # else it is refused later, by its flag
     if name is None:

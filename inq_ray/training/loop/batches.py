@@ -82,7 +82,7 @@ class TrainBatches:
             epoch=epoch,
             steps=steps,
             buffer=self.shuffle_buffer,
-            num_spans=self.num_data_shards,
+            num_data_shards=self.num_data_shards,
         )
         for batch in self.task.loader.batches(requests):
             self.bad_images.add(batch.bad)

@@ -8,7 +8,6 @@ On a GPU the answer has to be waited for; with ``stop`` that is done every CHECK
 checkpoint, not after each step. ``skip`` and ``rewind`` have to know before the weights move, and wait at each step.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -63,15 +62,6 @@ class Faults:
     def lr_factor(self, stage: int) -> float:
         """What is left of a stage's learning rate."""
         return float(REWIND_FACTOR ** self.rewinds.count(stage))
-
-    def to_json(self) -> dict[str, Any]:
-        """As :meth:`from_json` reads it."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Faults":
-        """Read what :meth:`to_json` gave."""
-        return cls(**{**values, "rewinds": tuple(values.get("rewinds", ()))})
 
 
 class NonFiniteMonitor:

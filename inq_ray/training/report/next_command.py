@@ -10,6 +10,7 @@ from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.flags.command import words_of
+from inq_ray.training.flags.start import start_of
 from inq_ray.training.task.build import image_preset
 
 
@@ -22,7 +23,9 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
         is_quantized: whether anything was quantized; what was only trained can be.
     """
     job = [_python(), "jobs/quantize_imagenet.py"]
-    if is_quantized and config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
+    start = start_of({})
+    is_start = (config.data.data, config.network.arch) == (start.data.data, start.network.arch)
+    if is_quantized and is_start and config.quantization.weight_bits > 3:
         return shlex.join([*job, "--weight-bits", "3"])
     weights = f"{folder}/{MODEL_FILE}"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inq_ray.data.image_set import Images, Source, SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order.epoch import holdout
-from inq_ray.data.order.groups import fitting_workers, holdout_groups
+from inq_ray.data.order.groups import fitting_workers
 from inq_ray.data.preset import Interpolation, Policy, Preset
 from inq_ray.data.source import open_source
 from inq_ray.models.preset import input_preset
@@ -173,9 +173,7 @@ def _split(train: Images, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]
     Where images are read in groups, whole groups are held out but for a part of one: else every validation would read
     nearly all of the set.
     """
-    if train.groups is None:
-        return holdout(len(train), num_held_out, seed)
-    return holdout_groups(train.groups, num_held_out, seed)
+    return holdout(len(train), num_held_out, seed, train.groups)
 
 
 def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:

@@ -20,8 +20,10 @@ from ray import tune
 from inq_ray.cluster.placement import NoRoomError, Resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.tune import drive as drive_module
+from inq_ray.cluster.tune import slots as slots_module
 from inq_ray.cluster.tune import trial as sweep_trial
-from inq_ray.cluster.tune.drive import Drive, _of_trackers, num_trials_at_once
+from inq_ray.cluster.tune.drive import Drive, _of_trackers
+from inq_ray.cluster.tune.slots import count_slots, num_trials_at_once
 from inq_ray.cluster.tune.space import axis_of
 from inq_ray.cluster.tune.sweep import SweepResult, leave, run_sweep
 from inq_ray.sweep import plan as plan_module
@@ -287,7 +289,7 @@ def test_what_an_autoscaler_may_bring_counts() -> None:
     [(False, None, 4), (False, 3, 3), (False, 9, 4), (True, None, 4), (True, 3, 3), (True, 9, 9)],
 )
 def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
-    may_grow: bool, max_concurrent: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    may_grow: bool, max_concurrent: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its workers may all be scaled down at the start."""
     nodes = [0.0] if may_grow else [4.0]
@@ -303,13 +305,10 @@ def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
         nodes.append(4.0)
         return 1
 
-    monkeypatch.setattr(drive_module, "RayRoom", Growing)
-    monkeypatch.setattr(drive_module, "wait_for_placement", wait)
-    monkeypatch.setattr(drive_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
-    plan = plan_sweep(
-        tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions(max_concurrent=max_concurrent)
-    )
-    assert Drive(plan, plan.registry(), SweepConsole(), None)._num_slots() == expected
+    monkeypatch.setattr(slots_module, "RayRoom", Growing)
+    monkeypatch.setattr(slots_module, "wait_for_placement", wait)
+    monkeypatch.setattr(slots_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
+    assert count_slots(ClusterConfig(num_workers=1), max_concurrent, print) == expected
 
 
 def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import pytest
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
 from inq_ray.sweep.reuse.stages import StageStore, end_of, seed_from_stage
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.snapshot import history_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
@@ -110,7 +109,7 @@ def test_other_bits_share_the_training_before_the_first_stage(tmp_path: Path) ->
     assert stage_keys(first, ORIGIN)[0] == stage_keys(config, ORIGIN)[0]
     end = end_of(first, 0)
     assert end is not None
-    assert [(row.stage, row.epoch) for row in history_of(end.snapshot).rows] == [(0, 1)]
+    assert [(row.stage, row.epoch) for row in end.snapshot.facts.rows] == [(0, 1)]
     seed_from_stage(end, config)
     assert digest_of(config) == (expected, 2)
     assert read_summary(RunFolder.planned(config))["events"]["seconds_lost"] == 0, "it was never interrupted"

@@ -7,7 +7,7 @@ from inq_ray.training.config.unused import unused_options
 from inq_ray.training.flags.parse import parse
 
 DIGITS = open_source("digits").info
-STREAMED = dataclasses.replace(DIGITS, is_streamed=True)
+STREAMED = dataclasses.replace(DIGITS, is_streamed=True, is_grouped=True)
 
 
 def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
@@ -34,7 +34,7 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
             "--weights w.pth --distill --label-smoothing 0.1",
             "--label-smoothing has no effect with --distill: no labels are used; add --distill-labels",
         ),
-        ("--shuffle-buffer 100", "--shuffle-buffer has no effect: data in memory are shuffled as a whole"),
+        ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only Parquet that is read while training needs it"),
         ("--plain --weight-bits 3", "--weight-bits has no effect with --plain: nothing is quantized"),
         (
             "--evaluate --weights w.pth --weight-bits 3",
