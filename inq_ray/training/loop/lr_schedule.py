@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,8 +26,10 @@ def lr_scheduler(
     """
     for group in optimizer.param_groups:  # a new schedule goes out from these, and would take those of the stage before
         group["lr"] = group["initial_lr"] = lr
-    course = {"steps_per_epoch": steps_per_epoch, "epochs": epochs, "training": training}
-    return LambdaLR(optimizer, functools.partial(_scaled_lr_factor, scale=scale, **course))
+    factor: Callable[[int], float] = functools.partial(
+        _scaled_lr_factor, scale=scale, steps_per_epoch=steps_per_epoch, epochs=epochs, training=training
+    )
+    return LambdaLR(optimizer, factor)
 
 
 def _scaled_lr_factor(step: int, *, scale: float, **course: Any) -> float:
