@@ -14,7 +14,7 @@ from ray.train.v2.api.config import FailureConfig
 from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.node.notice import ListeningTorchConfig
-from inq_ray.cluster.node.shared_folders import marked
+from inq_ray.cluster.node.shared_folders import folders_of, marked
 from inq_ray.cluster.placement import worker_resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
@@ -62,7 +62,7 @@ def fit(
     with (
         deliver(reporter) as mailbox,
         _bounded(cluster.collective_seconds),
-        unmarked if is_evaluation else marked(config) as mark,
+        unmarked if is_evaluation else marked(folders_of(config)) as mark,
     ):
         trainer = TorchTrainer(
             work,

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
-
-__all__ = ["ReplicaMismatchError", "check_replicas", "digest_tensors", "state_tensors", "summary"]
+from inq_ray.distributed.agreement import check_equal
 
 
 def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: str) -> str:

@@ -13,16 +13,6 @@ from torch import Tensor
 from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.wire import rank, wire_device, world_size
 
-__all__ = [
-    "DEFAULT_BUCKET_BYTES",
-    "broadcast_tensors",
-    "largest",
-    "of_rank_0",
-    "rank",
-    "sum_counts",
-    "world_size",
-]
-
 DEFAULT_BUCKET_BYTES = 25_000_000
 
 
