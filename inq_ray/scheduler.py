@@ -76,7 +76,7 @@ class INQScheduler:
             )
 
     def step(self) -> None:
-        """Does the next stage's partition and quantization on every rank.
+        """Do the next stage's partition and quantization on every rank.
 
         Raises:
             ValueError: all stages are done, or a parameter's ``weight_bits`` is not what it was.
@@ -103,7 +103,7 @@ class INQScheduler:
         self.check(f"weights, masks or codes after stage {number}")
 
     def check(self, what: str) -> None:
-        """Stops every rank where weights, masks or codes are not the same bits on all of them.
+        """Stop every rank where weights, masks or codes are not the same bits on all of them.
 
         Raises:
             ReplicaMismatchError: names tensor and ranks.
@@ -113,11 +113,11 @@ class INQScheduler:
             check_replicas(tensors, stage=self.stage, what=what)
 
     def quantized(self) -> dict[str, Tensor]:
-        """The parameters that are quantized, by name."""
+        """Return the parameters that are quantized, by name."""
         return {name: param for name, param in _named_params(self.optimizer) if name in self.state}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as numbers, strings and tensors (frozen: bool, codes: uint8), by parameter name."""
+        """Return the state as numbers, strings and tensors (frozen: bool, codes: uint8), by parameter name."""
         return {
             "stage": self.stage,
             "portions": list(self.portions),
@@ -136,7 +136,7 @@ class INQScheduler:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
+        """Go on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
 
         Portions, strategy, seed and codebook become those of the state, whatever the scheduler was made with.
 
@@ -232,7 +232,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _state_of_new(name: str, param: Tensor, num_bits: int) -> TensorState:
-    """The state of a parameter that joins, which must be of a dtype that can be quantized."""
+    """Return the state of a parameter that joins, which must be of a dtype that can be quantized."""
     try:
         float_format(param.dtype)
     except ValueError as error:
@@ -250,7 +250,7 @@ def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
 
 
 def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -> TensorState:
-    """The saved state of one parameter, checked, on its device."""
+    """Return the saved state of one parameter, checked, on its device."""
     _check_entries(f"the state of {name}", saved, ("num_bits", "n_1", "frozen", "codes"))
     try:
         codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])

@@ -32,7 +32,7 @@ from inq_ray.training.task.check import check
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the job; returns its exit status."""
+    """Run the job; return its exit status."""
     try:
         command = parse(arguments)
         config = with_absolute_paths(command.run)
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def execute(command: Command) -> int:
-    """Checks, then does what is asked for; reports unused options and notes on the data first."""
+    """Check, then does what is asked for; reports unused options and notes on the data first."""
     config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster)
@@ -92,7 +92,7 @@ def execute(command: Command) -> int:
 
 
 def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verbose: bool) -> int:
-    """Starts a run, or goes on with it, if it is not finished."""
+    """Start a run, or goes on with it, if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
         console.say(decision.line)

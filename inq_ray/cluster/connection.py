@@ -32,7 +32,7 @@ _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 @contextlib.contextmanager
 def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
-    """Connects to the cluster that RAY_ADDRESS names, else starts one on this machine for the time of the block.
+    """Connect to the cluster that RAY_ADDRESS names, else starts one on this machine for the time of the block.
 
     `ray job submit` sets RAY_ADDRESS. A cluster that merely happens to run here is left alone: it may be another's. A
     process that is connected already stays so.
@@ -73,7 +73,7 @@ def _address() -> str:
 
 
 def wait_for_answer(host: str, port: int, seconds: float) -> None:
-    """Waits until somebody listens at the address that RAY_ADDRESS names.
+    """Wait until somebody listens at the address that RAY_ADDRESS names.
 
     Raises:
         ConnectionError: nobody did in that time.
@@ -93,7 +93,7 @@ def wait_for_answer(host: str, port: int, seconds: float) -> None:
 
 
 def check_fits_here(cluster: ClusterConfig) -> None:
-    """Refuses more workers than there is room for on this machine, if the cluster is one that is started on it.
+    """Refuse more workers than there is room for on this machine, if the cluster is one that is started on it.
 
     Raises:
         ValueError: names what is asked for, what there is, and the flag.
@@ -104,7 +104,7 @@ def check_fits_here(cluster: ClusterConfig) -> None:
 
 
 def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:
-    """Refuses more workers, or a higher least number of them, than this machine has room for.
+    """Refuse more workers, or a higher least number of them, than this machine has room for.
 
     Args:
         cluster: what is asked for.

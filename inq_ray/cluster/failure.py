@@ -91,7 +91,7 @@ def _in_words(cause: BaseException) -> str:
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:
-    """Whether a process or its machine went away, and not the program that failed: another try may end well."""
+    """Return whether a process or its machine went away, and not the program that failed: another try may end well."""
     is_silent = type(failure).__name__ in _SILENT
     return is_silent or isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
 
@@ -112,5 +112,5 @@ def _cause(failure: Exception) -> BaseException:
 
 
 def _is_echo(cause: BaseException) -> bool:
-    """Whether a collective operation failed, as it does on every rank when one of them is gone."""
+    """Return whether a collective operation failed, as it does on every rank when one of them is gone."""
     return any(word in str(cause) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))

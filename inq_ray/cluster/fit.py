@@ -14,7 +14,7 @@ from ray.train.v2.api.config import FailureConfig
 from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.node.notice import ListeningTorchConfig
-from inq_ray.cluster.node.shared_folders import marked
+from inq_ray.cluster.node.shared_folders import folders_of, marked
 from inq_ray.cluster.placement import worker_resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
@@ -42,7 +42,7 @@ def fit(
     fingerprint: str | None,
     is_evaluation: bool,
 ) -> None:
-    """Lets the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
+    """Let the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
 
     Args:
         config: checked.
@@ -62,7 +62,7 @@ def fit(
     with (
         deliver(reporter) as mailbox,
         _bounded(cluster.collective_seconds),
-        unmarked if is_evaluation else marked(config) as mark,
+        unmarked if is_evaluation else marked(folders_of(config)) as mark,
     ):
         trainer = TorchTrainer(
             work,
@@ -90,7 +90,7 @@ def fit(
 
 
 def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:
-    """Fits in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
+    """Fit in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
     failures: list[BaseException] = []
 
     def work_on() -> None:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process with a status, once what was printed is out.
+    """End this process with a status, once what was printed is out.
 
     At once, and not by way of the interpreter's end: there, threads of Ray's C++ may still run while the objects that
     they use are destroyed. On busy cores a job that had ended well died of SIGSEGV so, one in four (Ray 2.60). What has

@@ -25,7 +25,7 @@ _ANSWER_SECONDS = 30.0
 
 
 def _actor_class() -> type:
-    """A class of a function: Ray sends such a one as it stands, where for another the actor would import its module."""
+    """Return the class: Ray sends that of a function as it stands, and would import the module of another."""
 
     class Mailbox:
         """Keeps pickled events until they are taken; runs as a Ray actor without resources of its own.
@@ -41,7 +41,7 @@ def _actor_class() -> type:
             self._stop = asyncio.Event()
 
         async def put(self, sender: str, number: int, event: bytes) -> None:
-            """Adds an event: the numbers of a sender go from 0 up."""
+            """Add an event: the numbers of a sender go from 0 up."""
             early = self._early.setdefault(sender, {})
             early[number] = event
             while (due := self._due.get(sender, 0)) in early:
@@ -49,16 +49,16 @@ def _actor_class() -> type:
                 self._due[sender] = due + 1
 
         async def take(self) -> list[bytes]:
-            """Hands out the events that came since the last call, those of a sender in order."""
+            """Hand out the events that came since the last call, those of a sender in order."""
             events, self._events = self._events, []
             return events
 
         async def ask_to_stop(self) -> None:
-            """Lets :meth:`asked_to_stop` answer."""
+            """Let :meth:`asked_to_stop` answer."""
             self._stop.set()
 
         async def asked_to_stop(self) -> None:
-            """Answers once the run is asked to stop, and not before: whoever waits need not poll."""
+            """Answer once the run is asked to stop, and not before: whoever waits need not poll."""
             await self._stop.wait()
 
     return Mailbox
@@ -77,7 +77,7 @@ class Sender:
         self._numbers = itertools.count()
 
     def send(self, event: object) -> Any:
-        """Sends an event, and does not wait.
+        """Send an event, and does not wait.
 
         Returns:
             A reference that is ready once it is there.
@@ -94,23 +94,23 @@ class MailboxReporter:
         self._sent: list[Any] = []
 
     def report(self, event: Event) -> None:
-        """Sends an event."""
+        """Send an event."""
         _, under_way = ray.wait(self._sent, num_returns=len(self._sent), timeout=0) if self._sent else ([], [])
         self._sent = [*under_way, self._sender.send(event)]
 
     def close(self) -> None:
-        """Waits until all events are there, with a bound: what is still on its way would go with this process."""
+        """Wait until all events are there, with a bound: what is still on its way would go with this process."""
         if self._sent:
             ray.wait(self._sent, num_returns=len(self._sent), timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
-        """Whether the driver has asked for it; a mailbox that is gone, with its node, asks for nothing."""
+        """Return whether the driver has asked for it; a mailbox that is gone, with its node, asks for nothing."""
         return bool(self._stop.done()) and self._stop.exception() is None
 
 
 @contextlib.contextmanager
 def deliver(to: Reporter) -> Iterator[Any]:
-    """Makes a mailbox, and hands its events to a reporter until the block ends, the last ones too.
+    """Make a mailbox, and hands its events to a reporter until the block ends, the last ones too.
 
     Neither what the reporter raises nor a mailbox that is gone ends the block: that is said once, on stderr.
 
@@ -135,7 +135,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
 
 
 def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
-    """Hands events on until it is told to stop, or the mailbox is gone."""
+    """Hand events on until it is told to stop, or the mailbox is gone."""
     while True:
         is_last = stop.wait(_POLL_SECONDS)
         try:

@@ -32,7 +32,7 @@ class RunMetrics:
         self._incidents = Counter("inq_incidents", "what does not happen in a calm run: events.jsonl", (*_RUN, "kind"))
 
     def report(self, event: Event) -> None:
-        """Takes what rank 0 tells."""
+        """Take what rank 0 tells."""
         match event:
             case Progress():
                 self._set_position(event.stage, event.portion)

@@ -56,7 +56,7 @@ class Room(Protocol):
         ...
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
-        """Whether so many workers could be reserved at once, within this time; nothing stays reserved."""
+        """Return whether so many workers could be reserved at once, within this time; nothing stays reserved."""
         ...
 
     def most(self) -> Resources | None:
@@ -100,7 +100,7 @@ class RayRoom:
         return Launches(coming, failed)
 
     def may_grow(self) -> bool:
-        """Whether an autoscaler looks after the cluster: one that reports to it, or that of `ray up` on its head."""
+        """Return whether an autoscaler serves the cluster: one that reports to it, or that of `ray up` on its head."""
         version = self._status().stats.autoscaler_version
         return version not in (None, "0") or self.most() is not None or _OF_RAY_UP.expanduser().is_file()
 
@@ -112,7 +112,7 @@ class RayRoom:
 def wait_for_placement(
     cluster: ClusterConfig, tell: Callable[[str], None], *, grace_seconds: float = 0.0, room: Room | None = None
 ) -> int:
-    """Waits until there is room for the least number of workers, and returns the number that there is room for.
+    """Wait until there is room for the least number of workers, and return the number that there is room for.
 
     Args:
         cluster: what is asked for.
@@ -174,7 +174,7 @@ def _coming(launches: Launches) -> str:
 
 
 def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int:
-    """The number of workers that there is room for, up to a bound; a worker is on one node.
+    """Return the number of workers that there is room for, up to a bound; a worker is on one node.
 
     Args:
         nodes: free resources of each.
@@ -187,7 +187,7 @@ def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int
 
 
 def worker_resources(cluster: ClusterConfig) -> dict[str, float]:
-    """Resources of one worker, by Ray's names."""
+    """Return the resources of one worker, by Ray's names."""
     return {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": 1.0} if cluster.use_gpu else {})
 
 

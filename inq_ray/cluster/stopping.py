@@ -24,7 +24,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def listened_to(self) -> Iterator[None]:
-        """Handles the signals during the block, and leaves the handlers as they were."""
+        """Handle the signals during the block, and leaves the handlers as they were."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

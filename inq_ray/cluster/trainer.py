@@ -33,7 +33,7 @@ def quantize(
     verbose: bool = False,
     signals: StopSignals | None = None,
 ) -> dict[str, Any]:
-    """Runs a configuration on a Ray cluster, from its last checkpoint where there is one.
+    """Run a configuration on a Ray cluster, from its last checkpoint where there is one.
 
     Args:
         config: checked by :func:`inq_ray.training.task.build.check`, with a name.
@@ -88,7 +88,7 @@ class _Attempts:
         self._num_failures = 0
 
     def fit_to_the_end(self, num_workers: int) -> dict[str, Any]:
-        """Trains, on so many workers first; returns the summary."""
+        """Train, on so many workers first; return the summary."""
         while (summary := self._fit(num_workers)) is None:
             try:
                 num_workers = wait_for_placement(
@@ -99,7 +99,7 @@ class _Attempts:
         return summary
 
     def _fit(self, num_workers: int) -> dict[str, Any] | None:
-        """Trains; returns the summary, where that was to the end."""
+        """Train; return the summary, where that was to the end."""
         # A storage of its own each time: Ray Train would take up its own state of the time before.
         shutil.rmtree(self._folder.ray, ignore_errors=True)
         try:
@@ -136,7 +136,7 @@ class _Attempts:
         return None
 
     def _count(self, kind: Kind, error: RunFailedError) -> None:
-        """Lets a failure pass, if it may.
+        """Let a failure pass, if it may.
 
         Raises:
             RunFailedError: there were too many.

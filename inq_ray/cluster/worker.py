@@ -10,7 +10,7 @@ import torch
 
 from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.node.notice import Notice
-from inq_ray.cluster.node.shared_folders import check_seen
+from inq_ray.cluster.node.shared_folders import check_seen, folders_of
 from inq_ray.cluster.node.whereabouts import whereabouts
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
@@ -21,7 +21,7 @@ from inq_ray.training.run_folder import RunFolder
 
 
 def work(arguments: dict[str, Any]) -> None:
-    """The training function of a :class:`ray.train.torch.TorchTrainer`.
+    """Run or evaluate on this worker: the training function of a :class:`ray.train.torch.TorchTrainer`.
 
     Args:
         arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
@@ -45,7 +45,7 @@ def _work(
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
         return
     reporter.report(WorkersPlaced(tuple(whereabouts(device))))
-    check_seen(config, arguments["mark"])
+    check_seen(folders_of(config), arguments["mark"])
     with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
         run(
             config,

@@ -54,13 +54,13 @@ def float_format(dtype: torch.dtype) -> _FloatFormat:
 
 
 def check_num_bits(num_bits: int, what: str = "weight bits") -> None:
-    """Raises ValueError, which calls the number ``what``, unless ``num_bits`` is a whole number from 2 to 8."""
+    """Raise ValueError, which calls the number ``what``, unless ``num_bits`` is a whole number from 2 to 8."""
     if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
         raise ValueError(f"{what} must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
 
 
 def check_rule(rule: str) -> None:
-    """Raises ValueError unless ``rule`` is one of RULES."""
+    """Raise ValueError unless ``rule`` is one of RULES."""
     if rule not in RULES:
         raise ValueError(f"codebook must be one of {', '.join(RULES)}, got {rule!r}")
 
@@ -166,7 +166,7 @@ class Codebook:
         return None if self.n_1 is None else self.n_1 + 1 - self.num_exponents
 
     def levels(self) -> list[float]:
-        """The levels, rising."""
+        """Return the levels, rising."""
         if self.n_1 is None or self.n_2 is None:
             return [0.0]
         powers = [math.ldexp(1.0, k) for k in range(self.n_2, self.n_1 + 1)]
@@ -212,7 +212,7 @@ class Codebook:
 
 
 def _of_least_error(weight: Tensor, largest: Codebook) -> Codebook:
-    """The codebook from that of the largest n_1 downwards whose levels have the least squared distance from weights.
+    """Return the codebook, from the largest n_1 downwards, whose levels have the least squared distance from weights.
 
     With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights of one exponent and
     first bit of the mantissa share their level in any codebook, so their number and sum are all that is needed, and

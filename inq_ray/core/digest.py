@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Returns the sha256 (hex) of each tensor's dtype, shape and bytes.
+    """Return the sha256 (hex) of each tensor's dtype, shape and bytes.
 
     Bytes are taken in logical (row-major) order, so neither memory format nor device matters. Signs of zero and NaN
     payloads do: two tensors have the same digest only if they are the same bits.
@@ -18,7 +18,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def summary(digests: Mapping[str, str]) -> str:
-    """Returns one sha256 (hex) over all names and digests, whatever their order in the dictionary."""
+    """Return one sha256 (hex) over all names and digests, whatever their order in the dictionary."""
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 

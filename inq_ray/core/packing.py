@@ -10,7 +10,7 @@ def packed_size(num_bits: int, count: int) -> int:
 
 
 def pack_codes(codes: Tensor, num_bits: int) -> Tensor:
-    """Packs codes, the first in the lowest bits of the first byte.
+    """Pack codes, the first in the lowest bits of the first byte.
 
     Args:
         codes: uint8 or bool [n], each below 2^num_bits.

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 
 def check_portions(portions: Sequence[float], *, complete: bool = False) -> tuple[float, ...]:
-    """The portions as a tuple of floats, checked.
+    """Return the portions as a tuple of floats, checked.
 
     Args:
         portions: accumulated fractions of each tensor's weights, in (0, 1], rising.

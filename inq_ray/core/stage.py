@@ -40,7 +40,7 @@ def decide(
     stage: int,
     rule: Rule = "max",
 ) -> StageUpdate:
-    """Decides a stage for one tensor; changes nothing.
+    """Decide a stage for one tensor; changes nothing.
 
     The codebook is fixed at the first stage in which the tensor has a non-zero weight. Exactly round(portion · N)
     weights are frozen afterwards, or as many as before where that was more.
@@ -71,7 +71,7 @@ def decide(
 
 
 def _codebook(weight: Tensor, current: Codebook, rule: Rule) -> Codebook:
-    """The codebook that holds from this stage on; weights are looked at, even where it is fixed."""
+    """Return the codebook that holds from this stage on; weights are looked at, even where it is fixed."""
     if current.n_1 is None:
         return Codebook.for_weight(weight, current.num_bits, rule)
     Codebook.for_weight(weight, current.num_bits)
@@ -79,7 +79,7 @@ def _codebook(weight: Tensor, current: Codebook, rule: Rule) -> Codebook:
 
 
 def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
-    """Freezes what ``update`` names: ``weight`` and ``state`` change in place, frozen weights keep their bits.
+    """Freeze what ``update`` names: ``weight`` and ``state`` change in place, frozen weights keep their bits.
 
     Args:
         weight: float [*], any memory format.
@@ -94,7 +94,7 @@ def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
 
 
 def restore(weight: Tensor, state: TensorState) -> None:
-    """Writes the levels of all frozen weights into ``weight`` (float [*]) in place; live weights keep their bits."""
+    """Write the levels of all frozen weights into ``weight`` (float [*]) in place; live weights keep their bits."""
     bits = weight.detach().view(float_format(weight.dtype).bits_dtype)
     levels = state.codebook.decode(state.codes, weight.dtype).view(bits.dtype)
     # A live weight's code is 0, hence its level all zero bits: bits · live + level selects, and is three times as fast

@@ -38,7 +38,7 @@ class ReplicaMismatchError(RuntimeError):
 
 
 def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> None:
-    """Stops every rank where `entries` are not the same on all of them, in names or in values; order does not matter.
+    """Stop every rank where `entries` are not the same on all of them, in names or in values; order does not matter.
 
     32 bytes a rank travel while all agree; the entries themselves only to find out who differs.
 
@@ -56,7 +56,7 @@ def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> 
 
 
 def differing_names(by_rank: Sequence[Mapping[str, str]]) -> dict[str, tuple[int, ...]]:
-    """Returns, for each name whose entry is not the same on all ranks, the ranks that differ.
+    """Return, for each name whose entry is not the same on all ranks, the ranks that differ.
 
     Args:
         by_rank: each rank's entries; a rank may lack a name.

@@ -62,7 +62,7 @@ def broadcast_stage(
     *,
     stage: int,
 ) -> dict[str, StageUpdate]:
-    """Returns rank 0's updates on every rank. Every rank calls it, once a stage; nothing is applied here.
+    """Return rank 0's updates on every rank. Every rank calls it, once a stage; nothing is applied here.
 
     Args:
         updates: what rank 0 decided, by parameter name; None on the other ranks, and where rank 0 failed.
@@ -94,7 +94,7 @@ def broadcast_stage(
 def encode(
     updates: Mapping[str, StageUpdate] | None, states: Mapping[str, TensorState], error: str | None, *, stage: int
 ) -> Tensor:
-    """Returns the message, uint8 [n] on the CPU, that says what was decided, or that it could not be."""
+    """Return the message, uint8 [n] on the CPU, that says what was decided, or that it could not be."""
     updates = updates or {}
     assert updates.keys() <= states.keys(), f"updates of unknown tensors: {sorted(updates.keys() - states.keys())}"
     entries: list[_Entry] = []
@@ -111,7 +111,7 @@ def encode(
 
 
 def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, StageUpdate]:
-    """Reads what `encode` wrote, with the same states.
+    """Read what `encode` wrote, with the same states.
 
     Args:
         message: uint8 [n] on the CPU.
@@ -133,7 +133,7 @@ def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, Stag
 
 
 def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageUpdate, Tensor]:
-    """Returns one tensor's update, and the payload that is left."""
+    """Return one tensor's update, and the payload that is left."""
     num_live = int(torch.count_nonzero(live))
     newly_frozen = live  # where all that was live freezes now
     if entry.num_newly == 0:

@@ -7,13 +7,11 @@ from torch import Tensor
 
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
-
-__all__ = ["ReplicaMismatchError", "check_replicas", "digest_tensors", "state_tensors", "summary"]
+from inq_ray.distributed.agreement import check_equal
 
 
 def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: str) -> str:
-    """Stops every rank where the tensors are not the same bits on all of them.
+    """Stop every rank where the tensors are not the same bits on all of them.
 
     Args:
         tensors: by name, any dtype and device; a rank with other names is found too.
@@ -32,7 +30,7 @@ def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: st
 
 
 def state_tensors(states: Mapping[str, TensorState]) -> dict[str, Tensor]:
-    """Returns masks, codes and codebooks as tensors named `<parameter>/frozen`, `/codes` and `/codebook`.
+    """Return masks, codes and codebooks as tensors named `<parameter>/frozen`, `/codes` and `/codebook`.
 
     A codebook becomes int64 [num_bits, n_1]; [num_bits] where n_1 is None, the codebook of an all-zero tensor.
     """

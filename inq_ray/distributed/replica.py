@@ -13,21 +13,11 @@ from torch import Tensor
 from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.wire import rank, wire_device, world_size
 
-__all__ = [
-    "DEFAULT_BUCKET_BYTES",
-    "broadcast_tensors",
-    "largest",
-    "of_rank_0",
-    "rank",
-    "sum_counts",
-    "world_size",
-]
-
 DEFAULT_BUCKET_BYTES = 25_000_000
 
 
 def broadcast_tensors(tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFAULT_BUCKET_BYTES) -> None:
-    """Overwrites every tensor, in place, with the bits that rank 0 holds.
+    """Overwrite every tensor, in place, with the bits that rank 0 holds.
 
     Args:
         tensors: by name; the same names, shapes and dtypes on every rank, in any order and any memory format.
@@ -47,7 +37,7 @@ def broadcast_tensors(tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFA
 
 
 def sum_counts(counts: Tensor) -> Tensor:
-    """Returns the sum of `counts` over all ranks, on every rank, in a new tensor; int64 counts add up exactly.
+    """Return the sum of `counts` over all ranks, on every rank, in a new tensor; int64 counts add up exactly.
 
     Args:
         counts: any shape, the same on every rank; left as it is.
@@ -56,7 +46,7 @@ def sum_counts(counts: Tensor) -> Tensor:
 
 
 def largest(values: Tensor) -> Tensor:
-    """Returns the largest of each value over all ranks, on every rank, in a new tensor.
+    """Return the largest of each value over all ranks, on every rank, in a new tensor.
 
     Args:
         values: any shape, the same on every rank; left as it is.
@@ -65,7 +55,7 @@ def largest(values: Tensor) -> Tensor:
 
 
 def of_rank_0(values: Tensor) -> Tensor:
-    """Returns rank 0's values on every rank, in a new tensor; one small message, and nothing is checked.
+    """Return rank 0's values on every rank, in a new tensor; one small message, and nothing is checked.
 
     Args:
         values: any shape and dtype that the backend takes, the same on every rank; left as it is.
@@ -83,7 +73,7 @@ def _exchanged(values: Tensor, exchange: Callable[[Tensor], object]) -> Tensor:
 
 
 def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[Tensor]]:
-    """Yields lists of views that together cover every element once; within a list one dtype and one device.
+    """Yield lists of views that together cover every element once; within a list one dtype and one device.
 
     Which pieces share a bucket follows from names, shapes and dtypes alone, so that all ranks cut the same way.
     """
@@ -105,7 +95,7 @@ def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[
 
 
 def _pieces(tensor: Tensor, bucket_bytes: int) -> Iterator[Tensor]:
-    """Cuts along axis 0, the axis that can be cut in any memory format without a copy."""
+    """Cut along axis 0, the axis that can be cut in any memory format without a copy."""
     if tensor.numel() == 0:
         return
     if tensor.nbytes <= bucket_bytes or tensor.ndim == 0:

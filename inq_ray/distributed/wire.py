@@ -20,7 +20,7 @@ def rank() -> int:
 
 
 def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = None) -> Tensor:
-    """Returns rank 0's message on every rank; the receivers need not know its length.
+    """Return rank 0's message on every rank; the receivers need not know its length.
 
     Args:
         message: uint8 [n] on rank 0, None elsewhere.
@@ -46,7 +46,7 @@ def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = Non
 
 
 def gather_bytes(message: bytes) -> list[bytes]:
-    """Returns every rank's message, by rank, on every rank. Lengths may differ."""
+    """Return every rank's message, by rank, on every rank. Lengths may differ."""
     if world_size() == 1:
         return [message]
     wire = wire_device(torch.device("cpu"))
@@ -59,18 +59,18 @@ def gather_bytes(message: bytes) -> list[bytes]:
 
 
 def bytes_to_tensor(data: bytes) -> Tensor:
-    """Copies bytes into a uint8 [n] tensor on the CPU."""
+    """Copy bytes into a uint8 [n] tensor on the CPU."""
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def tensor_to_bytes(tensor: Tensor) -> bytes:
-    """Copies a uint8 [n] tensor of any device into bytes."""
+    """Copy a uint8 [n] tensor of any device into bytes."""
     assert tensor.dtype == torch.uint8, f"{tensor.dtype=}"
     return tensor.cpu().numpy().tobytes()
 
 
 def wire_device(device: torch.device) -> torch.device:
-    """The device from which a tensor of `device` can be sent: nccl takes GPU tensors only, gloo takes all."""
+    """Return the device from which a tensor of `device` can be sent: nccl takes GPU tensors only, gloo takes all."""
     if dist.get_backend() == "nccl" and device.type != "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device

@@ -95,7 +95,7 @@ def _codebooks(path: Path, metadata: Mapping[str, str]) -> dict[str, Codebook]:
 
 
 def _codebook(path: Path, name: str, line: Any) -> Codebook:
-    """Reads one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
+    """Read one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
     if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
         raise ValueError(f"{path}: {name!r} has metadata {line!r} where num_bits, n_1 and n_2 are wanted")
     num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
@@ -118,7 +118,7 @@ def _check_codes(path: Path, name: str, codebook: Codebook, codes: Tensor) -> No
 
 
 def _fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
-    """Returns what is wrong with a quantized tensor, None where nothing is."""
+    """Return what is wrong with a quantized tensor, None where nothing is."""
     if weight.shape != codes.shape:
         return f"has shape {list(weight.shape)}, its codes {list(codes.shape)}"
     try:

@@ -10,7 +10,7 @@ from inq_ray.core.state import TensorState
 
 
 def float_state(states: Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Returns each quantized weight tensor, 0 or +-2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
+    """Return each quantized weight tensor, 0 or +-2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
 
     Args:
         states: by parameter name, with every weight frozen.
@@ -36,7 +36,7 @@ def float_state(states: Mapping[str, TensorState], dtype: torch.dtype = torch.fl
 
 
 def check_exact(name: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> None:
-    """Checks that every level that a tensor uses is exact in `dtype`.
+    """Check that every level that a tensor uses is exact in `dtype`.
 
     Raises:
         ValueError: one is not; names the tensor.
@@ -51,5 +51,5 @@ def check_exact(name: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype
 
 
 def used_codes(codes: Tensor) -> Tensor:
-    """Returns the codes that occur in uint8 [*], each once, rising; uint8 [m]."""
+    """Return the codes that occur in uint8 [*], each once, rising; uint8 [m]."""
     return torch.bincount(codes.reshape(-1), minlength=256).nonzero().reshape(-1).to(torch.uint8)

@@ -11,7 +11,7 @@ _CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 
 def warn(what: str, reason: str | BaseException) -> None:
-    """Prints a warning of one line, without the users and passwords of addresses in it.
+    """Print a warning of one line, without the users and passwords of addresses in it.
 
     Args:
         what: it means for the run.

@@ -26,17 +26,17 @@ class Guarded:
         self._thread.start()
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Hands metrics over and does not wait."""
+        """Hand metrics over and does not wait."""
         if not self._failed.is_set():
             self._calls.put(lambda tracker: tracker.log(metrics, epoch))
 
     def finish(self, summary: Mapping[str, Scalar] | None) -> None:
-        """Hands the summary over and does not wait; the last call before :meth:`join`."""
+        """Hand the summary over and does not wait; the last call before :meth:`join`."""
         self._calls.put(lambda tracker: tracker.finish(summary))
         self._calls.put(None)
 
     def join(self, seconds: float) -> None:
-        """Waits until all is written, at most so long; what is not by then is given up."""
+        """Wait until all is written, at most so long; what is not by then is given up."""
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
             self._fail("it does not answer")

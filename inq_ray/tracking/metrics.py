@@ -16,14 +16,14 @@ class Tracker(Protocol):
     """Where metrics go; any method may raise anything, or take long."""
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Takes finite numbers by name, after so many epochs of the whole run."""
+        """Take finite numbers by name, after so many epochs of the whole run."""
 
     def finish(self, summary: Mapping[str, Scalar] | None) -> None:
-        """Ends the run, with its summary, or as failed where there is none; the last call."""
+        """End the run, with its summary, or as failed where there is none; the last call."""
 
 
 def row_metrics(row: Row) -> dict[str, float]:
-    """A row's numbers by name; what it lacks, and what is infinite or not a number, is left out.
+    """Return a row's numbers by name; what it lacks, and what is infinite or not a number, is left out.
 
     Names are those of the fields, but train_loss is "train/loss", and top1 "validation/top1"; right after quantizing,
     before any re-training, "quantized/top1", so that a stage's drop is a curve of its own.

@@ -32,7 +32,7 @@ def needs() -> tuple[str, ...]:
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
-    """Begins a run in the experiment that MLFLOW_EXPERIMENT_NAME names, else in "inq_ray".
+    """Begin a run in the experiment that MLFLOW_EXPERIMENT_NAME names, else in "inq_ray".
 
     Without a server the database is mlflow.db in the folder that holds all runs.
     """
@@ -50,7 +50,7 @@ def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
 
 
 def _experiment(client: Any, storage: Path) -> str:
-    """The experiment's id; it is made where there is none."""
+    """Return the experiment's id; it is made where there is none."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
     found = client.get_experiment_by_name(name)
     if found is not None:

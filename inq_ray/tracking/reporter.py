@@ -20,14 +20,14 @@ class Trackers:
         self._phases = phases
 
     def report(self, event: Event) -> None:
-        """Takes an event; rows become metrics, by the number of epochs since the run began."""
+        """Take an event; rows become metrics, by the number of epochs since the run began."""
         if not isinstance(event, Row):
             return
         for tracker in self._trackers:
             tracker.log(row_metrics(event), epochs_done(event, self._phases))
 
     def close(self, summary: dict[str, Any] | None) -> None:
-        """Ends every tracker's run, and waits for all of them, at most a minute; a second call does nothing.
+        """End every tracker's run, and waits for all of them, at most a minute; a second call does nothing.
 
         Args:
             summary: of the run; None where it has failed.

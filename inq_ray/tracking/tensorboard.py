@@ -23,7 +23,7 @@ def needs() -> tuple[str, ...]:
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:  # noqa: ARG001, it shows the folder's
-    """Makes the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
+    """Make the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
     events = folder / "tensorboard"
     events.mkdir(exist_ok=True)
     # By this name TensorBoard finds it; a run that goes on has another one.

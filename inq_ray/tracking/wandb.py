@@ -23,7 +23,7 @@ def needs() -> tuple[str, ...]:
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
-    """Begins a run in the project that WANDB_PROJECT names, else in "inq_ray".
+    """Begin a run in the project that WANDB_PROJECT names, else in "inq_ray".
 
     It keeps to what is handed over: no console output, no source code, no figures of the machine.
     """

@@ -87,7 +87,7 @@ class Journal:
         self._reporter.report(incident)
 
     def add(self, row: Row) -> None:
-        """Takes a line of metrics."""
+        """Take a line of metrics."""
         self.rows.append(row)
         self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
         if rank() == 0:
@@ -95,7 +95,7 @@ class Journal:
             self._reporter.report(row)
 
     def begin(self) -> None:
-        """Begins a run, or begins it again, without the metrics of an attempt that was given up or interrupted."""
+        """Begin a run, or begins it again, without the metrics of an attempt that was given up or interrupted."""
         if rank() != 0:
             return
         was_interrupted = not self._keeps_faults and (
@@ -122,7 +122,7 @@ class Journal:
             )
 
     def _write_metrics(self, write: Callable[[], None]) -> None:
-        """Checkpoints keep metrics, files show them: where these cannot be written it is said, and tried again."""
+        """Write metrics, or report that it failed and try again the next time: checkpoints keep them too."""
         was_behind = self._is_behind
         try:
             if was_behind:
@@ -139,7 +139,7 @@ class Journal:
             self.note("metrics_failed", "metrics are written again")
 
     def go_on(self, snapshot: Snapshot) -> None:
-        """Goes on with what a snapshot's run remembered."""
+        """Go on with what a snapshot's run remembered."""
         history = snapshot.facts
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done

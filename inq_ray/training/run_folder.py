@@ -58,7 +58,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary, where there is a whole one; a damaged one is written anew by the run's last step."""
+        """Return the summary, where there is a whole one; a damaged one is written anew by the run's last step."""
         try:
             found = json.loads(self.summary.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -87,7 +87,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
-        """Makes the folder of a new run, with its configuration in it.
+        """Make the folder of a new run, with its configuration in it.
 
         Raises:
             ValueError: a run of that name exists, or the folder cannot be made.
@@ -109,12 +109,12 @@ class RunFolder:
 
     @classmethod
     def planned(cls, config: RunConfig) -> "RunFolder":
-        """The folder that a run will have; nothing is made."""
+        """Return the folder that a run will have; nothing is made."""
         assert config.output.name is not None
         return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name)
 
     def check_free(self, overwrite: bool) -> None:
-        """Refuses a name that is taken; makes nothing.
+        """Refuse a name that is taken; makes nothing.
 
         Raises:
             ValueError: the name is taken and not to be overwritten.
@@ -123,7 +123,7 @@ class RunFolder:
             raise ValueError(self.taken())
 
     def check_usable(self) -> None:
-        """Refuses a name that something else has than a run, and a place that cannot be written to; makes nothing.
+        """Refuse a name that something else has than a run, and a place that cannot be written to; makes nothing.
 
         Raises:
             ValueError: what is there is no run, or the folder of runs is none or not writable.
@@ -147,7 +147,7 @@ class RunFolder:
         return f"--name {self.path.name}: {self.path} holds {state}: take another --name, or delete it by --overwrite"
 
     def append(self, row: Row) -> None:
-        """Adds a line to both metrics files.
+        """Add a line to both metrics files.
 
         Raises:
             OSError: one cannot be written; then both are to be written anew.
@@ -156,7 +156,7 @@ class RunFolder:
         append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Begins both metrics files anew with these lines: those of a run that goes on from a checkpoint.
+        """Begin both metrics files anew with these lines: those of a run that goes on from a checkpoint.
 
         Raises:
             OSError: one cannot be written.
@@ -169,7 +169,7 @@ class RunFolder:
         write_text(self.metrics_csv, _as_csv(rows, has_header=True))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json, the last file of a run.
+        """Write summary.json, the last file of a run.
 
         Raises:
             ValueError: it cannot be written; the run goes on from its end then.
@@ -201,7 +201,7 @@ def _values(row: Row) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """The value, None where it is infinite or not a number: JSON has neither."""
+    """Return the value, None where it is infinite or not a number: JSON has neither."""
     return value if value is None or math.isfinite(value) else None
 
 

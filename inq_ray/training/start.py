@@ -25,7 +25,7 @@ from inq_ray.training.run_folder import RunFolder
 
 
 def held(config: RunConfig, tell: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-    """Keeps a run's name from being started elsewhere during a block.
+    """Keep a run's name from being started elsewhere during a block.
 
     Args:
         config: with a name.
@@ -39,7 +39,7 @@ def held(config: RunConfig, tell: Callable[[str], None]) -> contextlib.AbstractC
 
 
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
-    """Decides whether a run starts, goes on, or is finished; reads, and writes nothing.
+    """Decide whether a run starts, goes on, or is finished; reads, and writes nothing.
 
     Args:
         config: with a name.
@@ -62,7 +62,7 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
 
 
 def prepare(config: RunConfig, decision: Decision) -> RunFolder:
-    """Makes the folder of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
+    """Make the folder of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
 
     Raises:
         ValueError: the folder cannot be made.
@@ -104,13 +104,13 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
 
 
 def _begun_from(folder: RunFolder) -> str | None:
-    """The checkpoint by which --resume began the run, as the file says that the run was made with."""
+    """Return the checkpoint by which --resume began the run, as the file says that the run was made with."""
     saved = _whole_config(folder)
     return None if saved is None or saved.output.resume in (AUTO, NEVER) else saved.output.resume
 
 
 def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
-    """A run whose checkpoints lie where it was started, and not where it is to go on, must not begin again.
+    """Refuse to begin a run again whose checkpoints lie where it was started, and not where it is to go on.
 
     Raises:
         ValueError: there are some; says where.
@@ -128,7 +128,7 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
 
 
 def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConfig:
-    """The configuration with which the run was started: of its checkpoint, which has digests, before that of its file.
+    """Return the configuration of the run's start: of its checkpoint, which has digests, before that of its file.
 
     Raises:
         ValueError: there is no checkpoint, and the file is damaged.

@@ -16,6 +16,7 @@ from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.phase import PhaseTraining
 from inq_ray.training.report.events import Event, Row, Started
+from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
@@ -106,6 +107,26 @@ def stopped_after(stop: tuple[int, int, int] | None) -> Iterator[None]:
 
     with after_each_step(stop_there):
         yield
+
+
+def configured(storage: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
+    """Six steps an epoch, two epochs a phase, a checkpoint after every second step."""
+    training: dict[str, Any] = {"batch_size": 200, "float_epochs": 2, "epochs": 2, **sections.pop("training", {})}
+    config = tiny_config(storage, name, training=training, **sections)
+    return config.replace(output={"checkpoint_every": "2"})
+
+
+def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[str, list[str]]:
+    """Runs, and is stopped at these (stage, epoch, step), one start after the other; returns digest and notes."""
+    for stop in [*stops, None]:
+        try:
+            with stopped_after(stop):
+                finished = run_here(config)
+        except StoppedError:
+            continue
+        told = [event.text for event in finished.told.events if isinstance(event, Incident)]
+        return finished.summary["digest"], told
+    raise AssertionError("it was never run to its end")
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, str]]:

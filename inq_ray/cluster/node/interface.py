@@ -50,12 +50,12 @@ def node_address() -> str:
 
 
 def holding(address: str, among: Mapping[str, Interface]) -> Interface | None:
-    """The interface that has an address; None where it is a loopback address, or nobody's."""
+    """Return the interface that has an address; None where it is a loopback address, or nobody's."""
     return next((interface for interface in among.values() if address in interface.addresses), None)
 
 
 def choose_for_gloo() -> None:
-    """Has gloo take the interface by which Ray's nodes know each other; a choice that is in the environment stays.
+    """Have gloo take the interface by which Ray's nodes know each other; a choice that is in the environment stays.
 
     By itself gloo takes the address of the host's name. Debian's /etc/hosts makes that a loopback address, and where a
     node has several interfaces it may be of any: the other nodes would wait for an answer in vain. nccl looks for

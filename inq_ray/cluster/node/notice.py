@@ -16,7 +16,7 @@ _HAS_COME = threading.Event()
 
 
 def listen() -> None:
-    """Keeps SIGTERM from ending this process; in its main thread."""
+    """Keep SIGTERM from ending this process; in its main thread."""
     _HAS_COME.clear()
     signal.signal(signal.SIGTERM, lambda *_: _HAS_COME.set())
 
@@ -29,7 +29,7 @@ class Notice:
         self._has_watcher = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
 
     def has_come(self) -> bool:
-        """The answer is at once, but for a message now and then on clusters of several machines."""
+        """Return the answer at once, but for a message now and then on clusters of several machines."""
         if self._has_watcher:
             self._num_looks += 1
             if self._num_looks % _LOOKS == 0 and ray.train.get_preemption_info() is not None:

@@ -6,7 +6,7 @@ Without it a run would go well until rank 0 comes to be on another node, and wou
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from inq_ray.cluster.node.interface import node_address
@@ -19,20 +19,31 @@ _PREFIX = ".seen-by-all-"
 _WAIT_SECONDS = 5.0
 
 
+def folders_of(config: RunConfig) -> dict[str, Path]:
+    """Return the folders that a run writes to, by flag, but object stores: an address means the same everywhere."""
+    folders = {"--storage-path": RunFolder.planned(config).path}
+    checkpoints = store_of(config).location
+    if config.output.checkpoint_path is not None and checkpoints.is_local:
+        folders["--checkpoint-path"] = Path(checkpoints.path)
+    return folders
+
+
 @contextlib.contextmanager
-def marked(config: RunConfig) -> Iterator[str]:
-    """Puts a file into each of the run's folders for the time of the block.
+def marked(folders: Mapping[str, Path]) -> Iterator[str]:
+    """Put a file into each folder for the time of the block.
 
     Its name is a new one each time, so that no node can have kept in mind that it is not there.
+
+    Args:
+        folders: Folders by flag.
 
     Yields:
         The name of the files, for :func:`check_seen`.
 
     Raises:
-        ValueError: a folder cannot be written to.
+        ValueError: A folder cannot be written to.
     """
     name = f"{_PREFIX}{secrets.token_hex(8)}"
-    folders = _folders(config)
     try:
         for flag, folder in folders.items():
             try:
@@ -49,18 +60,18 @@ def marked(config: RunConfig) -> Iterator[str]:
                 (folder / name).unlink(missing_ok=True)
 
 
-def check_seen(config: RunConfig, name: str) -> None:
-    """To be called by every worker before it reads or writes anything of the run.
+def check_seen(folders: Mapping[str, Path], name: str) -> None:
+    """Check that this node sees the driver's files; call it on every worker before it reads or writes anything.
 
     Args:
-        config: of the run.
-        name: by :func:`marked`.
+        folders: Folders by flag.
+        name: Name of the files, by :func:`marked`.
 
     Raises:
-        ValueError: this node does not see a folder; one line with node and flag.
+        ValueError: This node does not see a folder; one line with node and flag.
     """
     deadline = time.monotonic() + _WAIT_SECONDS
-    for flag, folder in _folders(config).items():
+    for flag, folder in folders.items():
         while not (folder / name).exists():
             if time.monotonic() > deadline:
                 raise ValueError(
@@ -68,12 +79,3 @@ def check_seen(config: RunConfig, name: str) -> None:
                     "must be a folder that all nodes share"
                 )
             time.sleep(0.1)
-
-
-def _folders(config: RunConfig) -> dict[str, Path]:
-    """By flag; an object store is not asked: an address means the same everywhere."""
-    folders = {"--storage-path": RunFolder.planned(config).path}
-    checkpoints = store_of(config).location
-    if config.output.checkpoint_path is not None and checkpoints.is_local:
-        folders["--checkpoint-path"] = Path(checkpoints.path)
-    return folders

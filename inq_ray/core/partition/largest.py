@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
-    """Marks the ``count`` live elements of largest key; of equal keys those that come first.
+    """Mark the ``count`` live elements of largest key; of equal keys those that come first.
 
     Args:
         keys: non-negative int [*].
@@ -33,7 +33,7 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
 
 
 def _kth_largest(values: Tensor, k: int) -> int:
-    """The k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits a round.
+    """Return the k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits a round.
 
     Counting takes about the same time whatever the values are. NumPy's partition is faster on distinct values, but
     thirty times as slow where most are 0: in pruned networks, and where most are frozen.

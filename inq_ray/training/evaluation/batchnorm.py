@@ -62,7 +62,7 @@ def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
 
 @torch.no_grad()
 def estimate_from(model: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Makes running statistics the plain mean of those of these batches, in the network's own precision.
+    """Make running statistics the plain mean of those of these batches, in the network's own precision.
 
     A layer that no batch comes through keeps what it had.
 

@@ -17,7 +17,7 @@ from inq_ray.training.task.model_input import ModelInput
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, bad_images: BadImages) -> Accuracy:
-    """Evaluates in float32; all ranks call it with their own batches and get the figures of all together.
+    """Evaluate in float32; all ranks call it with their own batches and get the figures of all together.
 
     Args:
         model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.

@@ -27,7 +27,7 @@ class BadImages:
         return dict(sorted(self._reasons.items()))
 
     def add(self, bad: Iterable[BadImage]) -> None:
-        """Counts images of this rank's batch.
+        """Count images of this rank's batch.
 
         Raises:
             ValueError: there are more than allowed; names one.
@@ -36,7 +36,7 @@ class BadImages:
         self._check()
 
     def agree(self) -> None:
-        """Puts together what all ranks have found; every rank calls it.
+        """Put together what all ranks have found; every rank calls it.
 
         Raises:
             ValueError: on every rank, where there are more than allowed.

@@ -1,19 +1,16 @@
 """What a phase of training, the plain one or a stage's re-training, works with: made from the configuration."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.cuda_graph import CudaGraph
-from inq_ray.training.loop.ema import Ema, decay_of_reach
-from inq_ray.training.loop.lr_schedule import lr_factor
+from inq_ray.training.loop.ema import Ema, decay_of_horizon
+from inq_ray.training.loop.lr_schedule import lr_scheduler
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.trainer import Trainer
 from inq_ray.training.task.distill import Teacher
@@ -43,13 +40,19 @@ def make_trainer(
     """
     task, training = batches.task, batches.training
     device = task.to_input.device
-    _set_rate(optimizer, lr)
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(training, device)]
     return Trainer(
         batches=batches,
         model=wrap(task.model, device, compile=training.compile, sync_batchnorm=training.sync_batchnorm),
         optimizer=optimizer,
-        scheduler=_lr_scheduler(training, optimizer, epochs, batches.steps_of_epoch, faults.lr_factor(stage)),
+        scheduler=lr_scheduler(
+            optimizer,
+            training,
+            lr=lr,
+            scale=faults.lr_factor(stage),
+            steps_per_epoch=batches.steps_of_epoch,
+            epochs=epochs,
+        ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
         autocast_dtype=dtype,
         ema=_ema(training, task.model, epochs * batches.steps_of_epoch),
@@ -61,9 +64,9 @@ def make_trainer(
 
 
 def _ema(training: TrainingConfig, model: nn.Module, num_steps: int) -> Ema | None:
-    """The averages of a phase of so many steps."""
+    """Return the averages of a phase of so many steps."""
     if training.ema_share is not None:
-        return Ema(model, decay_of_reach(training.ema_share * num_steps))
+        return Ema(model, decay_of_horizon(training.ema_share * num_steps))
     return None if training.ema_decay is None else Ema(model, training.ema_decay)
 
 
@@ -75,28 +78,10 @@ def precision_of(training: TrainingConfig, device: torch.device) -> str:
 
 
 def sgd_options(training: TrainingConfig) -> dict[str, Any]:
-    """Arguments of :class:`inq_ray.SGD` beside parameters and learning rate."""
+    """Return arguments of :class:`inq_ray.SGD` other than parameters and learning rate."""
     return {
         "momentum": training.momentum,
         "nesterov": training.nesterov,
         "weight_decay": training.weight_decay,
         "fused": True,
     }
-
-
-def _set_rate(optimizer: SGD, lr: float) -> None:
-    """Makes this the rate from which a new schedule goes out, which would take that of the stage before."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] = lr
-
-
-def _lr_scheduler(training: TrainingConfig, optimizer: SGD, epochs: int, num_steps: int, scale: float) -> LambdaLR:
-    """The course of a phase of so many epochs, from its start."""
-    factor: Callable[[int], float] = functools.partial(
-        _scaled_lr_factor, scale=scale, steps_per_epoch=num_steps, epochs=epochs, training=training
-    )
-    return LambdaLR(optimizer, factor)
-
-
-def _scaled_lr_factor(step: int, *, scale: float, **course: Any) -> float:
-    return scale * lr_factor(step, **course)

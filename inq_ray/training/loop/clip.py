@@ -8,7 +8,7 @@ from inq_ray.distributed.replica import of_rank_0
 
 
 def clip_live_gradients(optimizer: SGD, max_norm: float) -> Tensor:
-    """Scales gradients in place so that their norm over live weights is at most ``max_norm``; every rank calls it.
+    """Scale gradients in place so that their norm over live weights is at most ``max_norm``; every rank calls it.
 
     As torch.nn.utils.clip_grad_norm_ on the vector of live weights' gradients, bit for bit where nothing is frozen:
     what a frozen weight's gradient is, infinite ones too, changes nothing. Gradients of frozen weights are scaled

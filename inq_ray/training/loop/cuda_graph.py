@@ -28,7 +28,7 @@ class CudaGraph:
         self._grads: list[tuple[nn.Parameter, Tensor]] = []
 
     def run(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Calls the function, by the graph; gradients are those of this call alone.
+        """Call the function, by the graph; gradients are those of this call alone.
 
         Args:
             function: a forward and a backward pass, always the same one; it reads nothing back from the GPU.
@@ -66,7 +66,7 @@ class CudaGraph:
                 buffer.copy_(value)
 
     def _warm_up(self, function: Callable[..., Tensor]) -> None:
-        """Leaves no gradients, so that the graph makes its own and writes them anew at each replay."""
+        """Leave no gradients, so that the graph makes its own and writes them anew at each replay."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -27,7 +27,7 @@ class Ema:
 
     Args:
         model: the network, wrapped or not.
-        decay: share of the average that an update keeps, in [0, 1); 0 is the network itself.
+        decay: fraction of the average that an update keeps, in [0, 1); 0 is the network itself.
 
     Raises:
         ValueError: the decay is out of range.
@@ -43,7 +43,7 @@ class Ema:
         self.reset()
 
     def reset(self) -> None:
-        """Begins anew with the network as it is: after a stage's quantization, and where other weights are trained.
+        """Begin anew with the network as it is: after a stage's quantization, and where other weights are trained.
 
         A tensor that modules share has its first name, as in ``named_parameters()``.
         """
@@ -60,7 +60,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the network as it is into the averages; after every optimizer step."""
+        """Take the network as it is into the averages; after every optimizer step."""
         averages = list(self._averages.values())
         tensors = [tensor.to(average.dtype) for tensor, average in zip(self._current().values(), averages, strict=True)]
         torch._foreach_lerp_(averages, tensors, 1 - self.decay)
@@ -79,7 +79,7 @@ class Ema:
             _copy(own, self._current())
 
     def store(self) -> None:
-        """Makes the network its average for good: at a stage's end, so that the next stage quantizes the average.
+        """Make the network its average for good: at a stage's end, so that the next stage quantizes the average.
 
         Every rank calls it.
         """
@@ -93,11 +93,11 @@ class Ema:
         _copy(self._averages, self._current())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the averages, float32 (float64 of float64), by the names of parameters and buffers."""
+        """Return copies of the averages, float32 (float64 of float64), by the names of parameters and buffers."""
         return {name: average.clone() for name, average in self._averages.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Goes on from averages of :meth:`state_dict`.
+        """Go on from averages of :meth:`state_dict`.
 
         Raises:
             ValueError: they are those of another network, or of one of which other weights are trained; names them.
@@ -115,17 +115,17 @@ class Ema:
         _copy(state_dict, self._averages)
 
     def _current(self) -> dict[str, Tensor]:
-        """The network's tensors that are averaged: parameters that are trained, float buffers."""
+        """Return the network's tensors that are averaged: parameters that are trained, float buffers."""
         return {name: getattr(module, key) for name, (module, key) in self._places.items()}
 
 
-def decay_of_reach(num_steps: float) -> float:
-    """The decay of averages that reach back so many steps: the mean age of what is in them; 0 for one step or less."""
+def decay_of_horizon(num_steps: float) -> float:
+    """Return the decay of averages whose content is so many steps old in the mean; 0 for one step or less."""
     return max(0.0, 1 - 1 / num_steps) if num_steps else 0.0
 
 
 @torch.no_grad()
 def _copy(tensors: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
-    """Writes tensors into those of the same names, in place."""
+    """Write tensors into those of the same names, in place."""
     for name, tensor in tensors.items():
         to[name].copy_(tensor)

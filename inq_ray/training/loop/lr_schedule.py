@@ -1,18 +1,49 @@
-"""The course of the learning rate within one stage."""
+"""Learning rate over the steps of one phase."""
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
+from torch.optim.lr_scheduler import LambdaLR
+
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.training.config import TrainingConfig
 
 
-def lr_factor(step: int, *, steps_per_epoch: int, epochs: int, training: TrainingConfig) -> float:
-    """Factor of the learning rate at a step of a stage.
+def lr_scheduler(
+    optimizer: SGD, training: TrainingConfig, *, lr: float, scale: float, steps_per_epoch: int, epochs: int
+) -> LambdaLR:
+    """Return the schedule of a phase, at its start.
 
     Args:
-        step: optimizer steps since the stage began, from 0.
-        steps_per_epoch: optimizer steps an epoch.
-        epochs: epochs of the stage.
-        training: names the schedule: "cosine" falls to 0 at the stage's end, "step" multiplies by ``lr_gamma`` every
+        optimizer: Optimizer, whose rates become those of the first step.
+        training: Schedule, as :func:`lr_factor` takes it.
+        lr: Learning rate from which the phase begins.
+        scale: Factor of all of the phase's rates.
+        steps_per_epoch: Optimizer steps of an epoch.
+        epochs: Epochs of the phase.
+    """
+    for group in optimizer.param_groups:  # a new schedule goes out from these, and would take those of the stage before
+        group["lr"] = group["initial_lr"] = lr
+    factor: Callable[[int], float] = functools.partial(
+        _scaled_lr_factor, scale=scale, steps_per_epoch=steps_per_epoch, epochs=epochs, training=training
+    )
+    return LambdaLR(optimizer, factor)
+
+
+def _scaled_lr_factor(step: int, *, scale: float, **course: Any) -> float:
+    return scale * lr_factor(step, **course)
+
+
+def lr_factor(step: int, *, steps_per_epoch: int, epochs: int, training: TrainingConfig) -> float:
+    """Return the factor of the learning rate at a step of a phase.
+
+    Args:
+        step: Optimizer steps since the phase began, from 0.
+        steps_per_epoch: Optimizer steps of an epoch.
+        epochs: Epochs of the phase.
+        training: Names the schedule: "cosine" falls to 0 at the phase's end, "step" multiplies by ``lr_gamma`` every
             ``lr_step_epochs``, "constant" stays; each after a linear rise over ``warmup_epochs``.
 
     Returns:

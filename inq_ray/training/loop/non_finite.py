@@ -74,7 +74,7 @@ class NonFiniteMonitor:
         return len(self._steps)
 
     def note(self, epoch: int, step: int, finite: Tensor) -> None:
-        """Takes what :func:`is_finite` said of a step."""
+        """Take what :func:`is_finite` said of a step."""
         self._steps.append((epoch, step, finite))
 
     def first_fault(self) -> tuple[int, int] | None:
@@ -88,7 +88,7 @@ class NonFiniteMonitor:
 
 
 def propagate_nonfinite(loss: Tensor) -> Tensor:
-    """The loss (float []), its gradient NaN where it is not finite: infinite losses can have finite gradients.
+    """Return the loss (float []), its gradient NaN where it is not finite: infinite losses can have finite gradients.
 
     Multiplied by 1.0 where it is finite, it and its gradient keep their bits.
     """
@@ -96,6 +96,6 @@ def propagate_nonfinite(loss: Tensor) -> Tensor:
 
 
 def is_finite(params: Iterable[Tensor]) -> Tensor:
-    """Whether the norm of the gradient of parameters is finite, frozen weights' too: bool [], on their device."""
+    """Return whether the gradient's norm is finite, frozen weights' too: bool [], on the parameters' device."""
     gradients = [param.grad for param in params if param.grad is not None]
     return get_total_norm(gradients).isfinite()

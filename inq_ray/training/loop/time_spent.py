@@ -78,7 +78,7 @@ class Spent:
         return "data" if self.data_share >= self.network_share else "network"
 
     def __str__(self) -> str:
-        """The last line of a run, with what to do."""
+        """Return the last line of a run, with what to do."""
         shares = f"waited {100 * self.data_share:.0f} % for data, {100 * self.network_share:.0f} % for gradients"
         return f"bound by {self.bound}: {shares}{_ADVICE[self.bound]}"
 

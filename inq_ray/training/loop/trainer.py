@@ -132,7 +132,7 @@ class Trainer:
         return self.batches.steps_of_epoch
 
     def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
-        """Trains for one epoch; every rank calls it.
+        """Train for one epoch; every rank calls it.
 
         Args:
             epoch: counted over the whole run, from 0: order and augmentation depend on it.
@@ -206,7 +206,7 @@ class Trainer:
         return sums
 
     def _is_fault(self, epoch: int, step: int, loss: Tensor) -> bool:
-        """Whether a step is to be left out; the same on every rank.
+        """Return whether a step is to be left out; the same on every rank.
 
         Raises:
             DivergedError: it was not finite, and the run shall not go on with it.
@@ -230,7 +230,7 @@ class Trainer:
         return True
 
     def _is_of_scale(self, loss: Tensor) -> bool:
-        """Whether fp16's scale was too large and nothing else is wrong: GradScaler leaves such steps out by itself.
+        """Return whether fp16's scale was too large and nothing else is wrong: GradScaler skips such steps by itself.
 
         A loss is each rank's own, so ranks have to ask each other here, where something has gone wrong.
         """
@@ -238,7 +238,7 @@ class Trainer:
         return not num_faults.item() and self.scaler.get_scale() > 1
 
     def _leave_out(self, buffers: list[Tensor]) -> None:
-        """Moves nothing but the learning rate: the next step finds all as this one did, BatchNorm's statistics too."""
+        """Move nothing but the learning rate: the next step finds all as this one did, BatchNorm's statistics too."""
         with torch.no_grad():
             for buffer, before in zip(self.task.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)

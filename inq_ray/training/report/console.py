@@ -38,7 +38,7 @@ class Console:
         self._last_line = time.monotonic()
 
     def report(self, event: Event) -> None:
-        """Shows an event."""
+        """Show an event."""
         if isinstance(event, WorkersPlaced):
             for line in event.lines:
                 self.say(line)
@@ -52,23 +52,23 @@ class Console:
             self._show_progress(event)
 
     def start(self) -> None:
-        """Says what begins; Ray takes a while before the first event."""
+        """Say what begins; Ray takes a while before the first event."""
         self.say(_headline(self.config))
         self.say("starting Ray and the workers")
 
     def say(self, line: str) -> None:
-        """Prints a line that stays."""
+        """Print a line that stays."""
         self._rich.print(Text(line), soft_wrap=True)
         self._last_line = time.monotonic()
 
     def close(self) -> None:
-        """Ends the live line."""
+        """End the live line."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def show_plan(self, plan: Plan, layers: Sequence[LayerRow]) -> None:
-        """Prints what would be done, and at how many bits each parameter is kept."""
+        """Print what would be done, and at how many bits each parameter is kept."""
         config = self.config
         self._rich.print(_layer_table(layers))
         self.say(_headline(config))
@@ -95,7 +95,7 @@ class Console:
         self.say("dry run: nothing was started, no run was written")
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
-        """Prints the table of stages, where the result is, and what to do next."""
+        """Print the table of stages, where the result is, and what to do next."""
         self.close()
         float_top1 = summary["float_top1"]
         if summary["stages"]:

@@ -115,11 +115,11 @@ class Reporter(Protocol):
     """Takes what rank 0 tells. It returns at once: training does not wait for whoever reads."""
 
     def report(self, event: Event) -> None:
-        """Takes an event."""
+        """Take an event."""
 
 
 class SilentReporter:
     """Keeps nothing; the reporter of ranks other than 0."""
 
     def report(self, event: Event) -> None:
-        """Forgets the event."""
+        """Forget the event."""

@@ -58,7 +58,7 @@ class IncidentLog:
         self._lock = threading.Lock()
 
     def add(self, incident: Incident) -> None:
-        """Appends a line, with the time (seconds since 1970) at which it was added; any thread may call it."""
+        """Append a line, with the time (seconds since 1970) at which it was added; any thread may call it."""
         values = {"time": round(time.time(), 3), **asdict(incident)}
         with self._lock:
             self._waiting.append(json.dumps(values) + "\n")
@@ -73,7 +73,7 @@ class IncidentLog:
         return {"counts": dict(sorted(Counter(each["kind"] for each in incidents).items())), "seconds_lost": lost}
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        """The whole lines; one may be half written by a process that was killed, or damaged since."""
+        """Return the whole lines; one may be half written by a process that was killed, or damaged since."""
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         for line in [*lines, *(line.encode() for line in self._waiting)]:
             try:

@@ -31,7 +31,7 @@ class JsonLog:
         self._last_progress = -math.inf
 
     def report(self, event: Event) -> None:
-        """Prints an event."""
+        """Print an event."""
         match event:
             case WorkersPlaced():
                 for rank, line in enumerate(event.lines):
@@ -56,18 +56,18 @@ class JsonLog:
                 pass
 
     def start(self) -> None:
-        """Says what begins."""
+        """Say what begins."""
         self.say("starting Ray and the workers")
 
     def say(self, line: str) -> None:
-        """Prints a line for people."""
+        """Print a line for people."""
         self._print("note", text=line)
 
     def close(self) -> None:
-        """Does nothing: no line is live."""
+        """Do nothing: no line is live."""
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
-        """Prints how the run has ended."""
+        """Print how the run has ended."""
         names = ("top1", "top5", "digest", "seconds")
         self._print("finished", **{name: summary[name] for name in names}, result=folder)
 

@@ -15,7 +15,7 @@ from inq_ray.training.task.build import image_preset
 
 
 def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
-    """Returns a line for a shell.
+    """Return a line for a shell.
 
     Args:
         config: of the run.
@@ -33,7 +33,7 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
 
 
 def tagged_arch(network: NetworkConfig) -> str:
-    """The network's name; of timm's with the tag of the weights that it began with, which says how images are seen."""
+    """Return the network's name; of timm's with the tag of its first weights, which says how images are seen."""
     name, weights = network.arch, network.weights
     if not is_timm(name) or weights is None or weights == "DEFAULT" or is_weights_file(weights):
         return name
@@ -42,7 +42,7 @@ def tagged_arch(network: NetworkConfig) -> str:
 
 
 def _images(config: RunConfig, weights: str) -> list[str]:
-    """Flags without which a start from the result's file would see other images, or see them otherwise."""
+    """Return the flags without which a start from the result's file would see other images, or see them otherwise."""
     data, flags = config.data, []
     seen = image_preset(config.data, config.network)
     unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
@@ -60,6 +60,6 @@ def _images(config: RunConfig, weights: str) -> list[str]:
 
 
 def _python() -> str:
-    """The interpreter as one would type it here."""
+    """Return the interpreter as one would type it here."""
     path = os.path.relpath(sys.executable)
     return sys.executable if path.startswith("..") else path

@@ -42,7 +42,7 @@ class Bf16Network:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The outputs, float32; without gradients."""
+        """Return the outputs, float32; without gradients."""
         if self._called is None:
             cast, due = with_cast_weights(self._model), _output(self._model, inputs)
             self._called = cast if _are_same_bits(_output(cast, inputs), due) else self._model
@@ -51,7 +51,7 @@ class Bf16Network:
 
 
 def with_cast_weights(model: nn.Module) -> nn.Module:
-    """A copy of which the weights and biases of convolutions and linear layers are bf16, but for shared ones."""
+    """Return a copy of which the weights and biases of convolutions and linear layers are bf16, but for shared ones."""
     cast = copy.deepcopy(model)
     holders = Counter(id(param) for module in cast.modules() for param in module.parameters(recurse=False))
     for module in cast.modules():

@@ -6,7 +6,7 @@ import torch
 
 
 def set_deterministic() -> None:
-    """Has torch compute so, as far as it can; to be called by every rank before anything is computed."""
+    """Have torch compute so, as far as it can; to be called by every rank before anything is computed."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32: what is measured is what the files hold

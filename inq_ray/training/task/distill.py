@@ -34,7 +34,7 @@ class Teacher:
         return Bf16Network(self.model)
 
     def loss(self, inputs: Tensor, logits: Tensor, of_labels: Tensor) -> Tensor:
-        """The loss of a part of a batch.
+        """Return the loss of a part of a batch.
 
         Args:
             inputs: [N, C, H, W], as the student was given them.

@@ -36,7 +36,7 @@ def wrap(
     compile: bool = False,  # noqa: A002, as the flag is called
     sync_batchnorm: bool = False,
 ) -> nn.Module:
-    """The model as all ranks train it together; the model itself where there is one rank and nothing to compile.
+    """Return the model as all ranks train it together; the model itself where there is one rank and nothing to compile.
 
     Without ``sync_batchnorm``, BatchNorm's running statistics are rank 0's: training does not use them, and they are
     broadcast where they matter, at the start of a stage and before every validation.
@@ -63,14 +63,14 @@ def wrap(
 
 
 def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
-    """The model, its BatchNorm layers over all ranks' images where that is asked for and there are several ranks."""
+    """Return the model, its BatchNorm layers over all ranks' images if there are several and it is asked for."""
     if not sync_batchnorm or world_size() == 1:
         return model
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
-    """Lets DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
+    """Let DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
 
     DDP sums gradients in buckets, which it arranges anew after the first backward pass. With more than two ranks the
     order of a sum follows an element's place in its bucket, so a run that was stopped and goes on would differ from one
@@ -92,7 +92,7 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
 
 
 def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> None:  # noqa: A002
-    """Refuses what cannot work on this machine; costs nothing.
+    """Refuse what cannot work on this machine; costs nothing.
 
     Args:
         device_type: "cpu" or "cuda".

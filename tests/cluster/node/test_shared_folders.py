@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inq_ray.cluster.node import shared_folders
-from inq_ray.cluster.node.shared_folders import check_seen, marked
+from inq_ray.cluster.node.shared_folders import check_seen, folders_of, marked
 from inq_ray.training.config import RunConfig
 
 
@@ -21,8 +21,8 @@ def config_at(folder: Path, **output: Any) -> RunConfig:
 
 def test_what_is_shared_is_seen_and_nothing_is_left(tmp_path: Path) -> None:
     config = config_at(tmp_path, checkpoint_path=str(tmp_path / "kept"))
-    with marked(config) as name:
-        check_seen(config, name)
+    with marked(folders_of(config)) as name:
+        check_seen(folders_of(config), name)
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert sorted(path.parent for path in files) == [tmp_path / "kept/run", tmp_path / "runs/run"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -35,25 +35,25 @@ def test_a_folder_of_the_same_name_on_another_disk_is_not_the_same(flag: str, fi
     """Another node is played by another path; a run of the same name lies there, with what a killed driver left."""
     config = config_at(tmp_path, checkpoint_path=str(tmp_path / "kept"))
     there = config.replace(output={field: str(tmp_path / "there")})
-    with marked(config) as name:
+    with marked(folders_of(config)) as name:
         there_run = tmp_path / "there" / "run"
         there_run.mkdir(parents=True)
         (there_run / f"{name}0").touch()
         with pytest.raises(ValueError, match=rf"^node [0-9.]+ does not see .*there/run: {flag} must be") as refused:
-            check_seen(there, name)
+            check_seen(folders_of(there), name)
         assert len(str(refused.value).splitlines()) == 1
-    with marked(there):
+    with marked(folders_of(there)):
         assert not (there_run / f"{name}0").exists()
 
 
 def test_object_stores_are_not_asked(tmp_path: Path) -> None:
     config = config_at(tmp_path, checkpoint_path="s3://bucket/of/nobody")
-    with marked(config) as name:
-        check_seen(config, name)
+    with marked(folders_of(config)) as name:
+        check_seen(folders_of(config), name)
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file")
     config = config_at(tmp_path, checkpoint_path=str(tmp_path / "kept"))
-    with pytest.raises(ValueError, match=r"^--checkpoint-path: cannot write to .*kept/run"), marked(config):
+    with pytest.raises(ValueError, match=r"^--checkpoint-path: cannot write to .*kept/run"), marked(folders_of(config)):
         pass

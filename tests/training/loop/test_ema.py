@@ -13,7 +13,7 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.wire import rank
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.loop.ema import Ema, decay_of_reach
+from inq_ray.training.loop.ema import Ema, decay_of_horizon
 from tests.core.weights import bits
 from tests.ranks import run_ranks
 
@@ -215,7 +215,7 @@ def test_averages_of_another_network_are_refused(change: Any, said: str) -> None
 @settings(max_examples=60)
 @given(st.floats(0.0, 2000.0))
 def test_a_reach_is_the_mean_age_of_what_is_averaged(reach: float) -> None:
-    decay = decay_of_reach(reach)
+    decay = decay_of_horizon(reach)
     ages = torch.arange(200_000, dtype=torch.float64)
     mean = float(((1 - decay) * decay**ages * (ages + 1)).sum())
     assert mean == pytest.approx(max(1.0, reach), rel=1e-6)

@@ -5,41 +5,20 @@ from typing import Any
 
 import pytest
 
+from inq_ray.sweep.space.space import configured
 from inq_ray.training.config import RunConfig
-from inq_ray.training.report.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import (
-    StoppedError,
     needs_digits,
     read_rows,
     read_summary,
     run_here,
+    run_in_parts,
     stopped_after,
-    tiny_config,
 )
 
 pytestmark = [needs_digits, pytest.mark.system]
-
-
-def configured(storage: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
-    """Six steps an epoch, two epochs a phase, a checkpoint after every second step."""
-    training: dict[str, Any] = {"batch_size": 200, "float_epochs": 2, "epochs": 2, **sections.pop("training", {})}
-    config = tiny_config(storage, name, training=training, **sections)
-    return config.replace(output={"checkpoint_every": "2"})
-
-
-def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[str, list[str]]:
-    """Runs, and is stopped at these (stage, epoch, step), one start after the other; returns digest and notes."""
-    for stop in [*stops, None]:
-        try:
-            with stopped_after(stop):
-                finished = run_here(config)
-        except StoppedError:
-            continue
-        told = [event.text for event in finished.told.events if isinstance(event, Incident)]
-        return finished.summary["digest"], told
-    raise AssertionError("it was never run to its end")
 
 
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
