@@ -37,9 +37,7 @@ def test_without_flags_digits_become_powers_of_two(job_env: dict[str, str], repo
 
 
 @pytest.mark.long
-def test_submitted_to_a_running_cluster(
-    job_server: str, job_env: dict[str, str], repo: Path, tmp_path: Path
-) -> None:
+def test_submitted_to_a_running_cluster(job_server: str, job_env: dict[str, str], repo: Path, tmp_path: Path) -> None:
     flags = ["--epochs", "1", "--float-epochs", "3", "--iterative-steps", "0.5", "1", "--storage-path", str(tmp_path)]
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "job", "submit", "--working-dir", ".", "--", "python", JOB, "--name", "submitted", *flags]
