@@ -20,8 +20,9 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, replicated, take
+from inq_ray.training.checkpoint.facts import History, Seconds
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, replicated, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import CheckpointWriter
 from inq_ray.training.config import RunConfig
@@ -48,11 +49,9 @@ def make_run(*, has_ema: bool) -> Parts:
 def snapshot_of(parts: Parts, step: int) -> Snapshot:
     """Returns the snapshot as a run takes it."""
     sums = torch.zeros(1, 3, dtype=torch.float64)
-    history = History(
-        epochs_done=0, rows=(), bad_images={}, sums=sums, epoch_seconds=0.0, data_seconds=0.0, seconds=0.0
-    )
-    place = Place(stage=1, epoch=0, step=step)
-    return take(parts, history, place=place, config=RunConfig(), fingerprint=None)
+    history = History(epochs_done=0, rows=(), bad_images={}, seconds=Seconds(run=0.0, epoch=0.0, data=0.0))
+    place = TrainingPosition(stage=1, epoch=0, step=step)
+    return take(parts, history, sums, position=place, config=RunConfig(), fingerprint=None)
 
 
 class Bench:

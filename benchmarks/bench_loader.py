@@ -22,11 +22,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
-from inq_ray.data import open_source
 from inq_ray.data.augment.image_transform import largest_shrink, resize_square
 from inq_ray.data.augment.random_resized_crop import draw_crop
 from inq_ray.data.decode.picture import Box, Picture
 from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.source import open_source
 
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "imagenet_sample"
 PRESET, POLICY = Preset(), Policy()

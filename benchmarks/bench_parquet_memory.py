@@ -87,16 +87,16 @@ def read(folder: str, num_workers: int) -> Figures:
     """Reads what the first of `num_workers` loader workers does in an epoch, and measures it."""
     torch.set_num_threads(1)
     num_reads = 0
-    original = parquet_reader.read_row_group
+    original = parquet_reader.read_groups
 
     def counted(*arguments: object) -> object:
         nonlocal num_reads
         num_reads += 1
         return original(*arguments)  # type: ignore[arg-type]
 
-    parquet_reader.read_row_group = counted  # type: ignore[assignment]
+    parquet_reader.read_groups = counted  # type: ignore[assignment]
     reader = parquet_reader.ParquetReader(read_shards(find_files(folder)["train"]), 1000)
-    options = {"batch_size": BATCH_SIZE, "rank": 0, "world_size": 1, "seed": 0, "epoch": 0}
+    options = {"batch_size": BATCH_SIZE, "data_shard": 0, "num_data_shards": 1, "seed": 0, "epoch": 0}
     order = GroupOrder(torch.arange(len(reader)), reader.groups, **options)  # type: ignore[arg-type]
     before, held, num_images, num_bytes, seconds, largest = private_megabytes(), [], 0, 0, 0.0, 0
     for step in range(0, len(order), num_workers):

@@ -21,9 +21,10 @@ from inq_ray.data.loader import train_requests
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import History, Parts, restore, take
+from inq_ray.training.checkpoint.facts import History, Seconds
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.restore import restore
+from inq_ray.training.checkpoint.snapshot import Parts, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
 
@@ -78,21 +79,14 @@ def main() -> None:
     """Runs on one thread."""
     torch.set_num_threads(1)
     parts = make_run()
-    history = History(
-        epochs_done=3,
-        rows=(),
-        bad_images={},
-        sums=torch.zeros(8, 3, dtype=torch.float64),
-        epoch_seconds=0.0,
-        data_seconds=0.0,
-        seconds=0.0,
-    )
-    place = Place(stage=1, epoch=0, step=MIDDLE)
-    snapshot = take(parts, history, place=place, config=RunConfig(), fingerprint=None)
+    history = History(epochs_done=3, rows=(), bad_images={}, seconds=Seconds(run=0.0, epoch=0.0, data=0.0))
+    sums = torch.zeros(8, 3, dtype=torch.float64)
+    place = TrainingPosition(stage=1, epoch=0, step=MIDDLE)
+    snapshot = take(parts, history, sums, position=place, config=RunConfig(), fingerprint=None)
     groups = np.append(np.arange(0, NUM_IMAGES, 256), NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(locate(folder))
-        num_bytes = store.save(compact(snapshot)).num_bytes
+        num_bytes = store.save(snapshot).num_bytes
         cases = {
             "find and read the checkpoint": Case(lambda _: store.newest_good()),
             "restore the network": Case(lambda _: restore(snapshot, parts)),

@@ -27,13 +27,13 @@ def by_groups(labels: NDArray[np.int64], world_size: int, buffer: int) -> float:
             torch.arange(num),
             np.append(np.arange(0, num, GROUP), num),
             batch_size=BATCH_SIZE,
-            rank=rank,
-            world_size=world_size,
+            data_shard=shard,
+            num_data_shards=world_size,
             seed=0,
             epoch=0,
             buffer=buffer,
         )
-        for rank in range(world_size)
+        for shard in range(world_size)
     ]
     return mean_classes(labels, [torch.cat([order[step] for order in orders]).numpy() for step in range(NUM_BATCHES)])
 

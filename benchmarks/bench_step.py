@@ -35,6 +35,7 @@ from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.trainer import Trainer
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
@@ -121,18 +122,12 @@ def ours(
     optimizer = SGD(param_groups(task.model, 5), **OPTIONS)
     INQScheduler(optimizer, (portion,)).step()
     trainer = Trainer(
-        task=task,
-        training=TrainingConfig(batch_size=setup.batch_size),
-        num_steps=setup.num_steps,
-        shuffle_buffer=1,
+        batches=TrainBatches(task=task, training=TrainingConfig(batch_size=setup.batch_size), bad_images=BadImages(0)),
         model=wrap(task.model, device),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda _: 1.0),
         scaler=torch.amp.GradScaler(device.type, enabled=False),
         autocast_dtype=dtype,
-        mix=None,
-        ema=None,
-        bad_images=BadImages(0),
         teacher=teacher,
     )
 

@@ -17,7 +17,7 @@ from inq_ray.cluster.tune.sweep import SweepResult, run_sweep
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import SCHEDULE, Space
 from inq_ray.sweep.trials.ranking import savings
 from inq_ray.training.config import RunConfig

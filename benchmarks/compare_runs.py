@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from inq_ray.export.files import read_codes, read_model
+from inq_ray.export.codes_file import read_codes
+from inq_ray.export.model_file import read_model
 
 
 def main(arguments: list[str]) -> int:

@@ -14,9 +14,9 @@ from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
+from inq_ray.distributed.broadcast import StageError, broadcast_stage
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.distributed.share import StageError, share_stage
 from inq_ray.distributed.wire import rank, world_size
 
 __all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
@@ -41,7 +41,7 @@ class INQScheduler:
     Attributes:
         portions: the accumulated portions.
         stage: number of stages done.
-        state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.PLACE``.
+        state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.INDEX``.
 
     Raises:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
@@ -93,7 +93,7 @@ class INQScheduler:
         self._take_weights_of_rank_0(number)
         updates, error = self._decide() if rank() == 0 else (None, None)
         try:
-            updates = share_stage(updates, self.state, None if error is None else _in_words(error), stage=number)
+            updates = broadcast_stage(updates, self.state, None if error is None else _in_words(error), stage=number)
         except StageError as shared:
             raise shared from error
         for name, param in self.quantized().items():
@@ -222,7 +222,7 @@ class INQScheduler:
                 )
                 for name, param in self.quantized().items()
             }, None
-        except Exception as error:  # noqa: BLE001  # raised on every rank by share_stage
+        except Exception as error:  # noqa: BLE001  # raised on every rank by broadcast_stage
             return None, error
 
 
@@ -277,8 +277,8 @@ def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -
 
 
 def _grouped_params(optimizer: SGD) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    for index, group in enumerate(optimizer.param_groups):
-        names = group.get("param_names") or [f"{index}.{place}" for place in range(len(group["params"]))]
+    for number, group in enumerate(optimizer.param_groups):
+        names = group.get("param_names") or [f"{number}.{index}" for index in range(len(group["params"]))]
         for name, param in zip(names, group["params"], strict=True):
             yield group, name, param
 

@@ -13,7 +13,7 @@ import tyro
 
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
 from inq_ray.storage.address import Location, locate
-from inq_ray.training.flags.parse import in_one_line
+from inq_ray.training.flags.read import in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)

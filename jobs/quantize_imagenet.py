@@ -20,9 +20,9 @@ from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.unused import unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
-from inq_ray.training.flags.unused import idle_flags
 from inq_ray.training.plan import plan
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.json_log import JsonLog
@@ -36,8 +36,10 @@ def main(arguments: list[str]) -> int:
     try:
         command = parse(arguments)
         config = with_absolute_paths(command.run)
-        config = config.replace(output={"name": config.output.name or default_name(config)})
-        return execute(dataclasses.replace(command, run=config), idle_flags(arguments, config))
+        config = config.replace(
+            output={"name": config.output.name or default_name(config.network.arch, config.num_bits)}
+        )
+        return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -57,35 +59,36 @@ def main(arguments: list[str]) -> int:
         return 128 + signal.SIGTERM
 
 
-def execute(command: Command, notes: list[str]) -> int:
-    """Checks, then does what is asked for; tells the notes first, and those of the data."""
-    config = command.run
+def execute(command: Command) -> int:
+    """Checks, then does what is asked for; reports unused options and notes on the data first."""
+    config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster)
-    if command.evaluate:
+    if action.evaluate:
         source, _ = check(config, evaluate=True)
-        for note in (*notes, *source.notes):
+        unused = unused_options(command.given, config, source.info, is_evaluation=True)
+        for note in (*unused, *source.notes):
             print(note, file=sys.stderr)
-        accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=command.verbose)
+        accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
     RunFolder.planned(config).check_usable()
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    if command.dry_run:
-        for note in (*notes, *source.notes):
+    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    if action.dry_run:
+        for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
-        bits = None if config.plain else config.quantization.weight_bits
-        layers = describe(model, bits, config.quantization.skip)
+        layers = describe(model, config.num_bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
-    log = JsonLog(config) if command.log_format == "json" else console
-    for note in (*notes, *source.notes):
+    log = JsonLog(config.output.name) if action.log_format == "json" else console
+    for note in notes:
         log.say(note)
     with held(config, log.say):
-        return run(config, log, fingerprint, verbose=command.verbose)
+        return run(config, log, fingerprint, verbose=action.verbose)
 
 
 def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verbose: bool) -> int:

@@ -20,14 +20,14 @@ from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.options import space_of
 from inq_ray.tracking.trackers import check_trackers
-from inq_ray.training.flags.unused import idle_flags
+from inq_ray.training.config.unused import unused_options
 
 
 def main(arguments: list[str]) -> int:
     """Runs the job; returns its exit status."""
     try:
         command = parse(arguments)
-        return execute(command, idle_flags(arguments, command.run))
+        return execute(command)
     except (ValueError, ConnectionError, TimeoutError) as error:
         print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -38,20 +38,20 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def execute(command: SweepCommand, notes: list[str]) -> int:
-    """Checks, then does what is asked for; tells the notes first, and those of the data."""
+def execute(command: SweepCommand) -> int:
+    """Checks, then does what is asked for; reports unused options and notes on the data first."""
     console = SweepConsole()
     check_fits_here(command.search.workers(command.run).cluster)
     check_trackers(command.run.output.track)
     plan = plan_sweep(command.run, space_of(command.space), command.search)
-    for note in (*notes, *plan.notes):
+    for note in (*unused_options(command.given, command.run, plan.info), *plan.notes):
         console.say(note)
-    if command.dry_run:
-        console.show_plan(plan, plan.board().trials)
+    if command.action.dry_run:
+        console.show_plan(plan, plan.registry().trials)
         return 0
     console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
     try:
-        result = run_sweep(plan, console, verbose=command.verbose)
+        result = run_sweep(plan, console, verbose=command.action.verbose)
     finally:
         console.close()
     if result.best is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from inq_ray.cluster.failure import RunStoppedError
 from inq_ray.cluster.trainer import quantize
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Note, Row
 from inq_ray.training.report.incident import Incident
@@ -163,9 +163,9 @@ FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
 }
 
 
-def _epoch_ends(run: RunFolder) -> list[Place]:
+def _epoch_ends(run: RunFolder) -> list[TrainingPosition]:
     """Those that are saved: ends of stages, but where a checkpoint between them falls onto one."""
-    places = [Place.parse(path.name) for path in (run.path / "checkpoints").glob("checkpoint-*")]
+    places = [TrainingPosition.parse(path.name) for path in (run.path / "checkpoints").glob("checkpoint-*")]
     return [place for place in places if place is not None and place.epoch > 0 and place.step == 0]
 
 

@@ -13,10 +13,10 @@ from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.models.registry import create
 from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.loop.batches import seed_step_rng
 from inq_ray.training.loop.clip import clip_live_gradients
-from inq_ray.training.loop.cuda_graph import PassGraph
+from inq_ray.training.loop.cuda_graph import CudaGraph
 from inq_ray.training.loop.ema import Ema
-from inq_ray.training.loop.step_rng import seed_draws
 from inq_ray.training.report.events import SilentReporter
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
@@ -138,7 +138,7 @@ def test_a_graph_draws_and_normalizes_as_the_launches_it_replaces() -> None:
         torch.manual_seed(4)
         layers = torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3)
         model = torch.nn.Sequential(*layers).to(device)
-        passes = PassGraph(model)
+        passes = CudaGraph(model)
 
         def forward_backward(inputs: torch.Tensor, model: torch.nn.Module = model) -> torch.Tensor:
             loss = model(inputs).square().sum()
@@ -149,7 +149,7 @@ def test_a_graph_draws_and_normalizes_as_the_launches_it_replaces() -> None:
         for step in range(4):
             inputs = torch.randn(5 if step < 3 else 4, 8, generator=torch.Generator().manual_seed(step)).to(device)
             model.zero_grad(set_to_none=True)
-            seed_draws(device, 0, 0, step, 0)
+            seed_step_rng(device, 0, 0, step, 0)
             seen.append(passes.run(forward_backward, inputs) if graph else forward_backward(inputs))
             seen += [param.grad.clone() for param in model.parameters() if param.grad is not None]
             seen += [buffer.clone() for buffer in model.buffers()]

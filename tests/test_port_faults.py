@@ -17,7 +17,7 @@ from inq_ray.core.codebook import Codebook
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.wire import rank
-from inq_ray.export.files import write_result
+from inq_ray.export.formats import write_result
 from inq_ray.scheduler import INQScheduler
 from tests.core.weights import bits
 from tests.ranks import run_ranks

@@ -21,8 +21,8 @@ from inq_ray.core.portions import num_frozen
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.distributed.broadcast import StageError
 from inq_ray.distributed.digest import state_tensors
-from inq_ray.distributed.share import StageError
 from inq_ray.distributed.wire import rank
 from inq_ray.scheduler import INQScheduler
 from tests.core.weights import bits

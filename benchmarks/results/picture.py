@@ -11,20 +11,12 @@ _COLORS = {5: "tab:blue", 4: "tab:green", 3: "tab:orange", 2: "tab:red"}
 
 
 def draw(groups: Sequence[Group], path: Path) -> None:
-    """Draws the main group of each width, of the network and data that have most widths.
-
-    Args:
-        groups: all final runs; at least one of the main table.
-        path: of a PNG file, whose folder is there.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    """Draw the main groups of the network and data with the most widths into a PNG file."""
     from matplotlib.figure import Figure
 
     every = main_of_each(groups)
-    widths = {group.key[:2]: [other for other in every if other.key[:2] == group.key[:2]] for group in every}
-    shown = max(widths.values(), key=len)
+    shown = max(([other for other in every if other.key[:2] == group.key[:2]] for group in every), key=len)
     figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharex=True)
     _draw(left, shown, "top1", "after the stage's re-training")
     _draw(right, shown, "top1_quantized", "right after the stage's quantizing")
@@ -36,18 +28,17 @@ def draw(groups: Sequence[Group], path: Path) -> None:
 
 
 def _draw(axes: Any, groups: Sequence[Group], figure: str, title: str) -> None:
-    """One figure of each stage; the float network's is a line across."""
     float_top1 = groups[0].first["float_top1"]
     axes.axhline(float_top1, color="0.3", linewidth=1, linestyle="--", label=f"float {float_top1:.2f}")
     for group in groups:
         bits = group.first["bits"]
-        stages = range(1, len(group.first["stages"]) + 1)
         runs = [[stage[figure] for stage in record["stages"]] for record in group.records]
         each = list(zip(*runs, strict=True))
-        color = _COLORS.get(bits)
-        means = [sum(values) / len(values) for values in each]
-        axes.plot(stages, means, marker="o", markersize=4, color=color, label=f"{bits} bits {group.top1.mean:.2f}")
-        axes.fill_between(stages, list(map(min, each)), list(map(max, each)), color=color, alpha=0.2, linewidth=0)
+        stages, means = range(1, len(each) + 1), [sum(values) / len(values) for values in each]
+        label = f"{bits} bits {sum(group.top1) / len(group.top1):.2f}"
+        axes.plot(stages, means, marker="o", markersize=4, color=_COLORS.get(bits), label=label)
+        lows, highs = list(map(min, each)), list(map(max, each))
+        axes.fill_between(stages, lows, highs, color=_COLORS.get(bits), alpha=0.2, linewidth=0)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("stage")
     axes.xaxis.get_major_locator().set_params(integer=True)

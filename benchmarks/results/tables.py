@@ -1,132 +1,102 @@
-"""The results as the README has them: tables, picture, commands, between two marks."""
+"""Tables in Markdown, and those that the README and the page share."""
 
 import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
-from benchmarks.results.groups import Group, differences, main_groups, main_of_each
-from benchmarks.results.published import DATA, NETWORK, PUBLISHED
+from benchmarks.results.groups import Group, differences, main_groups, main_of_each, spread
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 _NUMBER = re.compile(r"[+-]?[\d.,]+( ± [\d.]+)?( %)?")
-NOT_HERE = "<!-- not run: needs a GPU -->"
+
+# Published for ResNet-20 on CIFAR-10, top-1 in percent: the method's float network, and results by bits of a weight.
+_PUBLISHED: dict[str, tuple[float, dict[int, float]]] = {
+    "DeepShift-Q, powers of two": (91.79, {5: 89.85}),
+    "APoT, sums of powers of two, activations quantized too": (92.96, {4: 92.45, 3: 92.49, 2: 90.96}),
+    "a weight-only method (its name is not kept)": (92.08, {4: 92.19, 3: 92.18, 2: 91.12}),
+}
+_COMPARED = """\
+Beside what is published for a ResNet-20 on CIFAR-10, as changes of top-1 in points, since each began from another float
+network:"""
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown; columns of numbers are on the right."""
-    columns = [[cell for cell in column if cell] for column in zip(*rows, strict=True)]
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of rows with the same keys, its heads; columns of numbers are aligned to the right."""
+    lines = [[str(cell) for cell in row.values()] for row in rows]
+    columns = [[cell for cell in column if cell] for column in zip(*lines, strict=True)]
     marks = ["---:" if column and all(map(_NUMBER.fullmatch, column)) else "---" for column in columns]
-    lines = ["".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in (heads, marks, *rows)]
-    return "\n".join(lines)
-
-
-def prose(text: str) -> str:
-    """A paragraph in lines of the documents' width."""
-    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
-
-
-def between_marks(text: str, body: str) -> str:
-    """The text with another body between its marks.
-
-    Raises:
-        ValueError: the marks are not there, once each and in order.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in after or END in before + after:
-        raise ValueError(f"the README must have {BEGIN} and then {END}, once each")
-    return f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{after}"
+    every = [list(rows[0]), marks, *lines] if rows else []
+    return "\n".join("".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in every)
 
 
 def readme_body(groups: Sequence[Group]) -> str:
-    """What the README shows of all final runs."""
+    """Return what the README shows of all final runs."""
     shown = main_groups(groups)
     if not shown:
         return "No run is collected yet."
-    parts = [main_table(shown), _explained(shown), comparison(groups)]
-    parts.append("![top-1 after each stage, for each number of bits](docs/images/results.png)")
-    parts.append("The command of each row; of its other runs only `--seed` and `--name` differ:")
-    parts += commands(shown)
+    records = [record for group in shown for record in group.records]
+    machines = dict.fromkeys((record["hardware"] or record["device"], record["world_sizes"][-1]) for record in records)
+    explained = (
+        "Top-1 in % on the test set at each run's end: mean ± sample standard deviation over seeds. Epochs are those "
+        "of all stages together; minutes are of the whole run, from its first measurement to the verified files, on "
+        f"{'; '.join(f'{machine}, {num} worker' + 's' * (num > 1) for machine, num in machines)}."
+    )
+    picture = "![top-1 after each stage, for each number of bits](docs/images/results.png)"
+    intro = "The command of each row; of its other runs only `--seed` and `--name` differ:"
+    parts = [main_table(shown), textwrap.fill(explained, 120), comparison(groups), picture, intro, *commands(shown)]
     return "\n\n".join(part for part in parts if part)
 
 
 def main_table(groups: Sequence[Group]) -> str:
-    """A row for each group."""
-    heads = ("network", "data", "bits", "float", "quantized", "seeds", "change", "epochs", "minutes")
-    rows = []
-    for group in groups:
-        first = group.first
-        what = _unlike(group, groups)
-        rows.append(
-            (
-                f"{first['network']} ({what})" if what else first["network"],
-                first["data"],
-                str(first["bits"]),
-                f"{first['float_top1']:.2f}",
-                group.top1.text(),
-                str(group.num_seeds),
-                f"{group.change.mean:+.2f}",
-                str(first["epochs"]["all"]),
-                f"{group.minutes:.0f}" if group.minutes >= 10 else f"{group.minutes:.1f}",
-            )
-        )
-    return table(heads, rows)
+    """Return the table with a row for each group."""
+    return table([_main_row(group, groups) for group in groups])
+
+
+def _main_row(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
+    first, what = group.first, _unlike(group, groups)
+    minutes = fmean(record["seconds"] for record in group.records) / 60
+    return {
+        "network": first["network"] + (what and f" ({what})"),
+        "data": first["data"],
+        "bits": first["bits"],
+        "float": f"{first['float_top1']:.2f}",
+        "quantized": spread(group.top1),
+        "seeds": len(group.records),
+        "change": f"{group.change:+.2f}",
+        "epochs": first["epochs"]["all"],
+        "minutes": f"{minutes:.{0 if minutes >= 10 else 1}f}",
+    }
 
 
 def _unlike(group: Group, groups: Sequence[Group]) -> str:
-    """What tells a group from others of its network, data and bits."""
+    """Return what distinguishes a group from others of its network, data and bits."""
     return differences(group, [other for other in groups if other.key == group.key])
 
 
-def _title(group: Group, groups: Sequence[Group]) -> str:
-    """A group in words."""
-    what, first = _unlike(group, groups), group.first
-    return f"{first['network']}, {first['data']}, {first['bits']} bits{what and f', {what}'}"
-
-
-def _explained(groups: Sequence[Group]) -> str:
-    """What the figures of the table are, and where the minutes were spent."""
-    words: dict[str, None] = {}
-    for group in groups:
-        for record in group.records:
-            where = record["hardware"] or record["device"]
-            workers = record["world_sizes"][-1]
-            words[f"{where}, {workers} worker{'s' if workers > 1 else ''}"] = None
-    return prose(
-        "Top-1 in % on the test set at each run's end: mean ± sample standard deviation over seeds. Epochs are those "
-        "of all stages together; minutes are of the whole run, from its first measurement to the verified files, on "
-        f"{'; '.join(words)}."
-    )
-
-
 def comparison(groups: Sequence[Group]) -> str:
-    """Beside what others have published, as changes from each one's own float network."""
-    ours = [group for group in main_of_each(groups) if (group.first["network"], group.first["data"]) == (NETWORK, DATA)]
-    ours = [group for group in ours if any(method.top1.get(group.first["bits"]) for method in PUBLISHED)]
-    if not ours:
-        return ""
+    """Return the table of changes in top-1 next to those that others have published."""
     rows = []
-    for group in ours:
-        change = f"{group.change.mean:+.2f} ({group.first['float_top1']:.2f} → {group.top1.mean:.2f})"
-        rows.append((str(group.first["bits"]), change, *(method.change(group.first["bits"]) for method in PUBLISHED)))
-    head = prose(
-        "Beside what is published for a ResNet-20 on CIFAR-10, as changes of top-1 in points, since each began from "
-        "another float network:"
-    )
-    return f"{head}\n\n{table(('bits', 'here', *(method.method for method in PUBLISHED)), rows)}"
+    for group in main_of_each(groups):
+        bits, float_top1 = group.first["bits"], group.first["float_top1"]
+        published = {
+            method: f"{top1[bits] - base:+.2f} ({base:.2f} → {top1[bits]:.2f})" if bits in top1 else ""
+            for method, (base, top1) in _PUBLISHED.items()
+        }
+        if group.key[:2] == ("cifar_resnet20", "cifar10") and any(published.values()):
+            here = f"{group.change:+.2f} ({float_top1:.2f} → {fmean(group.top1):.2f})"
+            rows.append({"bits": bits, "here": here, **published})
+    return f"{_COMPARED}\n\n{table(rows)}" if rows else ""
 
 
 def commands(groups: Sequence[Group]) -> list[str]:
-    """Blocks of the commands of groups, those that need a GPU by themselves."""
-    blocks = []
-    for needs_gpu in (False, True):
-        lines = []
-        for group in groups:
-            first = group.first
-            if ("--use-gpu" in shlex.split(first["command"])) == needs_gpu:
-                lines += [f"# {_title(group, groups)}", first["command"]]
-        if lines:
-            fence = "```bash\n" + "\n".join(lines) + "\n```"
-            blocks.append(f"{NOT_HERE}\n{fence}" if needs_gpu else fence)
-    return blocks
+    """Return blocks with the commands of groups, those that need a GPU in a block of their own."""
+    lines: dict[bool, list[str]] = {False: [], True: []}
+    for group in groups:
+        network, data, bits = (group.first[name] for name in ("network", "data", "bits"))
+        what, command = _unlike(group, groups), group.first["command"]
+        title = f"# {network}, {data}, {bits} bits{what and f', {what}'}"
+        lines["--use-gpu" in shlex.split(command)] += [title, command]
+    marks = {False: "", True: "<!-- not run: needs a GPU -->\n"}
+    return [f"{marks[gpu]}```bash\n{chr(10).join(each)}\n```" for gpu, each in lines.items() if each]

@@ -39,7 +39,7 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
 
     Raises:
         ValueError: the workers do not fit into a cluster of this machine alone, which is not started then. Another may
-            get room, see :func:`inq_ray.cluster.placement.place`.
+            get room, see :func:`inq_ray.cluster.placement.wait_for_placement`.
         ConnectionError: RAY_ADDRESS names a cluster that does not answer.
     """
     for name, value in _DEFAULTS.items():

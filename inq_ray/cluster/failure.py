@@ -9,6 +9,7 @@ import ray.train
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.training.loop.non_finite import DivergedError
 
 # What gloo and NCCL say of it, among the names of their files and their guesses.
 _LOST_TOUCH = re.compile(r"Connection (?:closed|reset) by peer|Timed out waiting \w+|[Tt]imeout|remote process exited")
@@ -27,6 +28,10 @@ class WorkersLostError(RunFailedError):
 
 class ReplicasDifferError(RunFailedError):
     """The workers' networks were no longer the same bits; the last checkpoint is from before."""
+
+
+class RunDivergedError(RunFailedError):
+    """The loss was no longer finite; another try would end in the same way."""
 
 
 class RunStoppedError(RuntimeError):
@@ -62,6 +67,8 @@ def failure_of(error: Exception) -> RunFailedError:
         return RunFailedError(line)
     if isinstance(causes[rank], ReplicaMismatchError):
         return ReplicasDifferError(line)
+    if isinstance(causes[rank], DivergedError):
+        return RunDivergedError(line)
     return WorkersLostError(line) if _is_lost(failures[rank], causes[rank]) else RunFailedError(line)
 
 

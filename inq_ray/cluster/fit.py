@@ -48,7 +48,7 @@ def fit(
         config: checked.
         reporter: takes the events of rank 0, in this process.
         signals: what this process is told.
-        num_workers: by :func:`inq_ray.cluster.placement.place`.
+        num_workers: by :func:`inq_ray.cluster.placement.wait_for_placement`.
         storage: Ray Train's own folder, empty.
         fingerprint: of the data.
         is_evaluation: measure the network as it is, and nothing else.

@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from inq_ray.tracking.fault import warn
-from inq_ray.tracking.trackers import Together
+from inq_ray.tracking.together import Together
 from inq_ray.training.report.events import Event, Reporter
 
 _POLL_SECONDS = 0.3

@@ -35,12 +35,12 @@ class RunMetrics:
         """Takes what rank 0 tells."""
         match event:
             case Progress():
-                self._place(event.stage, event.portion)
+                self._set_position(event.stage, event.portion)
                 self._loss.set(event.loss, self._tags)
                 self._speed.set(event.images_per_second, self._tags)
                 self._remaining.set(event.remaining_seconds, self._tags)
             case Row():
-                self._place(event.stage, event.portion)
+                self._set_position(event.stage, event.portion)
                 self._top1.set(event.top1, self._tags)
                 self._add(self._train, event.train_seconds)
                 self._add(self._data, event.data_seconds)
@@ -52,7 +52,7 @@ class RunMetrics:
             case _:
                 pass
 
-    def _place(self, stage: int, portion: float) -> None:
+    def _set_position(self, stage: int, portion: float) -> None:
         self._stage.set(stage, self._tags)
         self._portion.set(portion, self._tags)
 

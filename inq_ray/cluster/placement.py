@@ -21,10 +21,10 @@ from ray.util import placement_group, remove_placement_group
 from inq_ray.training.config import ClusterConfig
 
 # A worker that was just lost gives back what it held within seconds: fewer than the most are not taken before.
-SETTLE_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 # Between two looks. What cannot be reserved in this time is not there: a lost node is listed for a while.
 _LOOK_SECONDS = 5.0
-_SETTLE_LOOK_SECONDS = 0.1
+_GRACE_LOOK_SECONDS = 0.1
 # What `ray up` leaves on the head, where jobs are driven.
 _OF_RAY_UP = Path("~/ray_bootstrap_config.yaml")
 _LONGEST_REASON = 200
@@ -109,15 +109,15 @@ class RayRoom:
         return get_cluster_status(ray.get_runtime_context().gcs_address)
 
 
-def place(
-    cluster: ClusterConfig, tell: Callable[[str], None], *, settle_seconds: float = 0.0, room: Room | None = None
+def wait_for_placement(
+    cluster: ClusterConfig, tell: Callable[[str], None], *, grace_seconds: float = 0.0, room: Room | None = None
 ) -> int:
     """Waits until there is room for the least number of workers, and returns the number that there is room for.
 
     Args:
         cluster: what is asked for.
         tell: takes a line, when there is something to wait for.
-        settle_seconds: for so long the most are waited for, before fewer are taken.
+        grace_seconds: for so long the most are waited for, before fewer are taken.
         room: None = in the cluster that this process is connected to.
 
     Raises:
@@ -129,8 +129,8 @@ def place(
     while True:
         waited = time.monotonic() - began
         num_workers = num_fitting(room.free(), worker, most)
-        if num_workers < most and waited < settle_seconds:
-            time.sleep(_SETTLE_LOOK_SECONDS)
+        if num_workers < most and waited < grace_seconds:
+            time.sleep(_GRACE_LOOK_SECONDS)
             continue
         wanted = max(least, num_workers)
         if room.can_hold(worker, wanted, min(_LOOK_SECONDS, cluster.placement_seconds)):

@@ -11,9 +11,10 @@ from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import ReplicasDifferError, RunFailedError, RunStoppedError, WorkersLostError
 from inq_ray.cluster.fit import fit
 from inq_ray.cluster.metrics import RunMetrics
-from inq_ray.cluster.placement import SETTLE_SECONDS, NoRoomError, place
+from inq_ray.cluster.placement import GRACE_SECONDS, NoRoomError, wait_for_placement
 from inq_ray.cluster.stopping import StopSignals
-from inq_ray.tracking.trackers import Together, open_trackers
+from inq_ray.tracking.together import Together
+from inq_ray.tracking.trackers import open_trackers
 from inq_ray.training.checkpoint.resume import Decision
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -58,7 +59,7 @@ def quantize(
             stack.enter_context(held(config, _notes(reporter)))
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
-        num_workers = place(config.cluster, _notes(reporter))
+        num_workers = wait_for_placement(config.cluster, _notes(reporter))
         folder = prepare(config, decision or look(config, fingerprint=fingerprint))
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
@@ -90,7 +91,9 @@ class _Attempts:
         """Trains, on so many workers first; returns the summary."""
         while (summary := self._fit(num_workers)) is None:
             try:
-                num_workers = place(self._config.cluster, _notes(self._reporter), settle_seconds=SETTLE_SECONDS)
+                num_workers = wait_for_placement(
+                    self._config.cluster, _notes(self._reporter), grace_seconds=GRACE_SECONDS
+                )
             except NoRoomError as no_room:
                 raise self._failed(no_room) from no_room
         return summary
@@ -180,7 +183,7 @@ def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool
             config,
             keeper,
             StopSignals(),
-            num_workers=place(config.cluster, _notes(keeper)),
+            num_workers=wait_for_placement(config.cluster, _notes(keeper)),
             storage=Path(folder),
             fingerprint=fingerprint,
             is_evaluation=True,

@@ -1,4 +1,4 @@
-"""What a Ray Train worker does: finds its place, then runs."""
+"""What a Ray Train worker does: it finds its device and reporter, then runs."""
 
 import contextlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from inq_ray.cluster.node.whereabouts import whereabouts
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.evaluate import evaluate_only
-from inq_ray.training.report.events import Placed, Reporter, SilentReporter
+from inq_ray.training.report.events import Reporter, SilentReporter, WorkersPlaced
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 
@@ -44,7 +44,7 @@ def _work(
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
         return
-    reporter.report(Placed(tuple(whereabouts(device))))
+    reporter.report(WorkersPlaced(tuple(whereabouts(device))))
     check_seen(config, arguments["mark"])
     with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
         run(

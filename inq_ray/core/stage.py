@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.codebook import Codebook, Rule, float_format
-from inq_ray.core.partition import Strategy, choose
+from inq_ray.core.partition import Strategy, partition
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
 
@@ -50,7 +50,7 @@ def decide(
         state: the tensor's state before the stage.
         portion: accumulated fraction in (0, 1].
         name: the parameter's name, for errors and for the random choice.
-        strategy: "pruning" or "random".
+        strategy: one of inq_ray.core.partition.STRATEGIES.
         seed: of the random choice.
         stage: number of the stage, from 0.
         rule: from which the codebook follows.
@@ -65,7 +65,7 @@ def decide(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     count = max(0, num_frozen(portion, weight.numel()) - state.num_frozen)
-    newly = choose(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
+    newly = partition(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
     codes = codebook.encode(weight).mul_(newly.view(torch.uint8))
     return StageUpdate(codebook=codebook, newly_frozen=newly, codes=codes)
 

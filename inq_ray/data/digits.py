@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.image_set import SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import holdout
+from inq_ray.data.preset import Policy
 
 NUM_TEST = 500
 _HIGHEST = 16
@@ -25,24 +27,31 @@ class DigitsSource:
     The file is in the order of its writers: a split without drawing would test on hands that training never saw.
     Training crops by one pixel, and does not flip: a mirrored digit is none.
 
+    Args:
+        policy: What training does after that: auto_augment and random_erasing.
+
     Attributes:
         info: Facts; mean and std are those of the training images.
+        notes: None.
 
     Raises:
         ValueError: scikit-learn is not installed.
     """
 
-    def __init__(self) -> None:
+    notes = ()
+
+    def __init__(self, policy: Policy | None = None) -> None:
         table = _read_table()
         images = torch.from_numpy(np.rint(table[:, :-1] * (255 / _HIGHEST)).astype(np.uint8)).view(-1, 1, 8, 8)
         labels = torch.from_numpy(table[:, -1].copy())
         train, test = holdout(len(labels), NUM_TEST, _SPLIT_SEED)
-        augmentation = Augmentation(padding=1, flip=False)
-        self._sets: dict[Split, ImageSet] = {
-            "train": ImageSet(images[train], labels[train], augmentation),
-            "test": ImageSet(images[test], labels[test], augmentation),
+        parts: dict[Split, Tensor] = {"train": train, "test": test}
+        scaled = images[train].double() / 255
+        mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
+        self._sets = {
+            split: ImageSet(images[part], labels[part], Augmentation(padding=1), policy or Policy(), mean)
+            for split, part in parts.items()
         }
-        scaled = self._sets["train"].images.double() / 255
         self.info = SourceInfo(
             name="digits",
             num_classes=10,
@@ -52,17 +61,12 @@ class DigitsSource:
             width=8,
             num_train=len(train),
             num_test=len(test),
-            mean=(round(scaled.mean().item(), 6),),
-            std=(round(scaled.std().item(), 6),),
+            mean=mean,
+            std=std,
             fingerprint=hashlib.sha256(
                 repr((table.shape, NUM_TEST, _SPLIT_SEED)).encode() + table.tobytes()
             ).hexdigest(),
         )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     def split(self, split: Split) -> ImageSet:
         """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""
@@ -80,17 +84,12 @@ def _read_table() -> NDArray[np.int64]:
             "the data 'digits' come with scikit-learn, which is not installed: pip install 'inq-ray[demo]'"
         )
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    if not path.is_file():
-        return _ask_sklearn()
-    with gzip.open(path, "rt") as file:
-        table: NDArray[np.int64] = np.loadtxt(file, delimiter=",", dtype=np.int64)
-    return table
+    table: NDArray[np.int64]
+    if path.is_file():
+        with gzip.open(path, "rt") as file:
+            table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    else:  # it keeps the file elsewhere
+        from sklearn.datasets import load_digits
 
-
-def _ask_sklearn() -> NDArray[np.int64]:
-    """The same from scikit-learn's own function, should it keep the file elsewhere."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    table: NDArray[np.int64] = np.column_stack([digits.data, digits.target]).astype(np.int64)
+        table = np.column_stack(load_digits(return_X_y=True)).astype(np.int64)
     return table

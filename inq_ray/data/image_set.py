@@ -15,7 +15,7 @@ class SourceInfo:
     """Facts about a source, known without decoding it.
 
     Attributes:
-        name: How users call it: "digits", a path or an address.
+        name: How users call it: a name, a path or an address.
         num_classes: Labels are 0 to num_classes - 1.
         class_names: One for each class.
         channels: 1 or 3.
@@ -27,6 +27,7 @@ class SourceInfo:
         std: Of each channel, likewise.
         fingerprint: Hex digest of what the data are, wherever they lie: equal on all nodes that hold the same files.
         is_streamed: Whether images are read and decoded when they are asked for, so that loader workers pay.
+        is_grouped: Whether they are read in groups then, and shuffled in a buffer.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SourceInfo:
     std: tuple[float, ...]
     fingerprint: str
     is_streamed: bool = False
+    is_grouped: bool = False
 
 
 class BadImage(NamedTuple):
@@ -92,12 +94,7 @@ class Images(Protocol):
 
 
 class Source(Protocol):
-    """Two splits of images and facts about them.
-
-    Attributes:
-        info: Facts, known without decoding.
-        notes: What users should know of the data, a line each.
-    """
+    """Two splits of images and facts about them."""
 
     @property
     def info(self) -> SourceInfo:

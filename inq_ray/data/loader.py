@@ -25,7 +25,7 @@ VALIDATION_BATCH = 250
 # Bound of waiting for one batch of loader workers.
 WAIT_SECONDS = 1800.0
 # What is imported once for all loader workers of a process, before they are forked; the program's own file is first.
-_PRELOADED = ["__main__", "torch", "inq_ray.data.encoded_set"]
+_PRELOADED = ["__main__", "torch", "inq_ray.data.loader", "inq_ray.data.encoded_set"]
 
 
 class Batch(NamedTuple):
@@ -139,14 +139,14 @@ def train_requests(
     epoch: int,
     steps: range,
     buffer: int = 8192,
-    num_spans: int | None = None,
+    num_data_shards: int | None = None,
     split: str = "train",
 ) -> Iterator[Request]:
     """Yield what this rank's part of every global batch of an epoch is made of.
 
     All ranks together see every sample at most once, and the same global batches at any world size: a function of
     (seed, epoch) alone; where samples are read in groups (see :class:`inq_ray.data.order.groups.GroupOrder`) of
-    `num_spans` and `buffer` too.
+    `num_data_shards` and `buffer` too.
 
     Args:
         images: The set that `indices` points into.
@@ -157,8 +157,8 @@ def train_requests(
         seed: Of the run.
         epoch: Counted over the whole run.
         steps: Global batches within the epoch, of `steps_per_epoch(n, batch_size)`; the others cost nothing.
-        buffer: Samples among which a rank shuffles where they are read in groups.
-        num_spans: Ranks for which the order of groups is laid out, the same for a whole run; None = `world_size`.
+        buffer: Samples among which each data shard is shuffled where they are read in groups.
+        num_data_shards: Parts into which the order of groups is divided, the same for a whole run; None = `world_size`.
         split: Name of the set in the loader.
 
     Raises:
@@ -178,9 +178,9 @@ def train_requests(
         seed=seed,
         epoch=epoch,
         buffer=buffer,
-        num_spans=num_spans,
+        num_data_shards=num_data_shards,
     )
-    return (Request(split, step, batches[step], (seed, epoch)) for step in steps)
+    return (Request(split, step, batches(step), (seed, epoch)) for step in steps)
 
 
 def eval_requests(

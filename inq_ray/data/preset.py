@@ -1,6 +1,5 @@
 """What is done to images: how a network wants to see them (Preset), and what training does to them (Policy)."""
 
-import math
 import typing
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +25,7 @@ class Preset:
         std: Of each channel, likewise.
 
     Raises:
-        ValueError: One of them is not possible.
+        ValueError: A size or the interpolation, which weights may state, is not possible.
     """
 
     crop_size: int = 224
@@ -39,13 +38,13 @@ class Preset:
     def __post_init__(self) -> None:
         for name in ("crop_size", "resize_size", "train_crop_size"):
             size = getattr(self, name)
-            if not (size is None and name == "train_crop_size"):
-                _check_size(name, size)
-        _check_choice("interpolation", self.interpolation, Interpolation)
-        for name in ("mean", "std"):
-            object.__setattr__(self, name, _check_channels(name, getattr(self, name)))
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0 in every channel, got {self.std}")
+            if size is not None and not 1 <= size <= LARGEST_SIZE:
+                raise ValueError(f"{name} must be from 1 to {LARGEST_SIZE} pixels, got {size}")
+        allowed = typing.get_args(Interpolation)
+        if self.interpolation not in allowed:
+            raise ValueError(f"interpolation must be one of {', '.join(allowed)}, got {self.interpolation!r}")
+        for name in ("mean", "std"):  # of whole numbers torch would make integers
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
     @property
     def train_size(self) -> int:
@@ -63,9 +62,6 @@ class Policy:
         flip: Whether half of the images are mirrored left to right.
         scale: Smallest and largest part of the image's area that a random crop may cover, in (0, 1].
         ratio: Smallest and largest width / height of a random crop, before it is resized to a square.
-
-    Raises:
-        ValueError: One of them is not possible.
     """
 
     auto_augment: AutoAugment = "none"
@@ -74,36 +70,7 @@ class Policy:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __post_init__(self) -> None:
-        _check_choice("auto_augment", self.auto_augment, AutoAugment)
-        if not 0 <= self.random_erasing <= 1:
-            raise ValueError(f"random_erasing must be a probability in [0, 1], got {self.random_erasing}")
-        for name in ("scale", "ratio"):
-            object.__setattr__(self, name, _check_range(name, getattr(self, name)))
-        if self.scale[1] > 1:
-            raise ValueError(f"scale must be parts of the image's area, up to 1, got {self.scale}")
-
-
-def _check_size(name: str, size: object) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:
-        raise ValueError(f"{name} must be a whole number of pixels from 1 to {LARGEST_SIZE}, got {size}")
-
-
-def _check_choice(name: str, value: str, choices: object) -> None:
-    allowed = typing.get_args(choices)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _check_channels(name: str, values: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the three values as floats."""
-    if len(values) != 3 or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{name} must be three numbers, of red, green and blue, got {values}")
-    return tuple(map(float, values))
-
-
-def _check_range(name: str, values: tuple[float, ...]) -> tuple[float, float]:
-    """Return the two values as floats."""
-    if len(values) != 2 or not 0 < values[0] <= values[1] < math.inf:
-        raise ValueError(f"{name} must be two numbers above 0, the smaller one first, got {values}")
-    return float(values[0]), float(values[1])
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether it does more than crop and flip."""
+        return self.auto_augment != "none" or self.random_erasing > 0

@@ -67,11 +67,11 @@ def differing_names(by_rank: Sequence[Mapping[str, str]]) -> dict[str, tuple[int
 
 
 def minority(values: Sequence[str | None]) -> tuple[int, ...]:
-    """Returns the places whose value is not the most common one; of equally common ones the first counts as right.
+    """Return the indices whose value is not the most common one; of equally common ones the first counts as right.
 
     Examples:
         >>> minority(["a", "a", "b"]), minority(["b", "a", "a"]), minority(["a", "b"]), minority(["a", "a"])
         ((2,), (0,), (1,), ())
     """
     reference = Counter(values).most_common(1)[0][0]  # equal counts keep the order of first appearance
-    return tuple(place for place, value in enumerate(values) if value != reference)
+    return tuple(index for index, value in enumerate(values) if value != reference)

@@ -1,35 +1,14 @@
-"""Proof of a result, from its files alone: every quantized weight is a level of its codebook and what its code says."""
+"""Verification of a result, from its files alone."""
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from inq_ray.core.codebook import Codebook
 from inq_ray.core.digest import digest_tensors, summary
-from inq_ray.export.files import CODES_FILE, MODEL_FILE, read_codes, read_model
-from inq_ray.export.float_state import check_exact
-
-
-class VerificationError(RuntimeError):
-    """A result is not what it should be.
-
-    Attributes:
-        tensor: the tensor's name, None where a whole file is wrong.
-        reason: what is wrong with it.
-    """
-
-    def __init__(self, tensor: str | None, reason: str) -> None:
-        self.tensor = tensor
-        self.reason = reason
-        super().__init__(reason if tensor is None else f"tensor {tensor!r}: {reason}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.tensor, self.reason)
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.formats import FORMATS
+from inq_ray.export.model_file import MODEL_FILE, read_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,69 +31,29 @@ class Verification:
 
 
 def verify(folder: str | Path, expected_names: Iterable[str]) -> Verification:
-    """Reads both files of a result back and checks every quantized weight.
+    """Read all files of a result back and check every quantized weight.
 
     Args:
-        folder: as given to `files.write_result`.
-        expected_names: the parameters that shall be quantized: no more and no fewer may have codes.
+        folder: Folder as given to :func:`inq_ray.export.formats.write_result`.
+        expected_names: Parameters that are quantized, no more and no fewer.
 
     Raises:
-        VerificationError: names the first tensor that is wrong, and what is wrong with it.
+        VerificationError: Names the first tensor that is wrong, and what is wrong with it.
     """
-    folder = Path(folder)
+    folder, names = Path(folder), frozenset(expected_names)
     try:
-        model, codes = read_model(folder / MODEL_FILE), read_codes(folder / CODES_FILE)
+        model = read_model(folder / MODEL_FILE)
     except ValueError as error:
         raise VerificationError(None, str(error)) from error
-    expected = set(expected_names)
-    for name in sorted(expected ^ codes.keys()):
-        raise VerificationError(name, "has no codes" if name in expected else "has codes, but shall not be quantized")
-    for name, (codebook, tensor_codes) in codes.items():
-        if name not in model:
-            raise VerificationError(name, f"has codes, but is not in {MODEL_FILE}")
-        reason = _fault(name, model[name], codebook, tensor_codes)
-        if reason:
-            raise VerificationError(name, reason)
+    for each in FORMATS:
+        each.verify(folder / each.file, model, names)
     return Verification(
-        num_tensors=len(codes),
-        num_weights=sum(tensor_codes.numel() for _, tensor_codes in codes.values()),
-        num_zero=sum(int((model[name] == 0).sum()) for name in codes),
+        num_tensors=len(names),
+        num_weights=sum(model[name].numel() for name in names),
+        num_zero=sum(int((model[name] == 0).sum()) for name in names),
         model_sha256=_sha256(folder / MODEL_FILE),
         digest=summary(digest_tensors(model)),
     )
-
-
-def _fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
-    """Returns what is wrong with a quantized tensor, None where nothing is."""
-    if weight.shape != codes.shape:
-        return f"has shape {list(weight.shape)}, its codes {list(codes.shape)}"
-    try:
-        check_exact(name, codebook, codes, weight.dtype)
-    except ValueError as error:
-        return str(error)
-    num_off = int((~_is_level(weight, codebook)).sum())
-    if num_off:
-        return f"{num_off} of {weight.numel()} weights are neither 0 nor a power of two of {codebook}"
-    num_other = int((_bytes(weight) != _bytes(codebook.decode(codes, weight.dtype))).any(dim=1).sum())
-    if num_other:
-        return f"{num_other} of {weight.numel()} weights are not what their codes say"
-    return None
-
-
-def _is_level(weight: Tensor, codebook: Codebook) -> Tensor:
-    """True where a weight is +0 or +-2^k, n_2 <= k <= n_1; by frexp, apart from the way in which codes are decoded."""
-    zero = (weight == 0) & ~torch.signbit(weight)
-    if codebook.n_1 is None:
-        return zero
-    assert codebook.n_2 is not None
-    mantissa, exponent = torch.frexp(weight.double())  # double holds every float dtype's values exactly
-    in_range = (exponent - 1 >= codebook.n_2) & (exponent - 1 <= codebook.n_1)
-    return zero | ((mantissa.abs() == 0.5) & in_range)
-
-
-def _bytes(weight: Tensor) -> Tensor:
-    """uint8 [number of weights, bytes of a weight]."""
-    return weight.reshape(-1, 1).view(torch.uint8)
 
 
 def _sha256(path: Path) -> str:

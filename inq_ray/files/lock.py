@@ -4,6 +4,8 @@ The kernel holds it (flock) and lets go when its process ends, however it ends. 
 holds it: it decides nothing, and may be left from a process that was killed.
 """
 
+# Not filelock, torch takes any: in 3.20 whoever finds it held truncates the holder's name, and forks hold it on.
+
 import fcntl
 import json
 import os

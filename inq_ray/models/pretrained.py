@@ -5,7 +5,8 @@ from pathlib import Path
 from inq_ray.models import timm_networks, torchvision_networks
 from inq_ray.models.download import cached
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
-from inq_ray.models.weight_files import expanded, is_weights_file
+from inq_ray.models.weight_files import existing_file, is_weights_file
+from inq_ray.models.weights_error import WeightsError
 
 
 def resolve_weights(arch: str, weights: str | None) -> Path | None:
@@ -30,14 +31,12 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
         return None
     check_arch(arch)
     if is_weights_file(weights):
-        path = expanded(weights)
-        if not path.is_file():
-            raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
-        return path
+        return existing_file(weights)
     if is_own(arch) or is_ours(arch):
-        raise ValueError(
-            f"--weights {weights}: there is no such file, and only the networks of torchvision and timm have weights "
-            f"by name, not {arch}"
+        raise WeightsError(
+            f"{weights}: there is no such file, and only the networks of torchvision and timm have weights by name, "
+            f"not {arch}",
+            flag="--weights",
         )
     if is_timm(arch):
         return timm_networks.weights_file(arch, weights)

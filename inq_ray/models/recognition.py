@@ -7,10 +7,9 @@ from collections.abc import Set as AbstractSet
 import torch
 
 from inq_ray.models import torchvision_networks
-from inq_ray.models.resnet_cifar import DEPTHS
+from inq_ray.models.registry import OURS
 from inq_ray.models.shapes import shapes
 
-_OURS = ("digits_cnn", *(f"cifar_resnet{depth}" for depth in DEPTHS))
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 Shapes = Mapping[str, torch.Size]
@@ -31,7 +30,7 @@ def looks_like(given: Shapes) -> str | None:
 
 def _candidates(given: Shapes) -> Iterator[str]:
     """Yield our networks, then those of the family of torchvision's of which one has the most names in common."""
-    yield from _OURS
+    yield from OURS
     families: dict[str, list[str]] = {}
     for arch in torchvision_networks.names():
         families.setdefault(torchvision_networks.family(arch), []).append(arch)

@@ -11,6 +11,7 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -18,8 +19,10 @@ from inq_ray.models import own_network, timm_networks, torchvision_networks
 from inq_ray.models.digits_cnn import DigitsCNN
 from inq_ray.models.resnet_cifar import DEPTHS, ResNetCifar
 
-_OURS: dict[str, Callable[..., nn.Module]] = {"digits_cnn": DigitsCNN}
-_PREFIX = "cifar_resnet"
+OURS: dict[str, Callable[..., nn.Module]] = {
+    **{f"cifar_resnet{depth}": partial(ResNetCifar, depth) for depth in DEPTHS},
+    "digits_cnn": DigitsCNN,
+}
 
 
 def is_timm(arch: str) -> bool:
@@ -34,7 +37,7 @@ def is_own(arch: str) -> bool:
 
 def is_ours(arch: str) -> bool:
     """Whether a name is that of a network of this package."""
-    return arch in _our_names()
+    return arch in OURS
 
 
 def check_arch(arch: str) -> None:
@@ -49,8 +52,8 @@ def check_arch(arch: str) -> None:
     elif is_timm(arch):
         timm_networks.check(arch)
     elif not is_ours(arch) and arch not in torchvision_networks.names():
-        known = [*_our_names(), *torchvision_networks.names()]
-        near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4) or [*_our_names()[:2], "resnet18"]
+        known = [*OURS, *torchvision_networks.names()]
+        near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4) or [*list(OURS)[:2], "resnet18"]
         raise ValueError(
             f"{arch=} is no network known here; nearest: {', '.join(near)} (timm's are timm/NAME, your own "
             "package.module:function)"
@@ -80,13 +83,7 @@ def create(arch: str, *, num_classes: int, in_channels: int = 3, image_size: int
         raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes=}, {in_channels=}")
     if is_own(arch):
         return own_network.create(arch, num_classes=num_classes, in_channels=in_channels)
-    if arch in _OURS:
-        return _OURS[arch](num_classes=num_classes, in_channels=in_channels)
-    if arch.startswith(_PREFIX):
-        return ResNetCifar(int(arch.removeprefix(_PREFIX)), num_classes=num_classes, in_channels=in_channels)
+    if arch in OURS:
+        return OURS[arch](num_classes=num_classes, in_channels=in_channels)
     from_library = timm_networks.create if is_timm(arch) else torchvision_networks.create
     return from_library(arch, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-
-
-def _our_names() -> list[str]:
-    return [*(f"{_PREFIX}{depth}" for depth in DEPTHS), *_OURS]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.download import cached, checkpoints_folder, once
 from inq_ray.models.weight_files import first_line, read_tensors
+from inq_ray.models.weights_error import WeightsError
 
 PREFIX = "timm/"
 
@@ -115,7 +116,7 @@ def _config(arch: str, weights: str, *, needs_weights: bool = True) -> Any:
         _check_tag(name, tag, f"--weights {weights}")
     config = timm.models.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
     if needs_weights and not (config and (config.hf_hub_id or config.url)):
-        raise ValueError(f"--weights {weights}: timm has no trained weights for {name}; pass a file")
+        raise WeightsError(f"{weights}: timm has no trained weights for {name}; pass a file", flag="--weights")
     return config or timm.models.PretrainedCfg(architecture=name)
 
 

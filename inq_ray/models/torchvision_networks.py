@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from inq_ray.models.weight_files import first_line
+from inq_ray.models.weights_error import WeightsError
+
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 # Arguments by which vision transformers are built for images of one size.
@@ -45,8 +48,7 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
     try:
         model: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
     except (AssertionError, ValueError) as error:  # a size that the network's patches or windows do not divide
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{arch=} cannot be built for images of {image_size} pixels: {reason}") from error
+        raise ValueError(f"{arch=} cannot be built for images of {image_size} pixels: {first_line(error)}") from error
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
     return model
@@ -65,8 +67,9 @@ def weights(arch: str, name: str) -> Any:
     if short in members:
         return members[short]
     near = difflib.get_close_matches(short, members, n=3, cutoff=0.4) or list(members)
-    raise ValueError(
-        f"--weights {name} is neither a file nor trained weights of torchvision's {arch}; nearest: {', '.join(near)}"
+    raise WeightsError(
+        f"{name} is neither a file nor trained weights of torchvision's {arch}; nearest: {', '.join(near)}",
+        flag="--weights",
     )
 
 

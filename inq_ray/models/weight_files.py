@@ -33,11 +33,23 @@ def is_weights_file(weights: str) -> bool:
     return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.exists()
 
 
+def existing_file(weights: str | Path) -> Path:
+    """Return the path of a file of weights, without the "~" of a home.
+
+    Raises:
+        ValueError: There is no such file, or no such home.
+    """
+    path = expanded(weights)
+    if not path.is_file():
+        raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
+    return path
+
+
 def expanded(weights: str | Path) -> Path:
     """Return a path without the "~" of a home.
 
     Raises:
-        ValueError: There is no such user.
+        ValueError: There is no such home.
     """
     try:
         return Path(weights).expanduser()
@@ -49,11 +61,9 @@ def read_tensors(path: Path) -> Tensors:
     """Return the tensors of a file by name, plain ones on the CPU, at least one.
 
     Raises:
-        ValueError: There is no such file, it is of another kind, not readable, has no tensors, or such as hold no plain
-            numbers (sparse, quantized by torch, on "meta"); one line.
+        ValueError: The file is of another kind, not readable, has no tensors, or such as hold no plain numbers
+            (sparse, quantized by torch, on "meta"); one line.
     """
-    if not path.is_file():
-        raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
     if path.suffix in SAFETENSORS:
         try:
             found = Tensors(load_file(path), "")

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
-from inq_ray.models.weight_files import expanded, read_tensors
+from inq_ray.models.weight_files import existing_file, read_tensors
+from inq_ray.models.weights_error import WeightsError
 
 _DDP = "module"
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
@@ -44,7 +45,7 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[st
     Raises:
         ValueError: The file is missing, not readable, without tensors, or does not fit the model; nothing is loaded.
     """
-    path = expanded(path)
+    path = existing_file(path)
     model = unwrap(model)
     stored = model.state_dict()
     own = {plain_name(name): tensor for name, tensor in stored.items()}
@@ -104,28 +105,28 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
         _few("with values that are NaN, infinite, or too large for the network's type", not_finite),
     ]
     if any(problems):
-        advice = ""
+        reason = advice = ""
         if misshaped and not (missing or unexpected or kinds or not_finite):
-            advice = _advice_on_head([(given[name], own[name]) for name in misshaped])
+            reason = _classes([(given[name], own[name]) for name in misshaped])
+            advice = ": --replace-head loads all but the head" if reason else ""
         elif missing or unexpected:
-            advice = _advice_on_arch(given)
-        raise ValueError(
-            f"weights: {path} does not fit {type(model).__name__}: {'; '.join(filter(None, problems))}{advice}"
-        )
+            reason = _similar_arch(given)
+        what = f"weights: {path} does not fit {type(model).__name__}: {'; '.join(filter(None, problems))}"
+        raise WeightsError(f"{what}{reason}", advice=advice)
 
 
-def _advice_on_head(pairs: list[tuple[Tensor, Tensor]]) -> str:
-    """Return what to do where nothing but the number of classes differs: all shapes differ in the same way at first."""
+def _classes(pairs: list[tuple[Tensor, Tensor]]) -> str:
+    """Return the numbers of classes if nothing else differs: all shapes differ in the same way at first."""
     if any(given.dim() != own.dim() or given.shape[1:] != own.shape[1:] for given, own in pairs):
         return ""
     numbers = {(len(given), len(own)) for given, own in pairs}
     if len(numbers) > 1:
         return ""
     (in_file, in_network) = numbers.pop()
-    return f"; the file has {in_file} classes and the network {in_network}: --replace-head loads all but the head"
+    return f"; the file has {in_file} classes and the network {in_network}"
 
 
-def _advice_on_arch(given: dict[str, Tensor]) -> str:
+def _similar_arch(given: dict[str, Tensor]) -> str:
     arch = looks_like({name: tensor.shape for name, tensor in given.items()})
     return f"; the file looks like --arch {arch}" if arch else ""
 

@@ -10,8 +10,6 @@ AWS_REGION; GOOGLE_APPLICATION_CREDENTIALS) or the files of the storage's own to
 are printed and saved. For a bucket that is open to all, s3://anonymous@bucket/path uses no keys.
 """
 
-import fnmatch
-import glob
 import os
 import re
 import stat
@@ -21,17 +19,14 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from inq_ray.storage.fence import Fence
+from inq_ray.storage.fence import Fence, shown
 from inq_ray.storage.file_system import file_system, s3_endpoint
-from inq_ray.storage.retry import MissingError, UnreadableError, retry
-
-__all__ = ["Location", "MissingError", "UnreadableError", "expand", "locate", "retry"]
+from inq_ray.storage.retry import MissingError, retry
 
 SCHEMES = ("file", "gs", "hdfs", "s3")
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _ONE_SLASH = re.compile(r"(?P<scheme>s3|gs|hdfs|file):/(?!/)(?P<rest>.*)", re.DOTALL)
 _Result = TypeVar("_Result")
-_GLOB = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ class Location:
 
     def join(self, child: str) -> "Location":
         """Return what lies below: a name, or several with slashes."""
-        return Location(self.root, _join(self.path, child), _join(self.name, _shown(child)))
+        return Location(self.root, _join(self.path, child), _join(self.name, shown(child)))
 
     def info(self) -> pafs.FileInfo:
         """Return type and size.
@@ -189,9 +184,10 @@ def locate(data: str, what: str = "--data") -> Location:
     match = _ADDRESS.fullmatch(data)
     if match is None or match["scheme"] == "file":
         return _locate_here(data, match["rest"] if match else data, what)
-    scheme, authority, path = match["scheme"], *_halves(match["rest"])
+    scheme, authority, path = match["scheme"], *halves(match["rest"])
     if scheme not in SCHEMES:
-        raise ValueError(f"{what} {data!r} is no address that is read here: use a path, or one of {_SCHEMES_TEXT}")
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{what} {data!r} is no address that is read here: use a path, or one of {known}")
     user, at, bucket = authority.rpartition("@")
     if at and (":" in user if scheme == "hdfs" else user != "anonymous"):
         raise ValueError(
@@ -248,77 +244,20 @@ def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.
     return files | {path: pafs.FileInfo(path, pafs.FileType.Directory) for path in folders}
 
 
-def expand(data: str) -> list[Location]:
-    """Return the files and folders that a pattern stands for, sorted; without *, ? and [ in it just its location.
-
-    As in a shell: a star stands for no slash, and for no name that begins with a dot.
-
-    Raises:
-        ValueError: Nothing matches, or the storage fails.
-    """
-    location = locate(data)
-    if not _GLOB.search(data) or (location.is_local and os.path.lexists(location.path)):
-        return [location]
-    if location.is_local:
-        found = [locate(path) for path in sorted(glob.glob(os.path.expanduser(data.removeprefix("file://"))))]
-    else:
-        bucket, path = _halves(location.path)
-        name = data.rstrip("/").removesuffix(path).rstrip("/")
-        found = _match(Location(location.root, bucket, name), path.split("/"))
-    if not found:
-        raise ValueError(f"nothing matches {data}")
-    return found
-
-
-def fixed_part(data: str) -> str | None:
-    """Return the folder of this machine in which a pattern begins to vary; None where it is one file or folder."""
-    path = locate(data).path
-    if not _GLOB.search(data) or os.path.lexists(path):
-        return None
-    return os.path.dirname(path[: next(_GLOB.finditer(path)).start()]) or "/"
-
-
-def _match(folder: Location, patterns: list[str]) -> list[Location]:
-    """Return what lies below a folder of a storage and matches a pattern for each level."""
-    pattern, *rest = patterns
-    if rest and not _GLOB.search(pattern):
-        return _match(folder.join(pattern), rest)
-    try:
-        entries = folder.list()
-    except MissingError:
-        return []
-    found: list[Location] = []
-    for entry in entries:
-        name = folder.relative(entry)
-        if fnmatch.fnmatchcase(name, pattern) and (name[0] != "." or pattern[0] == "."):
-            if not rest:
-                found.append(folder.join(name))
-            elif entry.type == pafs.FileType.Directory:
-                found += _match(folder.join(name), rest)
-    return found
-
-
-_SCHEMES_TEXT = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-
-
 def _locate_here(data: str, path: str, what: str) -> Location:
     if not path:
         raise ValueError(f"{what} {data!r} is no path")
-    return Location("", os.path.abspath(os.path.expanduser(path)), _shown(data))
+    return Location("", os.path.abspath(os.path.expanduser(path)), shown(data))
 
 
-def _halves(text: str) -> tuple[str, str]:
+def halves(text: str) -> tuple[str, str]:
+    """Return what stands before the first slash, and what stands after it without slashes at its ends."""
     head, _, tail = text.partition("/")
     return head, tail.strip("/")
 
 
 def _join(folder: str, child: str) -> str:
     return f"{folder.rstrip('/')}/{child}" if child else folder
-
-
-def _shown(name: str) -> str:
-    """Return a name that can be printed and saved."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _where() -> str:

@@ -35,7 +35,7 @@ class Fence:
             return
         link = self._link_on_the_way_to(path)
         raise ValueError(
-            f"{_shown(link)} is a link that leads to {_shown(target)}, out of the folder of data {_shown(self.folder)}:"
+            f"{shown(link)} is a link that leads to {shown(target)}, out of the folder of data {shown(self.folder)}:"
             " put there what it leads to, or allow such links by --follow-links, if you trust who made the folder"
         )
 
@@ -62,6 +62,6 @@ class Fence:
         return reached
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     r"""Return a path that can be printed: one that is not UTF-8 has \xff in it."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,77 +1,102 @@
 """Flags of a sweep -> what its trials have in common, what is searched, and how."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import tyro
-
-from inq_ray.sweep.space.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space.options import SpaceOptions, space_of
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
-from inq_ray.training.flags.parse import defaults_of, flags_in, in_one_line, our_words
+from inq_ray.training.config.option import declared, option
+from inq_ray.training.flags.parse import Start, our_words, run_defaults
+from inq_ray.training.flags.read import read_flags
+from inq_ray.training.flags.start import start_of, with_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepAction(Start):
+    """What to do."""
+
+    dry_run: bool = option(False, "Check everything, list the trials and what they share, and write nothing.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCommand:
-    """Looks for portions, learning rates and bits, on Ray workers; stages that trials share are trained once."""
+    """What a command line of a sweep asks for.
+
+    Attributes:
+        space: What is searched.
+        search: How.
+        run: What trials have in common.
+        action: What to do with it.
+        given: Dotted names of the options of a run that were typed.
+    """
 
     space: SpaceOptions = field(default_factory=SpaceOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
     run: RunConfig = field(default_factory=RunConfig)
-    dry_run: bool = False
-    """Check everything, list the trials and what they share, and write nothing."""
-    recipe: str | None = None
-    """Start from a named recipe, such as resnet18-3bit; by default that of the network and bits. Flags override it."""
-    config: str | None = None
-    """Start from the config.json of an earlier run. Flags override it."""
-    verbose: bool = False
-    """Show what Ray itself logs."""
+    action: SweepAction = field(default_factory=SweepAction)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def parse(arguments: Sequence[str]) -> SweepCommand:
-    """Reads the flags of a sweep; those of a run are read as the job of a single run reads them.
+    """Read the flags of a sweep; those of a run are read as the job of a single run reads them.
 
     Raises:
-        ValueError: a flag or its value is not allowed; one line.
-        SystemExit: after printing the help that was asked for.
+        ValueError: A flag or its value is not allowed; one line.
+        SystemExit: After printing the help that was asked for.
     """
-    words = [part for argument in arguments for part in our_words(argument)]
-    defaults = SweepCommand(run=defaults_of(words))
-    command = in_one_line(lambda: tyro.cli(tyro.conf.OmitArgPrefixes[SweepCommand], args=words, default=defaults))
-    _check_said(command, defaults, words)
-    return _of_any_stages(command, words)
+    kinds: tuple[type, ...] = (SpaceOptions, SearchOptions, RunConfig, SweepAction)
+    parts = {kind: declared(kind) for kind in kinds}
+    typed = read_flags(
+        our_words(arguments),
+        [each for part in parts.values() for each in part.values()],
+        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.",
+        defaults=run_defaults,
+    )
+
+    def of(kind: type) -> dict[str, Any]:
+        return {name: value for name, value in typed.items() if name in parts[kind]}
+
+    given, action = of(RunConfig), SweepAction(**of(SweepAction))
+    start = start_of(given, recipe_name=action.recipe, file=action.config)
+    command = SweepCommand(
+        space=SpaceOptions(**of(SpaceOptions)),
+        search=SearchOptions(**of(SearchOptions)),
+        run=with_values(start, given),
+        action=action,
+        given=frozenset(given),
+    )
+    _check_given(command, start, of(SpaceOptions))
+    if SCHEDULE in space_of(command.space).axes and not given.keys() & {"training.epochs_each", "training.lr_each"}:
+        # What a recipe or file says of each of its stages is not of those that are searched; what flags say stays.
+        return dataclasses.replace(command, run=command.run.evenly())
+    return command
 
 
-def _of_any_stages(command: SweepCommand, words: Sequence[str]) -> SweepCommand:
-    """Where portions are searched, without what a recipe or file says of each of its stages; what flags say stays."""
-    if SCHEDULE not in space_of(command.space).axes or flags_in(words) & {"--epochs-each", "--lr-each"}:
-        return command
-    return replace(command, run=command.run.evenly())
-
-
-def _check_said(command: SweepCommand, defaults: SweepCommand, words: Sequence[str]) -> None:
-    """Refuses flags that would play no part, because others say the same."""
-    given, flags = differences(defaults.run, command.run), flags_in(words)
-    if "--holdout" in flags and command.run.data.holdout == 0:
+def _check_given(command: SweepCommand, start: RunConfig, given_space: Mapping[str, Any]) -> None:
+    """Refuse flags that have no effect, because others say the same."""
+    run, options, given = command.run, declared(RunConfig), command.given
+    if "data.holdout" in given and run.data.holdout == 0:
         raise ValueError("--holdout 0: choices are made on held-out images alone: give their number, or leave it out")
     workers = command.search.workers_per_trial or command.search.gpus_per_trial
-    if workers is not None and "cluster.num_workers" in given and command.run.cluster.num_workers != workers:
-        raise ValueError(
-            f"--num-workers {command.run.cluster.num_workers} and {workers} per trial say different things"
-        )
-    for each in fields(SpaceOptions):
-        flag = f"--{each.name.replace('_', '-')}"
-        if flag in flags and getattr(command.space, each.name) == ():
-            raise ValueError(f"{flag} has no value: give at least one, or leave it out")
+    if workers is not None and "cluster.num_workers" in given and run.cluster.num_workers != workers:
+        raise ValueError(f"--num-workers {run.cluster.num_workers} and {workers} per trial say different things")
+    for name, value in given_space.items():
+        if value == ():
+            raise ValueError(f"{declared(SpaceOptions)[name].flag} has no value: give at least one, or leave it out")
     axes = space_of(command.space).axes
-    for name, others in ((LR, ["--lr-each"]), (EPOCHS, ["--epochs-each", "--epochs-total"])):
-        for flag in others:
-            if name in axes and flag in flags:
-                raise ValueError(f"{flag} plays no part: {name} is searched, which is the same for all stages")
+    for axis, others in ((LR, ["training.lr_each"]), (EPOCHS, ["training.epochs_each", "training.epochs_total"])):
+        for name in others:
+            if axis in axes and name in given:
+                raise ValueError(f"{options[name].flag} has no effect: {axis} is searched, the same for all stages")
+    changed = {each.name for each in differences(start, run)} | given
     for name in axes:
-        flag = f"--{name.rpartition('.')[2].replace('_', '-')}"
-        if (name in given or flag in flags) and name != BITS:  # --weight-bits says the recipe too
+        if name in changed and name != BITS:  # --weight-bits says the recipe too
             raise ValueError(
-                f"{flag} plays no part: {name} is searched; give its values to the sweep's own flag, or by --space"
+                f"{options[name].flag} has no effect: {name} is searched; give its values to the sweep's own flag, or "
+                "by --space"
             )

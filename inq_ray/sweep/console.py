@@ -3,36 +3,27 @@
 import datetime as dt
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import get_args
 
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.plan import SweepPlan
 from inq_ray.sweep.space.schedules import as_text, bar
 from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
-from inq_ray.sweep.trials.trial import Begun, Done, Ended, Failed, Report, Stored, Stumbled, Trial, describe, has_bits
+from inq_ray.sweep.trials.report import Begun, Done, Ended, Failed, Report, Stored, TrialRetryable
+from inq_ray.sweep.trials.trial import Status, Trial, has_bits, in_words, short
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Event, Note, Progress
+from inq_ray.training.report.events import Note, Progress
+from inq_ray.training.report.incident import Incident
 
 _PLAIN_WIDTH = 120
-
-
-@dataclass(frozen=True)
-class FromTrial:
-    """An event of a trial's run.
-
-    Attributes:
-        name: of the trial.
-        event: of its run.
-    """
-
-    name: str
-    event: Event
 
 
 class SweepConsole:
@@ -73,26 +64,28 @@ class SweepConsole:
     def started(self, trial: Trial, trials: Sequence[Trial]) -> None:
         """A trial is started."""
         self._trials = list(trials)
-        self.say(f"{trial.name}  starts    {_in_words(trial)}")
+        what = f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}"
+        self.say(f"{trial.name}  starts    {what.rstrip()}")
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
-        """A trial has reported something, and the board has taken it."""
+        """A trial has reported something, and the registry has taken it."""
         line = _line(trial, report)
         if line is not None:
             self.say(f"{trial.name}  {line}")
         self._refresh()
 
     def report(self, event: object) -> None:
-        """Takes what the run of a trial tells."""
-        if not isinstance(event, FromTrial):
-            return
-        if isinstance(event.event, Progress):
-            with self._lock:
-                self._progress[event.name] = (event.event, time.monotonic())
-            self._refresh()
-        elif isinstance(event.event, Note):
-            self.say(f"{event.name}  {event.event.text}")
+        """Shows an event of a trial's run."""
+        match event:
+            case FromTrial(name, Progress() as progress):
+                with self._lock:
+                    self._progress[name] = (progress, time.monotonic())
+                self._refresh()
+            case FromTrial(_, Incident(kind="resumed")):
+                pass  # a trial that reuses a stage begins so, and a loss that came before has a line of its own
+            case FromTrial(name, Note(text) | Incident(text=text)):
+                self.say(f"{name}  {text}")
 
     def _refresh(self) -> None:
         if not self._rich.is_terminal:
@@ -105,25 +98,17 @@ class SweepConsole:
 
     def show_plan(self, plan: SweepPlan, trials: Sequence[Trial]) -> None:
         """Prints the trials and what they share."""
-        table = Table("trial", "schedule", "", *_names(trials), "stages", "shared")
+        names = _searched(trials)
+        table = Table("trial", "schedule", "", *map(short, names), "stages", "shared")
         seen: set[str] = set()
         for trial in trials:
-            new = [key for key in trial.chain if key not in seen]
-            num_stages = len(trial.schedule) + (1 if trial.config.float_epochs else 0)
-            seen |= set(new)
-            shared = str(len(trial.chain) - len(new))
-            table.add_row(
-                trial.name,
-                bar(trial.schedule),
-                as_text(trial.schedule),
-                *_values(trial, trials),
-                str(num_stages),
-                shared,
-            )
+            shared = seen.intersection(trial.chain)
+            seen.update(trial.chain)
+            table.add_row(*_cells(trial, names), str(_num_stages(trial)), str(len(shared)))
         self._rich.print(table)
         if plan.options.search == "optuna":
             self.say(f"Optuna proposes {plan.options.trials} trials, each by the results of those before")
-        total = sum(len(trial.schedule) + (1 if trial.config.float_epochs else 0) for trial in trials)
+        total = sum(map(_num_stages, trials))
         if trials:
             distinct = total - sum(len(trial.chain) for trial in trials) + len(seen)
             self.say(f"{total} stages, {distinct} of them distinct: {100 * distinct / total:.0f} % are to be trained")
@@ -162,42 +147,34 @@ class SweepConsole:
 
 def _live_table(trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, float]]) -> Table:
     """The running trials, and one line of counts."""
-    counts = {status: sum(trial.status == status for trial in trials)
-              for status in ("waiting", "running", "done", "stopped", "failed")}  # fmt: skip
+    counts = Counter(trial.status for trial in trials)
     table = Table("trial", "schedule", "parameters", "stage", "portion", "epoch", "top-1", "left", expand=False)
     for trial in trials:
         if trial.status != "running":
             continue
         top1 = f"{trial.ends[-1].top1:.2f}" if trial.ends else ""
-        where = ["", "", "", top1, ""]
+        where, left = ["", "", ""], ""
         if trial.name in progress:
             event, seen = progress[trial.name]
-            left = max(0.0, event.remaining_seconds - (time.monotonic() - seen))
-            where = [
-                f"{event.stage}/{event.num_stages}",
-                f"{event.portion:g}",
-                f"{event.epoch}/{event.epochs}",
-                top1,
-                _duration(left),
-            ]
-        table.add_row(trial.name, bar(trial.schedule), _parameters(trial), *where)
-    table.caption = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+            where = [f"{event.stage}/{event.num_stages}", f"{event.portion:g}", f"{event.epoch}/{event.epochs}"]
+            left = _duration(max(0.0, event.remaining_seconds - (time.monotonic() - seen)))
+        table.add_row(trial.name, bar(trial.schedule), _parameters(trial), *where, top1, left)
+    table.caption = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     return table
 
 
 def _ranking(trials: Sequence[Trial]) -> Table:
-    table = Table("", "trial", "schedule", "", *_names(trials), "top-1", "stages reused", "status")
-    for place, trial in enumerate(ranked(trials), start=1):
+    names = _searched(trials)
+    table = Table("", "trial", "schedule", "", *map(short, names), "top-1", "stages reused", "status")
+    for number, trial in enumerate(ranked(trials), start=1):
         is_done = trial.top1 is not None
         reached = f"({trial.ends[-1].top1:.2f} at {trial.ends[-1].portion:g})" if trial.ends else ""
+        num_reused = trial.count("reused")
         table.add_row(
-            str(place) if is_done else "",
-            trial.name,
-            bar(trial.schedule),
-            as_text(trial.schedule),
-            *_values(trial, trials),
+            str(number) if is_done else "",
+            *_cells(trial, names),
             f"{trial.top1:.2f}" if is_done else reached,
-            f"{trial.count('reused')} of {trial.count('reused') + trial.count('trained')}",
+            f"{num_reused} of {num_reused + trial.count('trained')}",
             trial.status,
         )
     table.title = "top-1 in % on held-out training images"
@@ -207,7 +184,7 @@ def _ranking(trials: Sequence[Trial]) -> Table:
 def _effect_table(found: Sequence[Effect]) -> Table:
     table = Table("parameter", "value", "trials", "mean top-1", "best", title="effect (others differ too)")
     for effect in found:
-        is_schedule = effect.parameter == SCHEDULE.rpartition(".")[2]
+        is_schedule = effect.parameter == short(SCHEDULE)
         bars = f"{bar([float(part) for part in effect.value.split(',')])} " if is_schedule else ""
         figures = (str(effect.num_trials), f"{effect.mean:.2f}", f"{effect.best:.2f}")
         table.add_row(effect.parameter, bars + effect.value, *figures)
@@ -227,36 +204,33 @@ def _line(trial: Trial, report: Report) -> str | None:
             line = f"stage {end.stage}/{len(trial.schedule)} portion {end.portion:<6g} top-1 {end.top1:6.2f}"
             return f"{line}  stopped: {trial.reason}" if trial.status == "stopped" else line
         case Stored(key, reason):
-            return None if reason is None else f"the end of stage {_stage(trial, key)} is not kept: {reason}"
+            stage = next((stage for stage, each in trial.keys.items() if each == key), "?")
+            return None if reason is None else f"the end of stage {stage} is not kept: {reason}"
         case Done():
             return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
         case Failed(reason):
             return f"failed    {reason}"
-        case Stumbled(reason):
+        case TrialRetryable(reason):
             return f"failed    {reason}; it is started again if --retries allows"
 
 
-def _stage(trial: Trial, key: str) -> str:
-    return next((str(stage) for stage, each in trial.keys.items() if each == key), "?")
-
-
-def _in_words(trial: Trial) -> str:
-    return f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}".rstrip()
-
-
 def _parameters(trial: Trial) -> str:
-    words = describe({name: value for name, value in trial.point.items() if name != SCHEDULE})
-    return "  ".join(f"{name} {value}" for name, value in words.items())
+    return "  ".join(f"{short(name)} {in_words(value)}" for name, value in trial.point.items() if name != SCHEDULE)
 
 
-def _names(trials: Sequence[Trial]) -> list[str]:
-    names = dict.fromkeys(name for trial in trials for name in trial.point if name != SCHEDULE)
-    return [name.rpartition(".")[2] for name in names]
+def _searched(trials: Sequence[Trial]) -> list[str]:
+    """Dotted names of what differs between trials beside their schedules: a column of a table each."""
+    return list(dict.fromkeys(name for trial in trials for name in trial.point if name != SCHEDULE))
 
 
-def _values(trial: Trial, trials: Sequence[Trial]) -> list[str]:
-    names = dict.fromkeys(name for each in trials for name in each.point if name != SCHEDULE)
-    return [describe({name: trial.point[name]}).popitem()[1] if name in trial.point else "" for name in names]
+def _cells(trial: Trial, names: Sequence[str]) -> list[str]:
+    """The first cells of a trial's row: its name, its schedule, and its values of what is searched."""
+    values = [in_words(trial.point[name]) if name in trial.point else "" for name in names]
+    return [trial.name, bar(trial.schedule), as_text(trial.schedule), *values]
+
+
+def _num_stages(trial: Trial) -> int:
+    return len(trial.schedule) + (1 if trial.config.float_epochs else 0)
 
 
 def _duration(seconds: float) -> str:

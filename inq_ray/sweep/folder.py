@@ -50,6 +50,11 @@ class SweepFolder:
         return self.path / "sweep.csv"
 
     @property
+    def incidents(self) -> Path:
+        """What went wrong in the runs of trials; the same lines as in the trials' own folders."""
+        return self.path / "events.jsonl"
+
+    @property
     def recipe(self) -> Path:
         """The configuration of the best trial; ``--config`` starts it."""
         return self.path / "best.json"

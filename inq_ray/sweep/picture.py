@@ -7,7 +7,7 @@ from typing import Any
 
 from inq_ray.files.whole import whole
 from inq_ray.sweep.trials.ranking import best_of
-from inq_ray.sweep.trials.trial import Trial, describe
+from inq_ray.sweep.trials.trial import Trial, describe, in_words, short
 
 
 def can_draw() -> bool:
@@ -60,16 +60,16 @@ def _draw_parallel(axes: Any, trials: Sequence[Trial]) -> None:
     names = list(dict.fromkeys(name for trial in trials for name in trial.point))
     scales = [_scale([trial.point.get(name) for trial in trials]) for name in names]
     scales.append(_scale([trial.top1 for trial in trials]))
-    labels = [*(name.rpartition(".")[2] for name in names), "top-1"]
+    labels = [*map(short, names), "top-1"]
     best = best_of(trials)
     for number, trial in enumerate(trials):
         heights = [heights[number] for heights, _ in scales]
         axes.plot(
             range(len(scales)), heights, linewidth=2.5 if trial is best else 1.0, alpha=1 if trial is best else 0.6
         )
-    for place, (_, marks) in enumerate(scales):
+    for index, (_, marks) in enumerate(scales):
         for text, height in marks:
-            axes.annotate(text, (place, height), fontsize="x-small", ha="center", backgroundcolor="white")
+            axes.annotate(text, (index, height), fontsize="x-small", ha="center", backgroundcolor="white")
     axes.set_xticks(range(len(scales)), labels)
     axes.set_yticks([])
     axes.set_title("each line is a trial that came to its end")
@@ -81,8 +81,8 @@ def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]
         low, high = min(values), max(values)
         heights = [(value - low) / (high - low) if high > low else 0.5 for value in values]
         return heights, [(f"{low:.4g}", 0.0 if high > low else 0.5), (f"{high:.4g}", 1.0)][: 1 + (high > low)]
-    words = [describe({"": value}).popitem()[1] for value in values]
+    words = [in_words(value) for value in values]
     distinct = list(dict.fromkeys(words))
     step = 1 / max(1, len(distinct) - 1)
-    of_word = {word: (place * step if len(distinct) > 1 else 0.5) for place, word in enumerate(distinct)}
+    of_word = {word: (index * step if len(distinct) > 1 else 0.5) for index, word in enumerate(distinct)}
     return [of_word[word] for word in words], list(of_word.items())

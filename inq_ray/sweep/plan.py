@@ -11,17 +11,16 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
-from inq_ray.sweep.reuse.stages import StageStore
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Source, make_source
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
+from inq_ray.sweep.space.proposer import make_proposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
-from inq_ray.sweep.trials.registry import TRIAL, Board
-from inq_ray.sweep.trials.runner import Order
+from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
+from inq_ray.sweep.trials.runner import TrialSpec
 from inq_ray.sweep.trials.trial import Trial
-from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
@@ -33,7 +32,6 @@ _HELD_OUT = 10
 _MOST_HELD_OUT = 10_000
 
 # How a sweep is run may change when it goes on; what it looks for may not.
-_FREE_OPTIONS = frozenset({"retries", "max_concurrent", "workers_per_trial", "gpus_per_trial"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +83,10 @@ class SweepPlan:
         there = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
         names = [there.relative(info) for info in there.list()] if there.exists() else []
         for name in filter(TRIAL.fullmatch, names):
-            store_of(self.configured(name, {})).discard_after(Place(stage=0, epoch=0, step=0))
+            discard_checkpoints(self.configured(name, {}))
 
-    def board(self, state: Mapping[str, Any] | None = None) -> Board:
-        """The board as it stands at the start.
+    def registry(self, state: Mapping[str, Any] | None = None) -> TrialRegistry:
+        """The registry as it stands at the start.
 
         Args:
             state: of :meth:`state`, where the sweep goes on.
@@ -97,8 +95,8 @@ class SweepPlan:
             ValueError: the state is of a sweep for something else, or the search proposes other points now.
         """
         options = self.options
-        board = Board(
-            _source(self.space, options),
+        registry = TrialRegistry(
+            make_proposer(self.space, options),
             options,
             configured=self.configured,
             keys=lambda config: stage_keys(config, self.origin) if options.reuse else {},
@@ -106,24 +104,24 @@ class SweepPlan:
         )
         if state is not None:
             self._check_same(state)
-            board.restore(state["log"], state["trials"])
-        board.plan()
-        return board
+            registry.restore(state["log"], state["trials"])
+        registry.plan()
+        return registry
 
-    def order(self, board: Board, trial: Trial) -> Order:
-        """What a trial that the board has chosen is to do."""
-        return Order(
+    def spec(self, registry: TrialRegistry, trial: Trial) -> TrialSpec:
+        """What a trial that the registry has chosen is to do."""
+        return TrialSpec(
             config=trial.config,
             keys=trial.keys,
-            sources=board.sources_of(trial),
-            wanted=frozenset(board.wanted_of(trial)),
+            starts=registry.starts_of(trial),
+            wanted=frozenset(registry.wanted_of(trial)),
             stages=str(self.folder.stages),
             fingerprint=self.origin.fingerprint,
         )
 
-    def state(self, board: Board, **more: Any) -> dict[str, Any]:
-        """All that :meth:`board` needs to go on, and what else is to be kept."""
-        return {**self._asked(), **board.to_json(), **more}
+    def state(self, registry: TrialRegistry, **more: Any) -> dict[str, Any]:
+        """All that :meth:`registry` needs to go on, and what else is to be kept."""
+        return {**self._asked(), **registry.to_json(), **more}
 
     def _asked(self) -> dict[str, Any]:
         axes = {name: {"kind": type(axis).__name__, **dataclasses.asdict(axis)} for name, axis in
@@ -141,11 +139,12 @@ class SweepPlan:
         lacks = [name for name in (*asked, "log", "trials") if name not in state]
         if lacks:
             raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
-        different = list(differences(RunConfig.from_json(json.dumps(state["base"])), self.base))
+        different = [each.name for each in differences(RunConfig.from_json(json.dumps(state["base"])), self.base)]
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
-        different += [name for name, value in asked["options"].items()
-                      if name not in _FREE_OPTIONS and state["options"].get(name) != value]  # fmt: skip
+        searching = [each for each in declared(self.options).values() if each.option.affects is not Affects.NOTHING]
+        different += [each.name for each in searching
+                      if state["options"].get(each.name) != asked["options"][each.name]]  # fmt: skip
         different += [name for name in ("weights", "teacher", "code", "fingerprint")
                       if state["origin"].get(name) != asked["origin"][name]]  # fmt: skip
         if different:
@@ -171,7 +170,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     if options.objective == "top1-bits" and BITS not in space.axes:
         raise ValueError("--objective top1-bits looks for few bits too, and they are not searched: add --bits")
     space.check(base)
-    _source(space, options)
+    make_proposer(space, options)  # which may be impossible
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
@@ -210,12 +209,6 @@ def _with_holdout(base: RunConfig, info: SourceInfo) -> RunConfig:
     return base.replace(data={"holdout": max(1, min(info.num_train // _HELD_OUT, _MOST_HELD_OUT))})
 
 
-def _source(space: Space, options: SearchOptions) -> Source:
-    return make_source(
-        options.search, space, num_trials=options.trials, seed=options.search_seed, objective=options.objective
-    )
-
-
 def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
     """The same for the same command, which therefore goes on with the sweep that it began."""
     asked = [dataclasses.asdict(dataclasses.replace(base, output=RunConfig().output)), repr(space.axes), repr(options)]
@@ -235,12 +228,8 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     folder = RunFolder.planned(config)
     sizes = {}
     if plan.info.is_streamed:
-        preset = image_preset(config)
-        sizes = {
-            "crop_size": preset.crop_size,
-            "resize_size": preset.resize_size,
-            "interpolation": preset.interpolation,
-        }
+        preset = image_preset(config.data, config.network)
+        sizes = {name: getattr(preset, name) for name in ("crop_size", "resize_size", "interpolation")}
     return config.replace(
         data={"holdout": 0, **sizes},
         network={

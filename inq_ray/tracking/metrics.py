@@ -55,7 +55,7 @@ def flat(values: Any, prefix: str = "") -> dict[str, Scalar]:
     if isinstance(values, dict):
         items = values.items()
     elif isinstance(values, list | tuple) and values and all(isinstance(value, dict) for value in values):
-        items = {str(place): value for place, value in enumerate(values)}.items()
+        items = {str(index): value for index, value in enumerate(values)}.items()
     else:
         return {prefix: _scalar(values)}
     result: dict[str, Scalar] = {}

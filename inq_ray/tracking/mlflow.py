@@ -10,10 +10,7 @@ from typing import Any
 
 from inq_ray.tracking.metrics import Scalar, Tracker, numbers
 
-ADDRESS = "MLFLOW_TRACKING_URI"
-
-NEEDS = ("mlflow",)
-NEEDS_HERE = ("mlflow", "sqlalchemy", "alembic")
+_ADDRESS = "MLFLOW_TRACKING_URI"
 
 _EXPERIMENT = "inq_ray"
 
@@ -29,6 +26,11 @@ _MOST_PARAMETERS = 100
 _LONGEST_VALUE = 5000
 
 
+def needs() -> tuple[str, ...]:
+    """Return the packages that it needs: without a server those of its database too."""
+    return ("mlflow",) if os.environ.get(_ADDRESS) else ("mlflow", "sqlalchemy", "alembic")
+
+
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
     """Begins a run in the experiment that MLFLOW_EXPERIMENT_NAME names, else in "inq_ray".
 
@@ -40,7 +42,7 @@ def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     storage = folder.parent
-    client = mlflow.MlflowClient(tracking_uri=os.environ.get(ADDRESS) or f"sqlite:///{storage / 'mlflow.db'}")
+    client = mlflow.MlflowClient(tracking_uri=os.environ.get(_ADDRESS) or f"sqlite:///{storage / 'mlflow.db'}")
     run = client.create_run(_experiment(client, storage), run_name=name)
     tracker = _Mlflow(client, run.info.run_id)
     tracker.log_parameters(parameters)
@@ -53,9 +55,9 @@ def _experiment(client: Any, storage: Path) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    # A server decides itself where files go. We send none, but MLflow wants a place.
-    place = None if os.environ.get(ADDRESS) else (storage / "mlflow").as_uri()
-    return str(client.create_experiment(name, artifact_location=place))
+    # A server decides itself where files go. We send none, but MLflow wants an address.
+    location = None if os.environ.get(_ADDRESS) else (storage / "mlflow").as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 class _Mlflow:

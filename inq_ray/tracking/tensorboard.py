@@ -17,12 +17,17 @@ from inq_ray.tracking.metrics import Scalar, Tracker, numbers
 _COMPARED = "validation/top1"
 
 
+def needs() -> tuple[str, ...]:
+    """Return the packages that it needs."""
+    return ("tensorboard",)
+
+
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:  # noqa: ARG001, it shows the folder's
     """Makes the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
-    place = folder / "tensorboard"
-    place.mkdir(exist_ok=True)
+    events = folder / "tensorboard"
+    events.mkdir(exist_ok=True)
     # By this name TensorBoard finds it; a run that goes on has another one.
-    path = place / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+    path = events / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
     return _TensorBoard(path.open("xb"), parameters)
 
 

@@ -17,6 +17,11 @@ _START_SECONDS = 30.0
 _FINISH_SECONDS = 45.0
 
 
+def needs() -> tuple[str, ...]:
+    """Return the packages that it needs."""
+    return ("wandb",)
+
+
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
     """Begins a run in the project that WANDB_PROJECT names, else in "inq_ray".
 

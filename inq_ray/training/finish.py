@@ -9,7 +9,7 @@ import torch
 
 from inq_ray import __version__
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.export.files import write_result
+from inq_ray.export.formats import write_result
 from inq_ray.export.verify import verify
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import RunConfig
@@ -45,7 +45,7 @@ def finish(
     state = task.model.state_dict()
     write_result(folder.result, state, inq.state if inq else {})
     verification = verify(folder.result, inq.state if inq else {})
-    journal.settle()
+    journal.flush_metrics()
     summary |= {
         **journal.summary(),
         "verification": dataclasses.asdict(verification),
@@ -99,7 +99,7 @@ def summarize(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
         "arch": config.network.arch,
         "data": config.data.data,
         "measured_on": "held-out training images" if config.data.holdout else "test set",
-        "weight_bits": None if config.plain else config.quantization.weight_bits,
+        "weight_bits": config.num_bits,
         "float_top1": float_rows[-1].top1 if float_rows else None,
         "float_top5": float_rows[-1].top5 if float_rows else None,
         "stages": stages,

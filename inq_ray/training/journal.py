@@ -5,20 +5,20 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from inq_ray.data.image_set import BadImage
 from inq_ray.distributed.replica import sum_counts
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.training.checkpoint.resume import config_of
-from inq_ray.training.checkpoint.snapshot import History, Snapshot, history_of
-from inq_ray.training.config import RunConfig
+from inq_ray.training.checkpoint.facts import History, Seconds
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.events import Event, Reporter, Row
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
-from inq_ray.training.report.progress import Phase, ProgressTeller
+from inq_ray.training.report.progress import Epoch, ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -26,9 +26,11 @@ class Journal:
     """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone tells and writes.
 
     Args:
-        config: of the run.
         reporter: takes rank 0's events.
+        progress: takes steps.
         folder: of the run.
+        skip_bad_images: how many images may be left out.
+        num_data_shards: as the attribute, of a run that begins.
         faults: what is remembered of an attempt that was given up.
 
     Attributes:
@@ -38,26 +40,35 @@ class Journal:
         bad_images: those left out so far.
         faults: steps that were not finite so far.
         began: when the run would have begun had it never been interrupted, by time.perf_counter().
-        order_workers: ranks for which the order of samples is laid out where they are read in groups: the most that the
-            run might have when it began, so that each batch has the same samples on however many it goes on.
+        num_data_shards: ranks for which the order of samples is laid out where they are read in groups: the most that
+            the run might have when it began, so that each batch has the same samples on however many it goes on.
         world_sizes: numbers of ranks that it ran on, one after the other.
     """
 
-    def __init__(self, config: RunConfig, reporter: Reporter, folder: RunFolder, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        progress: ProgressReporter,
+        folder: RunFolder,
+        *,
+        skip_bad_images: int,
+        num_data_shards: int,
+        faults: Faults | None = None,
+    ) -> None:
         self.rows: list[Row] = []
         self.epochs_done = 0
         self.spent = Spent()
-        self.bad_images = BadImages(config.data.skip_bad_images)
+        self.bad_images = BadImages(skip_bad_images)
         self.faults = faults or Faults()
         self.began = time.perf_counter()
-        self.order_workers = config.cluster.workers.most
+        self.num_data_shards = num_data_shards
         self.world_sizes: tuple[int, ...] = (world_size(),)
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
         self._log = IncidentLog(folder.events)
-        self._teller = ProgressTeller(config, reporter)
-        self._num_skipped_told = self.faults.num_skipped
+        self._progress = progress
+        self._num_skipped_reported = self.faults.num_skipped
         self._is_behind = False
 
     @property
@@ -65,12 +76,12 @@ class Journal:
         """Time spent in the run, without what was lost."""
         return time.perf_counter() - self.began
 
-    def tell(self, event: Event) -> None:
-        """Passes an event on; rank 0."""
+    def report(self, event: Event) -> None:
+        """Pass an event on; rank 0."""
         self._reporter.report(event)
 
     def note(self, kind: Kind, text: str, seconds_lost: float | None = None) -> None:
-        """Tells an incident and writes it down; rank 0."""
+        """Report an incident and write it down; rank 0."""
         incident = Incident(kind=kind, text=text, seconds_lost=seconds_lost)
         self._log.add(incident)
         self._reporter.report(incident)
@@ -78,7 +89,7 @@ class Journal:
     def add(self, row: Row) -> None:
         """Takes a line of metrics."""
         self.rows.append(row)
-        self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
+        self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
         if rank() == 0:
             self._write_metrics(lambda: self._folder.append(row))
             self._reporter.report(row)
@@ -96,8 +107,8 @@ class Journal:
             lost = max(0.0, time.time() - self._folder.config.stat().st_mtime)
             self.note("restarted", "beginning again: there is no checkpoint", lost)
 
-    def settle(self) -> None:
-        """Writes metrics that could not be written; rank 0, at the end.
+    def flush_metrics(self) -> None:
+        """Write metrics that could not be written; rank 0, at the end.
 
         Raises:
             ValueError: they still cannot.
@@ -129,13 +140,13 @@ class Journal:
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Goes on with what a snapshot's run remembered."""
-        history = history_of(snapshot)
+        history = snapshot.facts
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done
         if not self._keeps_faults:
             self.faults = history.faults
-        self._num_skipped_told = self.faults.num_skipped
-        self.began = time.perf_counter() - history.seconds
+        self._num_skipped_reported = self.faults.num_skipped
+        self.began = time.perf_counter() - history.seconds.run
         self.bad_images.add(BadImage(-1, name, reason) for name, reason in history.bad_images.items())
         for row in self.rows:
             self.spent += Spent(
@@ -143,26 +154,26 @@ class Journal:
                 data_seconds=row.data_seconds or 0.0,
                 network_seconds=row.network_seconds or 0.0,
             )
-            self._teller.validation_seconds = max(self._teller.validation_seconds, row.validation_seconds)
-        self.order_workers = history.order_workers or config_of(snapshot).cluster.workers.most
-        before = history.world_sizes or (snapshot.facts["world_size"],)
+            self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
+        self.num_data_shards = history.order_workers or history.config.cluster.workers.most
+        before = history.world_sizes or (history.world_size,)
         has_changed = before[-1] != world_size()
         self.world_sizes = (*before, world_size()) if has_changed else before
         if rank() == 0:
             self._write_metrics(lambda: self._folder.rewrite(self.rows))
             lost = None if history.time is None else max(0.0, time.time() - history.time)
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
-            self.note("resumed", f"going on from {snapshot.place.name}{changed}", lost)
+            self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
-    def tell_step(self, phase: Phase, state: EpochState) -> None:
+    def report_step(self, epoch: Epoch, state: EpochState) -> None:
         """To be called on every rank after each step."""
         if rank() != 0:
             return
-        self._teller.tell(phase, self.epochs_done, state)
-        if self.faults.num_skipped == self._num_skipped_told:
+        self._progress.report(epoch, self.epochs_done, state)
+        if self.faults.num_skipped == self._num_skipped_reported:
             return
-        self._num_skipped_told = self.faults.num_skipped
-        where = f"stage {phase.stage}, epoch {phase.epoch}, step {state.step}"
+        self._num_skipped_reported = self.faults.num_skipped
+        where = f"stage {epoch.stage}, epoch {epoch.epoch}, step {state.step}"
         text = f"{where}: the loss or its gradient is not finite: skipped ({self.faults.num_skipped} so far)"
         self.note("step_skipped", text)
 
@@ -173,23 +184,31 @@ class Journal:
             state: of the epoch in which the run is; None = between two.
         """
         self.bad_images.agree()
-        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
-        if state is not None:
-            sums[rank()] = state.sums.cpu()
-            sums = sum_counts(sums)
         return History(
             epochs_done=self.epochs_done,
             rows=tuple(self.rows),
             bad_images=self.bad_images.reasons,
-            sums=sums,
-            epoch_seconds=state.seconds if state else 0.0,
-            data_seconds=state.data_seconds if state else 0.0,
-            seconds=self.seconds,
+            seconds=Seconds(
+                run=self.seconds,
+                epoch=state.seconds if state else 0.0,
+                data=state.data_seconds if state else 0.0,
+            ),
             faults=dataclasses.replace(self.faults),
             time=time.time(),
-            order_workers=self.order_workers,
+            order_workers=self.num_data_shards,
             world_sizes=self.world_sizes,
         )
+
+    def sums(self, state: EpochState | None) -> Tensor:
+        """Return each rank's loss, hits and samples of the epoch in which the run is: float64 [ranks, 3].
+
+        Every rank calls it.
+        """
+        sums = torch.zeros(world_size(), 3, dtype=torch.float64)
+        if state is None:
+            return sums
+        sums[rank()] = state.sums.cpu()
+        return sum_counts(sums)
 
     def summary(self) -> dict[str, object]:
         """Its part of summary.json; rank 0."""

@@ -9,10 +9,11 @@ from torch import nn
 
 from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.data.loader import VALIDATION_BATCH, steps_per_epoch
+from inq_ray.data.loader import VALIDATION_BATCH
 from inq_ray.models.selection import param_groups
-from inq_ray.training.config import RunConfig
+from inq_ray.training.config import ClusterConfig, RunConfig, TrainingConfig
 from inq_ray.training.evaluation.batchnorm import images_of_estimate
+from inq_ray.training.loop.batches import steps_of_epoch
 from inq_ray.training.task.build import batchnorm_layers
 
 # Enough to keep a CPU busy, and no more than it does in seconds.
@@ -65,73 +66,76 @@ class Plan:
 
 
 def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
-    """The plan of a configuration that :func:`inq_ray.training.task.build.check` has passed.
+    """Return the plan of a configuration that :func:`inq_ray.training.task.check.check` has passed.
 
     Args:
-        config: the configuration.
-        info: facts about its data.
-        model: its network, on the CPU.
+        config: The configuration.
+        info: Facts about its data.
+        model: Its network, on the CPU.
     """
-    training = config.training
-    num_train = info.num_train - config.data.holdout
-    steps = steps_per_epoch(num_train, training.batch_size)
-    steps = min(steps, training.limit_batches or steps)
-    num_validation = config.data.holdout or info.num_test
-    bits = None if config.plain else config.quantization.weight_bits
-    groups = param_groups(model, bits, skip=config.quantization.skip)
+    training, num_held_out = config.training, config.data.holdout
+    num_train = info.num_train - num_held_out
+    steps = steps_of_epoch(num_train, training)
+    num_validation = num_held_out or info.num_test
+    groups = param_groups(model, config.num_bits, skip=config.quantization.skip)
     quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
-    phases = []
-    if config.float_epochs:
-        phases.append(
-            PlannedPhase(
-                stage=0,
-                portion=0.0,
-                num_frozen=0,
-                epochs=config.float_epochs,
-                lr=config.lr_of(0),
-                steps=config.float_epochs * steps,
-            )
+    portions = (0.0, *(() if config.plain else config.quantization.iterative_steps))
+    phases = [
+        PlannedPhase(
+            stage=stage,
+            portion=portion,
+            num_frozen=sum(num_frozen(portion, count) for count in quantized),
+            epochs=epochs,
+            lr=config.lr_of(stage),
+            steps=epochs * steps,
         )
-    portions = () if config.plain else config.quantization.iterative_steps
-    for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1):
-        phases.append(
-            PlannedPhase(
-                stage=stage,
-                portion=portion,
-                num_frozen=sum(num_frozen(portion, count) for count in quantized),
-                epochs=epochs,
-                lr=config.lr_of(stage),
-                steps=epochs * steps,
-            )
-        )
+        for stage, (portion, epochs) in enumerate(zip(portions, config.phase_epochs, strict=True))
+        if stage or epochs
+    ]
+    crop_size = config.data.train_crop_size if info.is_streamed else None
     return Plan(
         phases=tuple(phases),
         num_parameters=sum(param.numel() for param in model.parameters()),
         num_quantized=sum(quantized),
         num_tensors=len(quantized),
         num_train=num_train,
-        num_batchnorm=images_of_estimate(config, steps) if batchnorm_layers(model) else 0,
+        num_batchnorm=images_of_estimate(training, steps, config.cluster.workers.most)
+        if batchnorm_layers(model)
+        else 0,
         num_validation=min(num_validation, VALIDATION_BATCH * (training.limit_batches or num_validation)),
-        seconds_per_step=_seconds_per_step(config, info, model),
+        seconds_per_step=_seconds_per_step(
+            model,
+            (info.channels, *((crop_size,) * 2 if crop_size else (info.height, info.width))),
+            training,
+            config.cluster,
+        ),
     )
 
 
-def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> float | None:
-    """Times one worker's share of a step, with one worker's threads, on CPUs a part of it; the second of two counts."""
-    if config.cluster.use_gpu and not torch.cuda.is_available():
-        return None  # the GPUs are on other machines
-    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+def _seconds_per_step(
+    model: nn.Module, shape: tuple[int, ...], training: TrainingConfig, cluster: ClusterConfig
+) -> float | None:
+    """Time one worker's shard of a step, with one worker's threads, on CPUs a part of it; the second of two counts.
+
+    Args:
+        model: The network.
+        shape: Channels, height and width of an image.
+        training: Batch size, microbatches and memory format.
+        cluster: Devices, threads and number of workers.
+
+    Returns:
+        Seconds, None if the GPUs are on other machines.
+    """
+    if cluster.use_gpu and not torch.cuda.is_available():
+        return None
+    device = torch.device("cuda" if cluster.use_gpu else "cpu")
+    memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    share = -(-config.training.batch_size // config.cluster.workers.most // config.training.accumulate)
-    num_images = share if config.cluster.use_gpu else min(share, _TIMED_IMAGES)
-    size = (info.height, info.width)
-    if info.is_streamed and config.data.train_crop_size:
-        size = (config.data.train_crop_size,) * 2
-    images = torch.rand(num_images, info.channels, *size, device=device)
-    images = images.contiguous(memory_format=memory_format)
+    shard = -(-training.batch_size // cluster.workers.most // training.accumulate)
+    num_images = shard if cluster.use_gpu else min(shard, _TIMED_IMAGES)
+    images = torch.rand(num_images, *shape, device=device).contiguous(memory_format=memory_format)
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(min(config.cluster.cpus_per_worker, os.cpu_count() or 1))
+    torch.set_num_threads(min(cluster.cpus_per_worker, os.cpu_count() or 1))
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
@@ -141,4 +145,4 @@ def _seconds_per_step(config: RunConfig, info: SourceInfo, model: nn.Module) -> 
         seconds = time.perf_counter() - began
     torch.set_num_threads(num_threads)
     model.zero_grad(set_to_none=True)
-    return seconds * config.training.accumulate * share / num_images
+    return seconds * training.accumulate * shard / num_images

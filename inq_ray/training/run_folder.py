@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.whole import append_text, unique, write_text
+from inq_ray.files.folder import delete_folder, leftovers, write_folder
+from inq_ray.files.whole import append_text, write_text
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
 
 # Of a network's name within that of its run.
 _LONGEST_NETWORK = 80
-_PARTIAL = ".partial"
-_DELETED = ".deleted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """Folder of model.safetensors and codes.safetensors."""
+        """Folder of the result's files, see :mod:`inq_ray.export.formats`."""
         return self.path
 
     @property
@@ -99,11 +98,11 @@ class RunFolder:
         # What was said of an earlier run is not said of this one: the file alone shall never delete a run.
         saved = config.replace(output={"overwrite": False})
         try:
-            folder.path.parent.mkdir(parents=True, exist_ok=True)
-            _clean(folder.path)
+            for left in leftovers(folder.path.parent, folder.path.name):  # of a start that was killed
+                shutil.rmtree(left)
             if config.output.overwrite and folder.config.is_file():
-                _delete(folder.path)
-            _make(folder, saved.to_json() + "\n")
+                delete_folder(folder.path)
+            write_folder(folder.path, {folder.config.name: f"{saved.to_json()}\n".encode()})
         except OSError as error:
             raise ValueError(f"--storage-path {config.output.storage_path}: cannot write there ({error})") from None
         return folder
@@ -184,34 +183,6 @@ class RunFolder:
             ) from error
 
 
-# Killed at any time, a name is one of a run or free: a folder is filled, and emptied, under a hidden name. No run's
-# name has a tilde, so a hidden one belongs to one run alone.
-
-
-def _make(folder: RunFolder, config: str) -> None:
-    beside = _hidden(folder.path, _PARTIAL)
-    beside.mkdir()
-    write_text(beside / folder.config.name, config)
-    beside.rename(folder.path)
-
-
-def _delete(path: Path) -> None:
-    aside = _hidden(path, _DELETED)
-    path.rename(aside)
-    shutil.rmtree(aside)
-
-
-def _hidden(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}~{unique()}{ending}")
-
-
-def _clean(path: Path) -> None:
-    """Deletes what a start that was killed has left; whoever makes a run holds its name."""
-    for ending in (_PARTIAL, _DELETED):
-        for left in path.parent.glob(f".{path.name}~*{ending}"):
-            shutil.rmtree(left)
-
-
 def _as_json(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(_values(row), allow_nan=False) + "\n" for row in rows)
 
@@ -234,8 +205,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
 
 
-def default_name(config: RunConfig) -> str:
-    """Network, bits (or "float") and time; what no file name should have in the network's name becomes a dash."""
-    kind = "float" if config.plain else f"{config.quantization.weight_bits}bit"
-    network = re.sub(r"[^A-Za-z0-9._-]+", "-", config.network.arch)[:_LONGEST_NETWORK]
+def default_name(arch: str, num_bits: int | None) -> str:
+    """Return network, bits (or "float") and time; a dash replaces what no file name should have."""
+    kind = "float" if num_bits is None else f"{num_bits}bit"
+    network = re.sub(r"[^A-Za-z0-9._-]+", "-", arch)[:_LONGEST_NETWORK]
     return f"{network}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}".lstrip("._-")

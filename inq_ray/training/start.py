@@ -7,22 +7,20 @@ from pathlib import Path
 from inq_ray.files.name_lock import name_held
 from inq_ray.files.whole import write_text
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
-    AUTO,
-    NEVER,
     NOTHING,
     Decision,
     Refuse,
     Resume,
     Standing,
     Start,
-    config_of,
     decide,
     look_at,
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.run_folder import RunFolder
 
 
@@ -73,12 +71,14 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
     if isinstance(decision, Start):
         if not folder.config.is_file() or config.output.overwrite:  # else it ended before its first checkpoint
             folder = RunFolder.create(config)
-        store_of(config).discard_after(Place(stage=0, epoch=0, step=0))
+        store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
         folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
-    elif isinstance(decision, Resume) and not _is_config(folder.config):
-        text = decision.config.to_json() + "\n"
-        _written(folder, lambda: write_text(folder.config, text))
+    elif isinstance(decision, Resume) and _whole_config(folder) is None:
+        try:
+            write_text(folder.config, decision.config.to_json() + "\n")
+        except OSError as error:
+            raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
     return folder
 
 
@@ -90,7 +90,7 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
     has_checkpoints = found.entry is not None or bool(found.damaged)
     if not folder.config.is_file():
         # Its folder is lost, with the machine perhaps, or it never was here; its checkpoints are elsewhere.
-        saved = config_of(found.snapshot) if found.snapshot is not None else config
+        saved = found.snapshot.facts.config if found.snapshot is not None else config
         return Standing(name=config.output.name, config=saved if has_checkpoints else None, found=found)
     if found is not NOTHING and not has_checkpoints:
         _check_none_elsewhere(folder, config)
@@ -105,10 +105,8 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
 
 def _begun_from(folder: RunFolder) -> str | None:
     """The checkpoint by which --resume began the run, as the file says that the run was made with."""
-    if not _is_config(folder.config):
-        return None
-    resume = RunConfig.from_file(str(folder.config)).output.resume
-    return None if resume in (AUTO, NEVER) else resume
+    saved = _whole_config(folder)
+    return None if saved is None or saved.output.resume in (AUTO, NEVER) else saved.output.resume
 
 
 def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
@@ -117,12 +115,12 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
     Raises:
         ValueError: there are some; says where.
     """
-    if not _is_config(folder.config):
+    saved = _whole_config(folder)
+    if saved is None:
         return
-    saved = RunConfig.from_file(str(folder.config))
     there, here = store_of(saved.replace(output={"name": saved.output.name or config.output.name})), store_of(config)
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
-    if not is_same and there.places():
+    if not is_same and there.positions():
         raise ValueError(
             f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: give the "
             "--checkpoint-path with which it was started, or begin again by --overwrite"
@@ -138,27 +136,24 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
     if config.output.overwrite:
         return config  # what is there is deleted, whatever it is
     if found.snapshot is not None:
-        return config_of(found.snapshot)
+        return found.snapshot.facts.config
     try:
-        return RunConfig.from_file(str(folder.config))
-    except ValueError as error:
-        reason = str(error).removeprefix(f"--config {folder.config}: ")
+        return _read(folder.config)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
             f"--name {config.output.name}: {folder.config} is damaged ({reason}): mend it, take another --name, or "
             "delete the run by --overwrite"
         ) from error
 
 
-def _is_config(path: Path) -> bool:
+def _whole_config(folder: RunFolder) -> RunConfig | None:
+    """Return what the file says that the run was made with; None if it is damaged."""
     try:
-        RunConfig.from_file(str(path))
-    except ValueError:
-        return False
-    return True
+        return _read(folder.config)
+    except (OSError, ValueError):
+        return None
 
 
-def _written(folder: RunFolder, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
+def _read(path: Path) -> RunConfig:
+    return RunConfig.from_json(path.read_text(encoding="utf-8"))

@@ -54,7 +54,7 @@ _CONFIG: dict[str, object] = {
 
 
 def main(folder: Path) -> None:
-    """Starts the cluster, waits for room for two workers, and says what `place` says."""
+    """Starts the cluster, waits for room for two workers, and says what `wait_for_placement` says."""
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _UP_AND_RUNNING))
     config = folder / "autoscaling.json"
@@ -102,7 +102,9 @@ def _place(head: subprocess.Popen[bytes]) -> None:
     while not room.may_grow():
         assert time.monotonic() < deadline, "the autoscaler did not report"
         time.sleep(0.5)
-    print("placed", placement.place(ClusterConfig(num_workers=2, placement_timeout="3m"), print, room=room))
+    print(
+        "placed", placement.wait_for_placement(ClusterConfig(num_workers=2, placement_timeout="3m"), print, room=room)
+    )
     ray.shutdown()
 
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 @pytest.mark.skipif(subprocess.run(["unshare", "-rn", "true"], check=False).returncode != 0, reason="needs namespaces")
 def test_a_run_waits_for_the_nodes_that_its_own_demand_brings() -> None:
-    """The head has no CPU: what `place` asks for makes the autoscaler of version 2 start two nodes of one."""
+    """The head has no CPU: what `wait_for_placement` asks for makes the autoscaler start two nodes of one."""
     # The path of a socket has 107 bytes at most, which pytest's own folders would be too long for.
     with tempfile.TemporaryDirectory(prefix="inq-", ignore_cleanup_errors=True) as folder:
         ran = subprocess.run(

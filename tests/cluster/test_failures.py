@@ -17,7 +17,7 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from inq_ray.cluster import fit, trainer
-from inq_ray.cluster.failure import RunFailedError, RunStoppedError, WorkersLostError, failure_of
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError, WorkersLostError, failure_of
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
@@ -42,10 +42,11 @@ def _wrapped(inner: Exception) -> Exception:
 
 def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it() -> None:
     echo = RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.2]:1234")
-    failures = {0: _wrapped(echo), 1: _wrapped(DivergedError("epoch 1: the training loss is nan\nmore"))}
+    diverged = DivergedError(0, "epoch 1: the training loss is nan\nmore", "lower --lr")
+    failures = {0: _wrapped(echo), 1: _wrapped(diverged)}
     failure = failure_of(_FailedError(failures))
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
-    assert not isinstance(failure, WorkersLostError)
+    assert isinstance(failure, RunDivergedError)
     echoed = failure_of(_FailedError({0: _wrapped(echo)}))
     assert str(echoed) == "rank 0: lost touch with another worker (Connection closed by peer)"
     assert isinstance(echoed, WorkersLostError)
@@ -123,7 +124,7 @@ def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.Monke
 
     room = iter([3, 1])
     monkeypatch.setattr(trainer, "fit", lost)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: next(room))
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: next(room))
     attempts, told = _attempts(tmp_path, max_failures=2)
     with pytest.raises(RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
         attempts.fit_to_the_end(2)
@@ -141,7 +142,7 @@ def test_no_room_for_new_workers_ends_the_run(monkeypatch: pytest.MonkeyPatch, t
         raise NoRoomError("no room")
 
     monkeypatch.setattr(trainer, "fit", lost)
-    monkeypatch.setattr(trainer, "place", no_room)
+    monkeypatch.setattr(trainer, "wait_for_placement", no_room)
     attempts, _ = _attempts(tmp_path)
     with pytest.raises(RunFailedError, match=r"^no room; the same command goes on") as failed:
         attempts.fit_to_the_end(2)
@@ -163,7 +164,7 @@ def test_replicas_that_differ_start_again_if_asked(
         (tmp_path / "lost" / "summary.json").write_text("{}")
 
     monkeypatch.setattr(trainer, "fit", differ)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 2)
     if on_mismatch == "restart":
         attempts.fit_to_the_end(2)
         assert num_fits == 2
@@ -184,7 +185,7 @@ def test_workers_that_leave_are_replaced_and_not_counted(monkeypatch: pytest.Mon
             (tmp_path / "lost" / "summary.json").write_text("{}")
 
     monkeypatch.setattr(trainer, "fit", leave)
-    monkeypatch.setattr(trainer, "place", lambda *_, **__: 2)
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 2)
     attempts.fit_to_the_end(2)
     assert next(fits, None) is None
 

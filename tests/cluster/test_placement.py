@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inq_ray.cluster import placement
-from inq_ray.cluster.placement import Launches, NoRoomError, Resources, num_fitting, place, worker_resources
+from inq_ray.cluster.placement import (
+    Launches,
+    NoRoomError,
+    Resources,
+    num_fitting,
+    wait_for_placement,
+    worker_resources,
+)
 from inq_ray.training.config import ClusterConfig
 from tests.clock import Clock
 
@@ -84,14 +91,14 @@ def test_a_worker_is_on_one_node() -> None:
 )
 def test_as_many_as_fit_within_the_range(workers: int | str, nodes: list[int], expected: int) -> None:
     told: list[str] = []
-    assert place(asked_for(workers), told.append, room=Cluster([nodes])) == expected
+    assert wait_for_placement(asked_for(workers), told.append, room=Cluster([nodes])) == expected
     assert told == ([f"{expected} of --num-workers {workers} have room now"] if isinstance(workers, str) else [])
 
 
 def test_the_least_number_is_waited_for_and_said_once() -> None:
     told: list[str] = []
     room = Cluster([[1], [1], [1], [1], [1, 1]])
-    assert place(asked_for(2), told.append, room=room) == 2
+    assert wait_for_placement(asked_for(2), told.append, room=room) == 2
     assert told == [
         "waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1",
     ]
@@ -109,7 +116,7 @@ def test_the_least_number_is_waited_for_and_said_once() -> None:
 )
 def test_what_an_autoscaler_may_bring_is_said(limit: Resources | None, words: str) -> None:
     told: list[str] = []
-    place(asked_for(2), told.append, room=Cluster([[1], [1], [1], [1], [1, 1]], limit=limit))
+    wait_for_placement(asked_for(2), told.append, room=Cluster([[1], [1], [1], [1], [1, 1]], limit=limit))
     assert told == [
         f"waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1{words}",
     ]
@@ -127,7 +134,7 @@ def test_what_an_autoscaler_may_bring_is_said(limit: Resources | None, words: st
 )
 def test_nodes_that_are_coming_are_said(said: Launches, words: str) -> None:
     told: list[str] = []
-    place(asked_for(2), told.append, room=Cluster([[1], [1], [1, 1]], said=said))
+    wait_for_placement(asked_for(2), told.append, room=Cluster([[1], [1], [1, 1]], said=said))
     assert told == [
         f"waiting up to 10m for room for 2 worker(s) of 1 CPU each (--num-workers), there is room for 1{words}",
     ]
@@ -137,7 +144,7 @@ def test_a_node_that_is_listed_and_gone_is_waited_for() -> None:
     """It is listed for some looks: fewer are taken once it no longer is, and not before."""
     told: list[str] = []
     room = Cluster([[1, 1], [1, 1], [1]], num_gone=2)
-    assert place(asked_for("1..2"), told.append, room=room) == 1
+    assert wait_for_placement(asked_for("1..2"), told.append, room=room) == 1
     assert room.asked == [2, 2, 1]
     assert told == [
         "waiting up to 10m for an answer of all nodes that should have room for 2 worker(s)",
@@ -147,17 +154,17 @@ def test_a_node_that_is_listed_and_gone_is_waited_for() -> None:
 
 def test_what_lost_workers_give_back_is_waited_for_before_fewer_are_taken(clock: Clock) -> None:
     looks = [[1], [1], [3]]
-    assert place(asked_for("1..3"), SILENT, settle_seconds=0.3, room=Cluster(list(looks))) == 3
-    assert place(asked_for("1..3"), SILENT, room=Cluster(list(looks))) == 1
+    assert wait_for_placement(asked_for("1..3"), SILENT, grace_seconds=0.3, room=Cluster(list(looks))) == 3
+    assert wait_for_placement(asked_for("1..3"), SILENT, room=Cluster(list(looks))) == 1
     began = clock.now
-    assert place(asked_for("1..3"), SILENT, settle_seconds=0.3, room=Cluster([[2]])) == 2
+    assert wait_for_placement(asked_for("1..3"), SILENT, grace_seconds=0.3, room=Cluster([[2]])) == 2
     assert clock.now - began >= 0.3
 
 
 def test_the_wait_has_a_bound_and_ends_in_one_line() -> None:
     room = Cluster([[1, 0]])
     with pytest.raises(NoRoomError) as ended:
-        place(asked_for("2..8", placement_timeout="1s"), SILENT, room=room)
+        wait_for_placement(asked_for("2..8", placement_timeout="1s"), SILENT, room=room)
     assert str(ended.value) == (
         "--placement-timeout 1s is over without room for 2 worker(s) of 1 CPU each (--num-workers), there is room "
         "for 1: add nodes, take a smaller --num-workers, or wait longer"

@@ -9,10 +9,11 @@ import pytest
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.trainer import quantize
-from inq_ray.export.files import read_codes, read_model
+from inq_ray.export.codes_file import read_codes
+from inq_ray.export.model_file import read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.report.events import Event, Placed, Row, Started
+from inq_ray.training.report.events import Event, Row, Started, WorkersPlaced
 from inq_ray.training.run_folder import RunFolder
 from tests.conftest import RayCluster
 from tests.ranks import run_ranks
@@ -44,7 +45,7 @@ def test_a_run_on_ray_is_that_of_its_ranks_alone_and_tells_every_epoch(ray_clust
     events = _Events()
     summary = quantize(_config(tmp_path, "on-ray"), events)
     placed, started, *others = events.all
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, WorkersPlaced)
     assert [line.partition(",")[0] for line in placed.lines] == [
         f"rank {rank}: node 127.0.0.2 ({socket.gethostname()})" for rank in range(2)
     ]

@@ -16,7 +16,7 @@ def make_folder(root: Path, files: Mapping[str, bytes | None]) -> Path:
     return root
 
 
-def settle(root: Path) -> None:
+def make_stable(root: Path) -> None:
     """Give every folder a time of its own, some minutes ago: an index of it is worth keeping."""
     for number, (folder, _, _) in enumerate(sorted(os.walk(root))):
         then = time.time() - 1000 + number

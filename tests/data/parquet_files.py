@@ -1,6 +1,5 @@
 """Small Parquet files in the layout of the Hugging Face hub, made by tests."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+
+from tests.data.pictures import encode
 
 CLASSES = ("cat", "dog", "frog")
 
@@ -17,13 +17,6 @@ CLASSES = ("cat", "dog", "frog")
 def random_images(num: int, seed: int = 0, height: int = 8, width: int = 8) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return uint8 [num, height, width, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (num, height, width, 3), dtype=np.uint8)
-
-
-def encode(pixels: np.ndarray[Any, Any], kind: str = "PNG") -> bytes:
-    """Return an image file of uint8 [H, W, 3] or [H, W]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
 
 
 def write_parquet(

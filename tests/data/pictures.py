@@ -23,10 +23,10 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The bytes of an image file."""
+def encode(image: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file; arrays are uint8 [H, W, 3] or [H, W], or uint16 [H, W]."""
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from inq_ray.data import ImageSet, digits, open_source
+from inq_ray.data import digits
+from inq_ray.data.memory_set import ImageSet
+from inq_ray.data.source import open_source
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 
@@ -59,10 +61,10 @@ def test_without_scikit_learn_the_error_says_how_to_install(monkeypatch: pytest.
 def test_imports_stay_cheap(repo: Path) -> None:
     """Digits import no scikit-learn; the packages alone no torchvision, no pyarrow and no Pillow."""
     code = (
-        "import sys, inq_ray.data, inq_ray.models\n"
+        "import sys, inq_ray.data.source, inq_ray.models.registry\n"
         "print(sorted({'torchvision', 'pyarrow', 'PIL', 'sklearn'} & set(sys.modules)))\n"
-        "inq_ray.data.open_source('digits')\n"
-        "inq_ray.models.create('digits_cnn', num_classes=10)\n"
+        "inq_ray.data.source.open_source('digits')\n"
+        "inq_ray.models.registry.create('digits_cnn', num_classes=10)\n"
         "print(sorted({'torchvision', 'pyarrow', 'PIL', 'sklearn'} & set(sys.modules)))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inq_ray.data.memory_set import ImageSet
 from torch import Tensor
 
 from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.image_set import BadImage, Images, Samples
 from inq_ray.data.loader import Batch, Loader, eval_requests, steps_per_epoch, train_requests
+from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import epoch_order
 
 AUGMENTATION = Augmentation(padding=1, flip=True)

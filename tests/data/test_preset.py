@@ -1,12 +1,11 @@
-"""Presets and policies are checked when made."""
+"""Presets are those that weights state, and are checked when made."""
 
-import math
 from typing import Any
 
 import pytest
 from torchvision.models import Inception_V3_Weights, ResNet18_Weights
 
-from inq_ray.data.preset import Policy, Preset
+from inq_ray.data.preset import Preset
 
 
 def test_the_defaults_are_those_of_resnet() -> None:
@@ -34,30 +33,10 @@ def test_a_preset_takes_what_torchvision_states() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "wrong"),
-    [
-        (Preset, {"crop_size": 0}),
-        (Preset, {"crop_size": True}),
-        (Preset, {"crop_size": 5000}),
-        (Preset, {"resize_size": -1}),
-        (Preset, {"resize_size": None}),
-        (Preset, {"train_crop_size": 0}),
-        (Preset, {"train_crop_size": 224.0}),
-        (Preset, {"interpolation": "lanczos"}),
-        (Preset, {"mean": (0.5,)}),
-        (Preset, {"mean": (0.5, 0.5, math.nan)}),
-        (Preset, {"std": (0.5, 0.5, 0.0)}),
-        (Policy, {"auto_augment": "augment"}),
-        (Policy, {"random_erasing": 1.5}),
-        (Policy, {"random_erasing": math.nan}),
-        (Policy, {"scale": (0.0, 1.0)}),
-        (Policy, {"scale": (0.5, 0.2)}),
-        (Policy, {"scale": (0.5, 2.0)}),
-        (Policy, {"ratio": (1.0, math.inf)}),
-        (Policy, {"ratio": (1.0,)}),
-    ],
+    "wrong",
+    [{"crop_size": 0}, {"crop_size": 5000}, {"resize_size": -1}, {"train_crop_size": 0}, {"interpolation": "lanczos"}],
 )
-def test_what_is_not_possible_is_named(kind: type, wrong: dict[str, Any]) -> None:
+def test_what_is_not_possible_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))) as caught:
-        kind(**wrong)
+        Preset(**wrong)
     assert "\n" not in str(caught.value)

@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inq_ray.core.digest import digest_tensors, summary
-from inq_ray.export.files import CODES_FILE, MODEL_FILE, write_result
-from inq_ray.export.verify import VerificationError, verify
+from inq_ray.export.codes_file import CODES_FILE
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.formats import write_result
+from inq_ray.export.model_file import MODEL_FILE
+from inq_ray.export.verify import verify
 from tests.export.results import quantized
 
 NAMES = ("0.weight", "3.weight", "4.weight")

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from inq_ray.models import LayerRow, LayerSum, create, describe, param_groups, sums
+from inq_ray.models.layers import LayerRow, LayerSum, describe, sums
+from inq_ray.models.registry import create
+from inq_ray.models.selection import param_groups
 from inq_ray.models.shapes import without_data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from inq_ray.models import check_arch, create
+from inq_ray.models.registry import check_arch, create
 
 SOURCE = """
 import torch

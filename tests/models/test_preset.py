@@ -5,7 +5,7 @@ import torch
 from torchvision.models import get_model_weights
 from torchvision.transforms import functional
 
-from inq_ray.models import InputPreset, input_preset
+from inq_ray.models.preset import InputPreset, input_preset
 from inq_ray.models.torchvision_networks import names
 
 IMAGENET = InputPreset()

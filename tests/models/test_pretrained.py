@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inq_ray.models import create, load_weights, resolve_weights
+from inq_ray.models.pretrained import resolve_weights
+from inq_ray.models.registry import create
+from inq_ray.models.weights import load_weights
+from tests.models.touch import Touch
 
 pytestmark = pytest.mark.system
 
@@ -119,16 +122,6 @@ def test_tags_of_timm_load_through_timm_once(hub: Path, home: Path) -> None:
     placed.unlink()
     assert resolve_weights("timm/test_vit", "r160_in1k") == path, "made once"
     assert resolve_weights("timm/test_vit.r160_in1k", "DEFAULT") == path
-
-
-class Touch:
-    """An object whose unpickling makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 def test_code_in_a_file_of_the_hub_is_not_run(hub: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from inq_ray.models import create, param_groups
+from inq_ray.models.registry import create
+from inq_ray.models.selection import param_groups
 from inq_ray.models.shapes import without_data
 from tests.models.multiplications import multiplied
 

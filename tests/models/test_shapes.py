@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inq_ray.models import create, head_parameters
-from inq_ray.models.shapes import shapes
+from inq_ray.models.registry import create
+from inq_ray.models.shapes import head_parameters, shapes
 
 pytestmark = pytest.mark.system
 

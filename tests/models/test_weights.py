@@ -12,14 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from inq_ray.models import Loaded, create, head_parameters, load_weights, recognition
-from inq_ray.models.shapes import without_data
+from inq_ray.models import recognition
+from inq_ray.models.registry import create
+from inq_ray.models.shapes import head_parameters, without_data
+from inq_ray.models.weights import Loaded, load_weights
+from tests.models.touch import Touch
 
 
 @pytest.fixture(autouse=True)
 def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a file looks like is searched for among our networks only: torchvision's take seconds."""
-    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition._OURS))
+    monkeypatch.setattr(recognition, "_candidates", lambda _: iter(recognition.OURS))
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -222,16 +225,6 @@ def test_tensors_without_plain_numbers_are_refused(tmp_path: Path, make: Callabl
 
 def test_a_home_that_is_not_there(tmp_path: Path) -> None:
     assert "~nobody_of_this_name/a.pth: there is no such home folder" in refusal(Path("~nobody_of_this_name/a.pth"))
-
-
-class Touch:
-    """An object whose unpickling makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -1,192 +1,123 @@
 import json
 import math
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.results.levels import Levels
-from benchmarks.results.places import Places
-from benchmarks.results.record import as_text, read_records
+from benchmarks.results.__main__ import main
+from benchmarks.results.record import levels_of
 from inq_ray.core.codebook import Codebook
-from tests.results.checkouts import COMMAND, COMMIT, collect, copy_of, empty_checkout, small_run
-from tests.training.runs import Finished, needs_digits
+from tests.training.runs import Finished, needs_digits, run_here, tiny_config
 
 pytestmark = [pytest.mark.system, needs_digits]
 
+# What tiny_config says, as a command.
+_COMMAND = (
+    "python jobs/quantize_imagenet.py --float-epochs 1 --epochs 1 --iterative-steps 0.5 1 --num-workers 1 "
+    "--seed {seed} --name {name}"
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run_here(tiny_config(tmp_path_factory.mktemp("runs"), "five-1", training={"seed": 1}))
+
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return empty_checkout(tmp_path / "checkout")
+def run(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the run's folder, which may be damaged."""
+    return shutil.copytree(finished.folder.path, tmp_path / "copies" / "five-1")
 
 
-def test_a_record_says_what_ran_and_what_came_out(small_runs: dict[str, Finished], places: Places) -> None:
-    finished = small_runs["five-1"]
-    assert collect(places, finished.folder.path, "--hardware", "a test", "--note", "short") == 0
-    (record,) = read_records(places.runs)
-    summary = finished.summary
-    assert (record["name"], record["network"], record["data"], record["bits"]) == ("five-1", "digits_cnn", "digits", 5)
-    assert (record["strategy"], record["codebook"], record["seed"]) == ("pruning", "max", 1)
-    assert record["portions"] == [0.5, 1.0]
+def _collect(root: Path, run: Path, *more: str) -> int:
+    return main(["collect", str(run), "--commit", "0123abc", "--command", _COMMAND, *more], root)
+
+
+def _change(run: Path, **sections: dict[str, Any]) -> None:
+    """Change sections of a run's summary, or of the configuration in it."""
+    summary = json.loads((run / "summary.json").read_text())
+    for section, values in sections.items():
+        (summary["config"] if section in summary["config"] else summary)[section] |= values
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def _scale_weight(run: Path) -> None:
+    model = load_file(run / "model.safetensors")
+    model[next(iter(load_file(run / "codes.safetensors")))] *= 1.01
+    save_file(model, run / "model.safetensors")
+
+
+def test_a_record_says_what_ran_and_what_came_out(finished: Finished, tmp_path: Path) -> None:
+    assert _collect(tmp_path, finished.folder.path, "--hardware", "a test") == 0
+    text = (tmp_path / "docs/results/runs/five-1.json").read_text()
+    record, summary = json.loads(text), finished.summary
+    copied = ("float_top1", "top1", "top5", "digest", "versions", "verification")
+    assert {name: record[name] for name in copied} == {name: summary[name] for name in copied}
+    assert (record["network"], record["data"], record["bits"], record["seed"]) == ("digits_cnn", "digits", 5, 1)
     assert record["epochs"] == {"float": 1, "by_stage": [1, 1], "all": 3}
-    assert (record["float_top1"], record["float_top5"]) == (summary["float_top1"], summary["float_top5"])
-    assert [stage["top1_quantized"] for stage in record["stages"]] == [
-        finished.told.rows[1].top1,
-        finished.told.rows[3].top1,
-    ]
-    assert (record["top1"], record["top5"]) == (summary["top1"], summary["top5"])
+    assert (record["command"], record["hardware"]) == (_COMMAND.format(seed=1, name="five-1"), "a test")
+    assert [stage["top1_quantized"] for stage in record["stages"]] == [finished.told.rows[n].top1 for n in (1, 3)]
     assert 100 * record["num_correct"] / record["num_images"] == summary["top1"]
-    assert record["digest"] == summary["digest"]
-    assert record["commit"] == COMMIT
-    assert record["command"] == COMMAND.format(seed=1, name="five-1")
-    assert record["versions"] == summary["versions"]
-    assert (record["device"], record["hardware"], record["note"]) == ("cpu", "a test", "short")
-    assert record["train_seconds"] <= record["seconds"]
+    assert sum(each["num_weights"] for each in record["tensors"].values()) == summary["verification"]["num_weights"]
     assert record["images_per_second"] > 0
+    assert str(finished.folder.path.parent) not in text, "a folder of this machine"
 
 
-def test_a_record_counts_the_weights_of_the_file(small_runs: dict[str, Finished], places: Places) -> None:
-    folder = small_runs["five-0"].folder.path
-    collect(places, folder)
-    (record,) = read_records(places.runs)
-    model = load_file(folder / "model.safetensors")
-    assert len(record["tensors"]) == 4
-    for name, tensor in record["tensors"].items():
-        counts = Counter(model[name].reshape(-1).tolist())
-        levels = {0.0: tensor["num_zero"]}
-        for k, negative, positive in tensor["powers"]:
-            levels |= {-(2.0**k): negative, 2.0**k: positive}
-        assert {level: num for level, num in levels.items() if num} == dict(counts)
-        assert tensor["num_weights"] == model[name].numel()
-        shares = [num / model[name].numel() for num in counts.values()]
-        assert tensor["entropy"] == pytest.approx(-sum(share * math.log2(share) for share in shares), abs=1e-6)
-        assert tensor["zeros"] == pytest.approx(counts[0.0] / model[name].numel(), abs=1e-6)
-
-
-def test_a_record_holds_no_folder_of_this_machine_and_has_sorted_keys(
-    small_runs: dict[str, Finished], places: Places
-) -> None:
-    finished = small_runs["five-0"]
-    collect(places, finished.folder.path)
-    text = (places.runs / "five-0.json").read_text()
-    assert str(finished.folder.path.parent) not in text
-    record = json.loads(text)
-    assert record["config"]["output"]["storage_path"] == finished.folder.path.parent.name
-    assert list(record) == sorted(record)
-    assert as_text(record) == text
-    assert len(text) < 10_000
-
-
-def test_what_was_held_out_is_a_choice(small_runs: dict[str, Finished], places: Places) -> None:
-    command = f"{COMMAND} --holdout 200"
-    assert collect(places, small_runs["held-0"].folder.path, command=command) == 0
-    assert read_records(places.runs) == []
-    (record,) = read_records(places.choices)
-    assert (record["num_images"], record["measured_on"]) == (200, "held-out training images")
-    assert "tensors" not in record
-
-
-def _refused(places: Places, capsys: pytest.CaptureFixture[str]) -> str:
-    assert not places.runs.exists()
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_an_unfinished_run_is_refused(
-    small_runs: dict[str, Finished], places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = copy_of(small_runs["five-0"], tmp_path)
-    (folder / "summary.json").unlink()
-    assert collect(places, folder) == 2
-    assert "not finished" in _refused(places, capsys)
+def test_what_was_held_out_is_a_choice(run: Path, tmp_path: Path) -> None:
+    _change(run, data={"holdout": 500})
+    assert _collect(tmp_path, run, "--command", f"{_COMMAND} --holdout 500") == 0
+    assert [path.parent.name for path in (tmp_path / "docs/results").rglob("*.json")] == ["choices"]
 
 
 @pytest.mark.parametrize(
-    ("scale", "reason"), [(1.01, "neither 0 nor a power of two"), (0.5, "are not what their codes say")]
-)
-def test_weights_that_do_not_stand_the_proof_are_refused(
-    small_runs: dict[str, Finished],
-    places: Places,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    scale: float,
-    reason: str,
-) -> None:
-    folder = copy_of(small_runs["five-0"], tmp_path)
-    model = load_file(folder / "model.safetensors")
-    name = next(iter(read_names(folder)))
-    largest = model[name].abs().argmax()
-    model[name].view(-1)[largest] *= scale
-    save_file(model, folder / "model.safetensors")
-    assert collect(places, folder) == 2
-    assert reason in _refused(places, capsys)
-
-
-def read_names(folder: Path) -> list[str]:
-    return sorted(load_file(folder / "codes.safetensors"))
-
-
-def test_another_network_than_the_summary_speaks_of_is_refused(
-    small_runs: dict[str, Finished], places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, other = copy_of(small_runs["five-0"], tmp_path), small_runs["five-1"].folder.path
-    for name in ("model.safetensors", "codes.safetensors"):
-        (folder / name).write_bytes((other / name).read_bytes())
-    assert collect(places, folder) == 2
-    assert "is not the one that summary.json speaks of" in _refused(places, capsys)
-
-
-@pytest.mark.parametrize(
-    ("command", "reason"),
+    ("damage", "reason"),
     [
-        (f"{COMMAND} --lr 0.3", "asks for training.lr 0.3, the run had 0.02"),
-        (COMMAND.replace("{seed}", "5"), "asks for training.seed 5, the run had 0"),
-        (f"{COMMAND} --storage-path /big/runs", "/big/runs, a place of one machine"),
-        (f"{COMMAND} --storage-path=~/runs", "--storage-path=~/runs, a place of one machine"),
-        ("python train.py", "must run jobs/quantize_imagenet.py"),
-        (f"{COMMAND} --bogus 3", "--bogus"),
+        (lambda run: (run / "summary.json").unlink(), "not finished"),
+        (_scale_weight, "neither 0 nor a power of two"),
+        (lambda run: _change(run, verification={"digest": "0"}), "is not the one that summary.json describes"),
+        (lambda run: _change(run, training={"limit_batches": 1}), "a trial with --limit-batches 1"),
     ],
 )
-def test_a_command_that_is_not_the_runs_is_refused(
-    small_runs: dict[str, Finished],
-    places: Places,
-    capsys: pytest.CaptureFixture[str],
-    command: str,
-    reason: str,
+def test_a_run_that_is_no_result_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], reason: str
 ) -> None:
-    assert collect(places, small_runs["five-0"].folder.path, command=command) == 2
-    assert reason in _refused(places, capsys)
+    damage(run)
+    assert _collect(tmp_path, run) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
 
 
-def test_a_number_of_images_that_does_not_give_the_accuracy_is_refused(
-    small_runs: dict[str, Finished], places: Places, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [
+        ("--command", f"{_COMMAND} --lr 0.3", "asks for training.lr 0.3, the run had 0.02"),
+        ("--command", f"{_COMMAND} --storage-path=~/runs", "--storage-path=~/runs, a path of one machine"),
+        ("--command", "python train.py", "must run jobs/quantize_imagenet.py"),
+        ("--command", f"{_COMMAND} --bogus 3", "--bogus"),
+        ("--commit", "HEAD", "must be 7 to 40 hex digits"),
+        ("--images", "997", "of 997 images is no whole number"),
+    ],
+)
+def test_what_is_not_so_of_the_run_is_refused(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, reason: str
 ) -> None:
-    assert collect(places, small_runs["five-0"].folder.path, "--images", "997") == 2
-    assert "of 997 images is no whole number" in _refused(places, capsys)
+    assert _collect(tmp_path, finished.folder.path, flag, value) == 2
+    assert reason in capsys.readouterr().err
 
 
-def test_a_trial_is_refused(tmp_path: Path, places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    trial = small_run(tmp_path, "trial", training={"limit_batches": 1})
-    assert collect(places, trial.folder.path, command=f"{COMMAND} --limit-batches 1") == 2
-    assert "a trial by --limit-batches 1" in _refused(places, capsys)
-
-
-@pytest.mark.parametrize("num_bits", [2, 3, 5, 8])
-def test_levels_are_counted_as_the_weights_are(num_bits: int) -> None:
-    weight = torch.randn(500, generator=torch.Generator().manual_seed(num_bits))
+@pytest.mark.parametrize(("num_bits", "scale"), [(2, 1.0), (5, 0.0), (8, 1.0)])
+def test_levels_are_counted_as_the_weights_are(num_bits: int, scale: float) -> None:
+    weight = scale * torch.randn(500, generator=torch.Generator().manual_seed(num_bits))
     codebook = Codebook.for_weight(weight, num_bits)
-    levels = Levels.of_codes(codebook, codebook.encode(weight))
-    counts = Counter(codebook.quantize(weight).tolist())
-    assert levels.num_zero == counts.pop(0.0, 0)
-    assert {
-        sign * 2.0**k: num for k, *signs in levels.powers for sign, num in zip((-1, 1), signs, strict=True) if num
-    } == counts
-    assert levels.num_weights == 500
-
-
-def test_a_tensor_of_zeros_has_no_entropy() -> None:
-    levels = Levels.of_codes(Codebook(5, None), torch.zeros(3, 4, dtype=torch.uint8))
-    assert (levels.zeros, levels.entropy, levels.exponents) == (1.0, 0.0, "none")
+    found, due = levels_of(codebook, codebook.encode(weight)), Counter(codebook.quantize(weight).tolist())
+    counts = Counter({0.0: found["num_zero"]})
+    for k, negative, positive in found["powers"]:
+        counts += Counter({-(2.0**k): negative, 2.0**k: positive})
+    assert counts == due
+    assert found["entropy"] == pytest.approx(-sum(num / 500 * math.log2(num / 500) for num in due.values()), abs=1e-6)

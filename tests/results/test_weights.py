@@ -1,25 +1,28 @@
 """The weights that the results page offers have, on the test set, the accuracy that it claims: to the last image."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from inq_ray.training.bad_images import BadImages
+from inq_ray.training.build import build_task
+from inq_ray.training.evaluate import evaluate
 
-from benchmarks.results.kept import MOST_BYTES, digest, restore
-from benchmarks.results.places import Places
+from benchmarks.results.kept import digest, restore
 from benchmarks.results.record import read_records
+from inq_ray.data.loader import eval_requests
+from inq_ray.training.config import RunConfig
 from tests.conftest import REPO
-from tests.results.checkouts import accuracy_of_kept
 
 pytestmark = pytest.mark.system
 
-_PLACES = Places(REPO)
-_RECORDS = {record["name"]: record for record in read_records(_PLACES.runs)}
-_KEPT = sorted(_PLACES.weights.glob("*.safetensors"))
+_RECORDS = {record["name"]: record for record in read_records(REPO / "docs/results/runs")}
+_KEPT = sorted((REPO / "docs/results/weights").iterdir())
 
 
 @pytest.mark.parametrize("path", _KEPT, ids=lambda path: path.stem)
 def test_kept_weights_are_those_of_their_run(path: Path) -> None:
-    assert path.stat().st_size <= MOST_BYTES
     assert digest(restore(path)) == _RECORDS[path.stem]["verification"]["digest"]
 
 
@@ -27,5 +30,11 @@ def test_kept_weights_are_those_of_their_run(path: Path) -> None:
 @pytest.mark.parametrize("path", _KEPT, ids=lambda path: path.stem)
 def test_kept_weights_have_the_accuracy_that_is_claimed(path: Path, shared_data: Path) -> None:
     record = _RECORDS[path.stem]
-    accuracy = accuracy_of_kept(path, record, str(shared_data / record["data"]))
+    config = RunConfig.from_json(json.dumps(record["config"])).replace(
+        data={"data": str(shared_data / record["data"])}, network={"weights": None}, training={"distill": False}
+    )
+    task = build_task(config, torch.device("cpu"), evaluate=True)
+    task.model.load_state_dict(restore(path))
+    batches = task.loader.batches(eval_requests(task.validation_indices, rank=0, world_size=1))
+    accuracy = evaluate(task.model, batches, task.to_input, BadImages(0))
     assert (accuracy.num_top1, accuracy.num_samples) == (record["num_correct"], record["num_images"])

@@ -8,7 +8,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from inq_ray.storage import file_system
-from inq_ray.storage.address import Location, expand, locate
+from inq_ray.storage.address import Location, locate
+from inq_ray.storage.pattern import expand
 from inq_ray.storage.retry import MissingError, UnreadableError, retry
 from tests.proxy import BadProxy
 from tests.s3 import S3Server

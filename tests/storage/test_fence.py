@@ -10,7 +10,7 @@ from inq_ray.data.image_set import Source
 from inq_ray.data.parquet.writer import plan_folder
 from inq_ray.data.source import open_source
 from inq_ray.storage.fence import Fence
-from tests.data.folders import make_folder, settle
+from tests.data.folders import make_folder, make_stable
 from tests.data.parquet_files import write_dataset
 
 TREE = {
@@ -114,7 +114,7 @@ def test_what_is_not_read_may_be_any_link(tree: Path, tmp_path: Path) -> None:
 
 def test_an_index_made_with_links_followed_serves_no_run_without(tree: Path, tmp_path: Path) -> None:
     link(tree / "train/cat/deep/x.jpg", "../../../../else/secret.jpg")
-    settle(tree)
+    make_stable(tree)
     for _ in range(2):
         followed = open_source(str(tree), index_folder=tmp_path / "index", follow_links=True)
         assert SECRET in read_all(followed)

@@ -12,7 +12,7 @@ from inq_ray.files.lock import locked
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.plan import config_on_test_set, plan_sweep, recipe_of
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Space
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.run_folder import RunFolder
@@ -29,7 +29,7 @@ def test_choices_are_made_on_held_out_images(tmp_path: Path) -> None:
     plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
     assert plan.base.data.holdout == 129
     assert plan_sweep(tiny_config(tmp_path, data={"holdout": 50}), SPACE, SearchOptions()).base.data.holdout == 50
-    trial = plan.board().trials[1]
+    trial = plan.registry().trials[1]
     assert trial.config.data.holdout == 129
     assert RunFolder.planned(trial.config).path == tmp_path / "tiny" / "t002"
     config = config_on_test_set(plan, trial)
@@ -62,7 +62,7 @@ def test_data_without_a_test_set_are_swept_on_held_out_images(
     config = tiny_config(tmp_path, data=data, network={"arch": "cifar_resnet20"}).replace(training={"batch_size": 4})
     plan = plan_sweep(config, SPACE, SearchOptions())
     assert (plan.info.num_train, plan.info.num_test, plan.base.data.holdout) == (40, 0, 4)
-    assert config_on_test_set(plan, plan.board().trials[0]) is None
+    assert config_on_test_set(plan, plan.registry().trials[0]) is None
 
 
 def test_data_without_training_images_are_named_as_that(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
 )
 def test_what_cannot_run_is_refused(space: Space, options: SearchOptions, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
-        plan_sweep(tiny_config(tmp_path), space, options).board()
+        plan_sweep(tiny_config(tmp_path), space, options).registry()
     assert not any(tmp_path.iterdir())
 
 
@@ -141,23 +141,23 @@ def test_a_sweep_for_something_else_does_not_go_on(
     sections: dict[str, Any], space: Space, options: SearchOptions, says: str, tmp_path: Path
 ) -> None:
     plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
-    state = json.loads(json.dumps(plan.state(plan.board())))
-    assert [trial.name for trial in plan.board(state).trials] == ["t001", "t002"]
+    state = json.loads(json.dumps(plan.state(plan.registry())))
+    assert [trial.name for trial in plan.registry(state).trials] == ["t001", "t002"]
     free = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions(retries=5, max_concurrent=1))
-    assert len(free.board(state).trials) == 2
+    assert len(free.registry(state).trials) == 2
     training = {**sections.get("training", {}), "float_epochs": 1, "epochs": 1}
     other = plan_sweep(tiny_config(tmp_path, training=training), space, options)
     with pytest.raises(ValueError, match=f"^--name tiny: the sweep was started with other {says}: set them as they"):
-        other.board(state)
+        other.registry(state)
 
 
 @pytest.mark.parametrize("name", ["weights", "teacher", "code", "fingerprint"])
 def test_files_that_have_changed_are_noticed_when_a_sweep_goes_on(name: str, tmp_path: Path) -> None:
     plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
-    state = json.loads(json.dumps(plan.state(plan.board())))
+    state = json.loads(json.dumps(plan.state(plan.registry())))
     state["origin"][name] = "other"
     with pytest.raises(ValueError, match=f"was started with other {name}: set them as they"):
-        plan.board(state)
+        plan.registry(state)
 
 
 def test_two_sweeps_of_one_name_are_not_run_at_once_and_others_are(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_checkpoints_elsewhere_are_those_of_one_sweep(tmp_path: Path) -> None:
     config = tiny_config(tmp_path).replace(output={"checkpoint_path": str(tmp_path / "elsewhere/")})
     for name in ("one", "other"):
         plan = plan_sweep(config.replace(output={"name": name}), SPACE, SearchOptions())
-        trial = plan.board().trials[0]
+        trial = plan.registry().trials[0]
         assert store_of(trial.config).location.path == str(tmp_path / "elsewhere" / name / "t001")
         assert recipe_of(trial).output.checkpoint_path is None
 
@@ -243,13 +243,13 @@ def test_a_broken_state_is_said(tmp_path: Path) -> None:
 
 def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
     plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
-    state = plan.state(plan.board())
+    state = plan.state(plan.registry())
     for name in state:
         less = {each: state[each] for each in state if each != name}
         with pytest.raises(
             ValueError, match=rf"sweep\.json is broken, it lacks {name}: delete the sweep by --overwrite"
         ):
-            plan.board(json.loads(json.dumps(less)))
+            plan.registry(json.loads(json.dumps(less)))
 
 
 def test_an_earlier_sweep_is_deleted_when_asked(tmp_path: Path) -> None:

@@ -5,22 +5,26 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import socket
 import struct
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from inq_ray.tracking import trackers as trackers_module
 from inq_ray.tracking.metrics import Scalar
-from inq_ray.tracking.trackers import Together, Trackers, check_trackers, epochs_behind, open_trackers
+from inq_ray.tracking.reporter import Trackers, epochs_done
+from inq_ray.tracking.trackers import check_trackers, open_trackers
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.report.events import Event, Row, Started
+from inq_ray.training.report.events import Row, Started
 from tests.conftest import REPO
 from tests.tracking.rows import ROWS, SUMMARY, row
 
@@ -70,13 +74,23 @@ def test_an_unknown_tracker_is_refused(names: list[str], said: str, tmp_path: Pa
             check(names)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+@pytest.mark.parametrize("name", trackers_module.TRACKERS)
 def test_a_library_that_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers_module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match=rf"--track {name} needs .*: pip install 'inq-ray\[{name}\]'") as caught:
         check_trackers([name])
     assert "\n" not in str(caught.value)
     assert "sqlalchemy" in str(caught.value) or name != "mlflow"
+
+
+def test_what_a_user_reads_names_every_tracker() -> None:
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    with pytest.raises(ValueError, match="nearest: ") as caught:
+        check_trackers(["???"])
+    for name, module in trackers_module.TRACKERS.items():
+        assert set(module.needs()) <= {re.split(r"-skinny|>=", each)[0] for each in extras[name]}
+        assert name in str(caught.value)
+        assert name in (REPO / "inq_ray/training/config/output.py").read_text(), "the help of --track"
 
 
 def test_with_a_server_mlflow_needs_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +124,7 @@ def test_every_row_is_at_its_epoch_of_the_whole_run(monkeypatch: pytest.MonkeyPa
         given.extend(arguments)
         return memory
 
-    monkeypatch.setitem(trackers_module._KINDS, "memory", trackers_module._Kind(lambda: (), start))
+    monkeypatch.setitem(trackers_module.TRACKERS, "memory", SimpleNamespace(needs=tuple, start=start))
     trackers = open_trackers(["memory", "memory"], CONFIG, tmp_path / "run")
     for event in (STARTED, *ROWS):
         trackers.report(event)
@@ -133,7 +147,7 @@ def test_a_run_that_goes_on_elsewhere_counts_on(
 ) -> None:
     """Another driver has trackers of its own, which have heard nothing of the rows before."""
     memory = Memory()
-    monkeypatch.setitem(trackers_module._KINDS, "memory", trackers_module._Kind(lambda: (), lambda *_: memory))
+    monkeypatch.setitem(trackers_module.TRACKERS, "memory", SimpleNamespace(needs=tuple, start=lambda *_: memory))
     for rows in (ROWS[:num_before], ROWS[num_before:]):
         trackers = open_trackers(["memory"], CONFIG, tmp_path / "run")
         for each in rows:
@@ -154,92 +168,12 @@ def test_epochs_are_those_of_the_stages_before_however_they_are_given(
     training: dict[str, Any], rows: list[Row], expected: list[int]
 ) -> None:
     config = CONFIG.replace(training=training)
-    assert [epochs_behind(config, each) for each in rows] == expected
+    assert [epochs_done(each, config.phase_epochs) for each in rows] == expected
 
 
 def test_a_plain_run_has_no_stages_to_count() -> None:
     config = dataclasses.replace(CONFIG.replace(training={"float_epochs": 0, "epochs": 3}), plain=True)
-    assert [epochs_behind(config, row(0, epoch)) for epoch in range(4)] == [0, 1, 2, 3]
-
-
-def test_several_reporters_are_one() -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.events: list[Event] = []
-
-        def report(self, event: Event) -> None:
-            self.events.append(event)
-
-    first, second = Recorder(), Recorder()
-    both = Together(first, second)
-    for event in (STARTED, *ROWS):
-        both.report(event)
-    assert first.events == second.events == [STARTED, *ROWS]
-
-
-def test_a_reporter_that_fails_keeps_nothing_from_the_others_and_is_named_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.events: list[Event] = []
-
-        def report(self, event: Event) -> None:
-            self.events.append(event)
-
-    class Failing(Recorder):
-        def report(self, event: Event) -> None:
-            super().report(event)
-            raise ValueError("no place at s3://key:canary@host/bucket")
-
-    first, second, last = Failing(), Failing(), Recorder()
-    together = Together(first, second, last)
-    for event in (STARTED, *ROWS):
-        together.report(event)
-    assert first.events == second.events == last.events == [STARTED, *ROWS]
-    line = "warning: the run goes on, and Failing misses reports: ValueError: no place at s3://***@host/bucket\n"
-    assert capsys.readouterr() == ("", 2 * line), "once for each"
-
-
-@pytest.mark.parametrize("reporter", ["console.Console", "json_log.JsonLog"])
-@pytest.mark.parametrize("closed", ["stdout", pytest.param("both", marks=pytest.mark.long)])
-def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str, tmp_path: Path) -> None:
-    """As `| head` leaves one; with 2>&1 there is nobody to tell it to either."""
-    module, _, name = reporter.partition(".")
-    script = f"""
-        import os
-        from pathlib import Path
-        from inq_ray.tracking.trackers import Together
-        from inq_ray.training.report.{module} import {name}
-        from tests.tracking.test_trackers import CONFIG, ROWS
-
-        class Last:
-            def report(self, event):
-                with open({str(tmp_path / "heard")!r}, "a") as file:
-                    file.write("heard\\n")
-
-        together = Together({name}(CONFIG), Last())
-        for event in ROWS:
-            together.report(event)
-        os._exit(0)  # else Python itself may say that it cannot flush
-    """
-    reading, writing = os.pipe()
-    os.close(reading)
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        check=True,
-        stdout=writing,
-        stderr=subprocess.PIPE if closed == "stdout" else writing,
-        text=True,
-        cwd=REPO,
-    )
-    os.close(writing)
-    assert (tmp_path / "heard").read_text().count("heard") == len(ROWS)
-    if name == "JsonLog":
-        assert not ended.stderr, "whoever read it has gone"
-    elif closed == "stdout":
-        assert ended.stderr.startswith(f"warning: the run goes on, and {name} misses reports: ")
-        assert ended.stderr.count("\n") == 1
+    assert [epochs_done(row(0, epoch), config.phase_epochs) for epoch in range(4)] == [0, 1, 2, 3]
 
 
 @needs("tensorboard")

@@ -1,8 +1,10 @@
 """Runs on digits that end in about a second, in this process or on ranks."""
 
+import contextlib
 import csv
 import importlib.util
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,10 @@ import torch
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.phase import PhaseTraining
 from inq_ray.training.report.events import Event, Row, Started
+from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 
@@ -70,6 +75,37 @@ def run_here(config: RunConfig) -> Finished:
         RunFolder.create(config)
     told = Recorder()
     return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder), told)
+
+
+class StoppedError(Exception):
+    """A run ends here."""
+
+
+@contextlib.contextmanager
+def after_each_step(hook: Callable[[Epoch, EpochState], None]) -> Iterator[None]:
+    """Calls a hook after each step of the runs in this process, once all checkpoints so far are written."""
+    on_step = PhaseTraining.on_step
+
+    def hooked(self: PhaseTraining, epoch: Epoch, state: EpochState) -> None:
+        on_step(self, epoch, state)
+        self.run.checkpoints.close()
+        hook(epoch, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PhaseTraining, "on_step", hooked)
+        yield
+
+
+@contextlib.contextmanager
+def stopped_after(stop: tuple[int, int, int] | None) -> Iterator[None]:
+    """Stops runs in this process by a StoppedError after a (stage, epoch, step); None never does."""
+
+    def stop_there(epoch: Epoch, state: EpochState) -> None:
+        if (epoch.stage, epoch.epoch, state.step) == stop:
+            raise StoppedError
+
+    with after_each_step(stop_there):
+        yield
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import kept
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
@@ -124,7 +124,7 @@ def test_stopped_and_resumed_on_ranks(tmp_path: Path, s3: S3Server) -> None:
     location = store_of(config).location
     entries = store_of(config).entries()
     assert len(objects(location)) == FILES_OF_ONE * len(entries)
-    assert {entry.place for entry in entries} == kept(entries, 2)
+    assert {entry.position for entry in entries} == kept(entries, 2)
 
 
 def test_a_line_that_is_cut_for_a_while(tmp_path: Path, calm: RunConfig, proxy: BadProxy) -> None:
@@ -169,7 +169,7 @@ def test_a_slow_line_ends_nothing(tmp_path: Path, calm: RunConfig, proxy: BadPro
     config = on_s3(tmp_path, "slow")
     told = run_with(config, {})
     assert (told.digest, told.lines) == (digest_of(calm), [])
-    assert store_of(config).entries()[0].place == Place(stage=2, epoch=2, step=0)
+    assert store_of(config).entries()[0].position == TrainingPosition(stage=2, epoch=2, step=0)
 
 
 def test_a_line_that_is_cut_at_the_start_is_one_line(tmp_path: Path, proxy: BadProxy) -> None:

@@ -36,7 +36,7 @@ BAD_FIELDS = [
     *((DataConfig, {"mean": value}, "--mean") for value in ((0.5, 0.5), (math.nan,), (123.7, 116.3, 103.5))),
     *((DataConfig, {"std": value}, "--std") for value in ((0.5, 0.5, 0.0), (-0.1,), (math.inf,))),
     (TrainingConfig, {"epochs": -1}, "--epochs"),
-    (TrainingConfig, {"teacher": "t.pth"}, "--distill"),
+    (RunConfig, {"training": TrainingConfig(teacher="t.pth")}, "--distill"),
     (TrainingConfig, {"distill_temperature": 0.0}, "--distill-temperature"),
     (TrainingConfig, {"distill_temperature": math.nan}, "--distill-temperature"),
     (TrainingConfig, {"distill_labels": 1.0}, "--distill-labels"),

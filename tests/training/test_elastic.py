@@ -10,24 +10,19 @@ import torch
 from inq_ray.data.image_set import Images
 from inq_ray.data.loader import Request
 from inq_ray.training.config import RunConfig
-from inq_ray.training.loop import trainer as loop
-from inq_ray.training.loop.trainer import EpochState, Trainer
+from inq_ray.training.loop import batches as loop
+from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.incident import Incident
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run
+from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_folder import RunFolder
 from tests.data.parquet_files import CLASSES, encode, random_images, write_parquet
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
+from tests.training.runs import StoppedError, after_each_step, needs_digits, read_summary, run_here, tiny_config
 
 pytestmark = [needs_digits, pytest.mark.system]
 
 # (epoch of the run, step) -> the samples that a rank took.
 Seen = dict[tuple[int, int], list[int]]
-
-
-class StoppedError(Exception):
-    """The run ends here."""
 
 
 def digits(storage: Path, name: str) -> RunConfig:
@@ -73,15 +68,13 @@ class Whole(NamedTuple):
 
 def run_until(config: RunConfig, stop: tuple[int, int, int] | None) -> Part:
     """Runs, on each rank, to a (stage, epoch, step), or to its end."""
-    on_step, requests = Run._on_step, loop.train_requests  # type: ignore[attr-defined]
+    requests = loop.train_requests  # type: ignore[attr-defined]
     part = Part(None, [], {}, {})
 
-    def stop_there(self: Run, trainer: Trainer, inq: Any, phase: Phase, state: EpochState) -> None:
-        on_step(self, trainer, inq, phase, state)
-        self.checkpoints.close()  # what is being written gets done, so that tests know from where a run goes on
-        if state.step == phase.steps:
-            part.counts[phase.stage, phase.epoch] = state.sums[2].item()
-        if (phase.stage, phase.epoch, state.step) == stop:
+    def stop_there(epoch: Epoch, state: EpochState) -> None:
+        if state.step == epoch.steps:
+            part.counts[epoch.stage, epoch.epoch] = state.sums[2].item()
+        if (epoch.stage, epoch.epoch, state.step) == stop:
             raise StoppedError
 
     def recorded(images: Images, indices: torch.Tensor, **options: Any) -> Iterator[Request]:
@@ -89,14 +82,14 @@ def run_until(config: RunConfig, stop: tuple[int, int, int] | None) -> Part:
             part.seen[options["epoch"], request.step] = request.samples.tolist()
             yield request
 
-    Run._on_step = stop_there  # type: ignore[method-assign]
     loop.train_requests = recorded  # type: ignore[attr-defined]
     try:
-        finished = run_here(config)
+        with after_each_step(stop_there):
+            finished = run_here(config)
     except StoppedError:
         return part
     finally:
-        Run._on_step, loop.train_requests = on_step, requests  # type: ignore[method-assign, attr-defined]
+        loop.train_requests = requests  # type: ignore[attr-defined]
     notes = [event.text for event in finished.told.events if isinstance(event, Incident)]
     return part._replace(digest=finished.summary["digest"], notes=notes)
 

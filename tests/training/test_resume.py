@@ -6,19 +6,20 @@ from typing import Any
 import pytest
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.incident import Incident
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_rows, read_summary, run_here, tiny_config
+from tests.training.runs import (
+    StoppedError,
+    needs_digits,
+    read_rows,
+    read_summary,
+    run_here,
+    stopped_after,
+    tiny_config,
+)
 
 pytestmark = [needs_digits, pytest.mark.system]
-
-
-class StoppedError(Exception):
-    """The run ends here."""
 
 
 def configured(storage: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
@@ -30,23 +31,12 @@ def configured(storage: Path, name: str, **sections: dict[str, Any]) -> RunConfi
 
 def run_in_parts(config: RunConfig, stops: list[tuple[int, int, int]]) -> tuple[str, list[str]]:
     """Runs, and is stopped at these (stage, epoch, step), one start after the other; returns digest and notes."""
-    on_step = Run._on_step
-    told: list[str] = []
     for stop in [*stops, None]:
-
-        def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState, stop: Any = stop) -> None:
-            on_step(self, trainer, inq, phase, state)
-            self.checkpoints.close()  # what is being written gets done, so that tests know from where a run goes on
-            if (phase.stage, phase.epoch, state.step) == stop:
-                raise StoppedError
-
-        Run._on_step = stop_there  # type: ignore[method-assign]
         try:
-            finished = run_here(config)
+            with stopped_after(stop):
+                finished = run_here(config)
         except StoppedError:
             continue
-        finally:
-            Run._on_step = on_step  # type: ignore[method-assign]
         told = [event.text for event in finished.told.events if isinstance(event, Incident)]
         return finished.summary["digest"], told
     raise AssertionError("it was never run to its end")
@@ -137,13 +127,5 @@ def test_another_number_of_ranks_goes_on_too(tmp_path: Path) -> None:
 
 
 def run_until(config: RunConfig) -> None:
-    on_step = Run._on_step
-
-    def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
-        on_step(self, trainer, inq, phase, state)
-        self.checkpoints.close()
-        if (phase.stage, phase.epoch, state.step) == (1, 1, 2):
-            raise StoppedError
-
-    Run._on_step = stop_there  # type: ignore[method-assign]
-    run_here(config)
+    with stopped_after((1, 1, 2)):
+        run_here(config)

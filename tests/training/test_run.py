@@ -12,12 +12,12 @@ from torch import Tensor
 from inq_ray.core.codebook import Codebook
 from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.export.files import read_codes
+from inq_ray.export.codes_file import read_codes
 from inq_ray.export.float_state import check_exact
 from inq_ray.models.registry import create
 from inq_ray.models.weights import load_weights
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training import run as run_module
+from inq_ray.training import stages
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.config import RunConfig
@@ -25,7 +25,7 @@ from inq_ray.training.evaluation.evaluate import Accuracy, evaluate, evaluate_on
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import DivergedError
-from inq_ray.training.run import Run
+from inq_ray.training.run_state import RunState
 from inq_ray.training.task.model_input import ModelInput
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import Finished, needs_digits, read_summary, run_here, tiny_config
@@ -168,7 +168,7 @@ def test_frozen_sets_grow_and_their_weights_keep_their_bits(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     RecordingScheduler.record = []
-    monkeypatch.setattr(run_module, "INQScheduler", RecordingScheduler)
+    monkeypatch.setattr(stages, "INQScheduler", RecordingScheduler)
     portions = (0.25, 0.5, 0.75, 1.0)
     training = {"float_epochs": 1, "epochs": 1, "batch_size": 256}
     finished = run_here(
@@ -273,15 +273,15 @@ def test_a_network_that_ends_as_no_numbers_is_no_result(tmp_path: Path) -> None:
 
 def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
     """A run in which one rank's tensor moves by itself while stage 1 is re-trained."""
-    check = Run._check_replicas
+    check = RunState.check_replicas
 
-    def check_after_a_fault(self: Run, parts: Parts, *, has_buffers: bool) -> str:
+    def check_after_a_fault(self: RunState, parts: Parts, *, has_buffers: bool) -> str:
         if parts.inq is not None and parts.inq.stage == 1 and torch.distributed.get_rank() == faulty:
             with torch.no_grad():
                 self.task.model.state_dict()[name][0] += 1
         return check(self, parts, has_buffers=has_buffers)
 
-    Run._check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
+    RunState.check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary
 
 

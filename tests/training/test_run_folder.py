@@ -84,14 +84,14 @@ def killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", ["write_text", "shutil.rmtree"])
+@pytest.mark.parametrize("at", ["_write_file", "shutil.rmtree"])
 def test_a_start_that_is_killed_leaves_a_name_that_can_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     if at == "shutil.rmtree":
         RunFolder.create(configured(tmp_path)).metrics_jsonl.write_text("of the run that is deleted")
     with monkeypatch.context() as patch:
-        patch.setattr(f"inq_ray.training.run_folder.{at}", killed)
+        patch.setattr(f"inq_ray.files.folder.{at}", killed)
         with pytest.raises(KeyboardInterrupt):
             RunFolder.create(configured(tmp_path, overwrite=True))
     assert RunFolder.create(configured(tmp_path, overwrite=True)).config.is_file()
@@ -102,7 +102,7 @@ def test_a_start_that_is_killed_leaves_a_name_that_can_be_used(
 def test_what_another_run_is_making_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its name may begin with this one's, and a dot."""
     with monkeypatch.context() as patch:
-        patch.setattr("inq_ray.training.run_folder.write_text", killed)
+        patch.setattr("inq_ray.files.folder._write_file", killed)
         with pytest.raises(KeyboardInterrupt):
             RunFolder.create(configured(tmp_path, "first.b"))
     RunFolder.create(configured(tmp_path, "first"))
@@ -170,7 +170,7 @@ def test_metrics_are_json_that_every_reader_takes(tmp_path: Path) -> None:
 
 def test_default_names_are_allowed_names() -> None:
     for config in (RunConfig(), RunConfig(plain=True)):
-        config = config.replace(output={"name": default_name(config)})
+        config = config.replace(output={"name": default_name(config.network.arch, config.num_bits)})
         assert config.output.name is not None
         assert config.output.name.startswith("digits_cnn-float" if config.plain else "digits_cnn-5bit")
 
@@ -187,6 +187,6 @@ def test_default_names_are_allowed_names() -> None:
 )
 def test_any_networks_name_makes_an_allowed_name(arch: str, start: str) -> None:
     config = RunConfig().replace(network={"arch": arch})
-    name = default_name(config)
+    name = default_name(config.network.arch, config.num_bits)
     assert config.replace(output={"name": name}).output.name == name
     assert name.startswith(start)

@@ -55,7 +55,7 @@ def test_a_finished_run_says_so_and_an_unfinished_one_goes_on(run: Run) -> None:
     decision = look(config, fingerprint=None)
     run.folder.summary.write_text(summary)
     assert isinstance(decision, Resume)
-    assert decision.entry.place.name == "checkpoint-02-0001-00000000"
+    assert decision.entry.position.name == "checkpoint-02-0001-00000000"
 
 
 def test_what_differs_is_named(run: Run) -> None:
@@ -105,14 +105,14 @@ def test_the_command_that_began_a_run_by_a_path_goes_on_with_it(run: Run, tmp_pa
         look(config.replace(output={"resume": "auto"}), fingerprint=None)
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
-    assert decision.entry.place.name == checkpoint.name
+    assert decision.entry.position.name == checkpoint.name
     finished = run_here(config)
     shutil.rmtree(checkpoint)
     assert isinstance(look(config, fingerprint=None), Finished)
     finished.folder.summary.unlink()
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
-    assert decision.entry.place.name == "checkpoint-02-0001-00000000"
+    assert decision.entry.position.name == "checkpoint-02-0001-00000000"
 
 
 @pytest.mark.parametrize("resume", ["auto", "never", "path"])

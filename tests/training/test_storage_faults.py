@@ -18,13 +18,20 @@ import pytest
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run
+from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare
 from tests.disks import small_disk_at
 from tests.ranks import rank_outcomes, run_ranks
-from tests.training.runs import Recorder, needs_digits, read_summary, run_here, tiny_config
+from tests.training.runs import (
+    Recorder,
+    StoppedError,
+    after_each_step,
+    needs_digits,
+    read_summary,
+    run_here,
+    tiny_config,
+)
 
 pytestmark = [needs_digits, pytest.mark.system]
 
@@ -33,10 +40,6 @@ TIMES = ("validation_seconds", "train_seconds", "data_seconds", "network_seconds
 
 # (stage, epoch, step) of a step of the run.
 At = tuple[int, int, int]
-
-
-class StoppedError(Exception):
-    """The run ends here."""
 
 
 class Told(NamedTuple):
@@ -59,20 +62,14 @@ def stop() -> None:
 
 def run_with(config: RunConfig, faults: dict[At, Callable[[], None]]) -> Told:
     """Runs in this process, or rank; each of the faults happens after its step, when nothing is being written."""
-    on_step = Run._on_step
 
-    def on_faulty_step(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
-        on_step(self, trainer, inq, phase, state)
-        self.checkpoints.close()
-        fault = faults.get((phase.stage, phase.epoch, state.step))
+    def on_faulty_step(epoch: Epoch, state: EpochState) -> None:
+        fault = faults.get((epoch.stage, epoch.epoch, state.step))
         if fault is not None:
             fault()
 
-    Run._on_step = on_faulty_step  # type: ignore[method-assign]
-    try:
+    with after_each_step(on_faulty_step):
         finished = run_here(config)
-    finally:
-        Run._on_step = on_step  # type: ignore[method-assign]
     return Told(finished.summary["digest"], told_by(finished.told))
 
 

@@ -1,4 +1,4 @@
-"""Ray Tune, driven as the board of a sweep says."""
+"""Ray Tune, driven as the registry of a sweep says."""
 
 import contextlib
 import os
@@ -6,27 +6,29 @@ import pickle
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-import ray
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError, RayRoom, Resources, in_words, num_fitting, place, worker_resources
+from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.trainer import evaluate
-from inq_ray.cluster.tune.search import BoardScheduler, BoardSearcher
+from inq_ray.cluster.tune.search import RegistryScheduler, RegistrySearcher
+from inq_ray.cluster.tune.slots import count_slots
 from inq_ray.cluster.tune.trial import run_trial
 from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.incidents import SweepIncidents
 from inq_ray.sweep.plan import SweepPlan, config_on_test_set
-from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.trials.ranking import best_of, savings
-from inq_ray.sweep.trials.registry import Board
-from inq_ray.sweep.trials.runner import clear
-from inq_ray.sweep.trials.trial import Report, Trial
-from inq_ray.training.config import ClusterConfig, RunConfig
+from inq_ray.sweep.trials.registry import TrialRegistry
+from inq_ray.sweep.trials.report import Report
+from inq_ray.sweep.trials.trial import Trial
+from inq_ray.tracking.together import Together
+from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 
 # Tune's own output, loggers and signals: what a person sees, and what is kept, is the sweep's.
@@ -35,24 +37,25 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_MANY = 10**6
 # What the process of a trial reserves, beside its workers: it computes nothing, and Tune wants it to reserve something.
 _OF_A_DRIVER = {"CPU": 0.0, "memory": 1.0}
 
 
 class Drive:
-    """Between Tune, the board, the folder and the console; all of it in the driver's main thread.
+    """Between Tune, the registry, the folder and the console; all of it in the driver's main thread.
 
     Args:
         plan: of the sweep.
-        board: its trials, and which is next.
+        registry: its trials, and which is next.
         console: shows it.
         state: what the folder held of it; None = it begins.
     """
 
-    def __init__(self, plan: SweepPlan, board: Board, console: SweepConsole, state: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, plan: SweepPlan, registry: TrialRegistry, console: SweepConsole, state: Mapping[str, Any] | None
+    ) -> None:
         self._plan = plan
-        self._board = board
+        self._registry = registry
         self._console = console
         self._stages = StageStore(plan.folder.stages)
         self._is_full = False
@@ -63,7 +66,7 @@ class Drive:
     @property
     def test(self) -> Accuracy | None:
         """Accuracy of the best on the test set; None until it is measured."""
-        best = best_of(self._board.trials)
+        best = best_of(self._registry.trials)
         return None if best is None else self._tests.get(best.name)
 
     def tune(self) -> bool:
@@ -72,17 +75,18 @@ class Drive:
         Raises:
             ValueError: a trial would never have room; nothing was started.
         """
-        plan, board = self._plan, self._board
-        num_slots = self._num_slots()
+        plan, registry = self._plan, self._registry
+        num_slots = count_slots(plan.base.cluster, plan.options.max_concurrent, self._console.say)
         self._save()
-        self._console.start(plan, board.trials, num_slots)
+        self._console.start(plan, registry.trials, num_slots)
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
-        with deliver(self._console) as mailbox, _settings(), _interruptible():
+        reporter = Together(self._console, SweepIncidents(plan.folder.incidents))
+        with deliver(reporter) as mailbox, _settings(), _interruptible():
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
                 tune_config=tune.TuneConfig(
-                    search_alg=BoardSearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
-                    scheduler=BoardScheduler(self._take),
+                    search_alg=RegistrySearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
+                    scheduler=RegistryScheduler(self._take),
                     num_samples=-1,
                     trial_name_creator=_name_of,
                     trial_dirname_creator=_name_of,
@@ -96,12 +100,12 @@ class Drive:
                 ),
             )
             # At its end Tune reads back the errors of its trials, which it has written itself: a full disk cuts them
-            # short. The board knows them already.
+            # short. The registry knows them already.
             with contextlib.suppress(EOFError, pickle.UnpicklingError):
                 tuner.fit()
-        self._board.interrupt()
+        self._registry.interrupt()
         self._save()
-        return board.is_over
+        return registry.is_over
 
     def measure(self, best: Trial) -> None:
         """Measures the best trial on the test set, where it was not measured yet."""
@@ -117,36 +121,21 @@ class Drive:
     def tidy(self, is_over: bool) -> None:
         """Deletes what nobody needs any more."""
         shutil.rmtree(self._plan.folder.tune, ignore_errors=True)
-        for trial in self._board.trials:
+        for trial in self._registry.trials:
             self._plan.folder.stop_of(trial.name).unlink(missing_ok=True)
             if trial.status == "stopped" and trial.ends:
-                clear(trial.config)
+                discard_checkpoints(trial.config)
         if is_over:
             shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
 
-    def _num_slots(self) -> int:
-        """How many trials may run at once.
-
-        Where the cluster may grow, those that --max-concurrent asks for: the ones that have no room yet make it grow.
-
-        Raises:
-            ValueError: not even one would ever have room, or came to it within --placement-timeout.
-        """
-        cluster, room, most = self._plan.base.cluster, RayRoom(), self._plan.options.max_concurrent
-        may_grow = room.may_grow()
-        if may_grow:
-            place(cluster, self._console.say, room=room)  # that of one trial: workers may all be scaled down
-        fitting = num_trials_at_once(cluster, _nodes(), room.most())
-        return most if most is not None and may_grow else min(fitting, most or fitting)
-
     def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
-        trial = self._board.next(num_slots)
+        trial = self._registry.next(num_slots)
         if trial is None:
-            return "FINISHED" if self._board.is_over else None
-        self._console.started(trial, self._board.trials)
+            return "FINISHED" if self._registry.is_over else None
+        self._console.started(trial, self._registry.trials)
         self._save()
         return {
-            "order": self._plan.order(self._board, trial).to_json(),
+            "spec": self._plan.spec(self._registry, trial).to_json(),
             "name": trial.name,
             "sweep": self._plan.base.output.name,
             "mailbox": mailbox,
@@ -155,37 +144,37 @@ class Drive:
         }
 
     def _take(self, name: str, report: Report) -> None:
-        trial = self._board.of(name)
+        trial = self._registry.of(name)
         if trial.is_over:
             return
-        self._board.take(name, report)
+        self._registry.take(name, report)
         self._console.told(trial, report)
         self._save()
         if trial.status == "stopped":
             self._plan.folder.stop_of(name).touch()
 
     def _fail(self, name: str) -> None:
-        trial = self._board.of(name)
+        trial = self._registry.of(name)
         if not trial.is_over:
-            self._board.fail(name, "its process ended without a result")
+            self._registry.fail(name, "its process ended without a result")
             self._console.say(f"{name}  given up  {trial.reason}")
             self._save()
 
     def _save(self) -> None:
         """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
-        for key in self._board.unneeded():
+        for key in self._registry.unneeded():
             self._stages.delete(key)
-        best, test = best_of(self._board.trials), self.test
+        best, test = best_of(self._registry.trials), self.test
         name = None if best is None else best.name
         more = {
             "best": name,
-            "savings": vars(savings(self._board.trials)),
+            "savings": vars(savings(self._registry.trials)),
             "test": None if test is None else vars(test),
             "tested": None if test is None else name,
         }
         try:
-            self._plan.folder.write(self._plan.state(self._board, **more))
-            self._plan.folder.write_table(self._board.trials)
+            self._plan.folder.write(self._plan.state(self._registry, **more))
+            self._plan.folder.write_table(self._registry.trials)
         except OSError as error:
             if not self._is_full:
                 self._console.say(f"the sweep's state is not written, and the sweep goes on: {error}")
@@ -234,34 +223,3 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _nodes() -> list[Resources]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
-
-
-def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
-    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it says it may.
-
-    Args:
-        cluster: of one trial.
-        nodes: all resources of each node, by Ray's names.
-        most: all resources to which an autoscaler may bring the cluster; None where there is none, or it does not say.
-            How large its nodes would be is not known: trials that have no room after all wait.
-
-    Raises:
-        ValueError: not even one has; names what it needs and what there is.
-    """
-    worker, num_workers = worker_resources(cluster), cluster.workers.most
-    num_here = num_fitting(nodes, worker, _MANY)
-    num_slots = max(num_here, num_fitting([most], worker, _MANY) if most else 0)
-    if num_slots < num_workers:
-        there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
-        raise ValueError(
-            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
-            f"cluster hold {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
-            f"{'' if most is None else f', and the autoscaler may bring it to {num_slots}'}; take a smaller "
-            "--workers-per-trial"
-        )
-    return num_slots // num_workers

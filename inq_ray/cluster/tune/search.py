@@ -1,7 +1,7 @@
-"""Ray Tune asks the board of a sweep: what to start next, and whether a trial goes on.
+"""Ray Tune asks the registry of a sweep: what to start next, and whether a trial goes on.
 
-The board decides, and not one of Tune's searchers and schedulers by itself, because those know no stages: which trial
-comes next follows from what trials share, and trials compare at the same portion, see
+The registry decides, and none of Tune's own searchers and schedulers, because those know no stages: which trial comes
+next follows from what trials share, and trials compare at the same portion, see
 :mod:`inq_ray.sweep.trials.early_stopping`.
 """
 
@@ -13,13 +13,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from inq_ray.cluster.tune.trial import REPORT
-from inq_ray.sweep.trials.trial import Report
+from inq_ray.sweep.trials.report import Report
 
 # The arguments of a trial; None = none can start now, "FINISHED" = there is none left.
 Suggest = Callable[[], dict[str, Any] | str | None]
 
 
-class BoardSearcher(Searcher):
+class RegistrySearcher(Searcher):
     """A searcher of Tune.
 
     Args:
@@ -41,7 +41,7 @@ class BoardSearcher(Searcher):
         return suggested
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        """A trial has ended; the board knows how, unless it failed."""
+        """A trial has ended; the registry knows how, unless it failed."""
         self._fail(self._names[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
@@ -56,7 +56,7 @@ class BoardSearcher(Searcher):
         raise AssertionError(checkpoint_path)
 
 
-class BoardScheduler(FIFOScheduler):
+class RegistryScheduler(FIFOScheduler):
     """A scheduler of Tune.
 
     Args:

@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster: Ray Tune over Ray Train, as the board of the sweep says."""
+"""A sweep on a Ray cluster: Ray Tune over Ray Train, as the registry of the sweep says."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from inq_ray.files.whole import write_text
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.picture import can_draw, draw
 from inq_ray.sweep.plan import SweepPlan, plan_sweep, recipe_of
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import Space
 from inq_ray.sweep.trials.ranking import best_of
 from inq_ray.sweep.trials.trial import Trial
@@ -79,24 +79,24 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
             plan.discard_checkpoints()
             plan.folder.clear()
         state = plan.folder.read()
-        board = plan.board(state)
+        registry = plan.registry(state)
         if state is not None and state["origin"]["numerics"] != plan.origin.numerics:
             console.say(
                 "the program, a library or the kind of processor has changed since this sweep began: trials that are "
                 "not over may not have the bits of either"
             )
-        drive = Drive(plan, board, console, state)
+        drive = Drive(plan, registry, console, state)
         with connected(plan.base.cluster, verbose=verbose):
-            is_over = board.is_over or drive.tune()
-            best = best_of(board.trials)
+            is_over = registry.is_over or drive.tune()
+            best = best_of(registry.trials)
             if is_over and best is not None:
                 drive.measure(best)
-        console.show_result(board.trials, drive.test, time.monotonic() - began)
-        leave(plan, board.trials, console)
+        console.show_result(registry.trials, drive.test, time.monotonic() - began)
+        leave(plan, registry.trials, console)
         drive.tidy(is_over)
     if not is_over:
         raise SweepInterrupted
-    return SweepResult(trials=board.trials, best=best, test=drive.test)
+    return SweepResult(trials=registry.trials, best=best, test=drive.test)
 
 
 def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> None:

@@ -22,42 +22,32 @@ class Augmentation:
     padding: int = 0
     flip: bool = False
 
-    def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding must be 0 or more pixels, got {self.padding=}")
-
     def __call__(self, images: Tensor, samples: Tensor, seed: int, epoch: int) -> Tensor:
-        """Return augmented images; see `crop_flip`."""
-        return crop_flip(images, samples, seed, epoch, self.padding, flip=self.flip)
+        """Pad with zeros, crop back at a random place, and mirror every second image on average.
 
+        Args:
+            images: uint8 [n, C, H, W].
+            samples: int64 [n], the number of each image in its set; what happens to it depends on (seed, epoch,
+                sample), never on its neighbours in the batch.
+            seed: Of the run.
+            epoch: Counted over the whole run.
 
-def crop_flip(images: Tensor, samples: Tensor, seed: int, epoch: int, padding: int, *, flip: bool = True) -> Tensor:
-    """Pad with zeros, crop back at a random place, and mirror every second image on average.
-
-    Args:
-        images: uint8 [n, C, H, W].
-        samples: int64 [n], the number of each image in its set; what happens to it depends on (seed, epoch, sample),
-            never on its neighbours in the batch.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        padding: Pixels on each side; 0 = no crop.
-        flip: Whether to mirror at all.
-
-    Returns:
-        uint8 [n, C, H, W]; new memory, unless there is nothing to do.
-    """
-    if padding == 0 and not flip:
-        return images
-    num, channels, height, width = images.shape
-    top, left, mirrored = _draw(samples, seed, epoch, padding)
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    if flip:
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    # One gather over the flattened padded images crops and mirrors the whole batch.
-    places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
-    padded = pad(images, (padding, padding, padding, padding)).flatten(2)
-    return padded.gather(2, places.view(num, 1, -1).expand(-1, channels, -1)).view_as(images)
+        Returns:
+            uint8 [n, C, H, W]; new memory, unless there is nothing to do.
+        """
+        padding = self.padding
+        if padding == 0 and not self.flip:
+            return images
+        num, channels, height, width = images.shape
+        top, left, mirrored = _draw(samples, seed, epoch, padding)
+        rows = top[:, None] + torch.arange(height)
+        columns = left[:, None] + torch.arange(width)
+        if self.flip:
+            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+        # One gather over the flattened padded images crops and mirrors the whole batch.
+        places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+        padded = pad(images, (padding, padding, padding, padding)).flatten(2)
+        return padded.gather(2, places.view(num, 1, -1).expand(-1, channels, -1)).view_as(images)
 
 
 def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,18 +1,16 @@
 """The bytes of one image file of any size and kind -> RGB pixels, all of them or a part."""
 
-import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from inq_ray.data.decode.pillow import broken, open_image
 from inq_ray.data.decode.turbojpeg import Header, decode_part, read_header
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
 MAX_PIXELS = 1024**3 // 4 // 3
 """Above it Pillow warns of files made to fill the memory; here they are refused."""
 
@@ -49,8 +47,6 @@ class Picture:
     """
 
     def __init__(self, data: bytes) -> None:
-        if not data:
-            raise ValueError("the file is empty")
         self._data = data
         self._header: Header | None = read_header(data)
         self._image: Image.Image | None = None
@@ -113,37 +109,22 @@ def _draft(image: Image.Image, shrink: int) -> Image.Image:
     return image
 
 
+def _quiet() -> AbstractContextManager[object]:
+    """Keep Pillow's warnings to itself: it warns of odd metadata, of every such image in every process."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def _open(data: bytes) -> Image.Image:
-    """Open an image without decoding it."""
-    with _broken():
-        try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError:  # its text is the address of a buffer
-            raise ValueError(f"the file is no image, or its header is broken: none of {', '.join(FORMATS)}") from None
+    with _quiet():
+        return open_image(data)
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Decode an image: uint8 [H, W, 3], read-only."""
-    with _broken():
+    with _quiet(), broken():
         if image.mode.startswith("I;16"):
             upper = (np.asarray(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
             return np.repeat(upper[:, :, None], 3, axis=2)
         if image.mode in ("I", "F"):
             raise ValueError(f"the image has numbers of 32 bits (mode {image.mode}): convert it to 8 bits a channel")
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-@contextmanager
-def _broken() -> Iterator[None]:
-    """Turn what Pillow raises into a ValueError of one line, and keep its warnings to itself.
-
-    It warns of odd metadata, of every such image in every process; of what is broken it raises.
-    """
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            yield
-        except ValueError:
-            raise
-        except Exception as error:  # Pillow's decoders fail as anything from SyntaxError to struct.error
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the image is broken: {reason}") from error

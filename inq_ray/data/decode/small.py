@@ -1,17 +1,13 @@
-"""The bytes of an image file -> pixels, by Pillow.
+"""The bytes of a small image file -> pixels, in colour or gray, of the one size that all images of a set have."""
 
-torchvision.io decodes small PNGs a fifth faster, but is deprecated since torchvision 0.29, warns at every image, and
-libpng prints to the terminal on broken ones.
-"""
-
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+from inq_ray.data.decode.pillow import broken, open_image
+
 _GRAY = ("1", "L")
 _DEEP = ("I", "F")
 
@@ -34,7 +30,7 @@ def read_layout(data: bytes) -> Layout:
     """Return the layout of an image from its header, without decoding it.
 
     Raises:
-        ValueError: These bytes are no image of `FORMATS`, or one of more than 8 bits a channel.
+        ValueError: These bytes are no image, or one of more than 8 bits a channel.
     """
     image = _open(data)
     return Layout(1 if image.mode in _GRAY else 3, image.height, image.width)
@@ -46,7 +42,7 @@ def decode(data: bytes, layout: Layout) -> NDArray[np.uint8]:
     Gray images become RGB where the layout has 3 channels, and transparency is dropped.
 
     Raises:
-        ValueError: These bytes are no image of `FORMATS`, broken, of another size, or colours where the layout is gray.
+        ValueError: These bytes are no image, broken, of another size, or colours where the layout is gray.
     """
     image = _open(data)
     if (image.height, image.width) != (layout.height, layout.width):
@@ -59,20 +55,14 @@ def decode(data: bytes, layout: Layout) -> NDArray[np.uint8]:
             f"the image has colours (mode {image.mode}) where the first one is gray; convert all to one kind"
         )
     mode = "RGB" if layout.channels == 3 else "L"
-    try:
+    with broken():
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    except Exception as error:  # Pillow's decoders fail as anything from SyntaxError to struct.error
-        raise ValueError(f"the image is broken: {error}") from error
     return pixels.transpose(2, 0, 1) if layout.channels == 3 else pixels[None]
 
 
 def _open(data: bytes) -> Image.Image:
     """Open an image without decoding it."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Exception as error:  # as above
-        reason = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"the image is broken: {reason}") from error
+    image = open_image(data)
     if image.mode.startswith(_DEEP):
         raise ValueError(f"the image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
     return image

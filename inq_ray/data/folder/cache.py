@@ -28,7 +28,7 @@ from inq_ray.storage.fence import Fence
 
 WAIT_SECONDS = 1800.0
 # A folder that changed so lately may change again within the same tick of the file system's clock.
-SETTLED_SECONDS = 2.0
+STABLE_SECONDS = 2.0
 _DIGITS = 16
 _LISTED = "listed"
 
@@ -56,14 +56,14 @@ def find_index(
     cache = cache_folder()
     key = _digest(f"{FORMAT_VERSION} {root.root} {root.path}" + (f" within {fence.real}" if fence else ""))
     state = _state(root, fence) if root.is_local else None
-    place = _Place(root, fence, cache if folder is None else folder, f"folder-{key}", state)
-    index = place.find(fingerprint)
+    indexes = _Indexes(root, fence, cache if folder is None else folder, f"folder-{key}", state)
+    index = indexes.find(fingerprint)
     if index is None:
         record = cache / f"folder-{key}.json"
         with locked(cache / f"folder-{key}.lock", WAIT_SECONDS, f"listing {root.name}"):
-            index = place.find(fingerprint) or _made_since(asked, record)
+            index = indexes.find(fingerprint) or _made_since(asked, record)
             if index is None:
-                index = place.make()
+                index = indexes.make()
                 write_text(record, json.dumps({"path": str(index.path), "ended": time.time()}))
     if fingerprint not in (None, index.facts.fingerprint):
         counts = " and ".join(f"{num} of {split}" for split, num in index.facts.num_images.items())
@@ -75,7 +75,7 @@ def find_index(
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Indexes:
     """Where the indexes of one folder of images are kept.
 
     Attributes:
@@ -106,8 +106,8 @@ class _Place:
         """List the folder, and write its index if there is none of the same contents."""
         start = time.time()
         facts, rows = list_folder(self.root, self.fence)
-        is_settled = self.state is not None and all(_is_settled(stamp, start) for stamp in facts.stamps.values())
-        path = self._path(self.state if is_settled and self.state else _LISTED, facts.fingerprint, facts.stamps)
+        is_stable = all(_is_stable(stamp, start) for stamp in facts.stamps.values())
+        path = self._path(self.state if self.state and is_stable else _LISTED, facts.fingerprint, facts.stamps)
         index = _open(path)
         if index is None or index.facts != facts:
             write_index(path, facts, rows)
@@ -136,15 +136,15 @@ def _state(root: Location, fence: Fence | None) -> str | None:
         if entry.is_folder
     }
     has_own_times = len({stamp.split()[0] for stamp in classes.values()}) > 1 or len(classes) == 1
-    if not has_own_times or not all(_is_settled(stamp, now) for stamp in (found | classes).values()):
+    if not has_own_times or not all(_is_stable(stamp, now) for stamp in (found | classes).values()):
         return None
     return _digest(json.dumps(sorted((found | classes).items())))
 
 
-def _is_settled(stamp: str, now: float) -> bool:
+def _is_stable(stamp: str, now: float) -> bool:
     """Return whether the time in a folder's stamp is a real one, and so long ago that a change would give another."""
     seconds = int(stamp.split(maxsplit=1)[0]) / 1e9
-    return 0 < seconds < now - SETTLED_SECONDS
+    return 0 < seconds < now - STABLE_SECONDS
 
 
 def _made_since(asked: float, record: Path) -> FolderIndex | None:

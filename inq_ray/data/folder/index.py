@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inq_ray.data.folder.listing import IMAGE_EXTENSIONS, Entry, find_classes, find_splits, list_class, scan, some
+from inq_ray.data.decode.pillow import EXTENSIONS
+from inq_ray.data.folder.listing import Entry, find_classes, find_splits, is_image, scan, some
 from inq_ray.data.image_set import Split
 from inq_ray.files.whole import whole
 from inq_ray.storage.address import Location
@@ -182,10 +183,14 @@ def _list_split(
 
 
 def _list_class(folder: Location, fence: Fence | None, name: bytes, label: int) -> _Part:
-    listing = list_class(folder, name, fence)
-    labels = np.full(len(listing.paths), label, np.int32)
-    rows = pa.record_batch([listing.paths, listing.sizes, labels], schema=_SCHEMA)
-    return _Part(rows, listing.folders, listing.num_ignored)
+    """List a class, in the order of torchvision: by folder, then by name."""
+    entries = scan(folder.join(os.fsdecode(name)), recursive=True, fence=fence)
+    images = [entry for entry in entries if not entry.is_folder and is_image(entry.path)]
+    folders = [entry._replace(path=name + b"/" + entry.path) for entry in entries if entry.is_folder]
+    paths = [name + b"/" + entry.path for entry in images]
+    labels = np.full(len(images), label, np.int32)
+    rows = pa.record_batch([paths, [entry.size for entry in images], labels], schema=_SCHEMA)
+    return _Part(rows, folders, len(entries) - len(images) - len(folders))
 
 
 def _combine(batches: list[Any]) -> Any:
@@ -211,7 +216,7 @@ def _check_full(split: Split, folder: Location, classes: list[bytes], rows: Any)
     if empty and (split == "train" or not full):
         raise ValueError(
             f"{folder.name} has {len(empty)} classes without an image ({some(empty)}): add images "
-            f"({', '.join(extension.decode() for extension in IMAGE_EXTENSIONS)}), or remove the folders"
+            f"({', '.join(EXTENSIONS)}), or remove the folders"
         )
 
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pyarrow.fs as pafs
 
+from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.image_set import Split
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import retry
 
-# By their names files are images, as for torchvision's ImageFolder; case plays no part.
-IMAGE_EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
+_EXTENSIONS = tuple(map(str.encode, EXTENSIONS))
 # The first that exists is the split.
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation", "test")}
 UNKNOWN_SIZE = -1
@@ -42,25 +42,9 @@ class Entry(NamedTuple):
     stamp: str = ""
 
 
-class ClassListing(NamedTuple):
-    """The images of one class.
-
-    Attributes:
-        paths: From the folder of the split, with the class; in the order of torchvision: by folder, then by name.
-        sizes: Bytes of each.
-        folders: Those below the class's own, with their stamps.
-        num_ignored: Files that are no images.
-    """
-
-    paths: list[bytes]
-    sizes: list[int]
-    folders: list[Entry]
-    num_ignored: int
-
-
 def is_image(path: bytes) -> bool:
     """Return whether a file is an image by its name."""
-    return path.lower().endswith(IMAGE_EXTENSIONS)
+    return path.lower().endswith(_EXTENSIONS)
 
 
 def scan(folder: Location, *, recursive: bool = False, fence: Fence | None = None) -> list[Entry]:
@@ -124,23 +108,6 @@ def stamp_of(folder: Location) -> str:
         return _stamp(os.stat(folder.path))
     except OSError:
         return ""
-
-
-def list_class(folder: Location, name: bytes, fence: Fence | None = None) -> ClassListing:
-    """List a class's folder in the folder of its split.
-
-    Raises:
-        ValueError: It cannot be listed, or has a link out of the fence.
-    """
-    entries = scan(folder.join(os.fsdecode(name)), recursive=True, fence=fence)
-    files = [entry for entry in entries if not entry.is_folder]
-    images = [entry for entry in files if is_image(entry.path)]
-    return ClassListing(
-        paths=[name + b"/" + entry.path for entry in images],
-        sizes=[entry.size for entry in images],
-        folders=[entry._replace(path=name + b"/" + entry.path) for entry in entries if entry.is_folder],
-        num_ignored=len(files) - len(images),
-    )
 
 
 def _scan_here(folder: bytes, recursive: bool, fence: Fence | None) -> Iterator[Entry]:

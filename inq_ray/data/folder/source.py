@@ -51,7 +51,7 @@ def is_image_folder(location: Location) -> bool:
 class FolderSource:
     """A folder of images, read when they are asked for.
 
-    Making one lists the folder, or finds its index; see `folder_cache`.
+    Making one lists the folder, or finds its index; see `inq_ray.data.folder.cache`.
 
     Args:
         location: The folder.

@@ -1,74 +1,14 @@
 """Which sample comes when, and on which rank: pure functions, so that a run can go on from any step."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inq_ray.data.order.groups import GroupOrder
+from inq_ray.data.order.groups import GroupOrder, shuffled_groups
 from inq_ray.data.seeded import counter_hash
-
-
-class EpochBatches(Protocol):
-    """A rank's part of every global batch of an epoch."""
-
-    def __len__(self) -> int:
-        """Return the number of global batches."""
-        ...
-
-    def __getitem__(self, step: int) -> Tensor:
-        """Return the samples of a step: int64 [n]."""
-        ...
-
-
-@dataclass(frozen=True)
-class ShuffledBatches:
-    """Global batches cut from one permutation of all samples; see :class:`EpochBatches`.
-
-    Attributes:
-        order: int64 [n], the samples in the order of the epoch.
-        batch_size: Samples a global batch.
-        rank: 0 to world_size - 1.
-        world_size: Number of ranks.
-    """
-
-    order: Tensor
-    batch_size: int
-    rank: int
-    world_size: int
-
-    def __len__(self) -> int:
-        return len(self.order) // self.batch_size
-
-    def __getitem__(self, step: int) -> Tensor:
-        batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-        return rank_slice(batch, self.rank, self.world_size)
-
-
-@dataclass(frozen=True)
-class GroupedBatches:
-    """Global batches that are put together of the parts of some spans; see :class:`EpochBatches`.
-
-    A span is what a rank would read were there as many ranks as spans. A rank takes its slice of the spans' parts, laid
-    end to end, so that a global batch is the same at any number of ranks. With as many ranks as spans each reads one;
-    with fewer several, and holds what several would hold; with more, some read the same groups.
-
-    Attributes:
-        spans: Those of which the rank takes something.
-        slices: What it takes of each one's part of a batch.
-    """
-
-    spans: tuple[GroupOrder, ...]
-    slices: tuple[slice, ...]
-
-    def __len__(self) -> int:
-        return len(self.spans[0])
-
-    def __getitem__(self, step: int) -> Tensor:
-        return torch.cat([span[step][part] for span, part in zip(self.spans, self.slices, strict=True)])
 
 
 def epoch_batches(
@@ -81,51 +21,51 @@ def epoch_batches(
     seed: int,
     epoch: int,
     buffer: int,
-    num_spans: int | None = None,
-) -> EpochBatches:
-    """Return a rank's part of the batches of an epoch.
+    num_data_shards: int | None = None,
+) -> Callable[[int], Tensor]:
+    """Return a function from a step of an epoch to a rank's part of that global batch, int64 [n].
 
-    Args:
-        groups: Boundaries of samples that are read together, int64 [G + 1]; None = all in any order.
-        indices: int64 [n], rising, the samples to order.
-        batch_size: Samples a global batch, over all ranks.
-        rank: 0 to world_size - 1.
-        world_size: Number of ranks.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        buffer: Samples among which a rank shuffles where there are groups.
-        num_spans: Ranks for which the order of groups is laid out, the same for a whole run; None = `world_size`.
+    Where there are groups, a global batch is put together of the parts of data shards: a shard is what a rank would
+    read were there as many ranks as shards. A rank takes its slice of the shards' parts, laid end to end, so that a
+    global batch is the same at any number of ranks. With as many ranks as shards each reads one; with fewer several,
+    and holds what several would hold; with more, some read the same groups.
+
+    `groups` are boundaries of samples that are read together, int64 [G + 1]; None = all in any order. The other
+    arguments are those of :func:`inq_ray.data.loader.train_requests`.
     """
     if groups is None:
-        return ShuffledBatches(indices[epoch_order(len(indices), seed, epoch)], batch_size, rank, world_size)
-    num_spans = world_size if num_spans is None else num_spans
-    shares = _shares_of_spans(batch_size, rank, world_size, num_spans)
-    spans = tuple(
-        GroupOrder(
-            indices,
-            groups,
-            batch_size=batch_size,
-            rank=span,
-            world_size=num_spans,
-            seed=seed,
-            epoch=epoch,
-            buffer=buffer,
+        shuffled = indices[epoch_order(len(indices), seed, epoch)]
+        return lambda step: rank_slice(shuffled[step * batch_size : (step + 1) * batch_size], rank, world_size)
+    num_data_shards = world_size if num_data_shards is None else num_data_shards
+    parts = [
+        (
+            GroupOrder(
+                indices,
+                groups,
+                batch_size=batch_size,
+                data_shard=data_shard,
+                num_data_shards=num_data_shards,
+                seed=seed,
+                epoch=epoch,
+                buffer=buffer,
+            ),
+            part,
         )
-        for span in shares
-    )
-    return GroupedBatches(spans, tuple(shares.values()))
+        for data_shard, part in _parts_of_shards(batch_size, rank, world_size, num_data_shards).items()
+    ]
+    return lambda step: torch.cat([order[step][part] for order, part in parts])
 
 
-def _shares_of_spans(batch_size: int, rank: int, world_size: int, num_spans: int) -> dict[int, slice]:
-    """Return which spans' parts of a global batch a rank takes something of, and what of each."""
+def _parts_of_shards(batch_size: int, rank: int, world_size: int, num_data_shards: int) -> dict[int, slice]:
+    """Return of which data shards' parts of a global batch a rank takes something, and what of each."""
     assert 0 <= rank < world_size <= batch_size, (rank, world_size, batch_size)
     first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
-    shares = {}
-    for span in range(num_spans):
-        start, end = span * batch_size // num_spans, (span + 1) * batch_size // num_spans
+    parts = {}
+    for data_shard in range(num_data_shards):
+        start, end = data_shard * batch_size // num_data_shards, (data_shard + 1) * batch_size // num_data_shards
         if max(first, start) < min(last, end):
-            shares[span] = slice(max(first, start) - start, min(last, end) - start)
-    return shares
+            parts[data_shard] = slice(max(first, start) - start, min(last, end) - start)
+    return parts
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
@@ -133,13 +73,15 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     return _shuffled("order", num_samples, seed, epoch)
 
 
-def holdout(num_train: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def holdout(num_train: int, count: int, seed: int, groups: NDArray[np.int64] | None = None) -> tuple[Tensor, Tensor]:
     """Split training samples in two, so that choices can be made without the test set.
 
     Args:
         num_train: Number of training samples.
         count: How many to hold out.
         seed: Decides which.
+        groups: Boundaries of samples that are read together, int64 [G + 1]: whole groups (and a part of one) are held
+            out, so that reading either half reads little else. None = all in any order.
 
     Returns:
         Kept indices, int64 [num_train - count], and held-out indices, int64 [count]; both rise.
@@ -149,8 +91,9 @@ def holdout(num_train: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """
     if not 0 <= count < num_train:
         raise ValueError(f"cannot hold out {count} of {num_train} training samples; allowed are 0 to {num_train - 1}")
-    shuffled = _shuffled("holdout", num_train, seed, 0)
-    return shuffled[count:].sort().values, shuffled[:count].sort().values
+    order = _shuffled("holdout", num_train, seed, 0).numpy() if groups is None else shuffled_groups(groups, seed)
+    held = np.sort(order[:count])
+    return torch.from_numpy(np.delete(np.arange(num_train), held)), torch.from_numpy(held)
 
 
 def rank_slice(indices: Tensor, rank: int, world_size: int) -> Tensor:
@@ -170,6 +113,6 @@ def rank_slice(indices: Tensor, rank: int, world_size: int) -> Tensor:
 
 
 def _shuffled(purpose: str, num_samples: int, seed: int, epoch: int) -> Tensor:
-    """Sort the samples by their random numbers; the stable sort settles what is all but impossible, equal ones."""
+    """Sort the samples by their random numbers; the sort is stable, should two be equal."""
     keys = counter_hash(purpose, seed, epoch, np.arange(num_samples))
     return torch.from_numpy(np.argsort(keys, kind="stable"))

@@ -4,9 +4,9 @@ A true shuffle would read a whole group for every sample. Here a process reads a
 keeps `buffer` samples at a time:
 
     groups, shuffled by (seed, epoch), laid end to end     |g7....|g2....|g9....|g4....|g0....|g5.. dropped
-    cut into one span for every rank and lane              |rank 0, lane 0  |rank 0, lane 1  | ...
+    cut into one span for every data shard and lane        |shard 0, lane 0 |shard 0, lane 1 | ...
     a span is cut into windows at the groups' boundaries   |window   |window|
-    each window is shuffled, sample by sample; step s of a rank takes its part from lane s modulo LANES
+    each window is shuffled, sample by sample; step s of a shard takes its part from lane s modulo LANES
 
 The lanes are there for loader workers: torch's DataLoader hands step s to worker s modulo W, so that a worker meets
 its own lanes only, where W divides LANES, and reads and holds only their windows. The order does not know of W.
@@ -36,21 +36,23 @@ BUFFER = 8192
 
 
 class GroupOrder:
-    """Which samples a rank takes in each step of an epoch: a sequence of int64 tensors, from any step on.
+    """Which samples of each global batch of an epoch are a data shard's: a sequence of int64 tensors, from any step on.
+
+    A data shard is what one rank reads, where there are as many ranks as shards.
 
     A function of the arguments alone. Making one costs time and memory by the number of groups, a step costs time by
-    the size of a window; no permutation of all samples is made. All ranks and steps together take `steps * batch_size`
-    different samples, and read no more than `groups + world_size * LANES` groups.
+    the size of a window; no permutation of all samples is made. All shards and steps together take `steps * batch_size`
+    different samples, and read no more than `groups + num_data_shards * LANES` groups.
 
     Args:
         indices: int64 [n], the samples to train on; they rise.
         groups: int64 [G + 1], rising: group g is samples groups[g] to groups[g + 1] - 1 of the whole set.
         batch_size: Samples a global batch, over all ranks.
-        rank: This process, 0 to world_size - 1.
-        world_size: Number of processes.
+        data_shard: 0 to num_data_shards - 1.
+        num_data_shards: Number of data shards.
         seed: Of the run.
         epoch: Counted over the whole run.
-        buffer: Samples that a rank shuffles among, over its lanes. More is a better shuffle, and more memory.
+        buffer: Samples among which the shard is shuffled, over its lanes. More is a better shuffle, and more memory.
     """
 
     def __init__(
@@ -59,19 +61,19 @@ class GroupOrder:
         groups: NDArray[np.int64],
         *,
         batch_size: int,
-        rank: int,
-        world_size: int,
+        data_shard: int,
+        num_data_shards: int,
         seed: int,
         epoch: int,
         buffer: int = BUFFER,
     ) -> None:
-        assert 0 <= rank < world_size <= batch_size, (rank, world_size, batch_size)
+        assert 0 <= data_shard < num_data_shards <= batch_size, (data_shard, num_data_shards, batch_size)
         assert buffer > 0, buffer
         self._num_steps = len(indices) // batch_size
         self._sequence = _Sequence.shuffled(indices.numpy(), groups, seed, epoch)
         self._seed, self._epoch = seed, epoch
-        first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
-        self._part = last - first
+        first = data_shard * batch_size // num_data_shards
+        self._part = (data_shard + 1) * batch_size // num_data_shards - first
         starts = self._num_steps * first + self._part * _steps_before(self._num_steps)
         window = max(1, buffer // LANES)
         self._cuts = [_windows(starts[lane], starts[lane + 1], self._sequence.ends, window) for lane in range(LANES)]
@@ -80,7 +82,7 @@ class GroupOrder:
         return self._num_steps
 
     def __getitem__(self, step: int) -> Tensor:
-        """Return the samples of this rank in a step: int64 [n], n as `rank_slice` has it."""
+        """Return the samples of this shard in a step: int64 [n], n as `rank_slice` has it."""
         if not 0 <= step < self._num_steps:
             raise IndexError(step)
         turn, lane = divmod(step, LANES)
@@ -160,24 +162,7 @@ def fitting_workers(num_workers: int) -> int:
     return next((num for num in range(min(num_workers, LANES), 0, -1) if LANES % num == 0), 0)
 
 
-def holdout_groups(groups: NDArray[np.int64], count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split training samples in two by whole groups (and a part of one), so that reading either reads little else.
-
-    Args:
-        groups: int64 [G + 1], as in `GroupOrder`.
-        count: How many samples to hold out.
-        seed: Decides which groups.
-
-    Returns:
-        Kept indices, int64 [n - count], and held-out indices, int64 [count]; both rise.
-
-    Raises:
-        ValueError: `count` is negative, or leaves nothing to train on.
-    """
-    num_train = int(groups[-1])
-    if not 0 <= count < num_train:
-        raise ValueError(f"cannot hold out {count} of {num_train} training samples; allowed are 0 to {num_train - 1}")
-    sequence = _Sequence.shuffled(np.arange(num_train), groups, seed, -1)
-    held = np.sort(sequence.take(0, count))
-    kept = np.delete(np.arange(num_train), held)
-    return torch.from_numpy(kept), torch.from_numpy(held)
+def shuffled_groups(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return all samples, group after group in an order that no epoch has."""
+    num_samples = int(groups[-1])
+    return _Sequence.shuffled(np.arange(num_samples), groups, seed, -1).take(0, num_samples)

@@ -5,7 +5,7 @@ A whole file is never read, and none is kept open. Every read is tried again whe
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -44,14 +44,11 @@ def read_footer(file: Location) -> tuple[Any, bytes, int]:
     Raises:
         ValueError: The file cannot be read, or is damaged.
     """
-    source = RetriedFile(file)
-    try:
+    with closing(RetriedFile(file)) as source:
         tail = source.tail(_TAIL_BYTES)
         length = int.from_bytes(tail[-8:-4], "little") + 8
         if tail[-4:] == _MAGIC and len(tail) < length <= source.size:
             tail = source.tail(length)
-    finally:
-        source.close()
     with readable(file.name):
         return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:])), tail[-length:-8], source.size
 
@@ -90,8 +87,7 @@ def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> 
         ValueError: The file cannot be read, is damaged, or has changed.
     """
     metadata, size = _metadata(file, footer)
-    source = RetriedFile(file)
-    try:
+    with closing(RetriedFile(file)) as source:
         if source.size != size:
             raise ValueError(_changed(file))
         with readable(file.name):
@@ -103,8 +99,6 @@ def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> 
                 page_checksum_verification=True,
             )
         yield opened
-    finally:
-        source.close()
 
 
 @lru_cache(maxsize=_NUM_FOOTERS)
@@ -166,18 +160,6 @@ class RetriedFile:
     def tell(self) -> int:
         """Return the place."""
         return self._at
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def writable(self) -> bool:
-        """It is not."""
-        return False
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
 
     def close(self) -> None:
         """Close the file."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +12,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from inq_ray.data.parquet.access import footer_hash, read_footer
-from inq_ray.storage.address import Location, expand, fixed_part
+from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
+from inq_ray.storage.pattern import expand, fixed_part
 from inq_ray.storage.retry import MissingError
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
+NO_BYTES = "there are no bytes of an image, perhaps a path only; write the file's bytes into the column"
 _NAME = re.compile(r"(?P<split>train|test|validation)(-.*?)?(-of-(?P<count>\d+))?\.parquet")
 _NUM_THREADS = 16
 
@@ -65,7 +68,7 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
             out of it.
     """
     places = expand(data)
-    is_folder = len(places) == 1 and _is_folder(places[0])
+    is_folder = len(places) == 1 and places[0].info().type == pafs.FileType.Directory
     fence = places[0].fence(follow_links=follow_links)
     if fence and not is_folder:
         folder = fixed_part(data)
@@ -77,21 +80,10 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
                 fence.check(file.path)
             splits.setdefault(match["split"], []).append(file)
     if not splits:
-        raise ValueError(
-            f"no images at {data}: neither train/CLASS/*.JPEG and val/CLASS/*.JPEG, "
-            "nor Parquet named like train-*.parquet"
-        )
+        raise MissingError(f"there are no images at {data}")
     for split, files in splits.items() if is_folder else ():
         _check_all_there(data, split, files)
     return splits
-
-
-def _is_folder(place: Location) -> bool:
-    try:
-        return bool(place.info().type == pafs.FileType.Directory)
-    except MissingError as error:
-        hint = " (or give 'digits', which scikit-learn ships)" if place.is_local else ""
-        raise MissingError(f"{error}{hint}") from error
 
 
 def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:
@@ -152,6 +144,11 @@ def read_shard(file: Location) -> Shard:
         labels=_label_range(file.name, [_column(group, LABEL_COLUMN).statistics for group in groups]),
         footer=footer_hash(footer),
     )
+
+
+def image_bytes(chunks: Iterable[Any]) -> list[bytes | None]:
+    """Return the image files of arrays of structs with a field `bytes`; None where there is none."""
+    return [blob for chunk in chunks for blob in chunk.field("bytes").to_pylist()]
 
 
 def check_labels(name: str, lowest: int, highest: int, num_classes: int) -> None:

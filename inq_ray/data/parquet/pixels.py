@@ -3,45 +3,15 @@
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
-from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inq_ray.data.decode.small import Layout, decode, read_layout
-from inq_ray.data.parquet.access import read_groups
-from inq_ray.data.parquet.files import LABEL_COLUMN, Shard, check_labels, check_no_nulls
-from inq_ray.data.parquet.rows import NO_BYTES, peek_blobs, read_blobs
+from inq_ray.data.parquet.access import open_parquet, read_groups, readable
+from inq_ray.data.parquet.files import LABEL_COLUMN, NO_BYTES, Shard, check_labels, check_no_nulls, image_bytes
 
 _NUM_DECODED = 64
-
-
-class _Row(NamedTuple):
-    """One image file and where it stands."""
-
-    shard: Shard
-    row: int
-    data: bytes | None
-
-    def layout(self) -> Layout:
-        """Read the image's header."""
-        try:
-            return read_layout(self._present())
-        except ValueError as error:
-            raise ValueError(f"{self.shard.file.name}, row {self.row}: {error}") from error
-
-    def pixels(self, layout: Layout) -> NDArray[np.uint8]:
-        """Decode the image."""
-        try:
-            return decode(self._present(), layout)
-        except ValueError as error:
-            raise ValueError(f"{self.shard.file.name}, row {self.row}: {error}") from error
-
-    def _present(self) -> bytes:
-        if self.data is None:
-            raise ValueError(NO_BYTES)
-        return self.data
 
 
 def read_labels(shard: Shard, num_classes: int) -> NDArray[np.int64]:
@@ -65,10 +35,13 @@ def peek_layouts(shard: Shard, num: int) -> list[Layout]:
     Raises:
         ValueError: The file is damaged.
     """
+    with open_parquet(shard.file, shard.footer, whole_columns=False) as parquet, readable(shard.file.name):
+        batches = parquet.iter_batches(num, columns=[f"{shard.image_column}.bytes"], use_threads=False)
+        first = next(batches, None)
     layouts: list[Layout] = []
-    for row, data in enumerate(peek_blobs(shard, num)):
+    for data in [] if first is None else image_bytes([first.column(0)]):
         with suppress(ValueError):
-            layouts.append(_Row(shard, row, data).layout())
+            layouts.append(read_layout(data or b""))
     return layouts
 
 
@@ -81,17 +54,23 @@ def decode_shard(shard: Shard, layout: Layout, pool: Executor) -> Iterator[NDArr
     Raises:
         ValueError: The file is damaged, or an image is, or it has another size; the message names file and row.
     """
-    first = 0
-    for blobs in read_blobs(shard):
-        rows = [_Row(shard, row, data) for row, data in enumerate(blobs, first)]
-        parts = [rows[start : start + _NUM_DECODED] for start in range(0, len(rows), _NUM_DECODED)]
-        yield from pool.map(partial(_decode, layout=layout), parts)
-        first += len(rows)
 
+    def decode_rows(first: int, blobs: list[bytes | None]) -> NDArray[np.uint8]:
+        images = np.empty((len(blobs), layout.channels, layout.height, layout.width), np.uint8)
+        for place, data in enumerate(blobs):
+            try:
+                if data is None:
+                    raise ValueError(NO_BYTES)
+                images[place] = decode(data, layout)
+            except ValueError as error:
+                raise ValueError(f"{shard.file.name}, row {first + place}: {error}") from error
+        return images
 
-def _decode(rows: list[_Row], layout: Layout) -> NDArray[np.uint8]:
-    """Decode some rows: uint8 [n, C, H, W], contiguous."""
-    images = np.empty((len(rows), layout.channels, layout.height, layout.width), np.uint8)
-    for place, row in enumerate(rows):
-        images[place] = row.pixels(layout)
-    return images
+    row = 0
+    for group, num_rows in enumerate(shard.group_rows):
+        table = read_groups(shard.file, shard.footer, [group], [f"{shard.image_column}.bytes"])
+        blobs = image_bytes(table.column(0).chunks)
+        starts = range(0, num_rows, _NUM_DECODED)
+        parts = [blobs[start : start + _NUM_DECODED] for start in starts]
+        yield from pool.map(decode_rows, [row + start for start in starts], parts)
+        row += num_rows

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inq_ray.data.encoded_set import Encoded
-from inq_ray.data.parquet.files import Shard
-from inq_ray.data.parquet.rows import NO_BYTES, read_row_group
+from inq_ray.data.parquet.access import read_groups
+from inq_ray.data.parquet.files import LABEL_COLUMN, NO_BYTES, Shard, image_bytes
 from inq_ray.storage.address import Location
 
 # What one process holds of a split at most. ImageNet needs less: 8192 images of 110 kB, over all loader workers of a
@@ -47,7 +47,7 @@ class ParquetReader:
     each is handed out once, and read again where it is asked for again. So the memory is that of the row groups that
     have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first, and
     those of which nothing was wanted for a while. In training that are the groups of the windows of the lanes that this
-    process meets (see `group_order`). Validation goes through the samples as they stand, and nothing is held.
+    process meets (see `data/order/groups.py`). Validation goes through the samples as they stand, and nothing is held.
 
     Pickled it is two arrays by the number of row groups, and no image. It opens files when it reads.
 
@@ -127,12 +127,14 @@ class ParquetReader:
         """Read a row group."""
         number = int(np.searchsorted(self._first_groups, group, side="right")) - 1
         file, first_group = self._files[number], int(self._first_groups[number])
-        rows = read_row_group(file.location, file.footer, group - first_group, file.image_column)
+        columns = [f"{file.image_column}.bytes", LABEL_COLUMN]
+        table = read_groups(file.location, file.footer, [group - first_group], columns)
+        blobs = image_bytes(table.column(file.image_column).chunks)
         sample = int(self.groups[group])
         row = sample - int(self.groups[first_group])
         return {
             sample + place: self._encoded(f"{file.location.name}, row {row + place}", data, label)
-            for place, (data, label) in enumerate(zip(rows.blobs, rows.labels, strict=True))
+            for place, (data, label) in enumerate(zip(blobs, table.column(LABEL_COLUMN).to_pylist(), strict=True))
         }
 
     def _encoded(self, name: str, data: bytes | None, label: int | None) -> Encoded:

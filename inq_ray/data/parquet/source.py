@@ -48,10 +48,13 @@ class ParquetSource:
 
     Attributes:
         info: Facts.
+        notes: None.
 
     Raises:
         ValueError: The files are missing, unreadable, or not of this layout.
     """
+
+    notes = ()
 
     def __init__(
         self, data: str, preset: Preset | None = None, policy: Policy | None = None, *, follow_links: bool = False
@@ -80,12 +83,8 @@ class ParquetSource:
             std=_of_channels(self._preset.std, seen.channels),
             fingerprint=_fingerprint(shards),
             is_streamed=not fits,
+            is_grouped=not fits,
         )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test".
@@ -103,9 +102,15 @@ class ParquetSource:
         if not shards:
             raise ValueError(f"{self.info.name} has no {split} split: no {split}-*.parquet there")
         if self._layout is None:
-            return _streamed(shards, self.info.num_classes, self._preset, self._policy)
+            # Images in memory need none of these, which take seconds.
+            from inq_ray.data.augment.image_transform import ImageTransform
+            from inq_ray.data.encoded_set import EncodedSet
+            from inq_ray.data.parquet.reader import ParquetReader
+
+            reader = ParquetReader(shards, self.info.num_classes)
+            return EncodedSet(reader, ImageTransform(self._preset, self._policy))
         augmentation = Augmentation(padding=self._layout.height // 8, flip=self._layout.channels == 3)
-        return ImageSet(*self._decoded(split, shards, self._layout), augmentation)
+        return ImageSet(*self._decoded(split, shards, self._layout), augmentation, self._policy, self.info.mean)
 
     def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> tuple[Tensor, Tensor]:
         """Return all images and labels of some shards, decoded by this process if no other has."""
@@ -127,15 +132,6 @@ class ParquetSource:
 def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Return what is stated of red, green and blue; for gray images their mean."""
     return values if channels == 3 else (round(sum(values) / 3, 6),)
-
-
-def _streamed(shards: list[Shard], num_classes: int, preset: Preset, policy: Policy) -> Images:
-    """Return the images of some shards, to be read when asked for; images in memory need none of these modules."""
-    from inq_ray.data.augment.image_transform import ImageTransform
-    from inq_ray.data.encoded_set import EncodedSet
-    from inq_ray.data.parquet.reader import ParquetReader
-
-    return EncodedSet(ParquetReader(shards, num_classes), ImageTransform(preset, policy))
 
 
 def _test_shards(files: dict[str, list[Location]], *, has_train: bool) -> list[Shard]:

@@ -3,7 +3,7 @@
     FOLDER/train-00000-of-00294.parquet    column image {bytes, path}, column label; names of classes in the schema
 
 Bytes are copied as they are. Images are shuffled over all shards, so that reading row group by row group is a good
-shuffle (see group_order).
+shuffle (see `inq_ray.data.order.groups`).
 """
 
 import json
@@ -192,8 +192,7 @@ def _table(images: list[Encoded], schema: pa.Schema) -> pa.Table:
 
 def _data(image: Encoded) -> bytes:
     if image.data is None:
-        error = image.error or ""
-        raise ValueError(error if image.name in error else f"cannot read {image.name}: {error}")
+        raise ValueError(f"cannot read {image.name}: {image.error}")
     return image.data
 
 
@@ -224,7 +223,7 @@ def _placed(file: Location) -> Iterator[BinaryIO]:
 
 
 def _upload(source: BinaryIO, file: Location) -> None:
-    """Copy a file of this machine to a storage."""
+    """Copy a file of this machine to a storage; pyarrow.fs.copy_files returns as if all were well if S3 hangs up."""
     source.seek(0)
     with file.fs.open_output_stream(file.path) as sink:
         while data := source.read(_COPY_BYTES):
@@ -233,7 +232,4 @@ def _upload(source: BinaryIO, file: Location) -> None:
 
 def _change(call: Callable[[], None], file: Location) -> None:
     """Do something to a storage, several times if need be."""
-    try:
-        retry(call, file.name)
-    except ValueError as error:
-        raise ValueError(f"cannot write {str(error).removeprefix('cannot read ')}") from error
+    retry(call, file.name, verb="write")

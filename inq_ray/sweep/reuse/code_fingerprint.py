@@ -1,7 +1,9 @@
-"""The version of what computes: two programs of the same version make the same bits of the same input."""
+"""The fingerprint of the program: where it is equal, the same input gives the same bits."""
 
+import ast
 import hashlib
 import platform
+from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -12,31 +14,72 @@ import torchvision
 
 import inq_ray
 
-# What decides bits. The rest shows, stores, or starts.
-_ROOMS = ("core", "data", "distributed", "models", "scheduler.py", "training")
+# The packages that decide bits. Files and folders that are added to them count, unless they are named below.
+_DECIDE = ("core", "data", "distributed", "models", "scheduler.py", "training")
 
-# Those that make the optimizer's step, decode and resize images, and make networks.
-_LIBRARIES = ("llvmlite", "pillow", "turbojpeg", "timm")
+# What lies in those packages and decides no bit of a stage's end, and why.
+_DECIDE_NOTHING = {
+    "data/folder/cache.py": "finds an index that was made before",
+    "data/node_cache.py": "keeps what others have computed",
+    "data/parquet/writer.py": "makes data sets, whose fingerprint is in the key",
+    "models/download.py": "gets weights, whose digest is in the key",
+    "models/layers.py": "shows a table",
+    "models/recognition.py": "words a message",
+    "training/checkpoint": "gives back the bits that it was given",
+    "training/config": "the values of a configuration are in the key",
+    "training/finish.py": "comes after the last stage",
+    "training/flags": "make a configuration",
+    "training/plan.py": "shows a table",
+    "training/report": "shows what happens",
+    "training/run_folder.py": "names files",
+    "training/start.py": "decides whether a run starts, not what it computes",
+}
+
+# Libraries that decode and resize images, and make networks.
+_LIBRARIES = ("pillow", "turbojpeg", "timm")
 
 
 @cache
-def numerics_version() -> str:
-    """Hex digest of our source, of the libraries' versions, and of the kind of this machine's processor."""
-    hasher = hashlib.sha256()
-    root = Path(inq_ray.__file__).parent
-    for room in _ROOMS:
-        path = root / room
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            hasher.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+def code_fingerprint() -> str:
+    """Return the hex digest of our sources, of the libraries' versions, and of the kind of this machine's processor."""
     versions = [torch.__version__, torchvision.__version__, np.__version__, platform.python_version()]
     versions += [_version(library) for library in _LIBRARIES]
     kind = (platform.machine(), torch.backends.cpu.get_cpu_capability())
-    hasher.update(repr((versions, kind)).encode())
+    sources = digest_sources(Path(inq_ray.__file__).parent)
+    return hashlib.sha256(repr((sources, versions, kind)).encode()).hexdigest()
+
+
+def digest_sources(root: Path) -> str:
+    """Return the hex digest of the sources that decide bits; comments, docstrings and layout have no effect.
+
+    Args:
+        root: folder of the package ``inq_ray``.
+    """
+    hasher = hashlib.sha256()
+    for file in _files(root):
+        tree = _WithoutDocstrings().visit(ast.parse(file.read_bytes()))
+        hasher.update(f"{file.relative_to(root).as_posix()}\0{ast.dump(tree)}\0".encode())
     return hasher.hexdigest()
 
 
+def _files(root: Path) -> Iterator[Path]:
+    nothing = {root / name for name in _DECIDE_NOTHING}
+    for path in (root / name for name in _DECIDE):
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            if file not in nothing and nothing.isdisjoint(file.parents):
+                yield file
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes docstrings, those of fields too: statements that are a string and nothing else."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+
 def _version(library: str) -> str | None:
-    """Of a library that need not be installed."""
+    """Return the version of a library that need not be installed."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

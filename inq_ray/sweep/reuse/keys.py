@@ -9,7 +9,7 @@ What follows is not in it, so schedules that begin alike share keys as far as th
 - the number of an epoch, which decides order and augmentation, is that of the epochs before;
 - training before the first stage (stage 0) knows neither bits nor portions nor --lr: trials at 5 and 3 bits share it.
 
-A field of the configuration that is not named here is in every key: a new one makes keys differ, never results.
+A new option is in every key unless its declaration says otherwise: it makes keys differ, never results.
 """
 
 import copy
@@ -26,36 +26,11 @@ from torch import nn
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.models.own_network import find
 from inq_ray.models.registry import is_own
-from inq_ray.sweep.reuse.code_fingerprint import numerics_version
-from inq_ray.training.checkpoint.resume import FREE
+from inq_ray.sweep.reuse.code_fingerprint import code_fingerprint
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.option import Affects, Phase, declared
 from inq_ray.training.task.build import image_preset
 from inq_ray.training.task.distill import load_teacher
-
-# Fields that are in the key as what they lead to.
-_LED_FROM = frozenset(
-    {
-        "data.data",  # its fingerprint is in the key
-        "training.bn_images",  # plays a part in the last end only, which has no key
-        "network.weights",  # the weights are
-        "training.teacher",  # so are the teacher's
-        "quantization.iterative_steps",  # portion, epochs and learning rate of each stage are
-        "training.epochs",
-        "training.epochs_each",
-        "training.epochs_total",
-        "training.lr",
-        "training.lr_each",
-    }
-)
-# Those that play no part before the first stage.
-_OF_STAGES = frozenset(
-    {
-        "quantization",
-        "training.distill",
-        "training.distill_temperature",
-        "training.distill_labels",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +65,7 @@ class Origin:
             teacher=_teacher(config, model),
             code=_code(config.network.arch),
             fingerprint=fingerprint,
-            numerics=numerics_version(),
+            numerics=code_fingerprint(),
         )
 
 
@@ -105,12 +80,19 @@ def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
     """
     assert not config.plain
     keys = {}
-    values = _fields(config) | {
+    options = [
+        each
+        for each in declared(config).values()
+        if each.option.in_stage_key and each.option.affects is not Affects.NOTHING
+    ]
+    other = {
         "origin": dataclasses.asdict(origin),
-        "preset": dataclasses.asdict(image_preset(config)),
+        "preset": dataclasses.asdict(image_preset(config.data, config.network)),
     }
     if config.float_epochs:
-        keys[0] = _digest({name: value for name, value in values.items() if not _is_of(name, _OF_STAGES)})
+        before = {each.name: each.of(config) for each in options if each.option.phase < Phase.STAGES}
+        keys[0] = _digest(before | other)
+    values = {each.name: each.of(config) for each in options} | other
     stages: list[tuple[float, int, float]] = []
     for stage, epochs in enumerate(config.stage_epochs[:-1], start=1):
         stages.append((config.quantization.iterative_steps[stage - 1], epochs, config.lr_of(stage)))
@@ -123,18 +105,6 @@ def stage_end(config: RunConfig, stage: int) -> int:
     return config.float_epochs if stage == 0 else config.stage_epochs[stage - 1]
 
 
-def _fields(config: RunConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for section, value in dataclasses.asdict(config).items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        found |= {f"{section}.{name}".rstrip("."): each for name, each in inner}
-    return {name: value for name, value in found.items() if not _is_of(name, FREE | _LED_FROM)}
-
-
-def _is_of(name: str, names: frozenset[str]) -> bool:
-    return name in names or name.partition(".")[0] in names
-
-
 def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -143,7 +113,7 @@ def _teacher(config: RunConfig, model: nn.Module) -> str:
     if config.training.teacher is None:
         return ""
     teacher = copy.deepcopy(model)
-    load_teacher(config, teacher)
+    load_teacher(teacher, config.network.arch, config.training.teacher)
     return summary(digest_tensors(teacher.state_dict()))
 
 

@@ -12,7 +12,7 @@ Keys = tuple[str, ...]
 
 def deepest(keys: Sequence[str], stored: Collection[str]) -> int:
     """How many of a trial's stages need not be trained: up to the last of its ends that is stored."""
-    return max((place for place, key in enumerate(keys, start=1) if key in stored), default=0)
+    return max((index for index, key in enumerate(keys, start=1) if key in stored), default=0)
 
 
 def missing(keys: Keys, stored: Collection[str]) -> Keys:
@@ -44,13 +44,13 @@ def choose(waiting: Sequence[Keys], stored: Collection[str], claimed: Collection
         claimed: as in :func:`is_ready`.
 
     Returns:
-        Its place in ``waiting``; None where none can start now.
+        Its index in ``waiting``; None where none can start now.
     """
     counts = Counter(key for keys in waiting for key in keys)
-    ready = [place for place, keys in enumerate(waiting) if is_ready(keys, stored, claimed)]
+    ready = [index for index, keys in enumerate(waiting) if is_ready(keys, stored, claimed)]
     if not ready:
         return None
-    return max(ready, key=lambda place: (sum(counts[key] - 1 for key in missing(waiting[place], stored)), -place))
+    return max(ready, key=lambda index: (sum(counts[key] - 1 for key in missing(waiting[index], stored)), -index))
 
 
 def needed(trials: Sequence[Keys], stored: Collection[str]) -> set[str]:

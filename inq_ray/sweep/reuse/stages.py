@@ -5,24 +5,20 @@ checkpoint, with its own configuration in it, and goes on from there as it would
 reuse needs of a run.
 """
 
-import copy
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inq_ray.storage.address import locate
 from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.training.checkpoint.checkpoints import store_of
-from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint
+from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
-
-_KEY = "stage_key"
 
 
 class StageEnd(NamedTuple):
@@ -62,9 +58,8 @@ class StageStore:
         Raises:
             ValueError: the storage fails, as a full disk does; what was written of it is gone.
         """
-        facts = {**end.snapshot.facts, _KEY: key}
-        store = self._store(key)
-        store.save(compact(Snapshot(end.snapshot.tensors, facts)), is_stage_end=True, top1=end.top1)
+        facts = dataclasses.replace(end.snapshot.facts, stage_key=key)
+        self._store(key).save(Snapshot(end.snapshot.tensors, facts), is_stage_end=True, top1=end.top1)
 
     def get(self, key: str) -> StageEnd:
         """Reads an end, all of it.
@@ -74,13 +69,13 @@ class StageStore:
             ValueError: the storage fails.
         """
         store = self._store(key)
-        places = store.places()
+        places = store.positions()
         if len(places) != 1:
             raise DamagedError(f"{len(places)} checkpoints are there, not one")
         entry, snapshot = store.load(places[0])
-        if snapshot.facts.pop(_KEY, None) != key:
+        if snapshot.facts.stage_key != key:
             raise DamagedError("it is of another key")
-        return StageEnd(snapshot, entry.top1)
+        return StageEnd(Snapshot(snapshot.tensors, dataclasses.replace(snapshot.facts, stage_key=None)), entry.top1)
 
     def delete(self, key: str) -> None:
         """Deletes an end; none is there afterwards, whole or not."""
@@ -101,17 +96,17 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
         DamagedError: it is not what was written.
         ValueError: the storage fails, or the run had other workers than its configuration says.
     """
-    store, place = store_of(config), Place(stage=stage, epoch=stage_end(config, stage), step=0)
+    store, place = store_of(config), TrainingPosition(stage=stage, epoch=stage_end(config, stage), step=0)
     if not is_checkpoint(store.location.join(place.name)):
         return None
     entry, snapshot = store.load(place)
-    sizes = snapshot.facts.get("world_sizes") or [snapshot.facts["world_size"]]
+    sizes = snapshot.facts.world_sizes or [snapshot.facts.world_size]
     if set(sizes) != {config.cluster.num_workers}:
         raise ValueError(f"it was trained by {', then '.join(map(str, sizes))} workers")
     return StageEnd(snapshot, entry.top1)
 
 
-def plant(end: StageEnd, config: RunConfig) -> None:
+def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
     """Makes a stage's end the last checkpoint of a new run, which then goes on from there.
 
     Args:
@@ -122,18 +117,25 @@ def plant(end: StageEnd, config: RunConfig) -> None:
         ValueError: the run exists, or cannot be written.
     """
     RunFolder.create(config)
-    store = store_of(config)
-    store.discard_after(Place(stage=0, epoch=0, step=0))  # of an earlier run of that name, where they lie elsewhere
-    store.save(compact(_adapted(end.snapshot, config)), is_stage_end=True, top1=end.top1)
+    discard_checkpoints(config)  # of an earlier run of that name, where they lie elsewhere
+    store_of(config).save(_adapted(end.snapshot, config), is_stage_end=True, top1=end.top1)
+
+
+def discard_checkpoints(config: RunConfig) -> None:
+    """Delete the checkpoints of a run.
+
+    Raises:
+        ValueError: The storage fails.
+    """
+    store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
 
 
 def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:
     """The snapshot as this configuration's run would have taken it: only what comes later differs."""
-    facts: dict[str, Any] = copy.deepcopy(snapshot.facts)
-    facts["config"] = dataclasses.asdict(config)
-    if facts["inq"] is not None:
-        stage = facts["inq"]["stage"]
-        portions = list(config.quantization.iterative_steps)
-        assert facts["inq"]["portions"][:stage] == portions[:stage], "the stages until then are the same"
-        facts["inq"]["portions"] = portions
-    return Snapshot(snapshot.tensors, facts)
+    # No time was lost since it was taken: this run has not begun.
+    facts, portions = snapshot.facts, config.quantization.iterative_steps
+    inq = facts.inq
+    if inq is not None:
+        assert inq.portions[: inq.stage] == portions[: inq.stage], "the stages until then are the same"
+        inq = dataclasses.replace(inq, portions=portions)
+    return Snapshot(snapshot.tensors, dataclasses.replace(facts, config=config, inq=inq, time=None))

@@ -33,7 +33,7 @@ class Choices:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("a list of values to choose from is empty")
-        if any(value in self.values[:place] for place, value in enumerate(self.values)):
+        if any(value in self.values[:index] for index, value in enumerate(self.values)):
             raise ValueError(f"a list of values to choose from names one twice: {self.values}")
 
     def draw(self, name: str, drawer: Drawer) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 from inq_ray.core.portions import check_portions
 
 Rising = Literal["geometric", "linear"]
+RisingOrFree = Literal[Rising, "free"]
 Schedule = tuple[float, ...]
 
 # Digits of a generated portion: fewer than a float has, so that it can be typed, and enough for any tensor.

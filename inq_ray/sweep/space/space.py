@@ -1,6 +1,5 @@
 """A search space: an axis for each field of a run's configuration that is searched."""
 
-import dataclasses
 import difflib
 import itertools
 import json
@@ -11,6 +10,8 @@ from typing import Any
 from inq_ray.sweep.space.axes import Axis, Choices, Drawer, FreeSchedules, Range
 from inq_ray.sweep.space.schedules import from_shares
 from inq_ray.training.config import RunConfig, field_type, field_value
+from inq_ray.training.config.option import declared
+from inq_ray.training.flags.start import with_values
 
 SCHEDULE = "quantization.iterative_steps"
 BITS = "quantization.weight_bits"
@@ -21,21 +22,6 @@ WEIGHT_DECAY = "training.weight_decay"
 
 # Values by dotted field names: what one trial has and others have not.
 Point = dict[str, Any]
-
-# Fields that decide which images trials are measured on, though they do not look like it, and what to do instead.
-_OF_MEASURING = {
-    "training.seed": "it decides which images are held out, and trials compare on the same ones only: run the sweep "
-    "once for each --seed",
-    "training.limit_batches": "it decides on how many held-out images accuracy is measured, and trials compare on the "
-    "same ones only: give all trials one, by --limit-batches N",
-}
-# What all trials have in common: where they begin, what they are measured on, what teaches them, and where they run.
-_FIXED = frozenset(
-    {"output", "cluster", "network", "plain", "data.data", "data.follow_links", "data.holdout", "training.teacher"}
-    | _OF_MEASURING.keys()
-)
-# Of these every value that a configuration takes fits any network and data.
-_FIT = frozenset({SCHEDULE, BITS, STRATEGY, LR, EPOCHS, WEIGHT_DECAY})
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,12 @@ class Space:
         """Points with which every value appears that may not fit network or data, though a configuration takes it."""
         edges = {name: _edges(axis) for name, axis in self.axes.items()}
         first = {name: values[0] for name, values in edges.items()}
-        others = [{**first, name: value} for name in first if name not in _FIT for value in edges[name][1:]]
+        others = [
+            {**first, name: value}
+            for name in first
+            if not declared(RunConfig)[name].option.fits_all
+            for value in edges[name][1:]
+        ]
         return [first, *others]
 
 
@@ -129,24 +120,17 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
     Raises:
         ValueError: a value is not allowed.
     """
-    sections: dict[str, dict[str, Any]] = {}
-    for name, value in point.items():
-        section, _, field = name.partition(".")
-        sections.setdefault(section, {})[field] = tuple(value) if isinstance(value, list) else value
-    if EPOCHS in point:
-        sections["training"] = {"epochs_total": None, "epochs_each": (), **sections["training"]}
-    if LR in point:
-        sections["training"].setdefault("lr_each", ())
-    return base.replace(**sections)
-
-
-def point_from_json(values: Mapping[str, Any]) -> Point:
-    """A point as it was before JSON, which has no tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    options = declared(RunConfig)
+    replaced = {
+        f"{options[name].section}.{field}": options[f"{options[name].section}.{field}"].default
+        for name in point
+        for field in options[name].option.replaces
+    }
+    return with_values(base, replaced | {name: field_value(name, value) for name, value in point.items()})
 
 
 def point_key(point: Point) -> str:
-    """Text that equal points share."""
+    """Text that equal points share, also one that was read from JSON, which has no tuples."""
     return json.dumps(point, sort_keys=True)
 
 
@@ -156,19 +140,10 @@ def check_searchable(name: str) -> None:
     Raises:
         ValueError: names the nearest that can, or what to do instead.
     """
-    if name in _OF_MEASURING:
-        raise ValueError(f"{name} cannot be searched: {_OF_MEASURING[name]}")
-    known = searchable()
+    options = declared(RunConfig)
+    if name in options and isinstance(reason := options[name].option.sweep, str):
+        raise ValueError(f"{name} cannot be searched: {reason}")
+    known = [each.name for each in options.values() if each.option.sweep is True]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [SCHEDULE, LR, BITS]
         raise ValueError(f"{name} cannot be searched; nearest: {', '.join(near)}")
-
-
-def searchable() -> list[str]:
-    """Dotted names of the fields of a configuration that may differ between trials."""
-    names = []
-    for section in dataclasses.fields(RunConfig):
-        if section.name in _FIXED or not dataclasses.is_dataclass(section.type):
-            continue
-        names += [f"{section.name}.{field.name}" for field in dataclasses.fields(section.type)]
-    return [name for name in names if name not in _FIXED]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from inq_ray.sweep.trials.trial import Trial, describe
+from inq_ray.sweep.trials.trial import Trial, in_words, short
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -82,20 +82,19 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
         is_range = len(distinct) > 2 * _GROUPS and all(isinstance(value, float) for value in distinct)
         values = sorted(distinct) if is_range else ()  # others may have no order: None and a number
         for trial in done:
-            words = _group(values, trial.point[name]) if is_range else describe({name: trial.point[name]}).popitem()[1]
+            words = _group(values, trial.point[name]) if is_range else in_words(trial.point[name])
             of_value.setdefault(words, []).append(trial.top1 or 0.0)
         if 1 < len(of_value) < len(done):
-            short = name.rpartition(".")[2]
             found += [
-                Effect(short, value, len(top1s), statistics.fmean(top1s), max(top1s))
+                Effect(short(name), value, len(top1s), statistics.fmean(top1s), max(top1s))
                 for value, top1s in sorted(of_value.items(), key=lambda item: -statistics.fmean(item[1]))
             ]
     return found
 
 
 def _group(values: Sequence[float], value: float) -> str:
-    place = values.index(value) * _GROUPS // len(values)
-    inside = [each for number, each in enumerate(values) if number * _GROUPS // len(values) == place]
+    index = values.index(value) * _GROUPS // len(values)
+    inside = [each for number, each in enumerate(values) if number * _GROUPS // len(values) == index]
     return f"{inside[0]:.3g} to {inside[-1]:.3g}"
 
 

@@ -1,6 +1,7 @@
 """The state of a sweep: which trials there are, what they have come to, and which comes next.
 
-Nothing here starts or reads anything: whoever runs trials asks :meth:`Board.next`, and hands in what they report.
+Nothing here starts or reads anything: whoever runs trials calls :meth:`TrialRegistry.next` and
+:meth:`TrialRegistry.take`.
 """
 
 import re
@@ -8,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inq_ray.sweep.reuse.shared_prefixes import choose, missing, needed
-from inq_ray.sweep.space.options import SearchOptions
-from inq_ray.sweep.space.search import Source
-from inq_ray.sweep.space.space import Point, point_from_json, point_key
+from inq_ray.sweep.space.proposer import Proposer
+from inq_ray.sweep.space.search_options import SearchOptions
+from inq_ray.sweep.space.space import Point, point_key
 from inq_ray.sweep.trials.early_stopping import Rungs, is_below_median
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Failed, Report, Stored, Stumbled, Trial, objectives
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Report, Stored, TrialRetryable
+from inq_ray.sweep.trials.trial import Trial, objectives
 from inq_ray.training.config import RunConfig
 
 # What trials are called: t001, t002, ...
@@ -21,11 +23,11 @@ TRIAL = re.compile(r"t\d{3,}")
 _MOST_KEPT = 16
 
 
-class Board:
+class TrialRegistry:
     """All trials of a sweep.
 
     Args:
-        source: of points.
+        proposer: of points.
         options: how trials are stopped.
         configured: a trial's configuration, by its name and point.
         keys: of a configuration's stage ends, see :func:`~inq_ray.sweep.reuse.keys.stage_keys`; none where nothing is
@@ -35,12 +37,12 @@ class Board:
     Attributes:
         trials: in the order in which they were asked for.
         stored: keys of the ends that exist.
-        log: what was asked from and told to the source, in order.
+        log: what was asked from and told to the proposer, in order.
     """
 
     def __init__(
         self,
-        source: Source,
+        proposer: Proposer,
         options: SearchOptions,
         *,
         configured: Callable[[str, Point], RunConfig],
@@ -50,7 +52,7 @@ class Board:
         self.trials: list[Trial] = []
         self.stored = stored
         self.log: list[list[Any]] = []
-        self._source = source
+        self._proposer = proposer
         self._options = options
         self._configured = configured
         self._keys = keys
@@ -64,7 +66,7 @@ class Board:
     @property
     def is_over(self) -> bool:
         """Whether all trials are, and there are no others."""
-        return self._source.is_exhausted and all(trial.is_over for trial in self.trials)
+        return self._proposer.is_exhausted and all(trial.is_over for trial in self.trials)
 
     @property
     def running(self) -> list[Trial]:
@@ -82,7 +84,7 @@ class Board:
 
     def plan(self) -> None:
         """Asks for all points, where they are known beforehand: only then the order can follow from what is shared."""
-        while self._source.is_known and not self._source.is_exhausted:
+        while self._proposer.is_known and not self._proposer.is_exhausted:
             self._ask()
 
     def next(self, num_slots: int) -> Trial | None:
@@ -94,27 +96,23 @@ class Board:
         if len(self.running) >= num_slots:
             return None
         self.plan()
-        waiting = self.waiting
-        while self._choose(waiting) is None and len(waiting) < num_slots and not self._source.is_exhausted:
+        while (trial := self._choose()) is None and len(self.waiting) < num_slots and not self._proposer.is_exhausted:
             self._ask()
-            waiting = self.waiting
-        place = self._choose(waiting)
-        if place is None:
+        if trial is None:
             return None
-        trial = waiting[place]
         trial.status, trial.has_begun = "running", False
         trial.first_keys = trial.keys if trial.first_keys is None else trial.first_keys
         trial.claims = set(missing(trial.chain, self.stored))
         return trial
 
-    def sources_of(self, trial: Trial) -> dict[int, str]:
+    def starts_of(self, trial: Trial) -> dict[int, str]:
         """The stored ends from which a trial could begin by stage, the deepest first."""
         found = {stage: key for stage, key in trial.keys.items() if key in self.stored}
         return dict(sorted(found.items(), reverse=True))
 
     def wanted_of(self, trial: Trial) -> set[str]:
         """The keys of a trial's ends that are worth storing: those that others could begin with."""
-        if not self._source.is_known:
+        if not self._proposer.is_known:
             return set(trial.keys.values())
         others = {key for other in self.trials if not other.is_over and other is not trial for key in other.chain}
         return others & set(trial.chain)
@@ -140,7 +138,7 @@ class Board:
             case Done():
                 trial.status, trial.top1, trial.digest, trial.reason = "done", report.top1, report.digest, None
                 self._close(trial)
-            case Stumbled(reason):
+            case TrialRetryable(reason):
                 trial.reason = reason
             case Failed(reason):
                 self._fail(trial, reason)
@@ -163,7 +161,7 @@ class Board:
         """Keys of stored ends with which no trial will begin; forgets them: the caller deletes them."""
         open_trials = [trial.chain for trial in self.trials if self._may_begin(trial)]
         keep = needed(open_trials, self.stored)
-        if not self._source.is_known and not self._source.is_exhausted:
+        if not self._proposer.is_known and not self._proposer.is_exhausted:
             keep |= set(self._kept[-_MOST_KEPT:]) & self.stored
         gone = self.stored - keep
         self.stored -= gone
@@ -177,7 +175,7 @@ class Board:
             trials: of it, as :meth:`inq_ray.sweep.trials.trial.Trial.to_json` gave them.
 
         Raises:
-            ValueError: the source proposes other points than it did.
+            ValueError: the proposer gives other points than it did.
         """
         assert not self.trials
         known = {values["number"]: values for values in trials}
@@ -185,28 +183,30 @@ class Board:
             if what == "tell":
                 self._tell(number, *rest)
                 continue
-            point = self._source.ask()
+            point = self._proposer.ask()
             self._num_asked += 1
             self.log.append(["ask", number])
             values = known.get(number)
             if values is None:
                 continue  # a point that was a trial already
-            if point is None or point_key(point) != point_key(point_from_json(values["point"])):
+            if point is None or point_key(point) != point_key(values["point"]):
                 raise ValueError(
                     f"the sweep cannot go on: {values['name']} was {values['point']}, and now the search proposes "
                     f"{point}; take another --name"
                 )
             trial = self._add(values["name"], number, point)
             trial.remember(values)
-            for place in range(1, len(trial.ends) + 1):
-                self._pass_rungs(trial, trial.ends[:place])
+            for index, end in enumerate(trial.ends, start=1):
+                self._pass_rungs(trial, trial.ends[:index])
+                if (key := trial.keys.get(end.stage)) in self.stored:
+                    self._kept.append(key)
 
     def to_json(self) -> dict[str, Any]:
         """What :meth:`restore` takes."""
         return {"log": self.log, "trials": [trial.to_json() for trial in self.trials]}
 
     def _ask(self) -> None:
-        point = self._source.ask()
+        point = self._proposer.ask()
         assert point is not None, "there are others"
         number, self._num_asked = self._num_asked, self._num_asked + 1
         self.log.append(["ask", number])
@@ -229,11 +229,17 @@ class Board:
             return  # it failed, was told so, and ran again when the sweep went on
         self._told.add(number)
         self.log.append(["tell", number, values, failed])
-        self._source.tell(number, values, failed=failed)
+        self._proposer.tell(number, values, failed=failed)
 
-    def _choose(self, waiting: Sequence[Trial]) -> int | None:
+    def _choose(self) -> Trial | None:
+        """The waiting trial to start: an interrupted one first, so that a resumed sweep keeps the order it had."""
         claimed = {key for trial in self.running for key in trial.claims} - self.stored - self._not_stored
-        return choose([trial.chain for trial in waiting], self.stored, claimed)
+        interrupted = [trial for trial in self.waiting if trial.first_keys is not None]
+        for trials in (interrupted, self.waiting):
+            index = choose([trial.chain for trial in trials], self.stored, claimed)
+            if index is not None:
+                return trials[index]
+        return None
 
     def _begin(self, trial: Trial, report: Begun) -> None:
         trial.has_begun, trial.reason = True, None  # what it stumbled over lies behind it

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.whole import write_text
-from inq_ray.sweep.reuse.stages import StageStore, end_of, plant
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Report, Stored, ends_of
+from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, seed_from_stage
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import Snapshot, history_of
+from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 from inq_ray.training.run_folder import RunFolder
@@ -26,13 +25,13 @@ _REUSED = "reused.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class TrialSpec:
     """What a trial is to do.
 
     Attributes:
         config: of its run.
         keys: of its stages' ends by stage.
-        sources: stored ends with which it could begin, the deepest first.
+        starts: stored ends with which it could begin, the deepest first.
         wanted: keys of the ends that are to be stored for others.
         stages: folder of the stored ends.
         fingerprint: of the data.
@@ -40,43 +39,43 @@ class Order:
 
     config: RunConfig
     keys: Mapping[int, str]
-    sources: Mapping[int, str]
+    starts: Mapping[int, str]
     wanted: frozenset[str]
     stages: str
     fingerprint: str
 
     def to_json(self) -> str:
-        """The order as text, for another process."""
+        """The spec as text, for another process."""
         values = {**vars(self), "config": self.config.to_json(), "wanted": sorted(self.wanted)}
         return json.dumps(values)
 
     @classmethod
-    def from_json(cls, text: str) -> "Order":
+    def from_json(cls, text: str) -> "TrialSpec":
         """Reads what :meth:`to_json` gave."""
         values = json.loads(text)
         return cls(
             config=RunConfig.from_json(values["config"]),
             keys={int(stage): key for stage, key in values["keys"].items()},
-            sources={int(stage): key for stage, key in values["sources"].items()},
+            starts={int(stage): key for stage, key in values["starts"].items()},
             wanted=frozenset(values["wanted"]),
             stages=values["stages"],
             fingerprint=values["fingerprint"],
         )
 
 
-class Attempt:
+class TrialRunner:
     """One try to run a trial; also the reporter of its run.
 
     Args:
-        order: what is to be done.
+        spec: what is to be done.
         tell: takes what the sweep has to know; what it raises comes out of every method, to end the trial.
     """
 
-    def __init__(self, order: Order, tell: Callable[[Report], None]) -> None:
-        self._config = order.config
-        self._order = order
+    def __init__(self, spec: TrialSpec, tell: Callable[[Report], None]) -> None:
+        self._config = spec.config
+        self._spec = spec
         self._tell = tell
-        self._store = StageStore(Path(order.stages))
+        self._store = StageStore(Path(spec.stages))
         self._rows: list[Row] = []
         self._told: set[int] = set()
         self._pending: dict[int, str] = {}
@@ -95,9 +94,9 @@ class Attempt:
         found = self._newest(folder)
         if found is None and not folder.is_finished:
             shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before its first checkpoint
-            damaged = self._plant(folder)
+            damaged = self._seed(folder)
             found = self._newest(folder)
-        self._rows = [] if found is None else list(history_of(found).rows)
+        self._rows = [] if found is None else list(found.facts.rows)
         ends = self._ends(folder)
         self._tell(Begun(ends=tuple(ends), damaged=tuple(damaged)))
         for end in ends:
@@ -118,23 +117,23 @@ class Attempt:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Tells the result; of the run's checkpoints none is needed any more."""
         self._store_pending()
-        clear(self._config)
+        discard_checkpoints(self._config)
         self._tell(Done(top1=summary["top1"], digest=summary["digest"]))
 
     def _newest(self, folder: RunFolder) -> Snapshot | None:
         return store_of(self._config).newest_good().snapshot if folder.config.is_file() else None
 
-    def _plant(self, folder: RunFolder) -> list[str]:
+    def _seed(self, folder: RunFolder) -> list[str]:
         """Begins with the deepest end that is whole; returns the keys of those that are not, and deletes them."""
         damaged = []
-        for stage, key in self._order.sources.items():
+        for stage, key in self._spec.starts.items():
             try:
                 end = self._store.get(key)
             except DamagedError:
                 self._store.delete(key)
                 damaged.append(key)
                 continue
-            plant(end, self._config)
+            seed_from_stage(end, self._config)
             write_text(folder.path / _REUSED, json.dumps({"stage": stage}) + "\n")
             break
         return damaged
@@ -148,8 +147,8 @@ class Attempt:
     def _note(self, end: End) -> None:
         """Remembers an end, and that it is to be stored where another trial needs it."""
         self._told.add(end.stage)
-        key = self._order.keys.get(end.stage)
-        if key is None or key not in self._order.wanted:
+        key = self._spec.keys.get(end.stage)
+        if key is None or key not in self._spec.wanted:
             return
         try:
             is_stored = key in self._store
@@ -174,12 +173,3 @@ class Attempt:
             else:
                 self._tell(Stored(key))
             del self._pending[stage]
-
-
-def clear(config: RunConfig) -> None:
-    """Deletes the checkpoints of a run.
-
-    Raises:
-        ValueError: the storage fails.
-    """
-    store_of(config).discard_after(Place(stage=0, epoch=0, step=0))

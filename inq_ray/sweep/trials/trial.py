@@ -1,4 +1,4 @@
-"""One trial of a sweep: what it is, how far it has come, and what it tells."""
+"""One trial of a sweep: what it is, and how far it has come."""
 
 import dataclasses
 import math
@@ -6,108 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.sweep.reuse.shared_prefixes import Keys
-from inq_ray.sweep.space.space import BITS, Point, point_from_json
+from inq_ray.sweep.space.space import BITS, Point
+from inq_ray.sweep.trials.report import End, How
 from inq_ray.training.config import RunConfig
-from inq_ray.training.report.events import Row
 
 Status = Literal["waiting", "running", "done", "stopped", "failed"]
-How = Literal["trained", "reused", "given"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """The end of a stage that a trial has passed.
-
-    Attributes:
-        stage: 0 before the first.
-        portion: accumulated fraction that is frozen.
-        top1: in percent.
-        seconds: of training and validation in the stage, by whoever trained it.
-        how: trained by this trial, reused from another one's, or given (the weights that it starts with).
-    """
-
-    stage: int
-    portion: float
-    top1: float
-    seconds: float
-    how: How
-
-
-@dataclass(frozen=True, kw_only=True)
-class Begun:
-    """A trial has begun, or goes on.
-
-    Attributes:
-        ends: the stage ends that lie behind it.
-        damaged: keys of stored ends that it found damaged.
-    """
-
-    ends: tuple[End, ...]
-    damaged: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A trial has passed the end of a stage.
-
-    Attributes:
-        end: the end.
-    """
-
-    end: End
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A trial has stored the end of a stage for others, or could not.
-
-    Attributes:
-        key: of the end.
-        reason: why it could not; None where it has.
-    """
-
-    key: str
-    reason: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A trial has come to its end.
-
-    Attributes:
-        top1: of the result, in percent.
-        digest: of the result.
-    """
-
-    top1: float
-    digest: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A trial has failed, and trying again would not help.
-
-    Attributes:
-        reason: one line.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Stumbled:
-    """A trial has failed, and may be started again.
-
-    Attributes:
-        reason: one line.
-    """
-
-    reason: str
-
-
-Report = Begun | Ended | Stored | Done | Failed | Stumbled
 
 
 @dataclass
@@ -224,46 +128,23 @@ def objectives(trial: Trial, *, has_bits: bool) -> list[float] | None:
     return [trial.top1, float(trial.bits)] if has_bits else [trial.top1]
 
 
-def ends_of(config: RunConfig, rows: Iterable[Row], how: How) -> list[End]:
-    """The stage ends that a run has passed, by its metrics so far.
-
-    Args:
-        config: of the run.
-        rows: in order; of an epoch that was trained twice, after an interruption, the later one counts.
-        how: how it came to them.
-    """
-    stages: dict[int, dict[int, Row]] = {}
-    for row in rows:
-        stages.setdefault(row.stage, {})[row.epoch] = row
-    found = []
-    for stage, epochs in sorted(stages.items()):
-        last = epochs.get(stage_end(config, stage))
-        if last is not None:
-            seconds = sum((row.train_seconds or 0.0) + row.validation_seconds for row in epochs.values())
-            is_given = stage == 0 and not config.float_epochs
-            found.append(
-                End(
-                    stage=stage,
-                    portion=last.portion,
-                    top1=last.top1,
-                    seconds=seconds,
-                    how="given" if is_given else how,
-                )
-            )
-    return found
-
-
 def describe(point: Point) -> dict[str, str]:
     """A point in words, by short names: {"lr": "0.01"}."""
-    return {name.rpartition(".")[2]: _text(value) for name, value in point_from_json(point).items()}
+    return {short(name): in_words(value) for name, value in point.items()}
+
+
+def short(name: str) -> str:
+    """The last part of a field's dotted name."""
+    return name.rpartition(".")[2]
+
+
+def in_words(value: Any) -> str:
+    """A value of a point as it is typed."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(in_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def has_bits(points: Iterable[Point]) -> bool:
     """Whether the number of bits is searched."""
     return any(BITS in point for point in points)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(_text(each) for each in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,16 +7,17 @@ from torch import Tensor
 
 from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
 from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.facts import Facts
 from inq_ray.training.checkpoint.snapshot import Snapshot
 
 _LENGTH_BYTES = 8
 
 
-def share_snapshot(snapshot: Snapshot | None, error: str | None = None) -> Snapshot | None:
-    """Returns rank 0's snapshot on every rank; every rank calls it.
+def broadcast_snapshot(snapshot: Snapshot | None, error: str | None = None) -> Snapshot | None:
+    """Return rank 0's snapshot on every rank; every rank calls it.
 
     Args:
-        snapshot: on rank 0, expanded, or None where the run starts anew; None elsewhere.
+        snapshot: on rank 0, expanded, or None if the run starts at its beginning; None elsewhere.
         error: on rank 0, why it has none.
 
     Raises:
@@ -31,17 +32,17 @@ def share_snapshot(snapshot: Snapshot | None, error: str | None = None) -> Snaps
 
 
 def _encode(snapshot: Snapshot | None, error: str | None) -> Tensor:
-    """uint8 [n]: length of the facts, facts, tensors."""
-    packed = compact(snapshot) if snapshot is not None else Snapshot({}, {})
-    facts = json.dumps({"error": error, "facts": None if snapshot is None else packed.facts}).encode()
-    tensors = safetensors.torch.save(packed.tensors)
+    """Return length of the facts, facts and tensors: uint8 [n]."""
+    packed = None if snapshot is None else compact(snapshot)
+    facts = json.dumps({"error": error, "facts": packed and packed.facts.to_json()}).encode()
+    tensors = safetensors.torch.save(packed.tensors if packed else {})
     return bytes_to_tensor(len(facts).to_bytes(_LENGTH_BYTES, "little") + facts + tensors)
 
 
 def _decode(message: Tensor) -> tuple[Snapshot | None, str | None]:
     length = int.from_bytes(tensor_to_bytes(message[:_LENGTH_BYTES]), "little")
-    facts = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
-    if facts["facts"] is None:
-        return None, facts["error"]
+    values = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+    if values["facts"] is None:
+        return None, values["error"]
     tensors = safetensors.torch.load(tensor_to_bytes(message[_LENGTH_BYTES + length :]))
-    return expand(Snapshot(tensors, facts["facts"])), facts["error"]
+    return expand(Snapshot(tensors, Facts.from_json(values["facts"]))), values["error"]

@@ -4,16 +4,20 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from inq_ray.distributed.wire import rank
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.broadcast import share_snapshot
+from inq_ray.training.checkpoint.broadcast import broadcast_snapshot
 from inq_ray.training.checkpoint.clock import CheckpointClock
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.resume import AUTO, NEVER, look_at
-from inq_ray.training.checkpoint.snapshot import History, Parts, Snapshot, take
+from inq_ray.training.checkpoint.facts import History
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.resume import look_at
+from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.report.incident import Kind
 
 
@@ -59,13 +63,13 @@ class Checkpoints:
         is_asked_to_stop: Callable[[], bool],
     ) -> None:
         self.clock = CheckpointClock(config.output.checkpoint_every, is_asked_to_stop)
-        self.last: Place | None = None
+        self.last: TrainingPosition | None = None
         self._config = config
         self._fingerprint = fingerprint
         self._note = note
         self._writer: CheckpointWriter | None = None
 
-    def load(self, not_after: Place | None = None) -> Snapshot | None:
+    def load(self, not_after: TrainingPosition | None = None) -> Snapshot | None:
         """The newest whole checkpoint of the run, or the one that --resume names; None = it starts from its beginning.
 
         Args:
@@ -80,11 +84,11 @@ class Checkpoints:
                 snapshot = self._open(not_after)
             except ValueError as failure:
                 error = str(failure)
-        shared = share_snapshot(snapshot, error)
-        self.last = None if shared is None else shared.place
+        shared = broadcast_snapshot(snapshot, error)
+        self.last = None if shared is None else shared.position
         return shared
 
-    def _open(self, not_after: Place | None) -> Snapshot | None:
+    def _open(self, not_after: TrainingPosition | None) -> Snapshot | None:
         """Reads on rank 0, and tidies: it is the only writer."""
         store = store_of(self._config)
         store.clean()
@@ -92,15 +96,15 @@ class Checkpoints:
             store.discard_after(not_after)
         found = store.newest_good()
         for damaged in found.damaged:
-            self._note("checkpoint_damaged", f"{damaged.place.name} is damaged and left out: {damaged.reason}")
+            self._note("checkpoint_damaged", f"{damaged.position.name} is damaged and left out: {damaged.reason}")
         resume = self._config.output.resume
         snapshot = found.snapshot
         if snapshot is None and resume not in (AUTO, NEVER):
             snapshot = look_at(resume).snapshot
         if snapshot is not None:
-            store.discard_after(snapshot.place)
+            store.discard_after(snapshot.position)
         tell = functools.partial(self._note, "checkpoint_failed")
-        newest = None if found.entry is None else found.entry.place
+        newest = None if found.entry is None else found.entry.position
         self._writer = CheckpointWriter(store, tell, has_older=snapshot is not None, newest=newest)
         return snapshot
 
@@ -108,7 +112,8 @@ class Checkpoints:
         self,
         parts: Parts,
         history: History,
-        place: Place,
+        sums: Tensor,
+        position: TrainingPosition,
         *,
         is_stage_end: bool = False,
         top1: float | None = None,
@@ -119,7 +124,8 @@ class Checkpoints:
         Args:
             parts: the run's objects.
             history: what it remembers.
-            place: where it is.
+            sums: float64 [ranks, 3], of the epoch in which it is, see :func:`take`.
+            position: where it is.
             is_stage_end: whether the stage ends here.
             top1: accuracy in percent that was measured here.
             must_be_written: waits for the one before; others are left out where that is not written yet.
@@ -131,15 +137,15 @@ class Checkpoints:
             ValueError: an earlier one could not be written, and none stands.
         """
         if self._writer is None:
-            self.last = place
+            self.last = position
             return True
-        snapshot = take(parts, history, place=place, config=self._config, fingerprint=self._fingerprint)
+        snapshot = take(parts, history, sums, position=position, config=self._config, fingerprint=self._fingerprint)
         # The other ranks wait in a collective meanwhile, which has a bound too.
         most_seconds = min(WAIT_SECONDS, self._config.cluster.collective_seconds / 2)
         wait_seconds = most_seconds if must_be_written else 0.0
         is_taken = self._writer.write(snapshot, is_stage_end=is_stage_end, top1=top1, wait_seconds=wait_seconds)
         if is_taken:
-            self.last = place
+            self.last = position
         return is_taken
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""When the next checkpoint is due, and whether the run is to stop.
+"""Clock of a run: when the next checkpoint is due, and whether to stop after it.
 
 All ranks must find the same answer, and none may wait for it at every step.
 """
@@ -11,7 +11,7 @@ import torch
 
 from inq_ray.distributed.replica import largest
 from inq_ray.distributed.wire import rank
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config.duration import is_duration, seconds_of
 
 # Steps after which a new clock looks for the first time, and the most after which any does.
@@ -33,8 +33,23 @@ class Look(NamedTuple):
     is_asked: bool
 
 
+class StopError(Exception):
+    """A run was asked to stop and has left a checkpoint; raised on every rank at once.
+
+    Attributes:
+        position: from which it goes on; None = from where it was started, as nothing was done since.
+    """
+
+    def __init__(self, position: TrainingPosition | None) -> None:
+        self.position = position
+        super().__init__(f"stopped at {position.name}" if position else "stopped before its first step")
+
+    def __reduce__(self) -> tuple[type["StopError"], tuple[TrainingPosition | None]]:
+        return type(self), (self.position,)
+
+
 class CheckpointClock:
-    """Counts steps, or time by rank 0's watch, and looks about once a second whether the run is to stop.
+    """Counter of steps, or of time by rank 0's watch, that looks about once a second whether the run is to stop.
 
     At each look rank 0 tells all ranks after how many steps the next one is, by the speed since the last: one small
     message a second, none at the other steps.
@@ -54,7 +69,7 @@ class CheckpointClock:
         self._taken = self._looked = time.monotonic()
 
     def tick(self) -> Look:
-        """To be called by every rank after each step."""
+        """Count a step; call it on every rank after each step."""
         is_due = False
         if self._steps is not None:
             self._left_to_due -= 1
@@ -67,7 +82,7 @@ class CheckpointClock:
         return Look(is_due or look.is_due, look.is_asked)
 
     def look(self) -> bool:
-        """Whether the run is to stop; to be called by every rank at the same place, between epochs."""
+        """Return whether the run is to stop; call it on every rank at the same position, between epochs."""
         return bool(largest(torch.tensor([int(self._is_asked())])).item())
 
     def _look(self) -> Look:
@@ -84,18 +99,3 @@ class CheckpointClock:
         if due:
             self._taken = now
         return Look(bool(due), bool(asked))
-
-
-class StopError(Exception):
-    """A run was asked to stop and has left a checkpoint; raised on every rank at once.
-
-    Attributes:
-        place: from which it goes on; None = from where it was started, as nothing was done since.
-    """
-
-    def __init__(self, place: Place | None) -> None:
-        self.place = place
-        super().__init__(f"stopped at {place.name}" if place else "stopped before its first step")
-
-    def __reduce__(self) -> tuple[type["StopError"], tuple[Place | None]]:
-        return type(self), (self.place,)

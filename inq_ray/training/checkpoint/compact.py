@@ -12,9 +12,8 @@ without a mask where none or all are frozen. Where a value at a frozen weight is
 average could be anything in another optimizer), that tensor stays as it is: compacting loses nothing, ever.
 """
 
-import copy
+import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,54 +21,58 @@ from torch import Tensor
 
 from inq_ray.core.codebook import Codebook, float_format
 from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
-from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
+from inq_ray.training.checkpoint.facts import TensorFacts
+from inq_ray.training.checkpoint.snapshot import CODES, FROZEN, LIVE_KINDS, MODEL, MOMENTUM, Snapshot
 
 
 def compact(snapshot: Snapshot) -> Snapshot:
-    """A snapshot in fewer bytes; :func:`expand` gives the same bits back.
+    """Return a snapshot in fewer bytes; :func:`expand` gives the same bits back.
 
     Args:
         snapshot: its tensors on the CPU, in any memory format; left as it is.
     """
     tensors = dict(snapshot.tensors)
-    facts = copy.deepcopy(snapshot.facts)
-    for name, entry in _quantized(facts).items():
+    quantized = dict(snapshot.facts.quantized)
+    for name, entry in quantized.items():
         frozen, codes = tensors.pop(FROZEN + name), tensors.pop(CODES + name)
-        num_frozen = int(torch.count_nonzero(frozen))
-        entry |= {"shape": list(frozen.shape), "num_frozen": num_frozen, "live_only": []}
-        if num_frozen == 0:
-            continue
-        flat, codes = frozen.reshape(-1), codes.reshape(-1)
-        live = _places(~flat)
-        codebook = Codebook(entry["num_bits"], entry["n_1"])
-        if num_frozen < frozen.numel():
-            tensors[FROZEN + name] = pack_codes(flat, 1)
-        tensors[CODES + name] = pack_codes(codes.index_select(0, _places(flat)), codebook.num_bits)
-        for kind in (MODEL, MOMENTUM, AVERAGE):
-            if kind + name not in tensors:
-                continue
-            values = tensors[kind + name].reshape(-1)
-            if _follows(values, flat, _at_frozen(kind, codebook, codes, values.dtype)):
-                tensors[kind + name] = values.index_select(0, live)
-                entry["live_only"].append(kind)
-    return Snapshot({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
+        num_frozen, live_only = int(torch.count_nonzero(frozen)), []
+        if num_frozen:
+            flat, codes = frozen.reshape(-1), codes.reshape(-1)
+            live = _indices(~flat)
+            codebook = Codebook(entry.num_bits, entry.n_1)
+            if num_frozen < frozen.numel():
+                tensors[FROZEN + name] = pack_codes(flat, 1)
+            tensors[CODES + name] = pack_codes(codes.index_select(0, _indices(flat)), codebook.num_bits)
+            for kind in LIVE_KINDS:
+                if kind + name not in tensors:
+                    continue
+                values = tensors[kind + name].reshape(-1)
+                if _follows(values, flat, _at_frozen(kind, codebook, codes, values.dtype)):
+                    tensors[kind + name] = values.index_select(0, live)
+                    live_only.append(kind)
+        quantized[name] = dataclasses.replace(
+            entry, shape=tuple(frozen.shape), num_frozen=num_frozen, live_only=tuple(live_only)
+        )
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return Snapshot(tensors, snapshot.facts.with_quantized(quantized))
 
 
 def expand(snapshot: Snapshot) -> Snapshot:
-    """Inverse of :func:`compact`; tensors come out contiguous, on the CPU.
+    """Return what :func:`compact` was given; tensors come out contiguous, on the CPU.
 
     Raises:
         ValueError: it is no compact snapshot; names the tensor.
     """
     tensors = dict(snapshot.tensors)
-    facts = copy.deepcopy(snapshot.facts)
-    for name, entry in _quantized(facts).items():
-        shape, num_frozen = entry.pop("shape"), entry.pop("num_frozen")
-        live_only = entry.pop("live_only")
+    quantized = dict(snapshot.facts.quantized)
+    for name, entry in quantized.items():
+        shape, num_frozen, live_only = entry.shape, entry.num_frozen, entry.live_only
+        if len(set(live_only)) < len(live_only) or set(live_only) - set(LIVE_KINDS):
+            raise ValueError(f"the checkpoint has only live values of {live_only!r:.80} of {name}")
         count = math.prod(shape)
-        codebook = Codebook(entry["num_bits"], entry["n_1"])
+        codebook = Codebook(entry.num_bits, entry.n_1)
         # Nothing is made as large as facts say before a tensor is found to be.
-        _check_size(tensors, MODEL + name, [count - num_frozen] if MODEL in live_only else shape)
+        _check_size(tensors, MODEL + name, (count - num_frozen,) if MODEL in live_only else shape)
         packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen)) if num_frozen else None
         if 0 < num_frozen < count:
             flat = unpack_codes(_take(tensors, FROZEN + name, packed_size(1, count)), 1, count).bool()
@@ -78,7 +81,7 @@ def expand(snapshot: Snapshot) -> Snapshot:
         codes = torch.zeros(count, dtype=torch.uint8)
         if packed is not None:
             frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
-            frozen, alive = _places(flat), _places(~flat)
+            frozen, alive = _indices(flat), _indices(~flat)
             if len(frozen) != num_frozen:
                 raise ValueError(f"the checkpoint has {num_frozen} codes of {name} for {len(frozen)} frozen weights")
             codes.index_copy_(0, frozen, frozen_codes)
@@ -89,40 +92,38 @@ def expand(snapshot: Snapshot) -> Snapshot:
                 values = _at_frozen(kind, codebook, codes, live.dtype)
                 tensors[kind + name] = values.index_copy_(0, alive, live).view(shape)
         tensors[FROZEN + name], tensors[CODES + name] = flat.view(shape), codes.view(shape)
-    return Snapshot(tensors, facts)
-
-
-def _quantized(facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the facts say of each quantized tensor, by its name; none before the first stage."""
-    quantized: dict[str, dict[str, Any]] = {} if facts["inq"] is None else facts["inq"]["tensors"]
-    return quantized
+        quantized[name] = TensorFacts(num_bits=entry.num_bits, n_1=entry.n_1)
+    return Snapshot(tensors, snapshot.facts.with_quantized(quantized))
 
 
 def _at_frozen(kind: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a tensor of a kind holds at frozen weights: weight and average the level, momentum +0.0."""
+    """Return what a tensor of a kind holds at frozen weights: weight and average the level, momentum +0.0."""
     return torch.zeros(codes.shape, dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype)
 
 
-def _places(mask: Tensor) -> Tensor:
-    """Where a mask (bool [n]) is true, int64. They select ten times as fast as a mask, and NumPy finds them fastest."""
+def _indices(mask: Tensor) -> Tensor:
+    """Return where a mask (bool [n]) is true, int64.
+
+    They select ten times as fast as a mask, and NumPy finds them fastest.
+    """
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _follows(values: Tensor, frozen: Tensor, expected: Tensor) -> bool:
-    """Whether values (float [n]) are those bits at frozen weights that are expected (float [n], +0.0 at live ones)."""
+    """Return whether values (float [n]) have at frozen weights the bits of `expected` (float [n], +0.0 elsewhere)."""
     bits = float_format(values.dtype).bits_dtype
     return torch.equal(values.view(bits) * frozen.view(torch.uint8), expected.view(bits))
 
 
-def _check_size(tensors: dict[str, Tensor], name: str, shape: list[int]) -> None:
+def _check_size(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> None:
     if name not in tensors:
         raise ValueError(f"the checkpoint lacks {name}")
-    if list(tensors[name].shape) != shape:
-        raise ValueError(f"the checkpoint has {name} in shape {list(tensors[name].shape)}, {shape} is due")
+    if tensors[name].shape != shape:
+        raise ValueError(f"the checkpoint has {name} in shape {list(tensors[name].shape)}, {list(shape)} is due")
 
 
 def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tensor:
-    """Removes a tensor and returns it, flat."""
+    """Remove a tensor and return it, flat."""
     if name not in tensors:
         raise ValueError(f"the checkpoint lacks {name}")
     tensor = tensors.pop(name).reshape(-1)

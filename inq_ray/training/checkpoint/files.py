@@ -2,23 +2,31 @@
 
     tensors.safetensors    all tensors, compact
     facts.json             the rest
-    manifest.json          {"content": {...}, "sha256": of the content}, where the content is format_version, where the
-                           checkpoint was taken, its accuracy, and sha256 and size of the other files
+    manifest.json          {"content": {...}, "sha256": of the content}, where the content is a :class:`Manifest`
 
 The manifest is written last: a folder without one is no checkpoint.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import pyarrow.fs as pafs
 import safetensors.torch
 from safetensors import SafetensorError
 
+from inq_ray.storage.address import Location
+from inq_ray.storage.retry import MissingError
+from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.facts import Facts
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.validate import read_place, short
+from inq_ray.training.checkpoint.validate import check_tensors
+from inq_ray.training.config.json_values import from_dict
 
 TENSORS = "tensors.safetensors"
 FACTS = "facts.json"
@@ -33,47 +41,112 @@ class DamagedError(ValueError):
     """A checkpoint is not what was written; says what is wrong with it."""
 
 
-class Manifest(NamedTuple):
-    """What a manifest says.
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """Size and digest of a file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Content of a manifest.
 
     Attributes:
-        entry: the checkpoint, in short.
-        files: size and sha256 by file name.
-    """
-
-    entry: Entry
-    files: dict[str, tuple[int, str]]
-
-
-def encode(snapshot: Snapshot, *, is_stage_end: bool, top1: float | None) -> dict[str, bytes]:
-    """Contents by file name, in the order in which they are to be written; the same snapshot gives the same bytes.
-
-    Args:
-        snapshot: compact; its tensors contiguous, on the CPU, no two in the same memory.
+        place: where the checkpoint was taken.
         is_stage_end: whether its stage ends there.
         top1: accuracy in percent that was measured there; None if none was.
+        files: the others, by name.
     """
-    files = {TENSORS: safetensors.torch.save(snapshot.tensors), FACTS: _json(snapshot.facts)}
-    content = {
-        "format_version": FORMAT_VERSION,
-        "place": snapshot.facts["place"],
-        "is_stage_end": is_stage_end,
-        "top1": top1,
-        "files": {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()},
-    }
-    return {**files, MANIFEST: _json({"content": content, "sha256": _sha256(_json(content))})}
+
+    format_version: int
+    place: TrainingPosition
+    is_stage_end: bool
+    top1: float | None
+    files: dict[str, FileDigest]
+
+    @property
+    def entry(self) -> Entry:
+        """The checkpoint, in short."""
+        num_bytes = sum(file.bytes for file in self.files.values())
+        return Entry(position=self.place, is_stage_end=self.is_stage_end, top1=self.top1, num_bytes=num_bytes)
 
 
-def read_manifest(data: bytes) -> Manifest:
-    """Reads a manifest.
+def encode(snapshot: Snapshot, *, is_stage_end: bool, top1: float | None) -> tuple[Entry, dict[str, bytes]]:
+    """Return a checkpoint in short, and its files; the same snapshot gives the same bytes.
+
+    Args:
+        snapshot: its tensors on the CPU, no two in the same memory.
+        is_stage_end: whether its stage ends there.
+        top1: accuracy in percent that was measured there; None if none was.
+
+    Returns:
+        Contents by file name are in the order in which they are to be written.
+    """
+    packed = compact(snapshot)
+    files = {TENSORS: safetensors.torch.save(packed.tensors), FACTS: _json(packed.facts.to_json())}
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        place=snapshot.position,
+        is_stage_end=is_stage_end,
+        top1=top1,
+        files={name: FileDigest(bytes=len(data), sha256=_sha256(data)) for name, data in files.items()},
+    )
+    content = dataclasses.asdict(manifest)
+    return manifest.entry, {**files, MANIFEST: _json({"content": content, "sha256": _sha256(_json(content))})}
+
+
+def is_checkpoint(folder: Location) -> bool:
+    """Return whether there is a manifest, and so a checkpoint, damaged or not.
+
+    Raises:
+        ValueError: the storage fails.
+    """
+    return folder.join(MANIFEST).exists()
+
+
+def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
+    """Read a checkpoint wherever it lies and whatever it is called; nothing of it is believed before it is checked.
+
+    Returns:
+        The checkpoint in short, and its snapshot, expanded.
+
+    Raises:
+        DamagedError: it is not what was written, or no run can have written it.
+        ValueError: the storage fails.
+    """
+    manifest = read_manifest(folder)
+    contents = {}
+    for name, file in manifest.files.items():
+        contents[name] = _read_file(folder, name, file.bytes)
+        if _sha256(contents[name]) != file.sha256:
+            raise DamagedError(f"{name} is not as it was written: its sha256 differs")
+    try:
+        facts = Facts.from_json(_read_json(contents[FACTS]))
+        if facts.position != manifest.place:
+            raise ValueError(f"its facts are of {facts.position.name}, its manifest of {manifest.place.name}")
+        snapshot = expand(Snapshot(safetensors.torch.load(contents[TENSORS]), facts))
+        check_tensors(snapshot)
+    # RuntimeError, OverflowError: torch, of shapes that no tensor has. KeyError: of dtypes that torch has not.
+    except (KeyError, OverflowError, RecursionError, RuntimeError, SafetensorError, ValueError) as error:
+        raise DamagedError(f"its digests hold, but it cannot be read ({_line(str(error))})") from error
+    return manifest.entry, snapshot
+
+
+def read_manifest(folder: Location) -> Manifest:
+    """Read the manifest of a checkpoint.
 
     Raises:
         DamagedError: it is not as it was written, or of another version of this program.
+        ValueError: the storage fails.
     """
     try:
-        manifest = _read_json(data)
+        manifest = _read_json(_read_file(folder, MANIFEST))
         content, sha256 = manifest["content"], manifest["sha256"]
         differs = not isinstance(content, dict) or _sha256(_json(content)) != sha256
+    except DamagedError:
+        raise
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DamagedError(f"{MANIFEST} is broken") from None
     if differs:
@@ -81,86 +154,49 @@ def read_manifest(data: bytes) -> Manifest:
     # What follows has the digest that this program gave it: only another version can have written something else.
     version = content.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
-        raise DamagedError(f"its format is {short(version)}, this program reads {FORMAT_VERSION}")
+        raise DamagedError(f"its format is {version!r:.80}, this program reads {FORMAT_VERSION}")
     try:
-        return _manifest(content, len(data))
+        return _manifest(content)
     except ValueError as error:
-        raise DamagedError(f"{MANIFEST} says what cannot be: {error}") from error
+        raise DamagedError(f"{MANIFEST} says what cannot be: {_line(str(error))}") from error
 
 
-def _manifest(content: dict[str, Any], num_bytes: int) -> Manifest:
-    """What the content says, nothing of it believed before.
-
-    Raises:
-        ValueError: it cannot be.
-    """
-    if content.keys() != {"format_version", "place", "is_stage_end", "top1", "files"}:
-        raise ValueError(f"it speaks of {short(sorted(content))}")
-    top1, files = content["top1"], content["files"]
-    if type(content["is_stage_end"]) is not bool:
-        raise ValueError(f"is_stage_end is {short(content['is_stage_end'])}")
-    if top1 is not None and not (type(top1) in (int, float) and 0 <= top1 <= 100):
-        raise ValueError(f"top1 is {short(top1)}")
-    if not isinstance(files, dict) or files.keys() != {TENSORS, FACTS}:
-        raise ValueError(f"its files are {short(files)}")
-    sizes = {name: _size_and_sha256(name, file) for name, file in files.items()}
-    entry = Entry(
-        place=read_place(content["place"]),
-        is_stage_end=content["is_stage_end"],
-        top1=top1,
-        num_bytes=num_bytes + sum(size for size, _ in sizes.values()),
-    )
-    return Manifest(entry, sizes)
+def _manifest(content: dict[str, Any]) -> Manifest:
+    position = TrainingPosition.from_json(content.get("place"))
+    manifest = from_dict(Manifest, {**content, "place": position}, where="")
+    assert isinstance(manifest, Manifest)
+    if manifest.top1 is not None and not 0 <= manifest.top1 <= 100:
+        raise ValueError(f"top1 is {manifest.top1}")
+    if manifest.files.keys() != {TENSORS, FACTS}:
+        raise ValueError(f"its files are {list(manifest.files)!r:.80}")
+    for name, file in manifest.files.items():
+        if not 0 <= file.bytes <= (LARGEST_JSON_BYTES if name == FACTS else LARGEST_BYTES):
+            raise ValueError(f"{name} has {file.bytes!r:.80} bytes")
+    return manifest
 
 
-def _size_and_sha256(name: str, file: Any) -> tuple[int, str]:
-    if not isinstance(file, dict) or file.keys() != {"bytes", "sha256"}:
-        raise ValueError(f"{name} is {short(file)}")
-    size, sha256 = file["bytes"], file["sha256"]
-    most = LARGEST_JSON_BYTES if name == FACTS else LARGEST_BYTES
-    if type(size) is not int or not 0 <= size <= most or not isinstance(sha256, str):
-        raise ValueError(f"{name} has {short(size)} bytes, sha256 {short(sha256)}")
-    return size, sha256
-
-
-def read_snapshot(manifest: Manifest, read: Callable[[str, int], bytes]) -> Snapshot:
-    """Reads the files that a manifest names, and believes nothing whose digest differs.
-
-    Args:
-        manifest: of the checkpoint.
-        read: contents of a file, by its name and size.
-
-    Returns:
-        The compact snapshot, of which nothing is checked but its digests.
-
-    Raises:
-        DamagedError: a file is not as it was written; names it.
-    """
-    contents = {}
-    for name, (size, sha256) in manifest.files.items():
-        data = read(name, size)
-        if len(data) != size:
-            raise DamagedError(f"{name} has {len(data)} bytes of {size}")
-        if _sha256(data) != sha256:
-            raise DamagedError(f"{name} is not as it was written: its sha256 differs")
-        contents[name] = data
+def _read_file(folder: Location, name: str, size: int | None = None) -> bytes:
+    """Return a file's contents; what differs in size is not even read."""
+    file = folder.join(name)
     try:
-        return Snapshot(safetensors.torch.load(contents[TENSORS]), _read_json(contents[FACTS]))
-    # RuntimeError, OverflowError: torch, of shapes that no tensor has. KeyError: of dtypes that torch has not.
-    except (KeyError, OverflowError, RecursionError, RuntimeError, SafetensorError, ValueError) as error:
-        raise not_meant(error) from error
-
-
-def not_meant(error: Exception) -> DamagedError:
-    """What to say of a checkpoint that is as it was written, but cannot have been written by a run."""
-    return DamagedError(f"its digests hold, but it cannot be read ({short(str(error), 300)})")
+        info = file.info()
+        if info.type != pafs.FileType.File:
+            raise DamagedError(f"{name} is no file")
+        if size is None and info.size > LARGEST_JSON_BYTES:
+            raise DamagedError(f"{name} has {info.size} bytes, more than any that was written")
+        data = file.read(info.size) if size in (None, info.size) else b""
+    except MissingError:
+        raise DamagedError(f"{name} is missing") from None
+    if size is not None and len(data) != size:
+        raise DamagedError(f"{name} has {len(data) or info.size} bytes of {size}")
+    return data
 
 
 def _read_json(data: bytes) -> Any:
-    """A value from JSON, numbers finite.
+    """Return a value from JSON, which has no NaN.
 
     Raises:
-        ValueError: it is no JSON, or has other numbers.
+        ValueError: it is no JSON.
     """
     return json.loads(data, parse_constant=_refuse)
 
@@ -175,3 +211,9 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _line(text: str, most: int = 300) -> str:
+    """Return a text of somebody else's on one line."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 _NAME = re.compile(r"checkpoint-(\d{2,9})-(\d{4,9})-(\d{8,15})")
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class Place:
+class TrainingPosition:
     """A point between two optimizer steps; later ones are greater.
 
     A stage's two ends are (stage, 0, 0), just after its weights were quantized, and (stage, its epochs, 0).
@@ -23,21 +24,34 @@ class Place:
     step: int
 
     def __post_init__(self) -> None:
-        for value in (self.stage, self.epoch, self.step):
-            assert type(value) is int, self
-            assert value >= 0, self
+        assert all(type(each) is int and each >= 0 for each in (self.stage, self.epoch, self.step)), self
 
     @property
     def name(self) -> str:
-        """Name of a checkpoint taken here, such as checkpoint-02-0003-00000120; names sort as places do."""
+        """Name of a checkpoint taken here, such as checkpoint-02-0003-00000120; names sort as positions do."""
         return f"checkpoint-{self.stage:02}-{self.epoch:04}-{self.step:08}"
 
     @classmethod
-    def parse(cls, name: str) -> "Place | None":
-        """The place of a name; None where it is no checkpoint's name."""
+    def parse(cls, name: str) -> "TrainingPosition | None":
+        """Return the position of a checkpoint's name; None if it is no such name."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
         stage, epoch, step = map(int, match.groups())
-        place = cls(stage=stage, epoch=epoch, step=step)
-        return place if place.name == name else None
+        position = cls(stage=stage, epoch=epoch, step=step)
+        return position if position.name == name else None
+
+    @classmethod
+    def from_json(cls, values: Any) -> "TrainingPosition":
+        """Read a position from JSON, where it is called "place".
+
+        Raises:
+            ValueError: it is none, or beyond what a name can say.
+        """
+        is_right = isinstance(values, dict) and values.keys() == {"stage", "epoch", "step"}
+        if not (is_right and all(type(each) is int and each >= 0 for each in values.values())):
+            raise ValueError(f"place is {values!r:.80}, not counts of stage, epoch and step")
+        position = cls(**values)
+        if cls.parse(position.name) != position:
+            raise ValueError(f"place is {values!r:.80}, beyond what a name can say")
+        return position

@@ -1,9 +1,6 @@
 """Start, go on, or refuse: what `--resume auto|never|PATH` means, decided from what is there."""
 
-import dataclasses
-import json
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,32 +8,15 @@ import torch
 
 from inq_ray import __version__
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
-from inq_ray.training.checkpoint.store import Damaged, Found, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.store import Damaged, Found
 from inq_ray.training.config import RunConfig
+from inq_ray.training.config.option import Affects, Declared, declared
+from inq_ray.training.config.output import AUTO, NEVER
 
 NOTHING = Found(None, None, ())
-AUTO = "auto"
-NEVER = "never"
-
-# Sections and fields that may change in the middle of a run: none of them decides a bit of the result.
-FREE = frozenset(
-    {
-        "output",
-        "cluster.max_failures",
-        "cluster.placement_timeout",
-        "cluster.collective_timeout",
-        "cluster.on_mismatch",
-        "data.follow_links",
-        "data.loader_workers",
-        "data.skip_bad_images",
-        "training.cuda_graphs",
-    }
-)
-# Those that may change too, but then the result is not the one that an undisturbed run would have had.
-_LOOSE = frozenset({"cluster.num_workers", "cluster.cpus_per_worker", "training.on_nan"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +130,10 @@ def look_at(path: str) -> Found:
         raise ValueError(f"--resume {path}: this checkpoint is damaged: {error}; take another") from error
 
 
-def differences(saved: RunConfig, config: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Both values of each field that differs, by its dotted name, as "training.lr"; of those that decide anything."""
-    mine, yours = dict(_fields(saved)), dict(_fields(config))
-    return {name: (mine[name], yours[name]) for name in mine if mine[name] != yours[name] and not _is_free(name)}
+def differences(saved: RunConfig, config: RunConfig) -> list[Declared]:
+    """Return the options that differ, of those that affect anything."""
+    options = [each for each in declared(config).values() if each.option.affects is not Affects.NOTHING]
+    return [each for each in options if each.of(saved) != each.of(config)]
 
 
 def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint: str | None) -> Decision:
@@ -167,7 +147,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
     if found.entry is None and found.damaged:
         newest = found.damaged[0]
         return Refuse(
-            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.place.name}: "
+            f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.position.name}: "
             f"{newest.reason}; mend the storage, or start anew by --overwrite"
         )
     if found.entry is None or found.snapshot is None:  # it ended before its first checkpoint
@@ -177,7 +157,7 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
             f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
             "was begun, or start anew by --overwrite"
         )
-    return Resume(found.entry, config_of(found.snapshot), _notes(found.damaged, found.snapshot, config))
+    return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 
 
 def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found, fingerprint: str | None) -> Decision:
@@ -186,7 +166,7 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     assert chosen.snapshot is not None
     if standing.is_finished:
         return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
-    saved = config_of(chosen.snapshot)
+    saved = chosen.snapshot.facts.config
     is_begun_by_it = standing.begun_from == path
     if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
@@ -194,9 +174,9 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
             f"{saved.output.name}: take another --name, or go on by --resume auto"
         )
     newest = standing.found.entry
-    if newest is not None and newest.place > chosen.entry.place:
+    if newest is not None and newest.position > chosen.entry.position:
         return Refuse(
-            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.place.name}: take another "
+            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.position.name}: take another "
             "--name to go on from this one, or go on from the last by --resume auto"
         )
     lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
@@ -205,65 +185,46 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))
 
 
-def config_of(snapshot: Snapshot) -> RunConfig:
-    """The configuration with which a snapshot's run was started; fields that are new since have their defaults.
-
-    Raises:
-        ValueError: it has names or values that this version does not know.
-    """
-    return RunConfig.from_json(json.dumps(snapshot.facts["config"]))
-
-
 def _refused(
     what: str, saved: RunConfig, config: RunConfig, snapshot: Snapshot | None, fingerprint: str | None
 ) -> str | None:
     """What to say where the run would be another one; None where it would not."""
-    different = {name: pair for name, pair in differences(saved, config).items() if name not in _LOOSE}
-    was = None if snapshot is None else snapshot.facts["fingerprint"]
+    different: dict[str, tuple[Any, Any]] = {
+        each.name: (each.of(saved), each.of(config))
+        for each in differences(saved, config)
+        if each.option.affects is Affects.RESULT
+    }
+    was = None if snapshot is None else snapshot.facts.fingerprint
     if was is not None and fingerprint is not None:
         different.pop("data.data", None)  # the same images may lie elsewhere
         if was != fingerprint:
             different["data.data"] = (f"{saved.data.data} as it was", f"{config.data.data} as it is")
     if not different:
         return None
-    pairs = ", ".join(f"{_flag(name)} {_text(old)} (now {_text(new)})" for name, (old, new) in different.items())
+    pairs = ", ".join(
+        f"{declared(config)[name].flag} {_text(old)} (now {_text(new)})" for name, (old, new) in different.items()
+    )
     return f"{what} was made with {pairs}"
 
 
 def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
     """What to say when going on."""
-    lines = [f"{each.place.name} is damaged and left out: {each.reason}" for each in damaged]
-    saved = config_of(snapshot)
+    lines = [f"{each.position.name} is damaged and left out: {each.reason}" for each in damaged]
+    saved = snapshot.facts.config
     changed = [
-        f"{_flag(name)} {was} became {now}" for name, (was, now) in differences(saved, config).items() if name in _LOOSE
+        f"{each.flag} {each.of(saved)} became {each.of(config)}"
+        for each in differences(saved, config)
+        if each.option.affects is Affects.ROUNDING
     ]
     versions = {"inq_ray": __version__, "torch": torch.__version__, "python": platform.python_version()}
     changed += [
         f"{name} {was} became {versions[name]}"
-        for name, was in snapshot.facts["versions"].items()
+        for name, was in snapshot.facts.versions.items()
         if was != versions[name]
     ]
     if changed:
         lines.append(f"{', '.join(changed)}: the result may not have the bits of an undisturbed run")
     return tuple(lines)
-
-
-def _fields(config: RunConfig) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if not dataclasses.is_dataclass(value):
-            yield field.name, value
-            continue
-        for inner in dataclasses.fields(value):
-            yield f"{field.name}.{inner.name}", getattr(value, inner.name)
-
-
-def _is_free(name: str) -> bool:
-    return name in FREE or name.partition(".")[0] in FREE
-
-
-def _flag(name: str) -> str:
-    return f"--{name.rpartition('.')[2].replace('_', '-')}"
 
 
 def _text(value: Any) -> str:

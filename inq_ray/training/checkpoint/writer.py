@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
@@ -56,7 +55,7 @@ class CheckpointWriter:
         tell: Callable[[str], None],
         *,
         has_older: bool = False,
-        newest: Place | None = None,
+        newest: TrainingPosition | None = None,
     ) -> None:
         self.store = store
         self.last: Written | None = None
@@ -101,7 +100,9 @@ class CheckpointWriter:
         """
         if not self.wait(wait_seconds):
             if wait_seconds > 0:
-                self._tell(f"{snapshot.place.name} is left out: the one before is not written after {wait_seconds:g} s")
+                self._tell(
+                    f"{snapshot.position.name} is left out: the one before is not written after {wait_seconds:g} s"
+                )
             return False
         began = time.perf_counter()
         copied = Snapshot(self._copied(snapshot.tensors), snapshot.facts)
@@ -168,17 +169,17 @@ class CheckpointWriter:
         try:
             self._tidy()
             self._is_tidy = False  # until it is written, and what need not stay is deleted
-            entry = self.store.save(compact(snapshot), is_stage_end=is_stage_end, top1=top1)
+            entry = self.store.save(snapshot, is_stage_end=is_stage_end, top1=top1)
         except ValueError as error:
             self._failed(str(error))
             return
         self.last = Written(entry, time.perf_counter() - began)
-        self._has_older, self._newest = True, entry.place
+        self._has_older, self._newest = True, entry.position
         if self._failed_in_a_row:
-            self._tell(f"checkpoints are written again, {entry.place.name} is; {self._failed_in_a_row} were not")
+            self._tell(f"checkpoints are written again, {entry.position.name} is; {self._failed_in_a_row} were not")
             self._failed_in_a_row = 0
         try:
-            self.store.prune(entry.place)
+            self.store.prune(entry.position)
             self._is_tidy = True
         except ValueError as error:
             self._tell(f"an old checkpoint stays, and no other is written before it is deleted: {error}")

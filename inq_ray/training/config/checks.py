@@ -1,34 +1,62 @@
-"""Checks that several sections make."""
+"""Checks of the values of options."""
 
-import contextlib
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable
 from typing import Any
 
-
-@contextlib.contextmanager
-def named(flag: str) -> Iterator[None]:
-    """Puts the flag before what a check says."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
+from inq_ray.training.config.option import Check
 
 
-def check_at_least(flag: str, value: int, least: int) -> None:
-    """Checks a number.
+def at_least(least: int) -> Check:
+    """Return a check of a whole number, or of each of several."""
+    return _each(lambda value: value >= least, f"at least {least}")
 
-    Raises:
-        ValueError: it is smaller; names the flag.
+
+def between(interval: str) -> Check:
+    """Return a check of a number, or of each of several.
+
+    Args:
+        interval: In the notation of mathematics, such as "[0, 1)": a bracket includes a bound, a parenthesis does not;
+            "inf" is no bound, and no value either.
     """
-    if value < least:
-        raise ValueError(f"{flag} must be at least {least}, got {value}")
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+
+    def is_inside(value: float) -> bool:
+        above = value >= low if interval[0] == "[" else value > low
+        return above and (value <= high if interval[-1] == "]" else value < high)
+
+    if high < math.inf:
+        return _each(is_inside, f"in {interval}")
+    return _each(is_inside, f"finite and {'at least' if interval[0] == '[' else 'above'} {low:g}")
 
 
-def check_choice(flag: str, value: str, choices: Any) -> None:
-    """Checks one of the texts of a Literal.
+def by(check: Callable[[Any], Any]) -> Check:
+    """Return a check by a function that does not know the flag; what the function returns is kept, if anything."""
 
-    Raises:
-        ValueError: it is none of them; names the flag and all of them.
-    """
-    if value not in choices.__args__:
-        raise ValueError(f"{flag} must be one of {', '.join(choices.__args__)}, got {value!r}")
+    def checked(flag: str, value: Any) -> Any:
+        try:
+            kept = check(value)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from None
+        return value if kept is None else kept
+
+    return checked
+
+
+def matching(pattern: str, what: str) -> Check:
+    """Return a check of a text: "must be ``what``"."""
+    return _each(lambda text: re.fullmatch(pattern, text) is not None, what)
+
+
+def _each(is_allowed: Callable[[Any], bool], what: str) -> Check:
+    def check(flag: str, value: Any) -> Any:
+        for entry in value if isinstance(value, tuple | list) else (value,):
+            if not is_allowed(entry):
+                shown = repr(entry) if isinstance(entry, str) else entry
+                raise ValueError(
+                    f"{flag} must be {what}, got {shown if len(str(shown)) <= 80 else str(shown)[:77] + '...'}"
+                )
+        return value
+
+    return check

@@ -1,42 +1,64 @@
-"""Where it runs."""
+"""Where a run computes."""
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
-from inq_ray.training.config.checks import check_at_least, check_choice
+from inq_ray.training.config.checks import at_least
 from inq_ray.training.config.duration import check_duration, seconds_of
+from inq_ray.training.config.option import Affects, check_options, option
 from inq_ray.training.config.worker_range import WorkerRange
 
 OnMismatch = Literal["stop", "restart"]
 
+_option = functools.partial(option, sweep=False)
+
+
+def _check_workers(_: str, value: int | str) -> int | str:
+    workers = WorkerRange.parse(value)
+    return workers.most if workers.least == workers.most else str(workers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Where it runs."""
+    """Where a run computes."""
 
-    num_workers: int | str = 2
-    """Processes that train together, one a GPU or CPU slot; of a range (2..8) as many as fit at each start."""
-    use_gpu: bool = False
-    """Give each worker a GPU."""
-    cpus_per_worker: int = 1
-    """CPU cores, and threads, of a worker."""
-    max_failures: int = 3
-    """Times that a run goes on from its last checkpoint after a worker or a node was lost."""
-    placement_timeout: str = "10m"
-    """Time (30s, 10m, 2h) to wait at each start for a cluster to have room for the least number of workers."""
-    collective_timeout: str = "30m"
-    """Time after which a worker that does not answer is taken for lost."""
-    on_mismatch: OnMismatch = "stop"
-    """If the workers' networks are no longer the same bits: stop, or restart from the last checkpoint."""
+    num_workers: int | str = _option(
+        2,
+        "Processes that train together, one for each GPU or CPU slot; of a range (2..8) as many as fit at each start.",
+        check=_check_workers,
+        affects=Affects.ROUNDING,
+    )
+    use_gpu: bool = _option(False, "Give each worker a GPU.")
+    cpus_per_worker: int = _option(
+        1, "CPU cores, and threads, of a worker.", check=at_least(1), affects=Affects.ROUNDING
+    )
+    max_failures: int = _option(
+        3,
+        "Times that a run goes on from its last checkpoint after a worker or a node was lost.",
+        check=at_least(0),
+        affects=Affects.NOTHING,
+    )
+    placement_timeout: str = _option(
+        "10m",
+        "Time (30s, 10m, 2h) to wait at each start until a cluster has room for the smallest number of workers.",
+        check=check_duration,
+        affects=Affects.NOTHING,
+    )
+    collective_timeout: str = _option(
+        "30m",
+        "Time after which a worker that does not answer counts as lost.",
+        check=check_duration,
+        affects=Affects.NOTHING,
+    )
+    on_mismatch: OnMismatch = _option(
+        "stop",
+        "What to do if the workers' networks no longer hold the same bits: stop, or restart from the last checkpoint.",
+        affects=Affects.NOTHING,
+    )
 
     def __post_init__(self) -> None:
-        check_at_least("--max-failures", self.max_failures, 0)
-        workers = WorkerRange.parse(self.num_workers)
-        object.__setattr__(self, "num_workers", workers.most if workers.least == workers.most else str(workers))
-        check_at_least("--cpus-per-worker", self.cpus_per_worker, 1)
-        check_duration("--placement-timeout", self.placement_timeout)
-        check_duration("--collective-timeout", self.collective_timeout)
-        check_choice("--on-mismatch", self.on_mismatch, OnMismatch)
+        check_options(self)
 
     @property
     def workers(self) -> WorkerRange:
@@ -45,10 +67,10 @@ class ClusterConfig:
 
     @property
     def placement_seconds(self) -> int:
-        """The bound of waiting for room."""
+        """Bound of the wait for room."""
         return seconds_of(self.placement_timeout)
 
     @property
     def collective_seconds(self) -> int:
-        """The bound of every wait of one worker for another."""
+        """Bound of every wait of one worker for another."""
         return seconds_of(self.collective_timeout)

@@ -1,78 +1,140 @@
-"""What is trained and tested on."""
+"""What a network is trained and measured on."""
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.preset import LARGEST_SIZE
-from inq_ray.training.config.checks import check_at_least, check_choice
+from inq_ray.data.source import named_source
+from inq_ray.training.config.checks import at_least, between
+from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
 AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 
 
+def _is_in_memory(info: SourceInfo) -> bool:
+    return not info.is_streamed
+
+
+def _why_they_stay(_: Any, info: SourceInfo | None) -> str:
+    assert info is not None
+    return (
+        f"has no effect: the images of {info.name} are all of {info.width}x{info.height} pixels, are kept in memory, "
+        "and stay as they are; leave it out"
+    )
+
+
+def _is_ungrouped(info: SourceInfo) -> bool:
+    return not info.is_grouped
+
+
+_STAY = Unused(data=_is_in_memory, why=_why_they_stay, is_refused=True)
+_WHOLE = Unused(
+    data=_is_in_memory,
+    why="has no effect: small images are kept in memory, where each has to be whole; leave it out",
+    is_refused=True,
+)
+_OWN = Unused(
+    when=lambda config: (entry := named_source(config.data.data)) is not None and entry.has_own_statistics,
+    data=lambda _: True,  # once they are opened
+    why="has no effect: these data are normalized by their own; leave it out",
+    is_refused=True,
+)
+_size = functools.partial(option, None, check=between(f"[1, {LARGEST_SIZE}]"), unused=(_STAY,))
+
+
+def _channels(*, is_positive: bool) -> Check:
+    def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
+        given = " ".join(map(str, values))
+        if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
+            raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
+        if any(abs(value) > 1 for value in values):
+            raise ValueError(f"{flag} is of pixels from 0 to 1, got {given}: divide by 255")
+        if is_positive and values and min(values) <= 0:
+            raise ValueError(f"{flag} must be above 0, got {given}")
+        return values
+
+    return check
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is trained and tested on."""
+    """What a network is trained and measured on."""
 
-    data: str = "digits"
-    """digits (scikit-learn's), a folder of train/CLASS/ and val/CLASS/, or Parquet; a path, or one such as s3://b/c."""
-    follow_links: bool = False
-    """Follow links in the folder of --data that lead out of it: only if you trust who made it."""
-    holdout: int = 0
-    """Training images to hold out and to validate on instead of the test set, for choosing hyperparameters."""
-    loader_workers: int | None = None
-    """Processes of each worker that read and decode images (also -j); by default its CPUs, none for data in memory."""
-    shuffle_buffer: int = 8192
-    """Images among which a worker shuffles Parquet that is read while training; their files are held in memory."""
-    skip_bad_images: int = 0
-    """Images that may be unreadable: they are left out and counted. With more the run ends and names one. Not of small
-    ones that are kept in memory."""
-    crop_size: int | None = None
-    """Pixels of a side that the network is given; by default as its weights state."""
-    train_crop_size: int | None = None
-    """Pixels of a side in training, if not --crop-size."""
-    resize_size: int | None = None
-    """Pixels of the shorter side before the center crop of validation; by default as the weights state."""
-    interpolation: Interpolation = "auto"
-    """Of resizing; auto is as the weights state."""
-    mean: tuple[float, ...] = ()
-    """Of red, green and blue, or one for all, of pixels from 0 to 1: what the network's images are normalized by; by
-    default as the weights state."""
-    std: tuple[float, ...] = ()
-    """Standard deviations, likewise."""
-    auto_augment: AutoAugment = "none"
-    """Policy of augmentation after crop and flip."""
-    random_erasing: float = 0.0
-    """Probability that a rectangle of a training image is erased."""
+    data: str = option(
+        "digits",
+        "Data: a folder of train/CLASS/ and val/CLASS/, or Parquet, at a path or an address (s3://b/c); or digits.",
+        in_stage_key=False,  # its fingerprint is
+        sweep=False,
+        path=lambda data: named_source(data) is not None,
+    )
+    follow_links: bool = option(
+        False,
+        "Follow links in the folder of --data that lead out of it: only if you trust who made it.",
+        affects=Affects.NOTHING,
+        sweep=False,
+        sees=True,
+    )
+    holdout: int = option(
+        0,
+        "Training images to hold out and to measure on instead of the test set, for choosing hyperparameters.",
+        check=at_least(0),
+        sweep=False,
+        sees=True,
+    )
+    loader_workers: int | None = option(
+        None,
+        "Processes of each worker that read and decode images; by default its CPUs, none for data in memory.",
+        aliases=("-j", "--workers"),
+        check=at_least(0),
+        affects=Affects.NOTHING,
+    )
+    shuffle_buffer: int = option(
+        8192,
+        "Images among which a worker shuffles Parquet that is read while training; their files are held in memory.",
+        check=at_least(1),
+        phase=Phase.TRAINING,
+        unused=(Unused(data=_is_ungrouped, why="has no effect: only Parquet that is read while training needs it"),),
+    )
+    skip_bad_images: int = option(
+        0,
+        "Images that may be unreadable: they are left out and counted. With more the run ends and names one.",
+        check=at_least(0),
+        affects=Affects.NOTHING,
+        sees=True,
+        unused=(_WHOLE,),
+    )
+    crop_size: int | None = _size("Side in pixels that the network is given; by default as its weights state.")
+    train_crop_size: int | None = _size("Side in pixels in training; by default --crop-size.", phase=Phase.TRAINING)
+    resize_size: int | None = _size(
+        "Shorter side in pixels before the center crop of validation; by default as the weights state."
+    )
+    interpolation: Interpolation = option("auto", "Resize filter; auto is as the weights state.", unused=(_STAY,))
+    mean: tuple[float, ...] = option(
+        (),
+        "Mean of red, green and blue, or one for all, by which images are normalized, of pixels from 0 to 1; by "
+        "default as the weights state.",
+        check=_channels(is_positive=False),
+        sees=True,
+        unused=(_OWN,),
+    )
+    std: tuple[float, ...] = option(
+        (),
+        "Standard deviation of red, green and blue, or one for all; by default as the weights state.",
+        check=_channels(is_positive=True),
+        sees=True,
+        unused=(_OWN,),
+    )
+    auto_augment: AutoAugment = option("none", "Policy of augmentation after crop and flip.", phase=Phase.TRAINING)
+    random_erasing: float = option(
+        0.0,
+        "Probability that a rectangle of a training image is erased.",
+        check=between("[0, 1]"),
+        phase=Phase.TRAINING,
+    )
 
     def __post_init__(self) -> None:
-        check_at_least("--holdout", self.holdout, 0)
-        check_at_least("--shuffle-buffer", self.shuffle_buffer, 1)
-        check_at_least("--skip-bad-images", self.skip_bad_images, 0)
-        for flag, value, least in (
-            ("--loader-workers", self.loader_workers, 0),
-            ("--crop-size", self.crop_size, 1),
-            ("--train-crop-size", self.train_crop_size, 1),
-            ("--resize-size", self.resize_size, 1),
-        ):
-            if value is not None:
-                check_at_least(flag, value, least)
-                if flag.endswith("-size") and value > LARGEST_SIZE:
-                    raise ValueError(f"{flag} must be at most {LARGEST_SIZE} pixels, got {value}")
-        for flag, values in (("--mean", self.mean), ("--std", self.std)):
-            _check_channels(flag, values)
-        if self.std and min(self.std) <= 0:
-            raise ValueError(f"--std must be above 0, got {' '.join(map(str, self.std))}")
-        check_choice("--interpolation", self.interpolation, Interpolation)
-        check_choice("--auto-augment", self.auto_augment, AutoAugment)
-        if not 0 <= self.random_erasing <= 1:
-            raise ValueError(f"--random-erasing must be in [0, 1], got {self.random_erasing}")
-
-
-def _check_channels(flag: str, values: tuple[float, ...]) -> None:
-    given = " ".join(map(str, values))
-    if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
-        raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
-    if any(abs(value) > 1 for value in values):
-        raise ValueError(f"{flag} is of pixels from 0 to 1, got {given}: divide by 255")
+        check_options(self)

@@ -4,23 +4,36 @@ import re
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"[1-9][0-9]{0,8}[smh]")
+_STEPS = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def is_duration(text: str) -> bool:
-    """Whether a text is one."""
+    """Return whether a text is a time."""
     return _DURATION.fullmatch(text) is not None
 
 
 def seconds_of(duration: str) -> int:
-    """What it is in seconds; it must be one."""
+    """Return a time in seconds."""
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
-def check_duration(flag: str, value: str) -> None:
-    """Checks the value of a flag that takes one.
+def check_duration(flag: str, value: str) -> str:
+    """Check the value of a flag that takes a time.
 
     Raises:
-        ValueError: it is none; names the flag.
+        ValueError: It is none; names the flag.
     """
     if not is_duration(value):
         raise ValueError(f"{flag} must be a time such as 30s, 10m or 2h, got {value[:80]!r}")
+    return value
+
+
+def check_duration_or_steps(flag: str, value: str) -> str:
+    """Check the value of a flag that takes a time or a number of steps.
+
+    Raises:
+        ValueError: It is neither; names the flag.
+    """
+    if not (is_duration(value) or _STEPS.fullmatch(value)):
+        raise ValueError(f"{flag} must be a time such as 30s, 10m or 2h, or a number of steps, got {value[:80]!r}")
+    return value

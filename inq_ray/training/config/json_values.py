@@ -28,11 +28,10 @@ def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
             raise ValueError(f"{_short(where + name)} is unknown; nearest: {', '.join(where + name for name in near)}")
     arguments = {}
     for name, value in values.items():
-        kind: Any = fields[name].type
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
-        else:
-            arguments[name] = checked(f"{where}{name}", value, kind)
+        arguments[name] = checked(f"{where}{name}", value, fields[name].type)
+    for name, item in fields.items():
+        if name not in arguments and item.default is item.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}{name} is missing")
     return cls(**arguments)
 
 
@@ -47,30 +46,46 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     Raises:
         ValueError: it is of another type; names it.
     """
-    if typing.get_origin(kind) is tuple:
-        element = typing.get_args(kind)[0]
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or (value is None and types.NoneType in options):
+        return value
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
+    if origin is types.UnionType and not _is_plain(kind):
+        return checked(name, value, options[0])  # of "| None", and it is not None
+    if origin is dict and isinstance(value, dict):
+        return {key: checked(f"{name}[{_short(key)}]", each, options[1]) for key, each in value.items()}
+    if origin is tuple and not _is_plain(kind) and isinstance(value, list):
+        return tuple(checked(f"{name}[{index}]", each, options[0]) for index, each in enumerate(value))
+    if origin is tuple:
+        element = options[0]
         if isinstance(value, list) and all(_is_a(entry, element) for entry in value):
             return tuple(map(element, value))
     elif _is_a(value, kind):
         return float(value) if kind in (float, float | None) and value is not None else value
-    elif typing.get_origin(kind) is Literal:
+    elif origin is Literal:
         raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
-    raise ValueError(f"{name} must be {_IN_WORDS[kind]}, got {_short(value)}")
+    raise ValueError(f"{name} must be {_in_words(kind)}, got {_short(value)}")
 
 
-_IN_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    str | None: "a text or null",
-    int | None: "a whole number or null",
-    int | str: "a whole number or a text",
-    float | None: "a number or null",
-    tuple[float, ...]: "a list of numbers",
-    tuple[int, ...]: "a list of whole numbers",
-    tuple[str, ...]: "a list of texts",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """Return what JSON must hold for an annotation."""
+    is_list = typing.get_origin(kind) is tuple
+    if not _is_plain(kind):
+        return "a list" if is_list else "an object of names and values"
+    if is_list:
+        return f"a list of {_WORDS[typing.get_args(kind)[0]].removeprefix('a ')}s"
+    if {int, float} <= set(typing.get_args(kind)):
+        return "a number"
+    return " or ".join(_WORDS[each] for each in typing.get_args(kind) or (kind,))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return whether it is a number, a text or the like, one of several such, or a list of one."""
+    return all(each in _WORDS for each in typing.get_args(kind) or (kind,) if each is not Ellipsis)
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -1,34 +1,41 @@
-"""What becomes of the weights."""
+"""How weights become powers of two."""
 
+import functools
 from dataclasses import dataclass
 
-from inq_ray.core.codebook import Rule, check_num_bits, check_rule
-from inq_ray.core.partition import Strategy, check_strategy
+from inq_ray.core.codebook import Rule, check_num_bits
+from inq_ray.core.partition import Strategy
 from inq_ray.core.portions import check_portions
-from inq_ray.training.config.checks import named
+from inq_ray.training.config.checks import by
+from inq_ray.training.config.option import Phase, check_options, option
+
+_option = functools.partial(option, phase=Phase.STAGES)
+
+
+def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
+    return check_portions(portions, complete=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
-    """What becomes of the weights."""
+    """How weights become powers of two."""
 
-    weight_bits: int = 5
-    """Bits of a weight, 2 to 8."""
-    iterative_steps: tuple[float, ...] = (0.5, 0.75, 0.875, 1.0)
-    """Accumulated portions of each tensor that are frozen after each stage; they rise and end at 1."""
-    strategy: Strategy = "pruning"
-    """Which weights freeze first: "pruning" the largest, "random" any."""
-    codebook: Rule = "max"
-    """What each tensor's largest power follows from: "max" its largest weight, "mse" least squared error (2 bits)."""
-    skip: tuple[str, ...] = ()
-    """Patterns of layers that stay float, such as classifier or layer1.*."""
+    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=by(check_num_bits), fits_all=True)
+    iterative_steps: tuple[float, ...] = _option(
+        (0.5, 0.75, 0.875, 1.0),
+        "Accumulated portions of each tensor that are frozen after each stage; they increase and end at 1.",
+        check=by(_check_portions),
+        in_stage_key=False,  # portion, epochs and learning rate of each stage are
+        fits_all=True,
+    )
+    strategy: Strategy = _option(
+        "pruning", "Which weights freeze first: pruning, the largest; random, any.", fits_all=True
+    )
+    codebook: Rule = _option(
+        "max",
+        "What a tensor's largest power follows from: max, its largest weight (the paper); mse, least squared error.",
+    )
+    skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
 
     def __post_init__(self) -> None:
-        with named("--weight-bits"):
-            check_num_bits(self.weight_bits)
-        with named("--iterative-steps"):
-            object.__setattr__(self, "iterative_steps", check_portions(self.iterative_steps, complete=True))
-        with named("--strategy"):
-            check_strategy(self.strategy)
-        with named("--codebook"):
-            check_rule(self.codebook)
+        check_options(self)

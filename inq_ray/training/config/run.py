@@ -10,6 +10,7 @@ from inq_ray.training.config.cluster import ClusterConfig
 from inq_ray.training.config.data import DataConfig
 from inq_ray.training.config.json_values import checked, from_dict
 from inq_ray.training.config.network import NetworkConfig
+from inq_ray.training.config.option import Phase, check_refused, declared, option
 from inq_ray.training.config.output import OutputConfig
 from inq_ray.training.config.quantization import QuantizationConfig
 from inq_ray.training.config.training import TrainingConfig
@@ -25,10 +26,10 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    plain: bool = False
-    """Train the network without quantizing anything."""
+    plain: bool = option(False, "Train the network without quantizing anything.", phase=Phase.TRAINING, sweep=False)
 
     def __post_init__(self) -> None:
+        check_refused(self)
         training, most = self.training, self.cluster.workers.most
         if training.batch_size < most * training.accumulate:
             raise ValueError(
@@ -85,6 +86,11 @@ class RunConfig:
             )
 
     @property
+    def num_bits(self) -> int | None:
+        """Bits of a quantized weight; None of a plain run."""
+        return None if self.plain else self.quantization.weight_bits
+
+    @property
     def stage_epochs(self) -> tuple[int, ...]:
         """Epochs of each stage; none of a plain run."""
         num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
@@ -99,6 +105,11 @@ class RunConfig:
     def float_epochs(self) -> int:
         """Epochs of training before the first stage; of all training of a plain run."""
         return self.training.epochs if self.plain else self.training.float_epochs
+
+    @property
+    def phase_epochs(self) -> tuple[int, ...]:
+        """Epochs of the training before the first stage, and of each stage."""
+        return (self.float_epochs, *self.stage_epochs)
 
     def lr_of(self, stage: int) -> float:
         """Learning rate with which a stage begins, 0 being the training before the first, or all of a plain run."""
@@ -152,21 +163,18 @@ class RunConfig:
 
 
 def field_value(name: str, value: Any) -> Any:
-    """A value of a field of :class:`RunConfig`, as JSON would have it, of the field's own type.
+    """Return a value of an option, as JSON would have it, as the option's own type.
 
     Args:
-        name: dotted, of a field that exists, such as "training.lr".
-        value: a list, too, where the field holds a tuple.
+        name: Dotted, of an option that exists, such as "training.lr".
+        value: A list, too, where the option holds a tuple.
 
     Raises:
-        ValueError: the field holds something else; what its section allows is not looked at.
+        ValueError: The option holds something else; what its section allows is not looked at.
     """
     return checked(name, list(value) if isinstance(value, tuple) else value, field_type(name))
 
 
 def field_type(name: str) -> Any:
-    """The annotation of a field of :class:`RunConfig` by its dotted name."""
-    section, _, inner = name.partition(".")
-    kinds = {item.name: item.type for item in dataclasses.fields(RunConfig)}
-    cls: Any = kinds[section]
-    return {item.name: item.type for item in dataclasses.fields(cls)}[inner]
+    """Return the annotation of an option of :class:`RunConfig` by its dotted name."""
+    return declared(RunConfig)[name].type

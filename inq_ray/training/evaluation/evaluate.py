@@ -55,20 +55,18 @@ def _counts(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([labels.new_tensor(len(labels)), hits[:, 0].sum(), hits.sum()])
 
 
-def validate(task: Task, config: RunConfig, bad_images: BadImages) -> Accuracy:
+def validate(task: Task, bad_images: BadImages, *, limit_batches: int | None) -> Accuracy:
     """Accuracy of the network as it is now; every rank calls it, its buffers the same on each.
 
     Args:
         task: network and data.
-        config: of the run.
         bad_images: counts what cannot be read.
+        limit_batches: most batches of the set; None means all.
 
     Raises:
         ValueError: more images than allowed cannot be read, or none can.
     """
-    requests = eval_requests(
-        task.validation_indices, rank=rank(), world_size=world_size(), limit=config.training.limit_batches
-    )
+    requests = eval_requests(task.validation_indices, rank=rank(), world_size=world_size(), limit=limit_batches)
     return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images)
 
 
@@ -86,4 +84,4 @@ def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str |
     set_deterministic()
     task = build_task(config, device, evaluate=True, fingerprint=fingerprint)
     broadcast_tensors(task.model.state_dict())
-    return validate(task, config, BadImages(config.data.skip_bad_images))
+    return validate(task, BadImages(config.data.skip_bad_images), limit_batches=config.training.limit_batches)

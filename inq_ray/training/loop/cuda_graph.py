@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _WARM_UPS = 3
 
 
-class PassGraph:
+class CudaGraph:
     """Runs a function of tensors on one GPU by replaying what it launched once.
 
     Args:

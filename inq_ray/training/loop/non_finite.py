@@ -1,14 +1,13 @@
 """Steps whose loss or gradient is not finite: how they are found, and what is remembered of them.
 
 All ranks must find the same and none may ask the others for it. A loss that is not finite makes its gradient NaN (see
-:func:`marked`), DDP sums the gradients, and so the norm of their sum is finite on all ranks or on none.
+:func:`propagate_nonfinite`), DDP sums the gradients, and so the norm of their sum is finite on all ranks or on none.
 
 What it costs: one more pass over the gradient (7 ms for ResNet-18's 47 MB on one CPU core, where a step takes seconds).
-On a GPU the answer has to be waited for; with ``stop`` that is done every LOOK_STEPS steps and before a checkpoint, not
-after each step. ``skip`` and ``rewind`` have to know before the weights move, and wait at each step.
+On a GPU the answer has to be waited for; with ``stop`` that is done every CHECK_INTERVAL_STEPS steps and before a
+checkpoint, not after each step. ``skip`` and ``rewind`` have to know before the weights move, and wait at each step.
 """
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 # Steps after which a GPU is asked whether all were finite, with --on-nan stop.
-LOOK_STEPS = 50
+CHECK_INTERVAL_STEPS = 50
 # With --on-nan skip, steps left out one after the other with which a run goes on; with one more it stops.
 MOST_IN_A_ROW = 10
 # With --on-nan rewind, times that a stage begins again.
@@ -28,7 +27,22 @@ REWIND_FACTOR = 0.5
 
 
 class DivergedError(RuntimeError):
-    """The loss or its gradient is no longer a number; raised on every rank at once."""
+    """A loss or its gradient is not finite; raised on every rank at once.
+
+    Attributes:
+        stage: Stage that is trained; 0 while the network is float.
+        what: What is not finite, and where.
+        advice: What to do about it.
+    """
+
+    def __init__(self, stage: int, what: str, advice: str) -> None:
+        self.stage = stage
+        self.what = what
+        self.advice = advice
+        super().__init__(f"{what}: {advice}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.what, self.advice)
 
 
 @dataclass
@@ -49,17 +63,8 @@ class Faults:
         """What is left of a stage's learning rate."""
         return float(REWIND_FACTOR ** self.rewinds.count(stage))
 
-    def to_json(self) -> dict[str, Any]:
-        """As :meth:`from_json` reads it."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Faults":
-        """Reads what :meth:`to_json` gave."""
-        return cls(**{**values, "rewinds": tuple(values.get("rewinds", ()))})
-
-
-class Watch:
+class NonFiniteMonitor:
     """Steps of which nobody has asked yet whether they were finite; asking waits for the device once for all."""
 
     def __init__(self) -> None:
@@ -82,7 +87,7 @@ class Watch:
         return faults[0] if faults else None
 
 
-def marked(loss: Tensor) -> Tensor:
+def propagate_nonfinite(loss: Tensor) -> Tensor:
     """The loss (float []), its gradient NaN where it is not finite: infinite losses can have finite gradients.
 
     Multiplied by 1.0 where it is finite, it and its gradient keep their bits.

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,22 +13,27 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.optim.sgd import SGD
-from inq_ray.data.augment.batch_mix import BatchMix
-from inq_ray.data.loader import Batch, Request, train_requests
+from inq_ray.data.loader import Batch
 from inq_ray.distributed.replica import sum_counts
-from inq_ray.distributed.wire import rank, world_size
+from inq_ray.distributed.wire import world_size
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.batches import Microbatch, TrainBatches
 from inq_ray.training.loop.clip import clip_live_gradients
-from inq_ray.training.loop.cuda_graph import PassGraph
+from inq_ray.training.loop.cuda_graph import CudaGraph
 from inq_ray.training.loop.ema import Ema
-from inq_ray.training.loop.microbatches import parts_of
-from inq_ray.training.loop.non_finite import LOOK_STEPS, MOST_IN_A_ROW, DivergedError, Faults, Watch, is_finite, marked
-from inq_ray.training.loop.step_rng import seed_draws
+from inq_ray.training.loop.non_finite import (
+    CHECK_INTERVAL_STEPS,
+    MOST_IN_A_ROW,
+    DivergedError,
+    Faults,
+    NonFiniteMonitor,
+    is_finite,
+    propagate_nonfinite,
+)
 from inq_ray.training.loop.time_spent import Spent, Waiting, spent_in_epoch
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
-from inq_ray.training.task.wrapping import settle
+from inq_ray.training.task.wrapping import warm_up_ddp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,48 +86,50 @@ OnStep = Callable[[EpochState], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What one phase of training (the plain one, or a stage) works with.
+    """What one phase of training (the float network's, or a stage's) works with.
 
     Attributes:
-        task: network and data.
-        training: hyperparameters.
-        num_steps: global batches an epoch.
-        shuffle_buffer: images among which a rank shuffles where they are read in groups.
-        model: the network as it is called in training: wrapped by DDP where there are several ranks.
-        optimizer: moves the weights.
-        scheduler: stepped after every optimizer step.
-        scaler: scales the loss for fp16; does nothing otherwise.
-        autocast_dtype: of the forward pass; None = float32.
-        mix: mixup and cutmix; None = neither.
-        ema: average of the weights; None = none.
-        teacher: whose outputs are learned; None = labels are.
-        bad_images: counts what cannot be read.
-        stage: for messages.
-        order_workers: ranks for which the order of samples is laid out where they are read in groups; None = so many as
-            there are.
-        faults: counts steps whose loss or gradient is not finite.
-        watch: steps of which that is not known yet.
-        graph: by which the GPU runs forward and backward passes; None = they are launched kernel by kernel.
+        batches: Batches of the phase, with network, data and hyperparameters.
+        model: The network as it is called in training: wrapped by DDP if there are several ranks.
+        optimizer: Moves the weights.
+        scheduler: Learning-rate schedule, stepped after every optimizer step.
+        scaler: Scales the loss for fp16; does nothing otherwise.
+        autocast_dtype: Type of the forward pass; None means float32.
+        ema: Average of the weights; None means there is none.
+        teacher: Network whose outputs are learned; None means that labels are.
+        stage: 0 while the network is float, else from 1.
+        faults: Counts steps whose loss or gradient is not finite.
+        monitor: Steps of which that is not known yet.
+        graph: By which the GPU runs forward and backward passes; None means that they are launched kernel by kernel.
     """
 
-    task: Task
-    training: TrainingConfig
-    num_steps: int
-    shuffle_buffer: int
+    batches: TrainBatches
     model: nn.Module
     optimizer: SGD
     scheduler: LambdaLR
     scaler: torch.amp.GradScaler
-    autocast_dtype: torch.dtype | None
-    mix: BatchMix | None
-    ema: Ema | None
-    bad_images: BadImages
+    autocast_dtype: torch.dtype | None = None
+    ema: Ema | None = None
     teacher: Teacher | None = None
     stage: int = 0
-    order_workers: int | None = None
     faults: Faults = field(default_factory=Faults)
-    watch: Watch = field(default_factory=Watch)
-    graph: PassGraph | None = None
+    monitor: NonFiniteMonitor = field(default_factory=NonFiniteMonitor)
+    graph: CudaGraph | None = None
+
+    @property
+    def task(self) -> Task:
+        """Network and data."""
+        return self.batches.task
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Hyperparameters."""
+        return self.batches.training
+
+    @property
+    def num_steps(self) -> int:
+        """Global batches of an epoch."""
+        return self.batches.steps_of_epoch
 
     def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
         """Trains for one epoch; every rank calls it.
@@ -134,27 +141,27 @@ class Trainer:
 
         Raises:
             DivergedError: on every rank, where a step's loss or gradient is not finite and is not left out; with "stop"
-                on a GPU within LOOK_STEPS steps, or by :meth:`check`, else before anything moves.
+                on a GPU within CHECK_INTERVAL_STEPS steps, or by :meth:`check`, else before anything moves.
             ValueError: more images than allowed cannot be read, or the storage does not answer.
         """
         self.model.train()
         if start is None:
             start = EpochState(step=0, sums=torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device))
         sums = start.sums.clone()
-        batches = Waiting(self.task.loader.batches(self._requests(epoch, start.step)))
+        batches = Waiting(self.batches.read(epoch, range(start.step, self.num_steps)))
         began = time.perf_counter() - start.seconds
         for batch in batches:
-            self.bad_images.add(batch.bad)
             sums += self._step(batch, epoch)
             seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
             on_step(EpochState(step=batch.step + 1, sums=sums, seconds=seconds, data_seconds=data_seconds))
         self.check()
-        self.bad_images.agree()
+        self.batches.bad_images.agree()
         loss, hits, samples = sum_counts(sums).tolist()
         seconds, data_seconds = time.perf_counter() - began, start.data_seconds + batches.seconds
         spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=data_seconds, num_steps=self.num_steps)
         if not (math.isfinite(loss) and samples):
-            raise DivergedError(f"{self._in_words(epoch)}: no step was finite: lower --lr, or warm up longer")
+            what = f"{self._in_words(epoch)}: no step was finite"
+            raise DivergedError(self.stage, what, "lower --lr, or warm up longer")
         return EpochResult(
             loss=loss / samples, top1=100 * hits / samples, spent=spent, images_per_second=samples / spent.seconds
         )
@@ -165,49 +172,26 @@ class Trainer:
         Raises:
             DivergedError: on every rank, where one of them was not finite.
         """
-        fault = self.watch.first_fault()
+        fault = self.monitor.first_fault()
         if fault is not None:
             raise self._diverged(*fault)
 
-    def settle(self) -> None:
-        """Before the first epoch, on every rank; see :func:`~inq_ray.training.task.wrapping.settle`."""
-        info, share = self.task.info, self.training.batch_size // world_size() // self.training.accumulate
-        images = torch.zeros(share, info.channels, info.height, info.width, dtype=torch.uint8)
-        labels = torch.zeros(share, dtype=torch.int64, device=self.task.to_input.device)
-
-        def step() -> None:
-            self._forward_backward(images, labels, (0, 0, 0, 0))
-
+    def warm_up_ddp(self) -> None:
+        """Let DDP arrange its buckets; call it on every rank before the first epoch, see the function in wrapping."""
+        info, num = self.task.info, self.training.batch_size // world_size() // self.training.accumulate
+        images = torch.zeros(num, info.channels, info.height, info.width, dtype=torch.uint8)
+        labels = torch.zeros(num, dtype=torch.int64, device=self.task.to_input.device)
         self.model.train()
-        settle(self.model, step)
-
-    def _requests(self, epoch: int, start: int) -> Iterator[Request]:
-        return train_requests(
-            self.task.loader.sets["train"],
-            self.task.train_indices,
-            batch_size=self.training.batch_size,
-            rank=rank(),
-            world_size=world_size(),
-            seed=self.training.seed,
-            epoch=epoch,
-            steps=range(start, self.num_steps),
-            buffer=self.shuffle_buffer,
-            num_spans=self.order_workers,
-        )
+        warm_up_ddp(self.model, lambda: self._forward_backward(self.batches.microbatch(images, labels, (0, 0, 0, 0))))
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:
-        """One optimizer step on this rank's part of a global batch; returns its sums of loss, hits, samples."""
-        device = self.task.to_input.device
-        # What the network draws itself (dropout) is a function of these, not of what came before.
-        seed_draws(device, self.training.seed, epoch, batch.step, rank())
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
-        labels = batch.labels.to(device, non_blocking=True)
+        """Do one optimizer step on this rank's shard of a global batch; return its sums of loss, hits, samples."""
+        sums = torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
-        parts = parts_of(batch, labels, self.training)
         self.optimizer.zero_grad(set_to_none=True)
-        for index, (place, images, part_labels) in enumerate(parts):
-            with self._only_local(index < len(parts) - 1):
-                sums += self._forward_backward(images, part_labels, (self.training.seed, epoch, place, rank()))
+        for microbatch in self.batches.microbatches(batch, epoch):
+            with self._only_local(not microbatch.is_last):
+                sums += self._forward_backward(microbatch)
         self.scaler.unscale_(self.optimizer)
         if self._is_fault(epoch, batch.step, sums[0]):
             self._leave_out(before)
@@ -230,8 +214,8 @@ class Trainer:
         finite = is_finite(param for group in self.optimizer.param_groups for param in group["params"])
         on_nan, has_scale = self.training.on_nan, self.scaler.is_enabled()
         if on_nan == "stop" and finite.is_cuda and not has_scale:
-            self.watch.note(epoch, step, finite)
-            if len(self.watch) >= LOOK_STEPS:
+            self.monitor.note(epoch, step, finite)
+            if len(self.monitor) >= CHECK_INTERVAL_STEPS:
                 self.check()
             return False
         if finite:
@@ -266,20 +250,17 @@ class Trainer:
 
     def _diverged(self, epoch: int, step: int) -> DivergedError:
         in_a_row = f", as in {self.faults.in_a_row} before it" if self.faults.in_a_row else ""
-        line = f"{self._in_words(epoch)}, step {step + 1}: the loss or its gradient is not finite{in_a_row}"
-        return DivergedError(f"{line}: lower --lr, warm up longer, or go on with another --on-nan (skip, rewind)")
+        what = f"{self._in_words(epoch)}, step {step + 1}: the loss or its gradient is not finite{in_a_row}"
+        advice = "lower --lr, warm up longer, or go on with another --on-nan (skip, rewind)"
+        return DivergedError(self.stage, what, advice)
 
     def _in_words(self, epoch: int) -> str:
         return f"stage {self.stage}, epoch {epoch + 1} of the run"
 
-    def _forward_backward(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Tensor:
-        """A part of a step; returns its sums of loss, hits, samples."""
-        inputs, targets = self.task.to_input(images), labels
-        if self.mix is not None:
-            inputs, targets = self.mix(inputs, labels, key)
-        if self.graph is not None:
-            return self.graph.run(self._pass, inputs, targets, labels)
-        return self._pass(inputs, targets, labels)
+    def _forward_backward(self, microbatch: Microbatch) -> Tensor:
+        """Do the passes of a microbatch; return its sums of loss, hits, samples."""
+        tensors = (microbatch.inputs, microbatch.targets, microbatch.labels)
+        return self._pass(*tensors) if self.graph is None else self.graph.run(self._pass, *tensors)
 
     def _pass(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """Forward and backward, of tensors on the device alone; nothing is read back from it."""
@@ -291,7 +272,7 @@ class Trainer:
         if self.teacher is not None:
             loss = self.teacher.loss(inputs, logits, loss)
         # DDP averages over ranks, whose parts may differ in size: this makes it the mean over the global batch.
-        scaled: Tensor = self.scaler.scale(marked(loss) * (world_size() / self.training.batch_size))
+        scaled: Tensor = self.scaler.scale(propagate_nonfinite(loss) * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]
         hits = (logits.detach().argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach().double(), hits.double(), hits.new_full((), len(labels)).double()])

@@ -15,7 +15,7 @@ from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.plan import Plan
-from inq_ray.training.report.events import Event, Note, Placed, Progress, Row, Started
+from inq_ray.training.report.events import Event, Note, Progress, Row, Started, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.next_command import next_command
 
@@ -39,7 +39,7 @@ class Console:
 
     def report(self, event: Event) -> None:
         """Shows an event."""
-        if isinstance(event, Placed):
+        if isinstance(event, WorkersPlaced):
             for line in event.lines:
                 self.say(line)
         elif isinstance(event, Started):

@@ -82,8 +82,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Where the ranks are: a line for each, by rank, with its node, device and link."""
+class WorkersPlaced:
+    """Where the ranks run: a line for each, by rank, with its node, device and link."""
 
     lines: tuple[str, ...]
 
@@ -108,7 +108,7 @@ class Note:
     text: str
 
 
-Event = Placed | Started | Progress | Row | Saved | Note | Incident | Accuracy
+Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Incident | Accuracy
 
 
 class Reporter(Protocol):

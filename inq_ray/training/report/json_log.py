@@ -8,8 +8,7 @@ import math
 import time
 from typing import Any
 
-from inq_ray.training.config import RunConfig
-from inq_ray.training.report.events import Event, Note, Placed, Progress, Row, Saved, Started
+from inq_ray.training.report.events import Event, Note, Progress, Row, Saved, Started, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 
 # Of the progress, a line is printed at most this often.
@@ -23,18 +22,18 @@ class JsonLog:
     Rank 0 speaks for all; only where they are, each rank has a line of its own.
 
     Args:
-        config: of the run, with a name.
+        run: Name of the run.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self._run = config.output.name
+    def __init__(self, run: str | None) -> None:
+        self._run = run
         self._stage: int | None = None
         self._last_progress = -math.inf
 
     def report(self, event: Event) -> None:
         """Prints an event."""
         match event:
-            case Placed():
+            case WorkersPlaced():
                 for rank, line in enumerate(event.lines):
                     self._print("placed", rank=rank, text=line)
             case Progress():

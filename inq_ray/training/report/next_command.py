@@ -4,9 +4,13 @@ import os
 import shlex
 import sys
 
+from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.models.registry import is_timm
 from inq_ray.models.weight_files import is_weights_file
-from inq_ray.training.config import NetworkConfig, RunConfig
+from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
+from inq_ray.training.config.option import declared
+from inq_ray.training.flags.command import words_of
+from inq_ray.training.flags.start import start_of
 from inq_ray.training.task.build import image_preset
 
 
@@ -19,9 +23,11 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
         is_quantized: whether anything was quantized; what was only trained can be.
     """
     job = [_python(), "jobs/quantize_imagenet.py"]
-    if is_quantized and config.network.arch == "digits_cnn" and config.quantization.weight_bits > 3:
+    start = start_of({})
+    is_start = (config.data.data, config.network.arch) == (start.data.data, start.network.arch)
+    if is_quantized and is_start and config.quantization.weight_bits > 3:
         return shlex.join([*job, "--weight-bits", "3"])
-    weights = f"{folder}/model.safetensors"
+    weights = f"{folder}/{MODEL_FILE}"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
     return shlex.join([*words, *_images(config, weights), *(["--evaluate"] if is_quantized else [])])
 
@@ -38,8 +44,8 @@ def tagged_arch(network: NetworkConfig) -> str:
 def _images(config: RunConfig, weights: str) -> list[str]:
     """Flags without which a start from the result's file would see other images, or see them otherwise."""
     data, flags = config.data, []
-    seen = image_preset(config)
-    unsaid = image_preset(RunConfig(network=NetworkConfig(arch=tagged_arch(config.network), weights=weights)))
+    seen = image_preset(config.data, config.network)
+    unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
     if (seen.crop_size, seen.resize_size, seen.interpolation) != (
         unsaid.crop_size,
         unsaid.resize_size,
@@ -47,16 +53,10 @@ def _images(config: RunConfig, weights: str) -> list[str]:
     ):
         flags += ["--crop-size", str(seen.crop_size), "--resize-size", str(seen.resize_size)]
         flags += ["--interpolation", seen.interpolation]
-    for flag, values in (("--mean", data.mean), ("--std", data.std)):
-        if values:
-            flags += [flag, *map(str, values)]
+    repeated = [each for each in declared(config).values() if each.option.sees and each.of(config) != each.default]
     if data.holdout:
-        flags += ["--holdout", str(data.holdout), "--seed", str(config.training.seed)]
-    if data.follow_links:
-        flags += ["--follow-links"]
-    if data.skip_bad_images:
-        flags += ["--skip-bad-images", str(data.skip_bad_images)]
-    return flags
+        repeated.append(declared(config)["training.seed"])  # which images are held out
+    return [*flags, *words_of(repeated, config)]
 
 
 def _python() -> str:

@@ -1,19 +1,19 @@
-"""Where a run is, told about once a second."""
+"""Where a run is, reported about once a second."""
 
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 
-from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.events import Progress, Reporter
 
-# Progress is told at most this often, but for the steps that --print-freq names.
+# Progress is reported at most this often, but for the steps that --print-freq names.
 _SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Phase:
+class Epoch:
     """An epoch of a phase: its stage (0 = still float), portion, number from 1, epochs of the phase, steps of one."""
 
     stage: int
@@ -23,49 +23,52 @@ class Phase:
     steps: int
 
 
-class ProgressTeller:
+class ProgressReporter:
     """Turns steps into :class:`inq_ray.training.report.events.Progress`.
 
     Args:
-        config: of the run.
-        reporter: who is told.
+        reporter: Takes them.
+        phases: Epochs of the phases: of the float training, and of each stage.
+        batch_size: Images of a step, over all ranks.
+        print_freq: Steps between those that are to stay; None means that none is.
 
     Attributes:
-        validation_seconds: of the longest validation so far.
+        validation_seconds: Time of the longest validation so far.
     """
 
-    def __init__(self, config: RunConfig, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, *, phases: Sequence[int], batch_size: int, print_freq: int | None) -> None:
         self.validation_seconds = 0.0
-        self._config = config
         self._reporter = reporter
-        self._num_epochs = config.float_epochs + sum(config.stage_epochs)
+        self._num_stages = len(phases) - 1
+        self._num_epochs = sum(phases)
+        self._batch_size = batch_size
+        self._print_freq = print_freq
         self._last = 0.0
 
-    def tell(self, phase: Phase, epochs_done: int, state: EpochState) -> None:
-        """To be called after each step.
+    def report(self, epoch: Epoch, epochs_done: int, state: EpochState) -> None:
+        """Report a step, if one is due.
 
         Args:
-            phase: the epoch.
+            epoch: the epoch.
             epochs_done: epochs before it, over the whole run.
             state: where it is.
         """
         now, step, seconds = time.perf_counter(), state.step, state.seconds
-        print_freq = self._config.output.print_freq
-        is_printed = print_freq is not None and step % print_freq == 0
+        is_printed = self._print_freq is not None and step % self._print_freq == 0
         if now - self._last < _SECONDS and not is_printed:
             return
         self._last = now
         loss, _, samples = state.sums.tolist()
-        epochs_left = self._num_epochs - epochs_done - step / phase.steps
+        epochs_left = self._num_epochs - epochs_done - step / epoch.steps
         self._reporter.report(
             Progress(
-                **dataclasses.asdict(phase),
-                num_stages=len(self._config.stage_epochs),
+                **dataclasses.asdict(epoch),
+                num_stages=self._num_stages,
                 step=step,
                 loss=loss / samples if samples else math.nan,
-                images_per_second=step * self._config.training.batch_size / seconds,
+                images_per_second=step * self._batch_size / seconds,
                 data_share=state.data_seconds / seconds,
-                remaining_seconds=epochs_left * (seconds * phase.steps / step + self.validation_seconds),
+                remaining_seconds=epochs_left * (seconds * epoch.steps / step + self.validation_seconds),
                 is_printed=is_printed,
             )
         )

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from inq_ray.data.image_set import Images, Source, SourceInfo
 from inq_ray.data.loader import Loader
 from inq_ray.data.order.epoch import holdout
-from inq_ray.data.order.groups import fitting_workers, holdout_groups
+from inq_ray.data.order.groups import fitting_workers
 from inq_ray.data.preset import Interpolation, Policy, Preset
 from inq_ray.data.source import open_source
 from inq_ray.models.preset import input_preset
@@ -19,7 +19,7 @@ from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters
 from inq_ray.models.weights import load_weights
-from inq_ray.training.config import RunConfig
+from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.task.model_input import ModelInput
 
 
@@ -28,12 +28,12 @@ class Task:
     """What a run works on.
 
     Attributes:
-        model: the network, on its device, the same on every rank.
-        info: facts about the data.
-        loader: reads the sets "train" and "validation".
-        train_indices: int64, those images of the one that are trained on.
-        validation_indices: int64, those images of the other on which accuracy is measured.
-        to_input: from stored images to what the network takes.
+        model: The network, on its device, the same on every rank.
+        info: Facts about the data.
+        loader: Reads the sets "train" and "validation".
+        train_indices: int64, images of "train" that are trained on.
+        validation_indices: int64, images of "validation" on which accuracy is measured.
+        to_input: From stored images to what the network takes.
     """
 
     model: nn.Module
@@ -47,35 +47,37 @@ class Task:
 def build_task(
     config: RunConfig, device: torch.device, *, evaluate: bool = False, fingerprint: str | None = None
 ) -> Task:
-    """Opens the data, makes the network and loads its weights.
+    """Open the data, make the network and load its weights.
 
     Args:
-        config: the configuration.
-        device: where the network goes.
-        evaluate: nothing will be trained: only the images to validate on are looked at, ``train_indices`` is empty.
-        fingerprint: what the data must be: those with which the driver began.
+        config: The configuration.
+        device: Device of the network.
+        evaluate: Whether nothing is trained: only images to validate on are looked at, ``train_indices`` is empty.
+        fingerprint: Fingerprint that the data must have; None accepts any.
 
     Raises:
-        ValueError: data, network or weights are not there or do not fit; one line.
+        ValueError: Data, network or weights do not exist or do not fit; one line.
     """
     source = open_data(config, fingerprint)
-    if config.data.holdout:
+    num_held_out = config.data.holdout
+    if num_held_out:
         train = validation = source.split("train")
-        train_indices, validation_indices = split_holdout(config, train)
+        train_indices, validation_indices = _split(train, num_held_out, config.training.seed)
     else:
         validation = source.split("test")
         train = validation if evaluate else source.split("train")
         train_indices, validation_indices = torch.arange(len(train)), torch.arange(len(validation))
     if evaluate:
         train_indices = train_indices[:0]
+    num_workers = config.data.loader_workers
+    if num_workers is None:
+        num_workers = _num_loader_workers(config.cluster.cpus_per_worker, source.info, train)
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     return Task(
         model=build_model(config, source.info).to(device, memory_format=memory_format),  # type: ignore[call-overload]
         info=source.info,
         loader=Loader(
-            {"train": train, "validation": validation},
-            num_workers=num_loader_workers(config, source.info, train),
-            pin_memory=device.type == "cuda",
+            {"train": train, "validation": validation}, num_workers=num_workers, pin_memory=device.type == "cuda"
         ),
         train_indices=train_indices,
         validation_indices=validation_indices,
@@ -89,15 +91,15 @@ def build_task(
 
 
 def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
-    """The data, as the network wants to see them.
+    """Return the data, as the network wants to see them.
 
     Raises:
-        ValueError: they are not there, or not of a known layout, or others than those of the fingerprint.
+        ValueError: They do not exist, have no known layout, or are others than those of the fingerprint.
     """
     data = config.data
     return open_source(
         data.data,
-        preset=image_preset(config),
+        preset=image_preset(data, config.network),
         policy=Policy(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
@@ -105,28 +107,27 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     )
 
 
-def image_preset(config: RunConfig) -> Preset:
-    """How the network sees images: as its weights state it, but for what the flags say.
+def image_preset(data: DataConfig, network: NetworkConfig) -> Preset:
+    """Return how the network sees images: as its weights state it, but for what the flags say.
 
     Raises:
-        ValueError: there is no such network, no such weights of it, or a size is not possible.
+        ValueError: There is no such network, no such weights of it, or a size is not possible.
     """
-    data = config.data
-    is_auto = data.interpolation == "auto"
-    stated = input_preset(config.network.arch, config.network.weights)
+    stated = input_preset(network.arch, network.weights)
     crop_size = data.crop_size or stated.crop_size
-    # Another crop keeps its share of the resized image, as 224 of 256 is.
+    # Another crop keeps its fraction of the resized image, as 224 of 256 is.
     resize_size = data.resize_size or round(crop_size * stated.resize_size / stated.crop_size)
     if resize_size < crop_size:
         raise ValueError(
             f"--resize-size {resize_size} is less than the {crop_size} pixels of the crop, which would get black "
             f"borders: take at least {crop_size}, or a smaller --crop-size"
         )
+    interpolation = stated.interpolation if data.interpolation == "auto" else data.interpolation
     return Preset(
         crop_size=crop_size,
         resize_size=resize_size,
         train_crop_size=data.train_crop_size,
-        interpolation=cast(Interpolation, stated.interpolation if is_auto else data.interpolation),
+        interpolation=cast(Interpolation, interpolation),
         mean=_of_channels(data.mean or stated.mean),
         std=_of_channels(data.std or stated.std),
     )
@@ -137,21 +138,18 @@ def _of_channels(values: tuple[float, ...]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def num_loader_workers(config: RunConfig, info: SourceInfo, train: Images) -> int:
-    """Processes of each rank that read images; memory is read by the rank itself."""
-    if config.data.loader_workers is not None:
-        return config.data.loader_workers
-    num_cpus = config.cluster.cpus_per_worker
+def _num_loader_workers(num_cpus: int, info: SourceInfo, train: Images) -> int:
+    """Return the processes of each rank that read images; images in memory are read by the rank itself."""
     if not info.is_streamed:
         return 0
     return num_cpus if train.groups is None else fitting_workers(num_cpus)
 
 
 def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
-    """The network with its weights, or with fresh ones that are a function of the seed; on the CPU.
+    """Return the network with its weights, or with fresh ones that are a function of the seed; on the CPU.
 
     Raises:
-        ValueError: there is no such network, or the weights do not fit it.
+        ValueError: There is no such network, or the weights do not fit it.
     """
     network = config.network
     torch.manual_seed(config.training.seed)
@@ -169,18 +167,15 @@ def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
     return model
 
 
-def split_holdout(config: RunConfig, train: Images) -> tuple[Tensor, Tensor]:
-    """Indices (int64) of the training images that are trained on, and of those held out.
+def _split(train: Images, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices (int64) of the training images that are trained on, and of those held out.
 
     Where images are read in groups, whole groups are held out but for a part of one: else every validation would read
     nearly all of the set.
     """
-    count, seed = config.data.holdout, config.training.seed
-    if train.groups is None:
-        return holdout(len(train), count, seed)
-    return holdout_groups(train.groups, count, seed)
+    return holdout(len(train), num_held_out, seed, train.groups)
 
 
 def batchnorm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers that keep running statistics."""
+    """Return the BatchNorm layers that keep running statistics."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]

@@ -8,124 +8,92 @@ from torch import Tensor, nn
 from inq_ray.data.image_set import Source, SourceInfo
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import param_groups
-from inq_ray.training.config import RunConfig
+from inq_ray.training.config import NetworkConfig, RunConfig
+from inq_ray.training.config.option import check_refused
 from inq_ray.training.task.build import build_model, open_data
 from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.wrapping import check_wrapping
 
 
 def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Module]:
-    """Finds what is wrong with a configuration before anything expensive starts; decodes no image.
+    """Find what is wrong with a configuration before anything expensive starts; decodes no image.
 
     Args:
-        config: the configuration.
-        evaluate: the network is only to be evaluated, as it is.
+        config: The configuration.
+        evaluate: Whether the network is only to be evaluated, as it is.
 
     Returns:
         The opened source, and the network with its weights, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: one line that names what was given and what to do.
+        ValueError: One line that names what was given and what to do.
     """
-    check_arch(config.network.arch)
-    check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=config.training.compile, sync_batchnorm=False)
-    _check_weights_are_named(config, evaluate)
+    network, training, num_held_out = config.network, config.training, config.data.holdout
+    check_arch(network.arch)
+    check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=training.compile, sync_batchnorm=False)
+    if network.weights is None:
+        _check_no_weights(network, evaluate=evaluate, is_trained=config.float_epochs > 0)
     source = open_data(config)
-    _check_flags_matter(config, source.info)
-    _check_validation(config, source.info)
+    check_refused(config, source.info)
+    _check_validation(source.info, num_held_out)
     if not evaluate:
-        _check_batch(config, source.info)
+        _check_batch(source.info, num_held_out, training.batch_size)
     model = build_model(config, source.info)
     if not evaluate:
-        param_groups(
-            model, None if config.plain else config.quantization.weight_bits, skip=config.quantization.skip
-        )  # a pattern of --skip may meet nothing, or everything
-        if config.training.teacher is not None:
-            load_teacher(config, copy.deepcopy(model))
-    _check_takes_images(config, model, source.info, evaluate)
-    return source, model
+        param_groups(model, config.num_bits, skip=config.quantization.skip)  # --skip may meet nothing, or everything
+        if training.teacher is not None:
+            load_teacher(copy.deepcopy(model), network.arch, training.teacher)
+    sizes, num_images = {(source.info.height, source.info.width)}, 1
+    if not evaluate:
+        num_images = training.batch_size // config.cluster.workers.most // training.accumulate
+        if source.info.is_streamed and config.data.train_crop_size:
+            sizes.add((config.data.train_crop_size,) * 2)
+    model.train(not evaluate)
+    for size in sizes:  # of as few images as a worker may have: some networks refuse small ones, or a single one
+        _check_takes(model, torch.zeros(min(2, num_images), source.info.channels, *size), network.arch, source.info)
+    return source, model.eval()
 
 
-def _check_flags_matter(config: RunConfig, info: SourceInfo) -> None:
-    """Small images in memory stay as they are, all of them; digits have their own statistics too. Else is refused."""
-    data = config.data
-    if data.data == "digits" and (data.mean or data.std):
-        raise ValueError(f"{'--mean' if data.mean else '--std'} plays no part: digits have their own; leave it out")
-    given = {
-        "--crop-size": data.crop_size is not None,
-        "--train-crop-size": data.train_crop_size is not None,
-        "--resize-size": data.resize_size is not None,
-        "--interpolation": data.interpolation != "auto",
-    }
-    if data.skip_bad_images and not info.is_streamed:
-        raise ValueError(
-            f"--skip-bad-images plays no part: the images of {info.name} are kept in memory, where each has to be "
-            "whole; leave it out"
-        )
-    flags = [flag for flag, is_given in given.items() if is_given]
-    if flags and not info.is_streamed:
-        raise ValueError(
-            f"{flags[0]} plays no part: the images of {info.name} are all of {info.width}x{info.height} pixels, are "
-            "kept in memory, and stay as they are; leave it out"
-        )
-
-
-def _check_weights_are_named(config: RunConfig, evaluate: bool) -> None:
-    if config.network.weights is not None:
-        return
-    if config.network.replace_head:
+def _check_no_weights(network: NetworkConfig, *, evaluate: bool, is_trained: bool) -> None:
+    """Refuse a network without --weights where trained ones are needed."""
+    if network.replace_head:
         raise ValueError("--replace-head is about trained weights: name them by --weights")
     if evaluate:
         raise ValueError("--evaluate measures a trained network: name the file of its weights by --weights")
-    if not config.plain and config.training.float_epochs == 0:
+    if not is_trained:
         raise ValueError(
             "there are no trained weights to quantize: name a file by --weights, train them first by --float-epochs N, "
             "or train only by --plain"
         )
 
 
-def _check_validation(config: RunConfig, info: SourceInfo) -> None:
-    """There must be images to measure accuracy on."""
-    if config.data.holdout >= max(1, info.num_train):
-        raise ValueError(
-            f"--holdout {config.data.holdout} leaves none of the {info.num_train} training images to train on"
-        )
-    if config.data.holdout == 0 and info.num_test == 0:
+def _check_validation(info: SourceInfo, num_held_out: int) -> None:
+    """Refuse data without images to measure accuracy on."""
+    if num_held_out >= max(1, info.num_train):
+        raise ValueError(f"--holdout {num_held_out} leaves none of the {info.num_train} training images to train on")
+    if num_held_out == 0 and info.num_test == 0:
         raise ValueError(
             f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): "
             "add them, or hold some out of the training images by --holdout N"
         )
 
 
-def _check_batch(config: RunConfig, info: SourceInfo) -> None:
-    """There must be a whole global batch of training images."""
+def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:
+    """Refuse data without a whole global batch of training images."""
     if info.num_train == 0:
         raise ValueError(
             f"--data {info.name} has no images to train on (train/CLASS/ or train-*.parquet), only --evaluate is "
             "possible"
         )
-    num_train, batch_size = info.num_train - config.data.holdout, config.training.batch_size
+    num_train = info.num_train - num_held_out
     if batch_size > num_train:
         raise ValueError(
             f"--batch-size {batch_size} (global) is more than the {num_train} training images: take at most {num_train}"
         )
 
 
-def _check_takes_images(config: RunConfig, model: nn.Module, info: SourceInfo, evaluate: bool) -> None:
-    """Runs as few images through the network as a worker may have: some networks refuse small ones, or a single one."""
-    training, most = config.training, config.cluster.workers.most
-    smallest = 1 if evaluate else training.batch_size // most // training.accumulate
-    model.train(not evaluate)
-    sizes = {(info.height, info.width)}
-    if info.is_streamed and config.data.train_crop_size and not evaluate:
-        sizes.add((config.data.train_crop_size,) * 2)
-    for size in sizes:
-        _check_takes(model, torch.zeros(min(2, smallest), info.channels, *size), config.network.arch, info)
-    model.eval()
-
-
 def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) -> None:
-    """Refuses a network that does not make logits of images."""
+    """Refuse a network that does not make logits of images."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BatchNorm's statistics stay
     what = f"{len(images)} image(s) a worker of {list(images.shape[1:])} (channels, height, width)"
     try:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.weights import load_weights
-from inq_ray.training.config import RunConfig
+from inq_ray.models.weights_error import WeightsError
+from inq_ray.training.config import TrainingConfig
 from inq_ray.training.task.autocast_cache import Bf16Network
 
 
@@ -66,24 +67,25 @@ def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Te
     return temperature**2 * nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
-def make_teacher(config: RunConfig, model: nn.Module) -> Teacher | None:
-    """The teacher of a run's stages; every rank calls it, and rank 0's is everybody's.
+def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teacher | None:
+    """Return the teacher of a run's stages; call it on every rank, rank 0's is everybody's.
 
     Args:
-        config: of the run.
-        model: the run's network, float as it is before the first stage: the teacher where no file is named.
+        training: --distill and its options.
+        arch: Name of the network.
+        model: The run's network, float as it is before the first stage: the teacher if --teacher names no file.
 
     Returns:
-        None where nothing is distilled.
+        None if nothing is distilled.
 
     Raises:
-        ValueError: the file of its weights is not there or does not fit.
+        ValueError: The weights that --teacher names do not exist or do not fit.
     """
-    training = config.training
     if not training.distill:
         return None
     teacher = copy.deepcopy(model)
-    load_teacher(config, teacher)
+    if training.teacher is not None:
+        load_teacher(teacher, arch, training.teacher)
     broadcast_tensors(teacher.state_dict())
     return Teacher(
         model=teacher.requires_grad_(False).eval(),
@@ -92,18 +94,17 @@ def make_teacher(config: RunConfig, model: nn.Module) -> Teacher | None:
     )
 
 
-def load_teacher(config: RunConfig, model: nn.Module) -> None:
-    """Loads the weights that --teacher names; without it the model stays as it is.
+def load_teacher(model: nn.Module, arch: str, weights: str) -> None:
+    """Load the weights that --teacher names.
 
     Raises:
-        ValueError: they are not there or do not fit; names the flag.
+        ValueError: They do not exist or do not fit; names the flag.
     """
-    if config.training.teacher is None:
-        return
     try:
-        path = resolve_weights(config.network.arch, config.training.teacher)
+        path = resolve_weights(arch, weights)
         assert path is not None
         load_weights(model, path)
+    except WeightsError as error:  # its advice would be --replace-head: a teacher with a fresh head knows nothing
+        raise ValueError(f"--teacher: {error.reason}") from None
     except ValueError as error:
-        what, _, _ = str(error).partition(": --replace-head")  # a teacher with a fresh head would know nothing
-        raise ValueError(f"--teacher: {what.removeprefix('--weights ')}") from None
+        raise ValueError(f"--teacher: {error}") from None

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from inq_ray.distributed.wire import world_size
 
-_SETTLING_PASSES = 2
+_WARM_UP_PASSES = 2
 
 
 def wrap(
@@ -69,12 +69,12 @@ def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def settle(model: nn.Module, step: Callable[[], None]) -> None:
+def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     """Lets DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
 
     DDP sums gradients in buckets, which it arranges anew after the first backward pass. With more than two ranks the
     order of a sum follows an element's place in its bucket, so a run that was stopped and goes on would differ from one
-    that was not. Two passes whose gradients are dropped settle it; buffers are left as they were.
+    that was not. After two passes whose gradients are dropped it is arranged; buffers are left as they were.
 
     Args:
         model: as `wrap` returns it; every rank calls it.
@@ -84,7 +84,7 @@ def settle(model: nn.Module, step: Callable[[], None]) -> None:
         return
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.random.fork_rng():
-        for _ in range(_SETTLING_PASSES):
+        for _ in range(_WARM_UP_PASSES):
             step()
             model.zero_grad(set_to_none=True)
     for name, buffer in model.named_buffers():

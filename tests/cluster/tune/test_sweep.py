@@ -20,8 +20,10 @@ from ray import tune
 from inq_ray.cluster.placement import NoRoomError, Resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.tune import drive as drive_module
+from inq_ray.cluster.tune import slots as slots_module
 from inq_ray.cluster.tune import trial as sweep_trial
-from inq_ray.cluster.tune.drive import Drive, _of_trackers, num_trials_at_once
+from inq_ray.cluster.tune.drive import Drive, _of_trackers
+from inq_ray.cluster.tune.slots import count_slots, num_trials_at_once
 from inq_ray.cluster.tune.space import axis_of
 from inq_ray.cluster.tune.sweep import SweepResult, leave, run_sweep
 from inq_ray.sweep import plan as plan_module
@@ -29,12 +31,14 @@ from inq_ray.sweep.command_line import parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices, Range
-from inq_ray.sweep.space.options import SearchOptions, space_of
-from inq_ray.sweep.space.search import ListSource
+from inq_ray.sweep.space.options import space_of
+from inq_ray.sweep.space.proposer import ListProposer
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, SCHEDULE, Point, Space
 from inq_ray.sweep.trials.ranking import savings
-from inq_ray.sweep.trials.registry import Board
-from inq_ray.sweep.trials.trial import Ended, Trial
+from inq_ray.sweep.trials.registry import TrialRegistry
+from inq_ray.sweep.trials.report import Ended
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note
@@ -51,18 +55,18 @@ POINTS: list[Point] = [
 TRAINING = {"batch_size": 200, "limit_batches": 2, "float_epochs": 1, "epochs": 1}
 
 
-def stop_the_short_one(stays: Callable[[Board, Trial], bool]) -> Callable[[Board, Trial], bool]:
-    def decide(board: Board, trial: Trial) -> bool:
+def stop_the_short_one(stays: Callable[[TrialRegistry, Trial], bool]) -> Callable[[TrialRegistry, Trial], bool]:
+    def decide(registry: TrialRegistry, trial: Trial) -> bool:
         is_short = trial.schedule[0] == 0.4 and trial.ends[-1].stage == 1
-        return stays(board, trial) and not is_short
+        return stays(registry, trial) and not is_short
 
     return decide
 
 
-def kill_its_process(board: Board, killed: list[int], stop: threading.Event) -> None:
+def kill_its_process(registry: TrialRegistry, killed: list[int], stop: threading.Event) -> None:
     """The process of the first trial that has passed a stage gets SIGKILL, once."""
     while not stop.wait(0.05):
-        if any(end.stage >= 1 for trial in board.trials for end in trial.ends):
+        if any(end.stage >= 1 for trial in registry.trials for end in trial.ends):
             for process in processes_of_ray("ImplicitFunc")[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
@@ -75,19 +79,19 @@ def test_a_sweep_with_failures_stops_and_a_killed_process(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at a time of four that all need the same first stage: two end, one is stopped, one diverges."""
-    monkeypatch.setattr(plan_module, "make_source", lambda *_, **__: ListSource(POINTS))
-    monkeypatch.setattr(Board, "_stays", stop_the_short_one(Board._stays))
+    monkeypatch.setattr(plan_module, "make_proposer", lambda *_, **__: ListProposer(POINTS))
+    monkeypatch.setattr(TrialRegistry, "_stays", stop_the_short_one(TrialRegistry._stays))
     options = SearchOptions(stopping="asha", grace_portion=1.0, max_concurrent=2)
     plan = plan_sweep(tiny_config(tmp_path, "sweep", training=TRAINING), Space({LR: Choices((0.02,))}), options)
-    boards, killed, stop = list[Board](), list[int](), threading.Event()
-    made = type(plan).board
+    registries, killed, stop = list[TrialRegistry](), list[int](), threading.Event()
+    made = type(plan).registry
 
-    def remember(*args: Any) -> Board:
-        boards.append(made(*args))
-        threading.Thread(target=kill_its_process, args=(boards[0], killed, stop), daemon=True).start()
-        return boards[0]
+    def remember(*args: Any) -> TrialRegistry:
+        registries.append(made(*args))
+        threading.Thread(target=kill_its_process, args=(registries[0], killed, stop), daemon=True).start()
+        return registries[0]
 
-    monkeypatch.setattr(type(plan), "board", remember)
+    monkeypatch.setattr(type(plan), "registry", remember)
     try:
         result = run_sweep(plan, SweepConsole())
     finally:
@@ -180,7 +184,7 @@ def test_two_sweeps_at_once_on_one_storage_by_optuna_with_asha(
     command_line = parse([*flags.split(), "--storage-path", str(tmp_path / "alone"), "--name", "alone"])
     alone = Here(plan_sweep(command_line.run, space_of(command_line.space), command_line.search))
     alone.run()
-    expected = [(trial.point[LR], trial.status, trial.reason, trial.digest) for trial in alone.board.trials]
+    expected = [(trial.point[LR], trial.status, trial.reason, trial.digest) for trial in alone.registry.trials]
     assert {status for _, status, _, _ in expected} == {"done", "stopped"}
     for name in ("one", "other"):
         state = json.loads((tmp_path / "runs" / name / "sweep.json").read_text())
@@ -195,10 +199,10 @@ def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_r
 ) -> None:
     space = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0)))})
     options = SearchOptions(max_concurrent=1, retries=0)
-    disk, took = Filler(small_disk / "filler"), Board.take
+    disk, took = Filler(small_disk / "filler"), TrialRegistry.take
 
-    def take(board: Board, name: str, report: Any) -> bool:
-        goes_on = took(board, name, report)
+    def take(registry: TrialRegistry, name: str, report: Any) -> bool:
+        goes_on = took(registry, name, report)
         if isinstance(report, Ended) and report.end.stage == 1:
             disk.begin()
         return goes_on
@@ -208,7 +212,7 @@ def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_r
         return run_sweep(plan, SweepConsole())
 
     with monkeypatch.context() as patch, disk:
-        patch.setattr(Board, "take", take)
+        patch.setattr(TrialRegistry, "take", take)
         result = sweep()
     out = capsys.readouterr().out
     first, second = result.trials
@@ -285,7 +289,7 @@ def test_what_an_autoscaler_may_bring_counts() -> None:
     [(False, None, 4), (False, 3, 3), (False, 9, 4), (True, None, 4), (True, 3, 3), (True, 9, 9)],
 )
 def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
-    may_grow: bool, max_concurrent: int | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    may_grow: bool, max_concurrent: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its workers may all be scaled down at the start."""
     nodes = [0.0] if may_grow else [4.0]
@@ -301,13 +305,10 @@ def test_where_a_cluster_may_grow_room_for_one_trial_is_waited_for(
         nodes.append(4.0)
         return 1
 
-    monkeypatch.setattr(drive_module, "RayRoom", Growing)
-    monkeypatch.setattr(drive_module, "place", wait)
-    monkeypatch.setattr(drive_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
-    plan = plan_sweep(
-        tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions(max_concurrent=max_concurrent)
-    )
-    assert Drive(plan, plan.board(), SweepConsole(), None)._num_slots() == expected
+    monkeypatch.setattr(slots_module, "RayRoom", Growing)
+    monkeypatch.setattr(slots_module, "wait_for_placement", wait)
+    monkeypatch.setattr(slots_module, "_nodes", lambda: [{"CPU": cpus} for cpus in nodes])
+    assert count_slots(ClusterConfig(num_workers=1), max_concurrent, print) == expected
 
 
 def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,23 +325,23 @@ def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeyp
 
     def start() -> Drive:
         state = plan.folder.read()
-        return Drive(plan, plan.board(state), SweepConsole(), state)
+        return Drive(plan, plan.registry(state), SweepConsole(), state)
 
     def end(drive: Drive, number: int, top1: float) -> None:
-        trial = drive._board.trials[number]
+        trial = drive._registry.trials[number]
         trial.status, trial.top1 = "done", top1
         drive._save()
         drive.measure(trial)
 
     drive = start()
-    drive._board.trials[1].status = "failed"
+    drive._registry.trials[1].status = "failed"
     assert drive.test is None
     end(drive, 0, 90.0)
     assert measured == ["t001"]
     again = start()
-    again.measure(again._board.trials[0])
+    again.measure(again._registry.trials[0])
     assert (again.test, measured) == (drive.test, ["t001"])
-    again._board.trials[1].status, again._board.trials[1].top1 = "done", 95.0
+    again._registry.trials[1].status, again._registry.trials[1].top1 = "done", 95.0
     assert again.test is None
     end(again, 1, 95.0)
     assert measured == ["t001", "t002"]
@@ -352,12 +353,12 @@ def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeyp
 def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:
     """As earlier versions of the program have left it: by then another trial may have been the best."""
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board = plan.board()
-    board.trials[0].status, board.trials[0].top1 = "done", 90.0
+    registry = plan.registry()
+    registry.trials[0].status, registry.trials[0].top1 = "done", 90.0
     accuracy = Accuracy(num_samples=500, num_top1=400, num_top5=500, loss=0.1)
-    state = plan.state(board, best="t001", test=vars(accuracy))
-    assert Drive(plan, board, SweepConsole(), state).test is None
-    assert Drive(plan, board, SweepConsole(), {**state, "tested": "t001"}).test == accuracy
+    state = plan.state(registry, best="t001", test=vars(accuracy))
+    assert Drive(plan, registry, SweepConsole(), state).test is None
+    assert Drive(plan, registry, SweepConsole(), {**state, "tested": "t001"}).test == accuracy
 
 
 def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,9 +372,9 @@ def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sweep_trial, "quantize", quantize)
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board, told = plan.board(), Recorder()
-    order = plan.order(board, board.trials[0])
-    assert sweep_trial._quantize_once_there_is_room(order, told, StopSignals()) == {"top1": 1.0}
+    registry, told = plan.registry(), Recorder()
+    spec = plan.spec(registry, registry.trials[0])
+    assert sweep_trial._quantize_once_there_is_room(spec, told, StopSignals()) == {"top1": 1.0}
     assert told.events == [Note("there is none; the trial waits on")] * 2
 
 
@@ -394,9 +395,9 @@ def test_a_full_disk_at_the_very_end_leaves_the_best_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
-    board = plan.board()
-    board.trials[0].top1, board.trials[0].status = 90.0, "done"
-    leave(plan, board.trials, SweepConsole())  # its folder is not there: nothing can be written
+    registry = plan.registry()
+    registry.trials[0].top1, registry.trials[0].status = 90.0, "done"
+    leave(plan, registry.trials, SweepConsole())  # its folder is not there: nothing can be written
     out = capsys.readouterr().out
     assert "the picture is not written: " in out
     assert "the recipe is not written: " in out

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.augment.policy import apply_policy
+from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.preset import IMAGENET_MEAN, AutoAugment, Policy
 from inq_ray.data.seeded import counter_hash
 from tests.data.pictures import photo
@@ -75,6 +77,19 @@ def test_a_function_of_seed_epoch_and_sample(kind: AutoAugment) -> None:
     assert all(map(torch.equal, forwards, backwards))
     for seed, epoch in ((2, 1), (1, 2)):
         assert not all(torch.equal(forwards[sample], augment(sample, seed, epoch)) for sample in range(10))
+
+
+def test_a_set_in_memory_augments_after_crop_and_flip() -> None:
+    crop_flip, policy = Augmentation(padding=2, flip=True), Policy(auto_augment="trivialaugment", random_erasing=0.5)
+    stored, samples = torch.stack([image().roll(place) for place in range(6)]), torch.tensor([4, 0, 5])
+    images = ImageSet(stored, torch.arange(6), crop_flip, policy, IMAGENET_MEAN)
+    cropped = crop_flip(stored[samples], samples, 1, 2)
+    expected = [
+        apply_policy(each, policy, IMAGENET_MEAN, sample, 1, 2)
+        for each, sample in zip(cropped, samples.tolist(), strict=True)
+    ]
+    assert torch.equal(images.fetch(samples, (1, 2)).images, torch.stack(expected))
+    assert torch.equal(images.fetch(samples, None).images, stored[samples])
 
 
 def test_nothing_to_do_is_free() -> None:

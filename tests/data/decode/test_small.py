@@ -1,27 +1,19 @@
 """Pixels from bytes: against what was encoded; broken, deep and odd images are told apart."""
 
-import io
-from typing import Any
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from inq_ray.data.decode.small import Layout, decode, read_layout
-from tests.data.parquet_files import encode, random_images
+from tests.data.parquet_files import random_images
+from tests.data.pictures import encode
 
 PIXELS = random_images(1, height=5, width=7)[0]
 
 
-def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def test_colours_exactly() -> None:
-    for kind, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})):
-        data = saved(Image.fromarray(PIXELS), kind, **options)
+    for kind, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})):
+        data = encode(PIXELS, kind, **options)
         layout = read_layout(data)
         assert layout == Layout(3, 5, 7)
         assert layout.num_bytes == 105
@@ -46,17 +38,17 @@ def test_transparency_and_palettes_become_colours() -> None:
     image = Image.fromarray(PIXELS)
     alpha = image.copy()
     alpha.putalpha(128)
-    assert np.array_equal(decode(saved(alpha), Layout(3, 5, 7)), PIXELS.transpose(2, 0, 1))
+    assert np.array_equal(decode(encode(alpha), Layout(3, 5, 7)), PIXELS.transpose(2, 0, 1))
     palette = image.quantize(8)
-    assert read_layout(saved(palette)) == Layout(3, 5, 7)
+    assert read_layout(encode(palette)) == Layout(3, 5, 7)
     expected = np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
-    assert np.array_equal(decode(saved(palette), Layout(3, 5, 7)), expected)
+    assert np.array_equal(decode(encode(palette), Layout(3, 5, 7)), expected)
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", b"\x89PNG\r\n\x1a\n" + b"0" * 60, b"\xff\xd8\xff" + bytes(20)])
 def test_no_image(data: bytes) -> None:
     for function in (read_layout, lambda data: decode(data, Layout(3, 5, 7))):
-        with pytest.raises(ValueError, match="the image is broken"):
+        with pytest.raises(ValueError, match=r"empty|broken"):
             function(data)
 
 
@@ -65,7 +57,7 @@ def test_truncated_and_damaged(kind: str) -> None:
     pixels = random_images(1, height=64, width=64)[0]
     data = encode(pixels, kind)
     for end in range(1, len(data) - 20, len(data) // 23):
-        with pytest.raises(ValueError, match="the image is broken"):
+        with pytest.raises(ValueError, match="broken"):
             decode(data[:end], Layout(3, 64, 64))
 
 
@@ -87,6 +79,4 @@ def test_other_sizes_depths_and_kinds() -> None:
     with pytest.raises(ValueError, match=r"has colours .* where the first one is gray"):
         decode(encode(PIXELS), Layout(1, 5, 7))
     with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        read_layout(saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 256)))
-    with pytest.raises(ValueError, match="the image is broken: none of PNG"):
-        read_layout(saved(Image.fromarray(PIXELS), "TIFF"))
+        read_layout(encode(PIXELS[..., 0].astype(np.uint16) * 256))

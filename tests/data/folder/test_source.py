@@ -16,9 +16,10 @@ from inq_ray.data.encoded_set import EncodedSet
 from inq_ray.data.folder.index import open_index
 from inq_ray.data.folder.source import FolderReader, FolderSource, is_image_folder
 from inq_ray.data.preset import Policy, Preset
-from inq_ray.storage.address import expand, locate
+from inq_ray.storage.address import locate
+from inq_ray.storage.pattern import expand
 from inq_ray.storage.retry import MissingError
-from tests.data.folders import make_folder, settle
+from tests.data.folders import make_folder, make_stable
 from tests.gcs import GoogleServer
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
@@ -41,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {f"train/n{number % 3}/{number:03d}.JPEG": jpeg(number) for number in range(24)}
     files |= {f"val/n{number % 3}/val {number:03d}.jpg": jpeg(30 - number) for number in range(6)}
     root = make_folder(tmp_path_factory.mktemp("folder") / "images", {**files, "train/n0/list.txt": b"-", "x.md": b"-"})
-    settle(root)
+    make_stable(root)
     return root
 
 

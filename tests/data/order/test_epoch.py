@@ -8,10 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inq_ray.data import epoch_order, holdout, rank_slice
-from inq_ray.data.order.epoch import epoch_batches
+from inq_ray.data.order.epoch import epoch_batches, epoch_order, holdout, rank_slice
 from inq_ray.data.order.groups import GroupOrder
-from inq_ray.data.seeded import counter_hash
 
 integers = st.integers(-(2**70), 2**70)
 
@@ -67,60 +65,38 @@ def test_holdout_leaves_something(count: int) -> None:
         holdout(10, count, 0)
 
 
-def splitmix64(state: int) -> int:
-    """The published generator, one step, in Python integers (https://prng.di.unimi.it/splitmix64.c)."""
-    mask = (1 << 64) - 1
-    z = (state + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
-
-
-@given(purpose=st.sampled_from(["order", "crop_flip"]), seed=integers, epoch=integers, sample=st.integers(0, 2**62))
-def test_the_hash_is_splitmix64(purpose: str, seed: int, epoch: int, sample: int) -> None:
-    key = 0
-    for value in (*purpose.encode(), seed, epoch):
-        key = splitmix64(key ^ (value % 2**64))
-    expected = splitmix64((key + sample * 0x9E3779B97F4A7C15) % 2**64)
-    assert counter_hash(purpose, seed, epoch, np.array([sample])).tolist() == [expected]
-
-
-def test_every_bit_of_the_hash_is_even() -> None:
-    bits = counter_hash("order", 3, 5, np.arange(20_000))
-    shares = [((bits >> np.uint64(bit)) & np.uint64(1)).mean() for bit in range(64)]
-    assert max(abs(share - 0.5) for share in shares) < 0.02
-
-
 @settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=25),
-    num_spans=st.integers(1, 5),
+    num_data_shards=st.integers(1, 5),
     world_size=st.integers(1, 5),
     more=st.integers(0, 9),
     buffer=st.sampled_from([1, 16, 200]),
     epoch=st.integers(0, 3),
 )
 def test_batches_of_groups_are_the_same_on_any_number_of_ranks(
-    sizes: list[int], num_spans: int, world_size: int, more: int, buffer: int, epoch: int
+    sizes: list[int], num_data_shards: int, world_size: int, more: int, buffer: int, epoch: int
 ) -> None:
-    """The order is that of as many ranks as spans; each rank takes as much as it does where there are no groups."""
+    """Global batches are those of as many ranks as data shards; a rank takes as much as where there are no groups."""
     groups = np.cumsum([0, *sizes])
     indices = torch.arange(groups[-1])
     options: dict[str, Any] = {
-        "batch_size": max(num_spans, world_size) + more,
+        "batch_size": max(num_data_shards, world_size) + more,
         "seed": 3,
         "epoch": epoch,
         "buffer": buffer,
     }
-    spans = [GroupOrder(indices, groups, rank=span, world_size=num_spans, **options) for span in range(num_spans)]
+    shards = [
+        GroupOrder(indices, groups, data_shard=shard, num_data_shards=num_data_shards, **options)
+        for shard in range(num_data_shards)
+    ]
     parts = [
-        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_spans=num_spans, **options)
+        epoch_batches(groups, indices, rank=rank, world_size=world_size, num_data_shards=num_data_shards, **options)
         for rank in range(world_size)
     ]
     for step in range(len(indices) // options["batch_size"]):
-        batch = torch.cat([span[step] for span in spans])
+        batch = torch.cat([shard[step] for shard in shards])
         for rank, part in enumerate(parts):
-            assert len(part) == len(indices) // options["batch_size"]
-            assert torch.equal(part[step], rank_slice(batch, rank, world_size))
-    plain = epoch_batches(groups, indices, rank=0, world_size=num_spans, **options)
-    assert all(torch.equal(plain[step], spans[0][step]) for step in range(len(plain)))
+            assert torch.equal(part(step), rank_slice(batch, rank, world_size))
+    plain = epoch_batches(groups, indices, rank=0, world_size=num_data_shards, **options)
+    assert all(torch.equal(plain(step), shards[0][step]) for step in range(len(shards[0])))

@@ -12,15 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.data import Loader, open_source, train_requests
 from inq_ray.data.encoded_set import Encoded, EncodedSet
+from inq_ray.data.loader import Loader, train_requests
 from inq_ray.data.order.groups import LANES, GroupOrder
 from inq_ray.data.parquet import reader as parquet_reader
 from inq_ray.data.parquet.access import RetriedFile
 from inq_ray.data.parquet.files import find_files, read_shards
 from inq_ray.data.parquet.reader import ParquetReader
-from inq_ray.storage.address import locate
-from tests.data.parquet_files import encode, random_images, write_parquet
+from inq_ray.data.source import open_source
+from inq_ray.storage.address import Location, locate
+from tests.data.parquet_files import random_images, write_parquet
+from tests.data.pictures import encode
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
@@ -61,13 +63,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def group_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """File and number of each row group that is read from now on."""
     reads: list[tuple[str, int]] = []
-    original = parquet_reader.read_row_group
+    original = parquet_reader.read_groups
 
-    def counted(file: object, footer: str, group: int, column: str) -> object:
-        reads.append((str(file), group))
-        return original(file, footer, group, column)  # type: ignore[arg-type]
+    def counted(file: Location, footer: str, groups: list[int], columns: list[str]) -> object:
+        reads.append((file.name, *groups))
+        return original(file, footer, groups, columns)
 
-    monkeypatch.setattr(parquet_reader, "read_row_group", counted)
+    monkeypatch.setattr(parquet_reader, "read_groups", counted)
     return reads
 
 
@@ -101,7 +103,14 @@ def test_an_epoch_in_order_reads_each_group_about_once(folder: Path, group_reads
         group_reads.clear()
         readers = [pickle.loads(pickle.dumps(open_reader(folder))) for _ in range(num_workers)]  # noqa: S301
         order = GroupOrder(
-            torch.arange(60), readers[0].groups, batch_size=1, rank=0, world_size=1, seed=0, epoch=0, buffer=16 * LANES
+            torch.arange(60),
+            readers[0].groups,
+            batch_size=1,
+            data_shard=0,
+            num_data_shards=1,
+            seed=0,
+            epoch=0,
+            buffer=16 * LANES,
         )
         for step in range(len(order)):
             readers[step % num_workers].read(order[step].numpy())

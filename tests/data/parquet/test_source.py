@@ -12,10 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inq_ray.data import Augmentation, ImageSet, Preset, open_source
+from inq_ray.data.augment.crop_flip import Augmentation
 from inq_ray.data.image_set import Split
+from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.parquet import source as parquet
-from tests.data.parquet_files import CLASSES, encode, random_images, write_dataset, write_parquet
+from inq_ray.data.preset import Preset
+from inq_ray.data.source import open_source
+from tests.data.parquet_files import CLASSES, random_images, write_dataset, write_parquet
+from tests.data.pictures import encode
 
 CIFAR10_TEST = "52d4fe637befcd5dc671f2ef4ca512b830e2e4fd545352bb59347c749868fd46"
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from inq_ray.data import open_source
 from inq_ray.data.encoded_set import EncodedSet
 from inq_ray.data.image_set import Split
 from inq_ray.data.parquet import writer as parquet_writer
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
+from inq_ray.data.source import open_source
 from inq_ray.storage.address import Location, locate
 from tests.proxy import BadProxy
 from tests.s3 import S3Server

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
-from inq_ray.sweep.reuse.stages import StageStore, end_of, plant
+from inq_ray.sweep.reuse.stages import StageStore, end_of, seed_from_stage
 from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.snapshot import history_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
@@ -71,7 +70,7 @@ def test_a_trial_with_reuse_has_the_bits_of_the_same_trial_alone(
     assert end is not None
     store = StageStore(tmp_path / "stages")
     store.put(keys[stage], end)
-    plant(store.get(keys[stage]), config)
+    seed_from_stage(store.get(keys[stage]), config)
     (digest, num_trained), *_ = run_ranks(digest_of, size, config)
     assert digest == expected
     assert num_trained == 3 - stage
@@ -95,7 +94,7 @@ def test_other_rates_and_epochs_later_share_the_stages_before(tmp_path: Path) ->
     assert stage_keys(of("other", (1, 0.02), (2, 0.02), (1, 0.004)), ORIGIN)[2] != stage_keys(first, ORIGIN)[2]
     end = end_of(first, 2)
     assert end is not None
-    plant(end, config)
+    seed_from_stage(end, config)
     digest, num_trained = digest_of(config)
     assert (digest, num_trained) == (expected[0], 2)
     assert metrics(config) == metrics(alone)
@@ -110,9 +109,10 @@ def test_other_bits_share_the_training_before_the_first_stage(tmp_path: Path) ->
     assert stage_keys(first, ORIGIN)[0] == stage_keys(config, ORIGIN)[0]
     end = end_of(first, 0)
     assert end is not None
-    assert [(row.stage, row.epoch) for row in history_of(end.snapshot).rows] == [(0, 1)]
-    plant(end, config)
+    assert [(row.stage, row.epoch) for row in end.snapshot.facts.rows] == [(0, 1)]
+    seed_from_stage(end, config)
     assert digest_of(config) == (expected, 2)
+    assert read_summary(RunFolder.planned(config))["events"]["seconds_lost"] == 0, "it was never interrupted"
 
 
 @pytest.fixture(scope="module")

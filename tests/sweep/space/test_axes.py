@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from inq_ray.core.portions import check_portions
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, RandomDrawer, Range
-from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE, Space, configured, point_from_json, point_key
+from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE, Space, configured, point_key
 from inq_ray.training.config.recipes import default_recipe
 
 BASE = default_recipe("digits_cnn", 5)
@@ -66,7 +66,7 @@ def test_a_point_becomes_a_configuration() -> None:
     each = BASE.replace(training={"epochs_each": (1, 2, 3, 4), "lr_each": (0.1, 0.2, 0.3, 0.4)})
     assert configured(each, {EPOCHS: 4}).stage_epochs == (4, 4, 4, 4)
     assert configured(each, {LR: 0.5}).lr_of(2) == 0.5
-    assert point_from_json({SCHEDULE: [0.5, 1.0], BITS: 3}) == {SCHEDULE: (0.5, 1.0), BITS: 3}
+    assert point_key({SCHEDULE: [0.5, 1.0], BITS: 3}) == point_key({SCHEDULE: (0.5, 1.0), BITS: 3})
 
 
 @pytest.mark.parametrize(

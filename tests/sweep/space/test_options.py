@@ -5,7 +5,8 @@ import pytest
 
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
-from inq_ray.sweep.space.options import SearchOptions, SpaceOptions, space_of
+from inq_ray.sweep.space.options import SpaceOptions, space_of
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE, STRATEGY, WEIGHT_DECAY, configured
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe, recipe
@@ -36,7 +37,7 @@ def test_every_flag_arrives() -> None:
     )  # fmt: skip
     assert command.search.workers(command.run).cluster.num_workers == 3
     assert (command.run.data.holdout, command.run.training.momentum, command.run.output.name) == (100, 0.5, "n")
-    assert (command.dry_run, command.verbose) == (True, True)
+    assert (command.action.dry_run, command.action.verbose) == (True, True)
 
 
 def test_without_flags_schedules_that_share_are_searched() -> None:
@@ -92,7 +93,9 @@ def test_a_file_says_the_same_as_flags(suffix: str, tmp_path: Path) -> None:
     [
         ("[1]", "object of names"),
         ("lr: 3", "lr is unknown; there are schedules"),
-        ("bits: [a]", "bits cannot be 'a'"),
+        ("bits: [a]", "bits must be a whole number, got 'a'"),
+        ("bits: [true]", "bits must be a whole number, got True"),
+        ("strategies: [best]", "strategies must be one of pruning, random, got 'best'"),
         ("rising: [up]", "rising must be"),
         ("lrs: a", "'a' is neither a number nor a range"),
         ("a: [", "no YAML"),
@@ -158,25 +161,25 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
     [
         ("--trials 0", "--trials must be at least 1"),
         ("--retries -1", "--retries must be at least 0"),
-        ("--reduction 1", "--reduction must be above 1"),
+        ("--reduction 1", "--reduction must be finite and above 1"),
         ("--grace-portion 2", "--grace-portion"),
         ("--search gird", "grid"),
         ("--stopping hyperband", "asha"),
-        ("--trials 5", "--trials 5 plays no part, grid tries all combinations"),
-        ("--search-seed 5", "--search-seed 5 plays no part"),
-        ("--objective top1-bits --search random", "--objective top1-bits plays no part"),
-        ("--reduction 4 --stopping median", "--reduction 4.0 plays no part, it is asha's"),
-        ("--grace-portion 0.3", "--grace-portion 0.3 plays no part, no trial is stopped"),
+        ("--trials 5", "--trials has no effect: grid tries all combinations"),
+        ("--search-seed 5", "--search-seed has no effect"),
+        ("--objective top1-bits --search random", "--objective has no effect"),
+        ("--reduction 4 --stopping median", "--reduction has no effect: it belongs to asha"),
+        ("--grace-portion 0.3", "--grace-portion has no effect: no trial is stopped"),
         ("--workers-per-trial 0", "--workers-per-trial must be at least 1"),
         ("--gpus-per-trial 0", "--gpus-per-trial must be at least 1"),
         ("--workers-per-trial 2 --num-workers 1", "--num-workers 1 and 2 per trial"),
         ("--holdout 0", "--holdout 0: choices are made on held-out images alone"),
-        ("--iterative-steps 0.5 1", "--iterative-steps plays no part: .* is searched"),
-        ("--lrs 0.1 0.2 --lr-each 0.1 0.1 0.1 0.1", "--lr-each plays no part: training.lr is searched"),
-        ("--epochs-per-stage 1 2 --epochs_total 9", "--epochs-total plays no part: training.epochs is searched"),
-        ("--epochs-per-stage 1 2 --epochs-each 1 1 1 1", "--epochs-each plays no part: training.epochs is searched"),
-        ("--lrs 0.1 0.2 --lr 0.3", "--lr plays no part: training.lr is searched"),
-        ("--lrs 0.01 0.02 --lr 0.02", "--lr plays no part: training.lr is searched"),  # the recipe's own
+        ("--iterative-steps 0.5 1", "--iterative-steps has no effect: .* is searched"),
+        ("--lrs 0.1 0.2 --lr-each 0.1 0.1 0.1 0.1", "--lr-each has no effect: training.lr is searched"),
+        ("--epochs-per-stage 1 2 --epochs_total 9", "--epochs-total has no effect: training.epochs is searched"),
+        ("--epochs-per-stage 1 2 --epochs-each 1 1 1 1", "--epochs-each has no effect: training.epochs is searched"),
+        ("--lrs 0.1 0.2 --lr 0.3", "--lr has no effect: training.lr is searched"),
+        ("--lrs 0.01 0.02 --lr 0.02", "--lr has no effect: training.lr is searched"),  # the recipe's own
         ("--lr 0", "--lr must be finite and above 0"),
         ("--schedules", "--schedules has no value: give at least one"),
         ("--schedules 0.5,,1", "'0.5,,1' is no list of portions"),

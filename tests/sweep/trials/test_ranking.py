@@ -11,7 +11,8 @@ from inq_ray.sweep.console import FromTrial, SweepConsole
 from inq_ray.sweep.picture import draw
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, configured
 from inq_ray.sweep.trials.ranking import best_of, effects, pareto, ranked, savings
-from inq_ray.sweep.trials.trial import Begun, Done, End, Ended, Failed, Stored, Stumbled, Trial, ends_of
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Stored, TrialRetryable, ends_of
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note, Progress, Row
@@ -121,7 +122,7 @@ def test_what_a_person_sees(capsys: pytest.CaptureFixture[str]) -> None:
     console.started(trials[0], trials)
     reports = [
         Begun(ends=tuple(trials[0].ends), damaged=("key",)), Ended(trials[0].ends[1]), Stored("k", "the disk is full"),
-        Failed("it fails"), Stumbled("it stumbles"), Done(top1=97.25, digest="0123456789abcdef0"),
+        Failed("it fails"), TrialRetryable("it stumbles"), Done(top1=97.25, digest="0123456789abcdef0"),
     ]  # fmt: skip
     for report in reports:
         console.told(trials[0], report)

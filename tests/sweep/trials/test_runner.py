@@ -10,11 +10,12 @@ import torch
 
 from inq_ray.sweep.reuse.stages import StageStore
 from inq_ray.sweep.space.axes import Choices
-from inq_ray.sweep.space.options import SearchOptions
+from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, SCHEDULE, Space
 from inq_ray.sweep.trials.ranking import savings
-from inq_ray.sweep.trials.runner import Attempt, Order
-from inq_ray.sweep.trials.trial import Begun, Done, Ended, Report, Stored, Trial
+from inq_ray.sweep.trials.report import Begun, Done, Ended, Report, Stored
+from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
+from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.report.events import Row
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
@@ -31,7 +32,7 @@ class KilledError(BaseException):
 
 
 def digests(here: Here) -> dict[str, str | None]:
-    return {trial.name: trial.digest for trial in here.board.trials}
+    return {trial.name: trial.digest for trial in here.registry.trials}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     """Digests of the same trials without reuse."""
     here = Here(tiny_plan(tmp_path_factory.mktemp("alone"), SPACE, SearchOptions(reuse=False)))
     here.run()
-    assert all(trial.count("reused") == 0 for trial in here.board.trials)
+    assert all(trial.count("reused") == 0 for trial in here.registry.trials)
     return digests(here)
 
 
@@ -53,20 +54,24 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Here:
 def test_each_trial_has_the_bits_of_the_same_trial_alone(swept: Here, alone: dict[str, str | None]) -> None:
     assert digests(swept) == alone
     assert len(set(alone.values())) == 3
-    assert [(trial.count("trained"), trial.count("reused")) for trial in swept.board.trials] == [(4, 0), (2, 2), (1, 1)]
-    saved = savings(swept.board.trials)
+    assert [(trial.count("trained"), trial.count("reused")) for trial in swept.registry.trials] == [
+        (4, 0),
+        (2, 2),
+        (1, 1),
+    ]
+    saved = savings(swept.registry.trials)
     assert (saved.num_trained, saved.num_reused, saved.num_distinct) == (7, 3, 7)
     assert saved.saved_seconds > 0
 
 
 def test_what_nobody_needs_is_gone(swept: Here) -> None:
     assert list(swept.plan.folder.stages.iterdir()) == []
-    for trial in swept.board.trials:
+    for trial in swept.registry.trials:
         assert list((RunFolder.planned(trial.config).path / "checkpoints").iterdir()) == []
 
 
 def test_a_trials_metrics_and_summary_are_those_of_a_run_alone(swept: Here) -> None:
-    trial = swept.board.of("t002")
+    trial = swept.registry.of("t002")
     folder = RunFolder.planned(trial.config)
     with folder.metrics_csv.open(newline="") as table:
         rows = list(csv.DictReader(table))
@@ -110,10 +115,10 @@ def test_a_sweep_that_was_killed_goes_on(
     with pytest.raises(KilledError):
         Here(plan, kill).run()
     again = Here(plan)
-    assert [trial for trial in again.board.trials if trial.is_over] == again.board.trials[: int(name[-1]) - 1]
+    assert [trial for trial in again.registry.trials if trial.is_over] == again.registry.trials[: int(name[-1]) - 1]
     again.run()
     assert digests(again) == alone
-    assert savings(again.board.trials).num_trained + savings(again.board.trials).num_reused == 10
+    assert savings(again.registry.trials).num_trained + savings(again.registry.trials).num_reused == 10
 
 
 def test_a_damaged_end_is_left_out_and_trained_again(alone: dict[str, str | None], tmp_path: Path) -> None:
@@ -147,7 +152,7 @@ def test_a_full_disk_stores_nothing_and_stops_nobody(
     reasons = [report.reason for _, report in here.reports if isinstance(report, Stored)]
     assert reasons
     assert all(reason is not None and "No space left" in reason for reason in reasons)
-    assert savings(here.board.trials).num_reused == 0
+    assert savings(here.registry.trials).num_reused == 0
 
 
 def test_a_storage_that_does_not_say_what_it_holds_stops_nobody(
@@ -157,15 +162,15 @@ def test_a_storage_that_does_not_say_what_it_holds_stops_nobody(
         raise ValueError(f"{key}: Input/output error")
 
     here = Here(tiny_plan(tmp_path, SPACE))
-    trial = here.board.next(1)
+    trial = here.registry.next(1)
     assert trial is not None
-    order, told = here.plan.order(here.board, trial), list[Report]()
+    spec, told = here.plan.spec(here.registry, trial), list[Report]()
     monkeypatch.setattr(StageStore, "__contains__", fails)
-    Attempt(order, told.append).report(
+    TrialRunner(spec, told.append).report(
         Row(stage=0, portion=0.0, epoch=1, top1=50.0, top5=60.0, loss=1.0, validation_seconds=1.0)
     )
     stored, ended = told
-    assert stored == Stored(order.keys[0], f"{order.keys[0]}: Input/output error")
+    assert stored == Stored(spec.keys[0], f"{spec.keys[0]}: Input/output error")
     assert isinstance(ended, Ended)
     assert ended.end.stage == 0
 
@@ -174,20 +179,20 @@ def test_bits_share_what_comes_before_the_first_stage_and_median_or_asha_stop(tm
     space = Space({SCHEDULE: Choices(((0.5, 0.75, 1.0), (0.5, 1.0))), BITS: Choices((5, 2))})
     here = Here(tiny_plan(tmp_path, space, SearchOptions(stopping="asha")))
     here.run()
-    assert all(trial.is_over for trial in here.board.trials)
-    floats = {trial.ends[0].top1 for trial in here.board.trials if trial.ends}
+    assert all(trial.is_over for trial in here.registry.trials)
+    floats = {trial.ends[0].top1 for trial in here.registry.trials if trial.ends}
     assert len(floats) == 1
-    assert {trial.bits for trial in here.board.trials if trial.status == "done"} == {5, 2}
+    assert {trial.bits for trial in here.registry.trials if trial.status == "done"} == {5, 2}
 
 
 def test_a_trial_that_was_finished_before_is_not_run_again(swept: Here) -> None:
     """As when the sweep was killed between a run's end and its report."""
-    trial = swept.board.of("t003")
+    trial = swept.registry.of("t003")
     told: list[Report] = []
-    attempt = Attempt(swept.plan.order(swept.board, trial), told.append)
-    summary = attempt.begin()
+    runner = TrialRunner(swept.plan.spec(swept.registry, trial), told.append)
+    summary = runner.begin()
     assert summary is not None
-    attempt.finish(summary)
+    runner.finish(summary)
     assert told == [Begun(ends=()), Done(top1=summary["top1"], digest=summary["digest"])]
 
 
@@ -204,10 +209,10 @@ def test_what_a_finished_run_has_left_is_stored_where_its_process_was_killed(
             raise KilledError
 
     here = Here(plan, kill)
-    first = here.board.trials[0]
+    first = here.registry.trials[0]
     with pytest.raises(KilledError):
         here.run()
-    here.board.interrupt()
+    here.registry.interrupt()
     folder = RunFolder.planned(first.config)
 
     class Silent:
@@ -218,17 +223,17 @@ def test_what_a_finished_run_has_left_is_stored_where_its_process_was_killed(
     again = Here(plan)
     again.run()
     assert digests(again) == alone
-    saved = savings(again.board.trials)
+    saved = savings(again.registry.trials)
     assert (saved.num_trained, saved.num_reused) == (7, 3)
 
 
 def test_an_order_survives_the_way_to_another_process(swept: Here) -> None:
-    order = swept.plan.order(swept.board, swept.board.of("t002"))
-    assert Order.from_json(order.to_json()) == order
+    spec = swept.plan.spec(swept.registry, swept.registry.of("t002"))
+    assert TrialSpec.from_json(spec.to_json()) == spec
 
 
 def test_the_recorded_configuration_is_the_trials(swept: Here, tmp_path: Path) -> None:
-    config = swept.board.of("t002").config.replace(output={"storage_path": str(tmp_path), "name": "again"})
+    config = swept.registry.of("t002").config.replace(output={"storage_path": str(tmp_path), "name": "again"})
     folder = RunFolder.create(config)
 
     class Silent:

@@ -1,6 +1,6 @@
 """Runs in the middle: networks partly frozen, with momentum, averages and rows, as a checkpoint meets them."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, History, Parts, Snapshot, take
+from inq_ray.training.checkpoint.facts import Facts, History, Seconds, StageFacts
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Parts, Snapshot, take
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
 from inq_ray.training.report.events import Row
 
 CLASSES = 3
+SUMS_OF_ONE = torch.tensor([[0.1, 2.0, 12.0]], dtype=torch.float64)
 ROW = Row(stage=1, portion=0.5, epoch=1, top1=51.5, top5=90.25, loss=float("nan"), validation_seconds=0.25, lr=0.1)
 
 
@@ -91,7 +93,7 @@ def wrapped(network: nn.Module) -> nn.Module:
     """The network as ranks train it together, its buckets settled by two passes that leave nothing behind.
 
     DDP rebuilds its buckets after the first backward, and with three ranks or more the order of a sum follows an
-    element's place in its bucket.
+    element's position in its bucket.
     """
     if world_size() == 1:
         return network
@@ -126,67 +128,56 @@ def train_step(parts: Parts, model: nn.Module, step: int) -> Tensor:
     return torch.stack([loss.detach().double(), hits.double(), hits.new_tensor(len(labels)).double()])
 
 
-def make_history(sums: Tensor | None = None, **changes: Any) -> History:
+def make_history(**changes: Any) -> History:
     values: dict[str, Any] = {
         "epochs_done": 2,
         "rows": (ROW, replace(ROW, epoch=2, loss=0.5, top1=100 / 3)),
         "bad_images": {"train/a/x.jpg": "is cut short"},
-        "sums": torch.tensor([[0.1, 2.0, 12.0]], dtype=torch.float64) if sums is None else sums,
-        "epoch_seconds": 1.5,
-        "data_seconds": 0.25,
-        "seconds": 61.0,
+        "seconds": Seconds(run=61.0, epoch=1.5, data=0.25),
     }
     return History(**{**values, **changes})
 
 
-def simple(place: Place, value: float = 0.0, num: int = 100) -> Snapshot:
-    """A compact snapshot of one tensor, as a run of many epochs could take it, that is quick to make."""
-    config = RunConfig().replace(training={"float_epochs": 1000, "epochs": 1000})
-    facts = {
-        "place": asdict(place),
-        "epochs_done": place.epoch,
-        "seconds": {"run": float(value), "epoch": 0.0, "data": 0.0},
-        "rows": [asdict(replace(ROW, loss=0.5)) for _ in range(place.epoch)],
-        "bad_images": {},
-        "inq": None,
-        "groups": [],
-        "lr_scheduler": None,
-        "scaler": None,
-        "has_ema": False,
-        "config": asdict(config),
-        "fingerprint": None,
-        "versions": {"inq_ray": "0", "torch": "0", "python": "0"},
-        "world_size": 1,
-    }
-    if place.stage:
-        facts["inq"] = {
-            "stage": place.stage,
-            "portions": [0.5, 0.8, 1.0],
-            "strategy": "pruning",
-            "seed": 0,
-            "tensors": {},
-        }
+def simple(position: TrainingPosition, value: float = 0.0, num: int = 100) -> Snapshot:
+    """A snapshot of one tensor, as a run of many epochs could take it, that is quick to make."""
+    stages = StageFacts(stage=position.stage, portions=(0.5, 0.8, 1.0), strategy="pruning", seed=0, tensors={})
+    facts = Facts(
+        position=position,
+        epochs_done=position.epoch,
+        seconds=Seconds(run=float(value), epoch=0.0, data=0.0),
+        rows=(replace(ROW, loss=0.5),) * position.epoch,
+        bad_images={},
+        inq=stages if position.stage else None,
+        groups=(),
+        lr_scheduler=None,
+        scaler=None,
+        has_ema=False,
+        config=RunConfig().replace(training={"float_epochs": 1000, "epochs": 1000}),
+        fingerprint=None,
+        versions={"inq_ray": "0", "torch": "0", "python": "0"},
+        world_size=1,
+    )
     tensors = {f"{MODEL}weight": torch.full((num,), float(value)), SUMS: torch.zeros(1, 3, dtype=torch.float64)}
     return Snapshot(tensors, facts)
 
 
 def value_of(snapshot: Snapshot | None) -> float | None:
     """The value with which :func:`simple` was called."""
-    return None if snapshot is None else snapshot.facts["seconds"]["run"]
+    return None if snapshot is None else snapshot.facts.seconds.run
 
 
-def make_snapshot(place: Place | None = None, stages: int = 1, seed: int = 0, **parts: Any) -> Snapshot:
+def make_snapshot(position: TrainingPosition | None = None, stages: int = 1, seed: int = 0, **parts: Any) -> Snapshot:
     """A snapshot after some stages of two steps each."""
     made = make_parts(make_network(seed), **parts)
     for _ in range(stages):
         made = begin_stage(made)
         for step in range(2):
             train_step(made, made.model, step)
-    return snapshot_of(made, place or Place(stage=stages, epoch=0, step=2))
+    return snapshot_of(made, position or TrainingPosition(stage=stages, epoch=0, step=2))
 
 
-def snapshot_of(parts: Parts, place: Place, config: RunConfig | None = None) -> Snapshot:
-    return take(parts, make_history(), place=place, config=config or RunConfig(), fingerprint="0")
+def snapshot_of(parts: Parts, position: TrainingPosition, config: RunConfig | None = None) -> Snapshot:
+    return take(parts, make_history(), SUMS_OF_ONE, position=position, config=config or RunConfig(), fingerprint="0")
 
 
 def snapshot_bits(snapshot: Snapshot) -> dict[str, tuple[torch.dtype, list[int], bytes]]:

@@ -25,7 +25,7 @@ def test_what_is_put_off_is_not_told_and_ranks_wait_less_than_their_bound(
         waited.append(wait_seconds)
         if wait_seconds == 0 or len(waited) % 2:
             return False
-        taken.append(snapshot.place.name)
+        taken.append(snapshot.position.name)
         return write(self, snapshot, wait_seconds=30, **options)
 
     monkeypatch.setattr(CheckpointWriter, "write", write_some)

@@ -1,7 +1,8 @@
 import copy
-from typing import Any
+from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from hypothesis import given, settings
@@ -9,24 +10,32 @@ from hypothesis import strategies as st
 
 from inq_ray.core.codebook import Codebook
 from inq_ray.training.checkpoint.compact import compact, expand
-from inq_ray.training.checkpoint.files import encode, read_manifest, read_snapshot
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.facts import TensorFacts
+from inq_ray.training.checkpoint.files import encode
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
-from tests.training.checkpoint.networks import begin_stage, make_parts, make_snapshot, snapshot_bits, snapshot_of
+from tests.training.checkpoint.networks import (
+    begin_stage,
+    make_parts,
+    make_snapshot,
+    simple,
+    snapshot_bits,
+    snapshot_of,
+)
 
-PLACE = {"stage": 1, "epoch": 0, "step": 0}
+POSITION = TrainingPosition(stage=1, epoch=0, step=0)
 
 
-def through_files(snapshot: Snapshot) -> Snapshot:
-    files = encode(compact(snapshot), is_stage_end=False, top1=None)
-    return expand(read_snapshot(read_manifest(files["manifest.json"]), lambda name, _: files[name]))
+def through_bytes(snapshot: Snapshot) -> Snapshot:
+    packed = compact(snapshot)
+    return expand(Snapshot(safetensors.torch.load(safetensors.torch.save(packed.tensors)), packed.facts))
 
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """Tensors of any bits, some of them quantized: none, some or all of their weights frozen, at any number of bits."""
     tensors: dict[str, torch.Tensor] = {}
-    quantized: dict[str, Any] = {}
+    quantized: dict[str, TensorFacts] = {}
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
 
     def anything(shape: list[int], dtype: torch.dtype) -> torch.Tensor:
@@ -39,7 +48,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         shape = draw(st.lists(st.integers(0, 5), max_size=4))
         dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
         codebook = Codebook(draw(st.integers(2, 8)), draw(st.none() | st.integers(-126, 127)))
-        quantized[name] = {"num_bits": codebook.num_bits, "n_1": codebook.n_1}
+        quantized[name] = TensorFacts(num_bits=codebook.num_bits, n_1=codebook.n_1)
         portion = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0]))
         frozen = torch.rand(shape, generator=generator) < portion
         codes = codebook.encode(anything(shape, dtype).nan_to_num(0)) * frozen
@@ -54,14 +63,14 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             tensors[kind + name] = any_bits if kind in strange else torch.where(frozen, at_frozen, any_bits)
     for dtype in draw(st.lists(st.sampled_from([torch.float16, torch.int64, torch.bool, torch.uint8, torch.float32]))):
         tensors[f"{MODEL}buffer{len(tensors)}"] = anything(draw(st.lists(st.integers(0, 4), max_size=4)), dtype)
-    return Snapshot(tensors, {"place": PLACE, "inq": draw(st.none()) if not quantized else {"tensors": quantized}})
+    return Snapshot(tensors, simple(POSITION).facts.with_quantized(quantized))
 
 
 @given(snapshots())
 @settings(max_examples=150)
-def test_snapshot_to_files_to_snapshot_is_the_identity(snapshot: Snapshot) -> None:
+def test_snapshot_to_bytes_to_snapshot_is_the_identity(snapshot: Snapshot) -> None:
     before, facts = snapshot_bits(snapshot), copy.deepcopy(snapshot.facts)
-    after = through_files(snapshot)
+    after = through_bytes(snapshot)
     assert snapshot_bits(after) == before
     assert after.facts == facts
     assert snapshot_bits(snapshot) == before  # left as it was
@@ -71,7 +80,7 @@ def test_snapshot_to_files_to_snapshot_is_the_identity(snapshot: Snapshot) -> No
 @given(snapshots())
 @settings(max_examples=20)
 def test_the_same_snapshot_gives_the_same_bytes(snapshot: Snapshot) -> None:
-    first, second = (encode(compact(snapshot), is_stage_end=True, top1=12.5) for _ in range(2))
+    first, second = (encode(snapshot, is_stage_end=True, top1=12.5) for _ in range(2))
     assert first == second
 
 
@@ -80,11 +89,11 @@ def test_the_same_snapshot_gives_the_same_bytes(snapshot: Snapshot) -> None:
 def test_of_what_trains_only_live_values_are_kept(stages: int, ema_decay: float | None) -> None:
     snapshot = make_snapshot(stages=stages, ema_decay=ema_decay)
     small = compact(snapshot)
-    for name, entry in small.facts["inq"]["tensors"].items():
+    for name, entry in small.facts.quantized.items():
         num_live = snapshot.tensors[FROZEN + name].logical_not().sum().item()
         kinds = [kind for kind in (MODEL, MOMENTUM, AVERAGE) if kind + name in small.tensors]
         assert all(small.tensors[kind + name].numel() == num_live for kind in kinds)
-        assert entry["live_only"] == ([] if stages == 0 else kinds)
+        assert entry.live_only == (() if stages == 0 else tuple(kinds))
         assert (FROZEN + name in small.tensors) == (stages in (1, 2))
     assert snapshot_bits(expand(small)) == snapshot_bits(snapshot)
 
@@ -97,7 +106,7 @@ def test_size_on_disk(stages: int, bytes_a_weight: float) -> None:
         parts = begin_stage(parts, ema_decay=None)
     for param in parts.model.parameters():
         parts.optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
-    files = encode(compact(snapshot_of(parts, Place(**PLACE))), is_stage_end=False, top1=None)
+    _, files = encode(snapshot_of(parts, POSITION), is_stage_end=False, top1=None)
     num_bytes = sum(map(len, files.values()))
     assert num_bytes / 120_000 == pytest.approx(bytes_a_weight, abs=0.05)
 
@@ -108,6 +117,11 @@ def test_a_broken_compact_snapshot_is_refused() -> None:
         tensors = {name: tensor for name, tensor in small.tensors.items() if name != f"{kind}0.weight"}
         with pytest.raises(ValueError, match=f"lacks {kind}0.weight"):
             expand(Snapshot(tensors, small.facts))
+    entries = {**small.facts.quantized}
+    for live_only in (("frozen/",), (MODEL, MODEL)):
+        entries["0.weight"] = replace(entries["0.weight"], live_only=live_only)
+        with pytest.raises(ValueError, match="only live values of"):
+            expand(Snapshot(small.tensors, small.facts.with_quantized(entries)))
     tensors = {**small.tensors, f"{CODES}0.weight": torch.zeros(3, dtype=torch.uint8)}
     with pytest.raises(ValueError, match=r"3 of torch\.uint8 as codes/0.weight"):
         expand(Snapshot(tensors, small.facts))
@@ -116,5 +130,5 @@ def test_a_broken_compact_snapshot_is_refused() -> None:
 def test_resnet18s_weights_come_back() -> None:
     parts = make_parts(torchvision.models.resnet18(), ema_decay=None)
     parts = begin_stage(parts, ema_decay=None)
-    snapshot = snapshot_of(parts, Place(**PLACE))
+    snapshot = snapshot_of(parts, POSITION)
     assert snapshot_bits(expand(compact(snapshot))) == snapshot_bits(snapshot)

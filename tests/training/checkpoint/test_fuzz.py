@@ -27,18 +27,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.files import FACTS, MANIFEST, TENSORS, encode
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.resume import Resume, Standing, config_of, decide
-from inq_ray.training.checkpoint.snapshot import history_of, restore
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.restore import restore
+from inq_ray.training.checkpoint.resume import Resume, Standing, decide
 from inq_ray.training.checkpoint.store import CheckpointStore, Found
 from inq_ray.training.loop.ema import Ema
 from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot, snapshot_bits, snapshot_of
 
 pytestmark = pytest.mark.system
 
-OLDER, NEWER = Place(stage=1, epoch=0, step=2), Place(stage=2, epoch=0, step=1)
+OLDER, NEWER = TrainingPosition(stage=1, epoch=0, step=2), TrainingPosition(stage=2, epoch=0, step=1)
 FILES = (MANIFEST, FACTS, TENSORS)
 # More memory than this is none that a checkpoint of 10 kB may take.
 MOST_BYTES = 2**30
@@ -51,26 +50,26 @@ def examples(num: int) -> settings:
 
 
 @functools.cache
-def written() -> dict[Place, dict[str, bytes]]:
+def written() -> dict[TrainingPosition, dict[str, bytes]]:
     """The files of two checkpoints of one run."""
     snapshots = {OLDER: make_snapshot(OLDER), NEWER: make_snapshot(NEWER, stages=2)}
-    return {place: encode(compact(each), is_stage_end=False, top1=51.5) for place, each in snapshots.items()}
+    return {position: encode(each, is_stage_end=False, top1=51.5)[1] for position, each in snapshots.items()}
 
 
 @functools.cache
-def bits() -> dict[Place, Any]:
+def bits() -> dict[TrainingPosition, Any]:
     """What they hold."""
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(locate(str(write(Path(folder) / "run", written()))))
-        return {place: snapshot_bits(store.load(place)[1]) for place in written()}
+        return {position: snapshot_bits(store.load(position)[1]) for position in written()}
 
 
-def write(folder: Path, checkpoints: dict[Place, dict[str, bytes]]) -> Path:
+def write(folder: Path, checkpoints: dict[TrainingPosition, dict[str, bytes]]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
-    for place, files in checkpoints.items():
-        (folder / place.name).mkdir(parents=True)
+    for position, files in checkpoints.items():
+        (folder / position.name).mkdir(parents=True)
         for name, data in files.items():
-            (folder / place.name / name).write_bytes(data)
+            (folder / position.name / name).write_bytes(data)
     return folder
 
 
@@ -161,7 +160,7 @@ def swap(one: Path, other: Path) -> None:
             source.rename(target)
 
 
-REPLACED: dict[str, Callable[[Path], None]] = {
+REPOSITIOND: dict[str, Callable[[Path], None]] = {
     "removed": remove,
     "empty": lambda path: os.truncate(path, 0),
     "folder": to_folder,
@@ -206,10 +205,10 @@ def test_bytes(
     assert found is not None
     assert found.entry is not None
     assert found.snapshot is not None
-    assert snapshot_bits(found.snapshot) == bits()[found.entry.place]
+    assert snapshot_bits(found.snapshot) == bits()[found.entry.position]
     is_same = data == written()[NEWER][file] or (file == MANIFEST and says_the_same(data, written()[NEWER][file]))
-    assert found.entry.place == (NEWER if is_same else OLDER)
-    assert [place for place, _ in found.damaged] == ([] if is_same else [NEWER])
+    assert found.entry.position == (NEWER if is_same else OLDER)
+    assert [position for position, _ in found.damaged] == ([] if is_same else [NEWER])
 
 
 def says_the_same(data: bytes, as_written: bytes) -> bool:
@@ -221,7 +220,7 @@ def says_the_same(data: bytes, as_written: bytes) -> bool:
 
 
 @given(
-    files=st.dictionaries(st.sampled_from(FILES), st.sampled_from(sorted(REPLACED)), max_size=3),
+    files=st.dictionaries(st.sampled_from(FILES), st.sampled_from(sorted(REPOSITIOND)), max_size=3),
     folder_is=st.none() | st.sampled_from(sorted(FOLDERS)),
     beside=st.sampled_from(["", "x", "checkpoint-03-0000-00000000", "checkpoint-02-0000-00000001.bak", "..."]),
 )
@@ -235,7 +234,7 @@ def test_files_and_folders(
     folder = write(tmp_path / "run", written())
     for file in sorted(files):
         if os.path.lexists(folder / NEWER.name / file):
-            REPLACED[files[file]](folder / NEWER.name / file)
+            REPOSITIOND[files[file]](folder / NEWER.name / file)
     if folder_is is not None:
         FOLDERS[folder_is](folder / NEWER.name)
     if beside:
@@ -243,7 +242,7 @@ def test_files_and_folders(
     found = find(folder)
     if found is not None and found.entry is not None:
         assert found.snapshot is not None
-        assert snapshot_bits(found.snapshot) == bits()[found.entry.place]
+        assert snapshot_bits(found.snapshot) == bits()[found.entry.position]
     elif found is not None:
         assert found.damaged or folder_is is not None
     with little_memory():  # tidying, as a run does before it writes
@@ -274,9 +273,9 @@ def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 @st.composite
 def changed(draw: st.DrawFn, value: Any) -> Any:
     """JSON of which something is another value, gone, twice there, or new."""
-    places = list(places_in(value))[1:]
+    positions = list(places_in(value))[1:]
     value = copy.deepcopy(value)
-    for *above, key in draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
+    for *above, key in draw(st.lists(st.sampled_from(positions), min_size=1, max_size=2)):
         holder = value
         try:
             for step in above:
@@ -293,7 +292,7 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
                 case _:
                     holder.append(holder[key])
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError):
-            continue  # what the first change left has no such place
+            continue  # what the first change left has no such position
     return value
 
 
@@ -319,12 +318,12 @@ def take_up(found: Found | None) -> None:
     assert found.entry is not None
     snapshot = found.snapshot
     try:
-        config = config_of(snapshot)
+        config = snapshot.facts.config
         decision = decide("auto", Standing(name="x", config=config, found=found), config)
         assert isinstance(decision, Resume)
         parts = make_parts(make_network(seed=8), ema_decay=None)
         restore(snapshot, parts)
-        if snapshot.facts["has_ema"]:
+        if snapshot.facts.has_ema:
             parts = make_parts(parts.model, ema_decay=None)
             restore(snapshot, parts)
             for name, param in parts.inq.quantized().items():  # type: ignore[union-attr]
@@ -334,8 +333,7 @@ def take_up(found: Found | None) -> None:
     except ValueError as error:
         assert_line(error)
         return
-    history_of(snapshot)
-    again = snapshot_bits(snapshot_of(parts, snapshot.place))
+    again = snapshot_bits(snapshot_of(parts, snapshot.position))
     there = snapshot_bits(snapshot)
     del again["sums"], there["sums"]
     assert again.keys() == there.keys()
@@ -361,7 +359,7 @@ def test_manifest(data: st.DataObject, tmp_path: Path) -> None:
     assert found is not None
     assert found.entry is not None
     assert found.snapshot is not None
-    assert snapshot_bits(found.snapshot) == bits()[found.entry.place]
+    assert snapshot_bits(found.snapshot) == bits()[found.entry.position]
     store = CheckpointStore(locate(str(folder)))
     assert store.entries()
     store.prune(OLDER)

@@ -9,11 +9,12 @@ import torch
 
 from inq_ray.training.checkpoint import clock
 from inq_ray.training.checkpoint.clock import StopError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run, run
+from inq_ray.training.phase import PhaseTraining
+from inq_ray.training.report.progress import Epoch
+from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import Recorder, needs_digits, read_summary, run_here, tiny_config
@@ -31,19 +32,19 @@ def configured(storage: Path, name: str, **training: Any) -> RunConfig:
 
 def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -> str:
     """Lets one rank be asked to stop at (stage, epoch, step); returns what every rank raised."""
-    is_asked, on_step = False, Run._on_step
+    is_asked, on_step = False, PhaseTraining.on_step
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
-    def ask(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
+    def ask(self: PhaseTraining, epoch: Epoch, state: EpochState) -> None:
         nonlocal is_asked
-        is_asked = is_asked or ((phase.stage, phase.epoch, state.step) == stop and rank == asked_rank)
-        on_step(self, trainer, inq, phase, state)
+        is_asked = is_asked or ((epoch.stage, epoch.epoch, state.step) == stop and rank == asked_rank)
+        on_step(self, epoch, state)
 
     folder = RunFolder.planned(config)
     if rank == 0 and not folder.config.is_file():
         RunFolder.create(config)
     patch = pytest.MonkeyPatch()
-    patch.setattr(Run, "_on_step", ask)
+    patch.setattr(PhaseTraining, "on_step", ask)
     patch.setattr(clock, "_LOOK_SECONDS", 0.0)  # from the fourth step on, at each
     try:
         run(
@@ -54,7 +55,7 @@ def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -
             is_asked_to_stop=lambda: is_asked,
         )
     except StopError as error:
-        return error.place.name if error.place else "nowhere"
+        return error.position.name if error.position else "nowhere"
     finally:
         patch.undo()
     return "went on"
@@ -66,14 +67,14 @@ def test_any_rank_may_be_asked_and_all_stop_at_once_with_nothing_lost(size: int,
     calm, stopped = configured(tmp_path, "calm", **options), configured(tmp_path, "stopped", **options)
     expected = list(run_ranks(_digest, size, calm))
     stops = {
-        (0, 1, 5): Place(stage=0, epoch=0, step=5),
-        (0, 2, STEPS): Place(stage=0, epoch=1, step=STEPS),  # before the epoch's validation
-        (1, 1, STEPS): Place(stage=1, epoch=0, step=STEPS),
-        (1, 2, 4): Place(stage=1, epoch=1, step=4),
-        (2, 2, 5): Place(stage=2, epoch=1, step=5),
+        (0, 1, 5): TrainingPosition(stage=0, epoch=0, step=5),
+        (0, 2, STEPS): TrainingPosition(stage=0, epoch=1, step=STEPS),  # before the epoch's validation
+        (1, 1, STEPS): TrainingPosition(stage=1, epoch=0, step=STEPS),
+        (1, 2, 4): TrainingPosition(stage=1, epoch=1, step=4),
+        (2, 2, 5): TrainingPosition(stage=2, epoch=1, step=5),
     }
-    for number, (stop, place) in enumerate(stops.items()):
-        assert run_ranks(stopped_at, size, stopped, stop, number % size) == [place.name] * size
+    for number, (stop, position) in enumerate(stops.items()):
+        assert run_ranks(stopped_at, size, stopped, stop, number % size) == [position.name] * size
     assert run_ranks(_digest, size, stopped) == expected
     theirs, ours = (read_summary(RunFolder.planned(config)) for config in (calm, stopped))
     for name in ("float_top1", "stages", "top1", "digest", "verification"):
@@ -99,11 +100,11 @@ def test_asked_before_it_began_nothing_is_done(tmp_path: Path) -> None:
             folder=folder,
             is_asked_to_stop=lambda: True,
         )
-    assert stopped.value.place is None
+    assert stopped.value.position is None
     assert not folder.metrics_jsonl.exists()
 
 
 def test_the_error_crosses_processes() -> None:
-    error = pickle.loads(pickle.dumps(StopError(Place(stage=1, epoch=2, step=3))))  # noqa: S301, our own
-    assert error.place == Place(stage=1, epoch=2, step=3)
+    error = pickle.loads(pickle.dumps(StopError(TrainingPosition(stage=1, epoch=2, step=3))))  # noqa: S301, our own
+    assert error.position == TrainingPosition(stage=1, epoch=2, step=3)
     assert str(error) == "stopped at checkpoint-01-0002-00000003"

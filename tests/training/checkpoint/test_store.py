@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.compact import compact
-from inq_ray.training.checkpoint.files import DamagedError
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
-from inq_ray.training.checkpoint.store import CheckpointStore, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.store import CheckpointStore
 from tests.disks import small_disk_at
 from tests.s3 import S3Server
 from tests.training.checkpoint import networks
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.system
 NUM_FLOATS = 50_000  # of a snapshot: 200 kB
 
 
-def at(stage: int, epoch: int = 0, step: int = 0) -> Place:
-    return Place(stage=stage, epoch=epoch, step=step)
+def at(stage: int, epoch: int = 0, step: int = 0) -> TrainingPosition:
+    return TrainingPosition(stage=stage, epoch=epoch, step=step)
 
 
-def simple(place: Place, value: float = 0.0, num: int = NUM_FLOATS) -> Snapshot:
-    return networks.simple(place, value, num)
+def simple(position: TrainingPosition, value: float = 0.0, num: int = NUM_FLOATS) -> Snapshot:
+    return networks.simple(position, value, num)
 
 
 @pytest.fixture
@@ -67,17 +67,17 @@ def test_the_newest_is_found(location: Location) -> None:
     store = CheckpointStore(location)
     assert store.newest_good() == (None, None, ())
     assert store.clean() == []
-    for place in (at(0, 9, 5), at(1), at(1, 0, 30), at(1, 0, 4)):
-        entry = store.save(simple(place, place.step), is_stage_end=place.step == 5, top1=50.5)
-        assert (entry.place, entry.is_stage_end, entry.top1) == (place, place.step == 5, 50.5)
+    for position in (at(0, 9, 5), at(1), at(1, 0, 30), at(1, 0, 4)):
+        entry = store.save(simple(position, position.step), is_stage_end=position.step == 5, top1=50.5)
+        assert (entry.position, entry.is_stage_end, entry.top1) == (position, position.step == 5, 50.5)
         assert entry.num_bytes > 4 * NUM_FLOATS
-    assert [entry.place for entry in store.entries()] == [at(1, 0, 30), at(1, 0, 4), at(1), at(0, 9, 5)]
+    assert [entry.position for entry in store.entries()] == [at(1, 0, 30), at(1, 0, 4), at(1), at(0, 9, 5)]
     found = store.newest_good()
     assert (found.entry, found.damaged) == (store.entries()[0], ())
     assert found.snapshot is not None
-    assert found.snapshot.place == at(1, 0, 30)
+    assert found.snapshot.position == at(1, 0, 30)
     assert torch.equal(found.snapshot.tensors[MODEL + "weight"], torch.full((NUM_FLOATS,), 30.0))
-    assert read_checkpoint(location.join(at(1).name))[0].place == at(1)
+    assert read_checkpoint(location.join(at(1).name))[0].position == at(1)
     assert is_checkpoint(location.join(at(1).name))
     assert not is_checkpoint(location)
 
@@ -85,13 +85,13 @@ def test_the_newest_is_found(location: Location) -> None:
 def test_a_runs_snapshot_comes_back(location: Location) -> None:
     snapshot = make_snapshot()
     store = CheckpointStore(location)
-    store.save(compact(snapshot))
+    store.save(snapshot)
     found = store.newest_good().snapshot
     assert found is not None
     assert snapshot_bits(found) == snapshot_bits(snapshot)
 
 
-def test_one_at_the_same_place_is_replaced(location: Location) -> None:
+def test_one_at_the_same_position_is_replaced(location: Location) -> None:
     store = CheckpointStore(location)
     for value in (1.0, 2.0):
         store.save(simple(at(1), value))
@@ -104,7 +104,7 @@ def test_what_need_not_stay_is_deleted(location: Location) -> None:
     for epoch in range(6):
         store.save(simple(at(1, epoch), num=10), is_stage_end=epoch == 1, top1=50.0 - epoch)
         store.prune(at(1, epoch))
-    assert [entry.place.epoch for entry in store.entries()] == [5, 4, 1, 0]
+    assert [entry.position.epoch for entry in store.entries()] == [5, 4, 1, 0]
     assert sorted(names(store)) == [at(1, epoch).name for epoch in (0, 1, 4, 5)]
     assert store.discard_after(at(1, 1)) == [at(1, 4), at(1, 5)]
     assert sorted(names(store)) == [at(1, 0).name, at(1, 1).name]
@@ -115,7 +115,7 @@ def test_the_one_just_written_stays_whatever_lies_there(location: Location) -> N
     store.save(simple(at(2, 0), num=10))  # of a course that was given up
     store.save(simple(at(1, 0), num=10))
     assert store.prune(at(1, 0)) == []
-    assert store.places() == [at(2), at(1)]
+    assert store.positions() == [at(2), at(1)]
 
 
 def flip(path: Path) -> None:
@@ -144,8 +144,8 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, file:
     DAMAGE[damage](tmp_path / at(1, 0, 2).name / file)
     found = store.newest_good()
     assert found.entry is not None
-    assert found.entry.place == at(1, 0, 1)
-    assert [place for place, _ in found.damaged] == [at(1, 0, 2)]
+    assert found.entry.position == at(1, 0, 1)
+    assert [position for position, _ in found.damaged] == [at(1, 0, 2)]
     assert file in found.damaged[0].reason
     assert "\n" not in found.damaged[0].reason
     with pytest.raises(DamagedError, match=file):
@@ -172,7 +172,7 @@ def test_none_whole(tmp_path: Path) -> None:
         flip(tmp_path / at(1, 0, step).name / "tensors.safetensors")
     found = store.newest_good()
     assert (found.entry, found.snapshot) == (None, None)
-    assert [place.step for place, _ in found.damaged] == [2, 1]
+    assert [position.step for position, _ in found.damaged] == [2, 1]
 
 
 def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monke
     (tmp_path / at(1).name).rename(tmp_path / at(2).name)
     with pytest.raises(DamagedError, match=r"taken at checkpoint-01-.* is named checkpoint-02-"):
         store.load(at(2))
-    assert read_checkpoint(locate(str(tmp_path / at(2).name)))[0].place == at(1)
+    assert read_checkpoint(locate(str(tmp_path / at(2).name)))[0].position == at(1)
     monkeypatch.setattr("inq_ray.training.checkpoint.files.FORMAT_VERSION", 2)
     store.save(simple(at(3)))
     monkeypatch.undo()
@@ -192,9 +192,9 @@ def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monke
 def write_for_ever(folder: str) -> None:
     store = CheckpointStore(locate(folder), keep_last=2)
     for step in range(1, 1_000_000):
-        place = at(1, 0, step)
-        store.save(simple(place, step))
-        store.prune(place)
+        position = at(1, 0, step)
+        store.save(simple(position, step))
+        store.prune(position)
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None
         process = context.Process(target=write_for_ever, args=(str(tmp_path),), daemon=True)
         process.start()
         deadline = time.monotonic() + 60
-        while not store.places() and time.monotonic() < deadline:
+        while not store.positions() and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(milliseconds / 1000)
         assert process.pid is not None
@@ -234,7 +234,7 @@ def test_killed_between_any_two_steps_on_disk(tmp_path: Path, is_replaced: bool)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         store.save(simple(at(1, 0, 1), 1.0, num=10))
         patched.append(pytest.MonkeyPatch())
-        for owner, name in ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename")):
+        for owner, name in ((folder_module, "_write_file"), (folder_module, "sync"), (Path, "rename")):
             patched[-1].setattr(owner, name, killer.wrap(getattr(owner, name)))
 
     def work() -> None:
@@ -260,8 +260,8 @@ def test_killed_between_any_two_steps_on_s3(on_s3: Location) -> None:
     patched: list[pytest.MonkeyPatch] = []
 
     def patch(killer: Killer) -> None:
-        for place in store.places():
-            store._delete_there(place.name)
+        for position in store.positions():
+            store_module._delete_there(store.location.join(position.name))
         store.save(simple(at(1, 0, 1), 1.0, num=10))
         patched.append(pytest.MonkeyPatch())
         patched[-1].setattr(store_module, "retry", killer.wrap(store_module.retry))
@@ -290,7 +290,7 @@ def test_leftovers_of_killed_writers_are_settled(tmp_path: Path) -> None:
     flip(tmp_path / f".{at(1, 0, 3).name}.host-1-4.partial" / "tensors.safetensors")
     (tmp_path / at(1, 0, 1).name).rename(tmp_path / f".{at(1, 0, 1).name}.host-1-5.deleted")
     (tmp_path / ".other").mkdir()
-    assert [place.step for place in store.places()] == [2]
+    assert [position.step for position in store.positions()] == [2]
     assert len(store.clean()) == 4
     assert sorted(names(store)) == [".other", at(1, 0, 2).name, at(1, 0, 4).name]
     assert value_of(store) == 4.0
@@ -315,7 +315,7 @@ def test_flipped_on_s3(on_s3: Location) -> None:
         stream.write(file.read().replace(b"2.0", b"3.0"))
     found = store.newest_good()
     assert found.entry is not None
-    assert found.entry.place.step == 1
+    assert found.entry.position.step == 1
     assert "facts.json is not as it was written" in found.damaged[0].reason
 
 

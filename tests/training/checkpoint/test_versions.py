@@ -16,22 +16,18 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from inq_ray.export.files import read_model
+from inq_ray.export.model_file import read_model
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import FORMAT_VERSION
-from inq_ray.training.checkpoint.position import Place
-from inq_ray.training.checkpoint.resume import Resume, config_of
-from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot, history_of, restore
-from inq_ray.training.checkpoint.store import read_checkpoint
+from inq_ray.training.checkpoint.files import FORMAT_VERSION, read_checkpoint
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.restore import restore
+from inq_ray.training.checkpoint.resume import Resume
+from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MODEL, MOMENTUM, Snapshot
 from inq_ray.training.loop.ema import Ema
-from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.progress import Phase
-from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare
 from tests.training.checkpoint.networks import (
@@ -41,10 +37,10 @@ from tests.training.checkpoint.networks import (
     snapshot_of,
     stop_gradients,
 )
-from tests.training.runs import needs_digits, run_here, tiny_config
+from tests.training.runs import StoppedError, needs_digits, run_here, stopped_after, tiny_config
 
 FOLDER = Path(__file__).parent / "kept"
-PLACE = Place(stage=2, epoch=0, step=2)
+POSITION = TrainingPosition(stage=2, epoch=0, step=2)
 # sha256 over names, dtypes, shapes and bits of all tensors.
 BY_HAND = {"version-1": "248a9bed656d07ab7e7bfadad2607a86b4f5adfd232d1174ffd5ef67b055dee7"}
 KEPT = {
@@ -57,8 +53,8 @@ def digest(snapshot: Snapshot) -> str:
 
 
 def read(name: str) -> Snapshot:
-    entry, snapshot = read_checkpoint(locate(str(FOLDER / name / PLACE.name)))
-    assert entry.place == snapshot.place == PLACE
+    entry, snapshot = read_checkpoint(locate(str(FOLDER / name / POSITION.name)))
+    assert entry.position == snapshot.position == POSITION
     assert not entry.is_stage_end
     return snapshot
 
@@ -73,14 +69,14 @@ def test_there_is_one_of_this_version() -> None:
 def test_one_that_was_made_by_hand_loads(name: str) -> None:
     snapshot = read(name)
     assert digest(snapshot) == BY_HAND[name]
-    assert config_of(snapshot).network.arch == "digits_cnn"
-    assert [row.epoch for row in history_of(snapshot).rows] == [1, 2]
+    assert snapshot.facts.config.network.arch == "digits_cnn"
+    assert [row.epoch for row in snapshot.facts.rows] == [1, 2]
     parts = make_parts(make_network(seed=8), ema_decay=None)
     restore(snapshot, parts)
     stop_gradients(parts)
     parts = replace(parts, ema=Ema(parts.model, 0.9))
     restore(snapshot, parts)
-    assert digest(snapshot_of(parts, PLACE)) == BY_HAND[name]
+    assert digest(snapshot_of(parts, POSITION)) == BY_HAND[name]
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -89,7 +85,7 @@ def test_one_that_a_run_has_left_loads(name: str) -> None:
     assert digest(snapshot) == KEPT[name]
     for kind in (MODEL, FROZEN, CODES, MOMENTUM, AVERAGE):
         assert any(tensor.startswith(kind) for tensor in snapshot.tensors), kind
-    history = history_of(snapshot)
+    history = snapshot.facts
     assert [(row.stage, row.epoch) for row in history.rows] == [(0, 1), (1, 0), (1, 1), (2, 0)]
     assert history.epochs_done == 2
 
@@ -100,11 +96,11 @@ def test_one_that_a_run_has_left_loads(name: str) -> None:
 def test_a_run_goes_on_from_it(name: str, tmp_path: Path) -> None:
     """To its end, with every weight that was frozen there as it was."""
     snapshot = read(name)
-    path = FOLDER / name / PLACE.name
-    config = config_of(snapshot).replace(
+    path = FOLDER / name / POSITION.name
+    config = snapshot.facts.config.replace(
         output={"storage_path": str(tmp_path), "name": "on", "resume": str(path), "checkpoint_path": None}
     )
-    decision = look(config, fingerprint=snapshot.facts["fingerprint"])
+    decision = look(config, fingerprint=snapshot.facts.fingerprint)
     assert isinstance(decision, Resume)
     prepare(config, decision)
     finished = run_here(config)
@@ -116,21 +112,9 @@ def test_a_run_goes_on_from_it(name: str, tmp_path: Path) -> None:
             assert torch.equal(model[weight][saved], snapshot.tensors[MODEL + weight][saved])
 
 
-class StoppedError(Exception):
-    """The run ends here."""
-
-
 def make(name: str) -> str:
     """Leaves a run's checkpoint in `kept/`, and returns its digest."""
     assert not (FOLDER / name).exists(), "what is kept is never changed"
-    on_step = Run._on_step
-
-    def stop_there(self: Run, trainer: Any, inq: Any, phase: Phase, state: EpochState) -> None:
-        on_step(self, trainer, inq, phase, state)
-        self.checkpoints.close()
-        if (phase.stage, phase.epoch - 1, state.step) == (PLACE.stage, PLACE.epoch, PLACE.step):
-            raise StoppedError
-
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         config = tiny_config(
             Path("runs"),
@@ -139,13 +123,13 @@ def make(name: str) -> str:
             quantization={"iterative_steps": (0.3, 0.6, 1.0)},
             training={"float_epochs": 1, "epochs": 1, "ema_decay": 0.9, "momentum": 0.8, "batch_size": 200},
         ).replace(output={"checkpoint_every": "1"})
-        Run._on_step = stop_there  # type: ignore[method-assign]
         try:
-            run_here(config)
+            with stopped_after((POSITION.stage, POSITION.epoch + 1, POSITION.step)):
+                run_here(config)
         except StoppedError:
-            shutil.copytree(RunFolder.planned(config).path / "checkpoints" / PLACE.name, FOLDER / name / PLACE.name)
-        finally:
-            Run._on_step = on_step  # type: ignore[method-assign]
+            shutil.copytree(
+                RunFolder.planned(config).path / "checkpoints" / POSITION.name, FOLDER / name / POSITION.name
+            )
     return digest(read(name))
 
 

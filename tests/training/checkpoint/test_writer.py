@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from inq_ray.files import folder as folder_module
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.position import Place
+from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
@@ -21,8 +21,8 @@ from tests.training.checkpoint.killer import KilledError, Killer
 from tests.training.checkpoint.networks import make_snapshot, simple, snapshot_bits
 
 
-def at(step: int) -> Place:
-    return Place(stage=1, epoch=0, step=step)
+def at(step: int) -> TrainingPosition:
+    return TrainingPosition(stage=1, epoch=0, step=step)
 
 
 def numbered(step: int) -> Snapshot:
@@ -55,7 +55,7 @@ def told() -> list[str]:
 
 
 def steps(store: CheckpointStore) -> list[int]:
-    return [entry.place.step for entry in store.entries()]
+    return [entry.position.step for entry in store.entries()]
 
 
 def test_it_is_written_and_the_old_ones_are_deleted(tmp_path: Path, told: list[str]) -> None:
@@ -118,10 +118,10 @@ def test_buffers_are_used_again(tmp_path: Path, told: list[str]) -> None:
     snapshot = make_snapshot()
     writer.write(snapshot)
     writer.wait(30)
-    places = {name: buffer.data_ptr() for name, buffer in writer._buffers.items()}
+    positions = {name: buffer.data_ptr() for name, buffer in writer._buffers.items()}
     writer.write(make_snapshot(seed=1))
     writer.wait(30)
-    assert {name: buffer.data_ptr() for name, buffer in writer._buffers.items()} == places
+    assert {name: buffer.data_ptr() for name, buffer in writer._buffers.items()} == positions
     assert all(writer._buffers[name].stride() == tensor.stride() for name, tensor in snapshot.tensors.items())
     writer.write(numbered(9))
     assert list(writer._buffers) == [f"{MODEL}weight", SUMS]
@@ -180,7 +180,7 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     store = CheckpointStore(locate(str(tmp_path)))
     writer = CheckpointWriter(store, told.append)
 
-    def prune(_: Place) -> None:
+    def prune(_: TrainingPosition) -> None:
         raise ValueError("cannot delete /x: Permission denied")
 
     monkeypatch.setattr(store, "prune", prune)
@@ -204,7 +204,7 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     assert told[2:] == ["checkpoints are written again, checkpoint-01-0000-00000004 is; 2 were not"]
 
 
-KILLS = ((store_module, "_write_file"), (store_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
+KILLS = ((folder_module, "_write_file"), (folder_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
 
 
 @pytest.mark.parametrize("is_done", [True, False])
@@ -232,7 +232,7 @@ def test_there_is_never_more_than_what_stays_and_one_that_is_written(
             ends += 1
         assert num_folders(folder) <= most
         found = store.newest_good()
-        assert found.entry is None or found.entry.place.step >= newest
+        assert found.entry is None or found.entry.position.step >= newest
         if ends == 3:
             break
     else:
@@ -244,10 +244,10 @@ def go_on(store: CheckpointStore) -> int:
     """What a run does: goes on from the newest, and takes three more."""
     store.clean()
     found = store.newest_good().entry
-    newest = 0 if found is None else found.place.step
+    newest = 0 if found is None else found.position.step
     if found is not None:
-        store.discard_after(found.place)
-    writer = CheckpointWriter(store, pytest.fail, newest=None if found is None else found.place)
+        store.discard_after(found.position)
+    writer = CheckpointWriter(store, pytest.fail, newest=None if found is None else found.position)
     for step in range(newest + 1, newest + 4):
         writer.write(numbered(step), wait_seconds=30)
     writer.close()

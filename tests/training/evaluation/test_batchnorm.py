@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import train_requests
-from inq_ray.training.config import RunConfig, TrainingConfig
+from inq_ray.training.config import TrainingConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.batchnorm import (
     estimate_batchnorm,
@@ -25,6 +25,7 @@ from inq_ray.training.evaluation.batchnorm import (
     steps_of_estimate,
 )
 from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.run_folder import RunFolder
@@ -81,7 +82,7 @@ def test_images_of_which_batchnorm_gets_the_statistics(num_workers: Any, sync: b
         training={"bn_images": 100, "batch_size": 128, "sync_batchnorm": sync},
         cluster={"num_workers": num_workers, "use_gpu": sync},
     )
-    assert images_of_estimate(config, steps_of_epoch=5) == due
+    assert images_of_estimate(config.training, 5, config.cluster.workers.most) == due
 
 
 class Drawing(nn.Module):
@@ -114,10 +115,9 @@ class Classifying(Drawing):
 
 def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_before() -> None:
     training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17)
-    config, model = RunConfig(training=training), Drawing()
+    model = Drawing()
     task = toy_task(40, model)
-    bad_images = BadImages(0)
-    estimate = partial(estimate_batchnorm, config, task, order_workers=1, bad_images=bad_images)
+    estimate = partial(estimate_batchnorm, TrainBatches(task=task, training=training, bad_images=BadImages(0)))
     torch.manual_seed(99)
     assert estimate(epoch=6) == 24
     assert [len(images) for images in model.seen] == [4] * 6
@@ -143,21 +143,21 @@ def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_befo
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_images_are_mixed_as_the_epoch_would_mix_them(kind: str) -> None:
     training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17, **{kind: 1.0})
-    config, model = RunConfig(training=training), Drawing()
-    task = toy_task(40, model)
-    estimate_batchnorm(config, task, epoch=6, order_workers=1, bad_images=BadImages(0))
+    model = Drawing()
+    batches = TrainBatches(task=toy_task(40, model), training=training, bad_images=BadImages(0))
+    estimate_batchnorm(batches, epoch=6)
     estimated = torch.cat(model.seen)
     of_training = Classifying()
     learning = toy_task(40, of_training)
     optimizer = SGD(of_training.parameters(), lr=1e-9)
     trainer = make_trainer(
-        config, learning, optimizer, stage=1, epochs=1, faults=Faults(), bad_images=BadImages(0), order_workers=1
+        dataclasses.replace(batches, task=learning), optimizer, stage=1, lr=1e-9, epochs=1, faults=Faults()
     )
     trainer.train_epoch(6, lambda _: None)
     assert torch.equal(estimated, torch.cat(of_training.seen)[: len(estimated)])
     model.seen.clear()
-    unmixed = RunConfig(training=dataclasses.replace(training, **{kind: 0.0}))
-    estimate_batchnorm(unmixed, task, epoch=6, order_workers=1, bad_images=BadImages(0))
+    unmixed = dataclasses.replace(training, **{kind: 0.0})
+    estimate_batchnorm(dataclasses.replace(batches, training=unmixed), epoch=6)
     assert not torch.equal(estimated, torch.cat(model.seen))
 
 

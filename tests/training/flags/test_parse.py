@@ -56,8 +56,9 @@ def test_every_flag_arrives() -> None:
     assert (training.clip_grad_norm, training.ema_decay, training.limit_batches) == (2.5, 0.99, 12)
     assert (training.compile, training.sync_batchnorm) == (True, True)
     assert (config.output.print_freq, config.output.track) == (13, ("tensorboard", "wandb"))
-    assert (command.verbose, command.dry_run, command.evaluate, config.plain) == (True, True, False, False)
-    assert command.log_format == "json"
+    action = command.action
+    assert (action.verbose, action.dry_run, action.evaluate, config.plain) == (True, True, False, False)
+    assert action.log_format == "json"
 
 
 @pytest.mark.parametrize(

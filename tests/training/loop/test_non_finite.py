@@ -21,13 +21,13 @@ from inq_ray.training.loop.non_finite import (
     MOST_REWINDS,
     DivergedError,
     Faults,
-    Watch,
+    NonFiniteMonitor,
     is_finite,
-    marked,
+    propagate_nonfinite,
 )
 from inq_ray.training.loop.trainer import Trainer
-from inq_ray.training.run import Run
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.run_state import RunState
 from tests.ranks import run_ranks
 from tests.training.loop.test_trainer import make_trainer
 from tests.training.runs import needs_digits, read_rows, read_summary, run_here
@@ -44,13 +44,13 @@ def test_a_finite_loss_keeps_its_bits_and_its_gradient(value: float, other: floa
         loss.backward()
         return loss.detach().view(torch.int32), None if leaf.grad is None else leaf.grad.view(torch.int32)
 
-    assert of(marked) == of(lambda loss: loss)
+    assert of(propagate_nonfinite) == of(lambda loss: loss)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_a_loss_that_is_not_finite_has_no_finite_gradient(value: float) -> None:
     weight = torch.tensor([1.0, 2.0], requires_grad=True)
-    marked(weight.sum() + value).backward()  # type: ignore[no-untyped-call]
+    propagate_nonfinite(weight.sum() + value).backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
     assert weight.grad.isnan().all()
     assert not is_finite([weight])
@@ -67,14 +67,14 @@ def test_one_element_is_enough(value: float) -> None:
     assert not is_finite(params)
 
 
-def test_a_watch_names_the_first_fault_once() -> None:
-    watch = Watch()
-    assert watch.first_fault() is None
+def test_a_monitor_names_the_first_fault_once() -> None:
+    monitor = NonFiniteMonitor()
+    assert monitor.first_fault() is None
     for step, finite in enumerate([True, False, True, False]):
-        watch.note(3, step, torch.tensor(finite))
-    assert len(watch) == 4
-    assert watch.first_fault() == (3, 1)
-    assert watch.first_fault() is None
+        monitor.note(3, step, torch.tensor(finite))
+    assert len(monitor) == 4
+    assert monitor.first_fault() == (3, 1)
+    assert monitor.first_fault() is None
 
 
 def inject(faults: set[tuple[int, int]], value: float = NAN, *, on_rank: int = 0, until_rewound: bool = False) -> None:
@@ -234,13 +234,13 @@ def test_a_stage_that_begins_again_halves_its_own_rate(tmp_path: Path) -> None:
 def rewind_for_ever(config: RunConfig) -> list[str]:
     inject({(2, 1)})
     told: list[str] = []
-    report = Run._report_start
+    load = RunState.load
 
-    def note(self: Run, groups: Any) -> None:
+    def note(self: RunState) -> None:
         told.append(f"{self.journal.faults.rewinds}")
-        report(self, groups)
+        load(self)
 
-    Run._report_start = note  # type: ignore[method-assign]
+    RunState.load = note  # type: ignore[method-assign]
     with pytest.raises(DivergedError, match=f"stage 1, epoch 3 .*stage 1 began again {MOST_REWINDS} times"):
         run_here(config)
     return told
@@ -257,5 +257,3 @@ def test_a_stage_begins_again_a_few_times(tmp_path: Path) -> None:
 def test_each_rewind_halves_the_rate_of_its_stage() -> None:
     faults = Faults(rewinds=(2, 2, 3))
     assert [faults.lr_factor(stage) for stage in range(5)] == [1.0, 1.0, 0.25, 0.5, 1.0]
-    assert Faults.from_json(faults.to_json()) == faults
-    assert Faults.from_json({}) == Faults()

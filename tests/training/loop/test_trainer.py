@@ -8,9 +8,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.optim.sgd import SGD
-from inq_ray.data.loader import Loader, steps_per_epoch, train_requests
+from inq_ray.data.loader import Loader, train_requests
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.non_finite import DivergedError
 from inq_ray.training.loop.trainer import EpochResult, EpochState, Trainer
 from inq_ray.training.task.wrapping import wrap
@@ -28,18 +29,11 @@ def make_trainer(num: int, model: nn.Module | None = None, **training: Any) -> T
     task = toy_task(num, model)
     optimizer = SGD(task.model.parameters(), lr=config.lr, momentum=0.9, weight_decay=1e-3)
     return Trainer(
-        task=task,
-        training=config,
-        num_steps=steps_per_epoch(num, config.batch_size),
-        shuffle_buffer=1,
+        batches=TrainBatches(task=task, training=config, bad_images=BadImages(0)),
         model=wrap(task.model, CPU, compile=False, sync_batchnorm=False),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda _: 1.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
-        autocast_dtype=None,
-        mix=None,
-        ema=None,
-        bad_images=BadImages(0),
     )
 
 

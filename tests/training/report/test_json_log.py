@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Note, Placed, Saved
+from inq_ray.training.report.events import Note, Saved, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.json_log import JsonLog
 from tests.training.report.test_console import CONFIG, PROGRESS, ROW, STARTED, SUMMARY
@@ -19,7 +19,7 @@ NAMED = CONFIG.replace(output={"name": "r18"})
 
 
 def printed(show: Callable[[JsonLog], None], capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    show(JsonLog(NAMED))
+    show(JsonLog(NAMED.output.name))
     out, err = capsys.readouterr()
     assert err == ""
     return [json.loads(line) for line in out.splitlines()]
@@ -28,7 +28,7 @@ def printed(show: Callable[[JsonLog], None], capsys: pytest.CaptureFixture[str])
 def test_every_line_says_when_which_run_which_rank_and_where(capsys: pytest.CaptureFixture[str]) -> None:
     def show(log: JsonLog) -> None:
         log.start()
-        for event in (Placed(("first", "second")), STARTED, PROGRESS, PROGRESS, ROW, Note("on it goes")):
+        for event in (WorkersPlaced(("first", "second")), STARTED, PROGRESS, PROGRESS, ROW, Note("on it goes")):
             log.report(event)
         log.report(Saved(name="checkpoint-02", seconds=0.1))
         log.report(Incident(kind="workers_lost", text="rank 1 is gone", seconds_lost=2.0))
@@ -77,4 +77,4 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) ->
             raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr("sys.stdout", Closed())
-    JsonLog(NAMED).say("to nobody")
+    JsonLog(NAMED.output.name).say("to nobody")

@@ -3,13 +3,18 @@ import shlex
 
 import pytest
 
+from inq_ray.data.preset import Preset
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.report.next_command import next_command
-from inq_ray.training.task.build import image_preset
+from inq_ray.training.task import build
 
 IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
+
+
+def preset_of(config: RunConfig) -> Preset:
+    return build.image_preset(config.data, config.network)
 
 
 def again(config: RunConfig) -> RunConfig:
@@ -37,14 +42,14 @@ def test_nothing_is_said_that_goes_without_saying() -> None:
 @pytest.mark.parametrize("weights", [None, "/w.pth", "IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_the_result_is_measured_on_images_as_the_run_saw_them(data: dict[str, object], weights: str | None) -> None:
     config = IMAGENET.replace(data=data, network={"weights": weights})
-    assert image_preset(again(config)) == image_preset(config)
+    assert preset_of(again(config)) == preset_of(config)
 
 
 @pytest.mark.parametrize("weights", ["augreg_in21k", "vit_tiny_patch16_224.augreg_in21k", "DEFAULT", "/w.pth"])
 def test_timms_normalization_follows_the_tag(weights: str) -> None:
     pytest.importorskip("timm")
     config = IMAGENET.replace(network={"arch": "timm/vit_tiny_patch16_224", "weights": weights})
-    assert image_preset(again(config)) == image_preset(config)
+    assert preset_of(again(config)) == preset_of(config)
 
 
 def test_the_same_images_are_measured() -> None:
@@ -56,4 +61,4 @@ def test_the_same_images_are_measured() -> None:
 
 def test_black_borders_are_refused() -> None:
     with pytest.raises(ValueError, match=re.escape("--resize-size 32 is less than the 224 pixels of the crop")):
-        image_preset(IMAGENET.replace(data={"resize_size": 32}))
+        preset_of(IMAGENET.replace(data={"resize_size": 32}))

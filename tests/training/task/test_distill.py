@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.registry import create
 from inq_ray.training.config import RunConfig, TrainingConfig
-from inq_ray.training.run import Run
+from inq_ray.training.run_state import RunState
 from inq_ray.training.task.check import check
 from inq_ray.training.task.distill import Teacher, distillation_loss, make_teacher
 from tests.ranks import run_ranks
@@ -118,14 +118,14 @@ def test_a_teacher_of_a_file_is_the_one_that_the_run_began_with(tmp_path: Path) 
     own = run_here(with_teacher(tmp_path, "own", student, teacher=None)).summary["digest"]
     assert own != calm
     stopped = with_teacher(tmp_path, "stopped", student)
-    on_restore = Run._restore
+    on_restore = RunState.restore
 
-    def change_file(self: Run, parts: Any) -> None:
+    def change_file(self: RunState, parts: Any) -> None:
         save_file(fresh_weights(3), teacher)
         on_restore(self, parts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_restore", change_file)
+        patch.setattr(RunState, "restore", change_file)
         digest, _ = run_in_parts(stopped, [(1, 2, 2)])
     assert torch.equal(load_file(teacher)["classifier.weight"], fresh_weights(3)["classifier.weight"])
     save_file(fresh_weights(3), teacher)
@@ -148,13 +148,13 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_starts(tmp_path: P
 
 
 def test_without_being_asked_for_there_is_none() -> None:
-    assert make_teacher(RunConfig(), toy_network()) is None
+    assert make_teacher(TrainingConfig(), "resnet18", toy_network()) is None
 
 
 def test_the_teacher_is_the_network_as_it_is_then_and_is_its_own() -> None:
     model = toy_network(seed=5)
-    config = RunConfig(training=TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1))
-    teacher = make_teacher(config, model)
+    training = TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1)
+    teacher = make_teacher(training, "resnet18", model)
     assert teacher is not None
     assert (teacher.temperature, teacher.labels, teacher.model.training) == (2.0, 0.1, False)
     before = model[0].weight.detach().clone()

@@ -1,0 +1,49 @@
+"""Weight partition: which live weights freeze next (Zhou et al., ICLR 2017, section 2.2).
+
+A strategy is a file of this package, with a function that gives each weight a key, and an entry in STRATEGIES: of the
+live weights those of largest key freeze next.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from inq_ray.core.partition import pruning, random
+from inq_ray.core.partition.largest import largest
+
+Strategy = Literal["pruning", "random"]
+
+# From weight (float [*]), seed, stage (from 0) and the parameter's name to its keys: non-negative int [*].
+STRATEGIES: dict[Strategy, Callable[[Tensor, int, int, str], Tensor]] = {
+    "pruning": pruning.keys,
+    "random": random.keys,
+}
+
+
+def check_strategy(strategy: str) -> None:
+    """Raise ValueError unless ``strategy`` is one of STRATEGIES."""
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+
+
+def partition(
+    weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str
+) -> Tensor:
+    """Choose ``count`` of the live weights.
+
+    Equal keys go by their place in the tensor, so the choice is the same on every device and in every memory format.
+
+    Args:
+        weight: float [*].
+        frozen: bool [*].
+        count: How many to choose, at most the number of live weights.
+        strategy: One of STRATEGIES.
+        seed: With ``stage`` and ``name`` all that a random choice depends on.
+        stage: Number of the stage, from 0.
+        name: Name of the parameter.
+
+    Returns:
+        bool [*], True = chosen.
+    """
+    return largest(STRATEGIES[strategy](weight, seed, stage, name), frozen, count)

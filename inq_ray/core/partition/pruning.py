@@ -1,0 +1,10 @@
+"""The paper's strategy: the largest weights freeze first."""
+
+from torch import Tensor
+
+from inq_ray.core.codebook import magnitudes
+
+
+def keys(weight: Tensor, _seed: int, _stage: int, _name: str) -> Tensor:
+    """Return the magnitudes, as integers in their order; see :data:`inq_ray.core.partition.STRATEGIES`."""
+    return magnitudes(weight.contiguous())

@@ -1,0 +1,154 @@
+"""Broadcast of a stage: rank 0 has decided which weights freeze, and to what; every rank learns it, in few bytes.
+
+On the wire, one message (`encode` and `decode` are its two ends):
+
+    uint32     length of the header, little endian
+    header     JSON: stage, error, and for each tensor [name, num_bits, n_1, number of newly frozen weights]
+    payload    for each tensor, each part beginning at a whole byte, weights in row-major order:
+                   1 bit for each weight that was live before: does it freeze now? Left out where all or none do
+                   num_bits bits for each newly frozen weight: its code
+
+Where a stage freezes half of what was live, as the paper's portions .5, .75, .875 do, that is (num_bits + 2) / 8 bytes
+a newly frozen weight; num_bits / 8 at the last stage, which freezes all that is left.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook
+from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
+from inq_ray.core.stage import StageUpdate
+from inq_ray.core.state import TensorState
+from inq_ray.distributed.agreement import check_equal
+from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
+
+_LENGTH_BYTES = 4
+
+
+class StageError(RuntimeError):
+    """Rank 0 could not decide a stage; raised on every rank at once.
+
+    Attributes:
+        stage: the stage, as the caller counts.
+        message: what rank 0 found, naming the tensor.
+    """
+
+    def __init__(self, stage: int, message: str) -> None:
+        self.stage = stage
+        self.message = message
+        super().__init__(f"stage {stage}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.message)
+
+
+class _Entry(NamedTuple):
+    """One tensor's line of the header."""
+
+    name: str
+    num_bits: int
+    n_1: int | None
+    num_newly: int
+
+
+def broadcast_stage(
+    updates: Mapping[str, StageUpdate] | None,
+    states: Mapping[str, TensorState],
+    error: str | None = None,
+    *,
+    stage: int,
+) -> dict[str, StageUpdate]:
+    """Returns rank 0's updates on every rank. Every rank calls it, once a stage; nothing is applied here.
+
+    Args:
+        updates: what rank 0 decided, by parameter name; None on the other ranks, and where rank 0 failed.
+        states: before the stage, the same on every rank.
+        error: on rank 0, why it could not decide; None elsewhere.
+        stage: the stage, for the messages.
+
+    Returns:
+        The updates, on the devices of the states' masks.
+
+    Raises:
+        StageError: on every rank, with rank 0's error.
+        ReplicaMismatchError: on every rank, where the states do not have the same tensors with as many frozen weights.
+    """
+    assert rank() == 0 or (updates is None and error is None), "rank 0 alone decides"
+    assert rank() != 0 or (updates is None) == (error is not None), "rank 0 brings either updates or an error"
+    if world_size() == 1:
+        if error is not None:
+            raise StageError(stage, error)
+        assert updates is not None
+        return dict(updates)
+    progress = {name: f"{list(s.frozen.shape)} {s.num_frozen} {s.codebook.num_bits}" for name, s in states.items()}
+    check_equal(progress, stage=stage, what="numbers of frozen weights before the stage")
+    received = broadcast_bytes(encode(updates, states, error, stage=stage) if rank() == 0 else None)
+    # Rank 0 reads its own message, and raises its own error: all ranks take the same path.
+    return decode(received, states)
+
+
+def encode(
+    updates: Mapping[str, StageUpdate] | None, states: Mapping[str, TensorState], error: str | None, *, stage: int
+) -> Tensor:
+    """Returns the message, uint8 [n] on the CPU, that says what was decided, or that it could not be."""
+    updates = updates or {}
+    assert updates.keys() <= states.keys(), f"updates of unknown tensors: {sorted(updates.keys() - states.keys())}"
+    entries: list[_Entry] = []
+    parts: list[Tensor] = []
+    for name, update in updates.items():
+        codes = update.codes[update.newly_frozen]
+        live = ~states[name].frozen
+        if 0 < codes.numel() < int(torch.count_nonzero(live)):
+            parts.append(pack_codes(update.newly_frozen[live], 1).cpu())
+        parts.append(pack_codes(codes, update.codebook.num_bits).cpu())
+        entries.append(_Entry(name, update.codebook.num_bits, update.codebook.n_1, codes.numel()))
+    header = json.dumps({"stage": stage, "error": error, "tensors": entries}, separators=(",", ":")).encode()
+    return torch.cat([bytes_to_tensor(len(header).to_bytes(_LENGTH_BYTES, "little") + header), *parts])
+
+
+def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, StageUpdate]:
+    """Reads what `encode` wrote, with the same states.
+
+    Args:
+        message: uint8 [n] on the CPU.
+        states: as they were when the message was written.
+
+    Raises:
+        StageError: the message says that rank 0 could not decide.
+    """
+    length = int.from_bytes(tensor_to_bytes(message[:_LENGTH_BYTES]), "little")
+    header = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+    if header["error"] is not None:
+        raise StageError(header["stage"], header["error"])
+    payload = message[_LENGTH_BYTES + length :]
+    updates: dict[str, StageUpdate] = {}
+    for entry in (_Entry(*line) for line in header["tensors"]):
+        updates[entry.name], payload = _decode_tensor(entry, payload, ~states[entry.name].frozen)
+    assert not payload.numel(), f"{payload.numel()} bytes too many"
+    return updates
+
+
+def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageUpdate, Tensor]:
+    """Returns one tensor's update, and the payload that is left."""
+    num_live = int(torch.count_nonzero(live))
+    newly_frozen = live  # where all that was live freezes now
+    if entry.num_newly == 0:
+        newly_frozen = torch.zeros_like(live)
+    elif entry.num_newly < num_live:
+        packed, payload = _take(payload, num_live, 1)
+        chosen = unpack_codes(packed.to(live.device), 1, num_live).bool()
+        newly_frozen = torch.zeros_like(live).masked_scatter_(live, chosen)
+    packed, payload = _take(payload, entry.num_newly, entry.num_bits)
+    codes = torch.zeros_like(live, dtype=torch.uint8)
+    codes.masked_scatter_(newly_frozen, unpack_codes(packed.to(live.device), entry.num_bits, entry.num_newly))
+    return StageUpdate(Codebook(entry.num_bits, entry.n_1), newly_frozen, codes), payload
+
+
+def _take(payload: Tensor, count: int, num_bits: int) -> tuple[Tensor, Tensor]:
+    num_bytes = packed_size(num_bits, count)
+    assert num_bytes <= payload.numel(), f"the message ends {num_bytes - payload.numel()} bytes too early"
+    return payload[:num_bytes], payload[num_bytes:]

@@ -1,0 +1,150 @@
+"""codes.safetensors: uint8 codes by parameter name, and the codebook of each.
+
+Its metadata `inq_ray` is JSON with `format_version`, and in `tensors` num_bits, n_1 and n_2 of each tensor (n_1 and n_2
+null: every weight is zero). Code 0 is the weight 0; else code = (negative << (num_bits - 1)) | (k - n_2 + 1) is the
+weight (-1)^negative * 2^k.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.codebook import Codebook
+from inq_ray.core.state import TensorState
+from inq_ray.export import safetensors_file
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.float_state import check_exact, used_codes
+from inq_ray.export.model_file import MODEL_FILE
+
+CODES_FILE = "codes.safetensors"
+FORMAT_VERSION = 1
+_METADATA_KEY = "inq_ray"
+
+
+def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
+    """Write codes and codebooks; see :class:`inq_ray.export.formats.Format`."""
+    described = {name: _describe(state.codebook) for name, state in states.items()}
+    metadata = json.dumps({"format_version": FORMAT_VERSION, "tensors": described}, sort_keys=True)
+    safetensors_file.save(path, {name: state.codes for name, state in states.items()}, {_METADATA_KEY: metadata})
+
+
+def read_codes(path: str | Path) -> dict[str, tuple[Codebook, Tensor]]:
+    """Return what the file holds, once every code is known to stand for a level of its codebook.
+
+    Returns:
+        Codebook and codes (uint8, the weight's shape, on the CPU) by parameter name.
+
+    Raises:
+        ValueError: names the file, the tensor and what is wrong.
+    """
+    path = Path(path)
+    tensors, metadata = safetensors_file.read(path)
+    codebooks = _codebooks(path, metadata)
+    if codebooks.keys() != tensors.keys():
+        odd = sorted(codebooks.keys() ^ tensors.keys())
+        raise ValueError(f"{path}: {odd[0]!r} is not in both tensors and metadata ({len(odd)} such): write it again")
+    for name, codebook in codebooks.items():
+        _check_codes(path, name, codebook, tensors[name])
+    return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
+
+
+def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
+    """Check that every quantized weight is a level of its codebook and what its code says.
+
+    Args:
+        path: The file.
+        model: What model.safetensors holds.
+        names: Parameters that are quantized: no more and no fewer may have codes.
+
+    Raises:
+        VerificationError: Names the first tensor that is wrong, and what is wrong with it.
+    """
+    try:
+        codes = read_codes(path)
+    except ValueError as error:
+        raise VerificationError(None, str(error)) from error
+    for name in sorted(set(names) ^ codes.keys()):
+        raise VerificationError(name, "has no codes" if name in names else "has codes, but shall not be quantized")
+    for name, (codebook, tensor_codes) in codes.items():
+        if name not in model:
+            raise VerificationError(name, f"has codes, but is not in {MODEL_FILE}")
+        reason = _fault(name, model[name], codebook, tensor_codes)
+        if reason:
+            raise VerificationError(name, reason)
+
+
+def _describe(codebook: Codebook) -> dict[str, int | None]:
+    return {"num_bits": codebook.num_bits, "n_1": codebook.n_1, "n_2": codebook.n_2}
+
+
+def _codebooks(path: Path, metadata: Mapping[str, str]) -> dict[str, Codebook]:
+    if _METADATA_KEY not in metadata:
+        raise ValueError(f"{path}: holds no codes, its metadata has no {_METADATA_KEY!r}; {CODES_FILE} is wanted")
+    try:
+        described = json.loads(metadata[_METADATA_KEY])
+        version, tensors = described["format_version"], dict(described["tensors"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata {_METADATA_KEY!r} is broken ({error!r})") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}")
+    return {name: _codebook(path, name, line) for name, line in tensors.items()}
+
+
+def _codebook(path: Path, name: str, line: Any) -> Codebook:
+    """Reads one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
+    if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
+        raise ValueError(f"{path}: {name!r} has metadata {line!r} where num_bits, n_1 and n_2 are wanted")
+    num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
+    try:
+        codebook = Codebook(num_bits, n_1)
+    except ValueError as error:
+        raise ValueError(f"{path}: {name!r}: {error}") from None
+    if codebook.n_2 != n_2:
+        raise ValueError(f"{path}: {name!r} has {n_2=} where {num_bits=} and {n_1=} give {codebook.n_2}")
+    return codebook
+
+
+def _check_codes(path: Path, name: str, codebook: Codebook, codes: Tensor) -> None:
+    if codes.dtype != torch.uint8:
+        raise ValueError(f"{path}: {name!r} has codes of {codes.dtype}, torch.uint8 is wanted")
+    used = used_codes(codes)
+    wrong = used[codebook.decode(used, torch.float64).isnan()]  # a code of no level decodes to NaN
+    if wrong.numel():
+        raise ValueError(f"{path}: {name!r} has code {int(wrong[0])}, which is no level of {codebook}")
+
+
+def _fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
+    """Returns what is wrong with a quantized tensor, None where nothing is."""
+    if weight.shape != codes.shape:
+        return f"has shape {list(weight.shape)}, its codes {list(codes.shape)}"
+    try:
+        check_exact(name, codebook, codes, weight.dtype)
+    except ValueError as error:
+        return str(error)
+    num_off = int((~_is_level(weight, codebook)).sum())
+    if num_off:
+        return f"{num_off} of {weight.numel()} weights are neither 0 nor a power of two of {codebook}"
+    num_other = int((_bytes(weight) != _bytes(codebook.decode(codes, weight.dtype))).any(dim=1).sum())
+    if num_other:
+        return f"{num_other} of {weight.numel()} weights are not what their codes say"
+    return None
+
+
+def _is_level(weight: Tensor, codebook: Codebook) -> Tensor:
+    """True where a weight is +0 or +-2^k, n_2 <= k <= n_1; by frexp, apart from the way in which codes are decoded."""
+    zero = (weight == 0) & ~torch.signbit(weight)
+    if codebook.n_1 is None:
+        return zero
+    assert codebook.n_2 is not None
+    mantissa, exponent = torch.frexp(weight.double())  # double holds every float dtype's values exactly
+    in_range = (exponent - 1 >= codebook.n_2) & (exponent - 1 <= codebook.n_1)
+    return zero | ((mantissa.abs() == 0.5) & in_range)
+
+
+def _bytes(weight: Tensor) -> Tensor:
+    """uint8 [number of weights, bytes of a weight]."""
+    return weight.reshape(-1, 1).view(torch.uint8)

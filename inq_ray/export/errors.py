@@ -1,0 +1,20 @@
+"""What verification raises."""
+
+from typing import Any
+
+
+class VerificationError(RuntimeError):
+    """A result is not what it should be.
+
+    Attributes:
+        tensor: Name of the tensor; None if a whole file is wrong.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, tensor: str | None, reason: str) -> None:
+        self.tensor = tensor
+        self.reason = reason
+        super().__init__(reason if tensor is None else f"tensor {tensor!r}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tensor, self.reason)

@@ -1,0 +1,29 @@
+"""model.safetensors: the network's state as plain tensors, which `model.load_state_dict` takes."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from inq_ray.core.state import TensorState
+from inq_ray.export import safetensors_file
+
+MODEL_FILE = "model.safetensors"
+
+
+def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
+    """Write the network's state; see :class:`inq_ray.export.formats.Format`."""
+    safetensors_file.save(path, model_state, {"format": "pt"})
+
+
+def read_model(path: str | Path) -> dict[str, Tensor]:
+    """Return all tensors, on the CPU.
+
+    Raises:
+        ValueError: The file is missing, cut short or no safetensors file.
+    """
+    return safetensors_file.read(Path(path))[0]
+
+
+def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
+    """Do nothing: `model` is what this file holds, and the other files are checked against it."""

@@ -1,0 +1,63 @@
+"""Patterns of files on this machine and on storages: *, ? and [ as in a shell."""
+
+import fnmatch
+import glob
+import os
+import re
+
+import pyarrow.fs as pafs
+
+from inq_ray.storage.address import Location, halves, locate
+from inq_ray.storage.retry import MissingError
+
+_GLOB = re.compile(r"[*?[]")
+
+
+def expand(data: str) -> list[Location]:
+    """Return the files and folders that a pattern stands for, sorted; without *, ? and [ in it just its location.
+
+    As in a shell: a star stands for no slash, and for no name that begins with a dot.
+
+    Raises:
+        ValueError: Nothing matches, or the storage fails.
+    """
+    location = locate(data)
+    if not _GLOB.search(data) or (location.is_local and os.path.lexists(location.path)):
+        return [location]
+    if location.is_local:
+        found = [locate(path) for path in sorted(glob.glob(os.path.expanduser(data.removeprefix("file://"))))]
+    else:
+        bucket, path = halves(location.path)
+        name = data.rstrip("/").removesuffix(path).rstrip("/")
+        found = _match(Location(location.root, bucket, name), path.split("/"))
+    if not found:
+        raise ValueError(f"nothing matches {data}")
+    return found
+
+
+def fixed_part(data: str) -> str | None:
+    """Return the folder of this machine in which a pattern begins to vary; None where it is one file or folder."""
+    path = locate(data).path
+    if not _GLOB.search(data) or os.path.lexists(path):
+        return None
+    return os.path.dirname(path[: next(_GLOB.finditer(path)).start()]) or "/"
+
+
+def _match(folder: Location, patterns: list[str]) -> list[Location]:
+    """Return what lies below a folder of a storage and matches a pattern for each level."""
+    pattern, *rest = patterns
+    if rest and not _GLOB.search(pattern):
+        return _match(folder.join(pattern), rest)
+    try:
+        entries = folder.list()
+    except MissingError:
+        return []
+    found: list[Location] = []
+    for entry in entries:
+        name = folder.relative(entry)
+        if fnmatch.fnmatchcase(name, pattern) and (name[0] != "." or pattern[0] == "."):
+            if not rest:
+                found.append(folder.join(name))
+            elif entry.type == pafs.FileType.Directory:
+                found += _match(folder.join(name), rest)
+    return found

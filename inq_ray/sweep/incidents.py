@@ -1,0 +1,47 @@
+"""Events of trials' runs on their way to the sweep, and the sweep's file of what went wrong in them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from inq_ray.training.report.events import Event
+from inq_ray.training.report.incident import Incident, IncidentLog
+
+
+@dataclass(frozen=True)
+class FromTrial:
+    """An event of a trial's run.
+
+    Attributes:
+        name: of the trial.
+        event: of its run.
+    """
+
+    name: str
+    event: Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialIncident(Incident):
+    """An incident of a trial's run.
+
+    Attributes:
+        trial: name of the trial.
+    """
+
+    trial: str
+
+
+class SweepIncidents:
+    """Writes the incidents of all trials to one file, a JSON object per line.
+
+    Args:
+        path: of the file, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._log = IncidentLog(path)
+
+    def report(self, event: object) -> None:
+        """Writes an incident; ignores every other event."""
+        if isinstance(event, FromTrial) and isinstance(event.event, Incident):
+            self._log.add(TrialIncident(trial=event.name, **vars(event.event)))

@@ -1,0 +1,156 @@
+"""In which order points are tried: a list that is known beforehand, or as Optuna proposes."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from inq_ray.sweep.space.axes import RandomDrawer
+from inq_ray.sweep.space.search_options import Objective, SearchOptions
+from inq_ray.sweep.space.space import Point, Space, point_key
+
+# Draws in a row that give nothing new, after which a space counts as exhausted.
+_MOST_REPEATED = 200
+
+
+class Proposer(Protocol):
+    """Proposes points.
+
+    Attributes:
+        is_known: whether what it proposes does not depend on results.
+    """
+
+    is_known: bool
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no other point."""
+        ...
+
+    def ask(self) -> Point | None:
+        """The next point; None = there is no other."""
+        ...
+
+    def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
+        """Takes the result of a point.
+
+        Args:
+            number: of the point, in the order in which they were asked for, from 0.
+            values: of the objectives; None where the trial was stopped early or failed.
+            failed: whether it failed.
+        """
+        ...
+
+
+class ListProposer:
+    """Points that are known beforehand."""
+
+    is_known = True
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self._points = list(points)
+        self._next = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the list is at its end."""
+        return self._next == len(self._points)
+
+    def ask(self) -> Point | None:
+        """The next of the list."""
+        if self.is_exhausted:
+            return None
+        self._next += 1
+        return self._points[self._next - 1]
+
+    def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
+        """Results change nothing."""
+
+
+class OptunaProposer:
+    """Points as Optuna's TPE proposes, for one objective or several; the same results in, the same points out.
+
+    Args:
+        space: of points.
+        num_trials: how many points.
+        seed: of the sampler.
+        objective: "top1" is to be large; "top1-bits": and bits small.
+
+    Raises:
+        ValueError: Optuna is not installed.
+    """
+
+    is_known = False
+
+    def __init__(self, space: Space, num_trials: int, seed: int, objective: Objective) -> None:
+        try:
+            import optuna
+        except ModuleNotFoundError:
+            raise ValueError("--search optuna needs Optuna: pip install 'inq-ray[sweep]'") from None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        directions: list[Literal["maximize", "minimize"]]
+        directions = ["maximize"] if objective == "top1" else ["maximize", "minimize"]
+        self._study = optuna.create_study(directions=directions, sampler=optuna.samplers.TPESampler(seed=seed))
+        self._space = space
+        self._num_trials = num_trials
+        self._trials: list[Any] = []
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many were proposed as are wanted."""
+        return len(self._trials) == self._num_trials
+
+    def ask(self) -> Point | None:
+        """A point that Optuna proposes."""
+        if self.is_exhausted:
+            return None
+        trial = self._study.ask()
+        self._trials.append(trial)
+        return self._space.draw(_OptunaDrawer(trial))
+
+    def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
+        """Tells Optuna, which proposes the next points by it."""
+        from optuna.trial import TrialState
+
+        if values is not None:
+            self._study.tell(self._trials[number], list(values))
+        else:
+            self._study.tell(self._trials[number], state=TrialState.FAIL if failed else TrialState.PRUNED)
+
+
+class _OptunaDrawer:
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+
+    def index(self, name: str, count: int) -> int:
+        return int(self._trial.suggest_categorical(name, list(range(count))))
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return float(self._trial.suggest_float(name, low, high, log=log))
+
+
+def make_proposer(space: Space, options: SearchOptions) -> Proposer:
+    """Return the proposer of a sweep.
+
+    Args:
+        space: of points.
+        options: how it is searched.
+
+    Raises:
+        ValueError: a grid of a range, or Optuna is not installed.
+    """
+    if options.search == "grid":
+        return ListProposer(list(space.grid()))
+    if options.search == "random":
+        return ListProposer(_distinct(space, options.trials, options.search_seed))
+    return OptunaProposer(space, options.trials, options.search_seed, options.objective)
+
+
+def _distinct(space: Space, count: int, seed: int) -> list[Point]:
+    """Points drawn at random, none twice; fewer where the space has no more."""
+    drawer = RandomDrawer(seed)
+    points: dict[str, Point] = {}
+    repeated = 0
+    while len(points) < count and repeated < _MOST_REPEATED:
+        point = space.draw(drawer)
+        repeated = repeated + 1 if point_key(point) in points else 0
+        points.setdefault(point_key(point), point)
+    return list(points.values())

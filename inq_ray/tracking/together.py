@@ -1,0 +1,29 @@
+"""Several reporters as one."""
+
+from inq_ray.tracking.fault import warn
+from inq_ray.training.report.events import Event, Reporter
+
+
+class Together:
+    """Several reporters as one, none of which ends anything by what it raises.
+
+    Its first error is a line on stderr. The others get the event all the same, and it gets the next ones: a disk may
+    have room again.
+    """
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+        self._failed: set[int] = set()
+
+    def report(self, event: Event) -> None:
+        """Hand an event to each."""
+        for index, reporter in enumerate(self._reporters):
+            try:
+                reporter.report(event)
+            except (Exception, SystemExit) as error:  # noqa: BLE001, rich makes SystemExit of a closed pipe
+                self._say_once(index, error)
+
+    def _say_once(self, index: int, error: BaseException) -> None:
+        if index not in self._failed:
+            self._failed.add(index)
+            warn(f"the run goes on, and {type(self._reporters[index]).__name__} misses reports", error)

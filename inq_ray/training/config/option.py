@@ -1,0 +1,227 @@
+"""What is known about one option, declared beside its field. Every list of options elsewhere is derived from it."""
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inq_ray.data.image_set import SourceInfo
+
+Check = Callable[[str, Any], Any]
+"""Takes a flag and its value; returns the value to keep, or raises a ValueError that names the flag."""
+
+
+class Affects(enum.Enum):
+    """What another value of an option changes, and so whether a resumed run may have one."""
+
+    RESULT = enum.auto()
+    """The result: a resumed run keeps the value."""
+    ROUNDING = enum.auto()
+    """Not the method, but the bits: a resumed run may change the value and reports it."""
+    NOTHING = enum.auto()
+    """Not one bit: a resumed run may change the value, and stages of sweeps are shared whatever it is."""
+
+
+class Phase(enum.IntEnum):
+    """From when on an option has an effect."""
+
+    ALWAYS = enum.auto()
+    """In evaluation too."""
+    TRAINING = enum.auto()
+    """Not with --evaluate."""
+    STAGES = enum.auto()
+    """Not before the first stage either, nor with --plain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unused:
+    """A case in which an option has no effect.
+
+    Attributes:
+        when: Whether it is so with this configuration: the whole one that the option is part of.
+        data: Whether it is so with these data; None = whatever the data are.
+        why: What follows the flag in the message, such as "has no effect without --distill".
+        is_refused: Whether a run does not start then; else it is reported.
+    """
+
+    when: Callable[[Any], bool] = lambda _: True
+    data: Callable[[SourceInfo], bool] | None = None
+    why: str | Callable[[Any, SourceInfo | None], str]
+    is_refused: bool = False
+
+    def reason(self, config: Any, info: SourceInfo | None) -> str:
+        """Return what follows the flag in the message."""
+        return self.why if isinstance(self.why, str) else self.why(config, info)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known about an option, as metadata of its dataclass field.
+
+    Attributes:
+        help: For --help: a noun, unit, range, and what the default means.
+        check: Refuses values, or returns them in another form.
+        choices: Allowed values, where the type does not list them.
+        aliases: Other flags for it.
+        affects: What another value changes.
+        phase: From when on it has an effect.
+        in_stage_key: Whether the value is in the keys by which sweeps find stages again, if it affects anything; False:
+            what follows from it is, such as the weights instead of their path.
+        sweep: Whether trials of a sweep may differ in it; a text = why not, and what to do instead.
+        fits_all: Whether every allowed value fits every network and all data, so that sweeps need not try it first.
+        replaces: Names of the section's other options that say the same in another way: this one's flag resets them.
+        path: Whether a value is a name instead of a path or an address; None = it is no path at all.
+        sees: Whether it decides which images a network is measured on, or how it sees them: later commands repeat it.
+        unused: Cases in which it has no effect.
+    """
+
+    help: str
+    check: Check | None = None
+    choices: tuple[Any, ...] | None = None
+    aliases: tuple[str, ...] = ()
+    affects: Affects = Affects.RESULT
+    phase: Phase = Phase.ALWAYS
+    in_stage_key: bool = True
+    sweep: bool | str = True
+    fits_all: bool = False
+    replaces: tuple[str, ...] = ()
+    path: Callable[[str], bool] | None = None
+    sees: bool = False
+    unused: tuple[Unused, ...] = ()
+
+
+def option(default: Any, help: str, **known: Any) -> Any:  # noqa: A002
+    """Return a dataclass field with this default; ``known`` are the attributes of :class:`Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(help=help, **known)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """An option with its place in a configuration.
+
+    Attributes:
+        name: Dotted: "training.lr".
+        type: Annotation of its field.
+        default: Value where nothing is said.
+        option: What is known about it.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    option: Option
+
+    @property
+    def field(self) -> str:
+        """Name of its field: "lr"."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def section(self) -> str:
+        """Name of its section: "training"; empty at the top."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def flag(self) -> str:
+        """Its flag: "--lr"."""
+        return flag_of(self.field)
+
+    @property
+    def choices(self) -> tuple[Any, ...] | None:
+        """Allowed values, where they can be listed."""
+        kind = self.type
+        if typing.get_origin(kind) is tuple:
+            kind = typing.get_args(kind)[0]
+        return typing.get_args(kind) if typing.get_origin(kind) is Literal else self.option.choices
+
+    def of(self, config: Any) -> Any:
+        """Return its value in a configuration."""
+        return getattr(getattr(config, self.section) if self.section else config, self.field)
+
+    def unused(self, config: Any, info: SourceInfo | None) -> Unused | None:
+        """Return the case in which it has no effect, if this is one.
+
+        Args:
+            config: The whole configuration.
+            info: Facts about the data; None = they are not known, and what depends on them is passed over.
+        """
+        for case in self.option.unused:
+            of_data = case.data is None or (info is not None and case.data(info))
+            if of_data and case.when(config):
+                return case
+        return None
+
+
+def flag_of(field: str) -> str:
+    """Return the flag of a field, such as "--lr-each" of "lr_each"."""
+    return f"--{field.replace('_', '-')}"
+
+
+def declared(config: Any) -> dict[str, Declared]:
+    """Return all options of a configuration, or of a class of such, by dotted name, in their order.
+
+    Args:
+        config: A dataclass whose fields are options, or sections of such.
+    """
+    return {each.name: each for each in _declared(config, "")}
+
+
+def _declared(config: Any, section: str) -> Iterator[Declared]:
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(field.type):
+            inner = field.type if isinstance(config, type) else getattr(config, field.name)
+            yield from _declared(inner, f"{section}{field.name}.")
+        else:
+            known = field.metadata["option"]
+            name = f"{section}{field.name}"
+            yield Declared(name=name, type=field.type, default=field.default, option=known)
+
+
+def check_options(section: Any) -> None:
+    """Check the values of a section that is being made, and put them into the form that is kept.
+
+    Raises:
+        ValueError: A value is not allowed; names the flag, the value and what is allowed.
+    """
+    for each in _declared(section, ""):
+        value = each.of(section)
+        if value is None and _may_be_none(each.type):
+            continue
+        if each.choices is not None:
+            check_choices(each.flag, value, each.choices)
+        if each.option.check is not None:
+            object.__setattr__(section, each.field, each.option.check(each.flag, value))
+
+
+def check_choices(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Check a value, or each of several, of an option whose values can be listed.
+
+    Raises:
+        ValueError: One is none of them; says what it is of.
+    """
+    for entry in value if isinstance(value, tuple | list) else (value,):
+        if entry not in choices:
+            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {entry!r}")
+
+
+def _may_be_none(kind: Any) -> bool:
+    return isinstance(kind, types.UnionType) and types.NoneType in typing.get_args(kind)
+
+
+def check_refused(config: Any, info: SourceInfo | None = None) -> None:
+    """Refuse options that have no effect, where the result would not be what the user believes.
+
+    Args:
+        config: The whole configuration.
+        info: Facts about the data; None = they are not known yet.
+
+    Raises:
+        ValueError: Names the flag.
+    """
+    for each in declared(config).values():
+        case = each.unused(config, info)
+        if case is not None and case.is_refused and each.of(config) != each.default:
+            raise ValueError(f"{each.flag} {case.reason(config, info)}")

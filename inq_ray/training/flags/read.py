@@ -1,0 +1,145 @@
+"""Arguments of a command line -> the values of the options that were typed, by tyro."""
+
+import contextlib
+import io
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
+
+import tyro
+
+from inq_ray.training.config.option import Declared
+
+_Flags = TypeVar("_Flags")
+
+_NUMBERS = re.compile(r"[0-9.]+(,[0-9.]+)+,?")
+
+
+def read_flags(
+    arguments: Sequence[str],
+    options: Iterable[Declared],
+    *,
+    what: str,
+    defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the values that were typed, by dotted name; options that were not are not in it.
+
+    Args:
+        arguments: Words of the command line.
+        options: All that may be typed; each field's name is another.
+        what: What the command does, for --help.
+        defaults: Values that options have, by dotted name, if these were typed; for --help.
+
+    Raises:
+        ValueError: A flag or its value is not allowed; one line.
+        SystemExit: After printing the help that was asked for.
+    """
+    by_field = {each.field: each for each in options}
+    asked = [word for word in arguments if word not in ("-h", "--help")]
+    _check_commas(asked, by_field)
+    kind = _flags_type(by_field.values(), what, {})
+    if len(asked) < len(arguments):
+        typed = in_one_line(lambda: tyro.cli(kind, args=asked))
+        values = defaults({by_field[field].name: value for field, value in typed.items()})
+        kind, asked = _flags_type(by_field.values(), what, values), ["--help"]
+    typed = in_one_line(lambda: tyro.cli(kind, args=asked))
+    return {by_field[field].name: value for field, value in typed.items()}
+
+
+def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
+    """Return what tyro reads from flags; what it does not allow becomes one line instead of a box.
+
+    Raises:
+        ValueError: A flag or its value is not allowed.
+        SystemExit: After printing the help that was asked for.
+    """
+    with _plain_output() as output:
+        try:
+            return parse()
+        except SystemExit as stop:
+            if stop.code:
+                raise ValueError(_one_line(output.getvalue())) from None
+    return parse()  # prints the help, with the terminal's width and colours, and exits
+
+
+def _flags_type(options: Iterable[Declared], what: str, values: Mapping[str, Any]) -> Any:
+    """Return a TypedDict of flags, none of which has to be typed."""
+    kinds = {each.field: _annotated(each, values) for each in options}
+    return types.new_class(
+        "Flags", (TypedDict,), {"total": False}, lambda body: body.update(__doc__=what, __annotations__=kinds)
+    )
+
+
+def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
+    kind, choices = each.type, each.choices
+    is_tuple = typing.get_origin(kind) is tuple
+    if choices is not None:
+        one: Any = Literal.__getitem__(tuple(choices))
+        kind = tuple[one, ...] if is_tuple else one
+    metavar = None
+    if isinstance(kind, types.UnionType):
+        metavar = "|".join(one.__name__.upper() for one in typing.get_args(kind) if one is not types.NoneType)
+    value = values.get(each.name, each.default)
+    shown = " ".join(map(str, value)) if is_tuple else str(value)
+    hint = "" if value is None or shown == "" else f"(default: {shown})"
+    aliases = list(each.option.aliases)
+    argument = tyro.conf.arg(help=each.option.help, aliases=aliases, metavar=metavar, help_behavior_hint=hint)
+    return Annotated[kind, argument]
+
+
+def _check_commas(arguments: Sequence[str], by_field: Mapping[str, Declared]) -> None:
+    """Refuse ``0.5,0.75,1`` where the numbers of a flag stand apart.
+
+    Raises:
+        ValueError: Names the flag and what to type.
+    """
+    flag = ""
+    for word in arguments:
+        if word.startswith("--"):
+            flag, _, word = word.partition("=")
+        each = by_field.get(flag[2:].replace("-", "_"))
+        if each is not None and typing.get_args(each.type)[:1] in ((int,), (float,)) and _NUMBERS.fullmatch(word):
+            raise ValueError(f"{each.flag} {word}: put blanks between the numbers, no commas")
+
+
+@contextlib.contextmanager
+def _plain_output() -> Iterator[io.StringIO]:
+    """Catch what is printed; tyro has no terminal there, so no colours, and all the width it wants."""
+    output = io.StringIO()
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield output
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def _one_line(box: str) -> str:
+    """Return the message of tyro's box, without borders and rules, and the flags it suggests."""
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]  # the first line is the border with the title
+    message: list[str] = []
+    suggested: list[str] | None = None
+    for line in lines:
+        if not line.strip("-─╰╯+") or line.startswith("For full helptext"):
+            continue
+        if line.startswith("Argument helptext"):
+            break
+        if line.startswith("Perhaps you meant"):
+            suggested = []
+        elif suggested is None:
+            message.append(line)
+        elif line.startswith("-"):
+            suggested.append(next(word for word in line.split() if word.startswith("--")).rstrip(","))
+    text = " ".join(message)
+    checked = re.match(r"Error parsing \w+(\.\w+)?: ", text)
+    if checked:
+        return text[checked.end() :]  # what our own checks say needs nothing around it
+    hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
+    return f"{text}{hint} (--help lists all flags)"

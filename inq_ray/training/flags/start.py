@@ -1,0 +1,85 @@
+"""Where flags start from: the recipe or file that they name, or the recipe of the network and bits."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from inq_ray.data.source import default_arch
+from inq_ray.training.config import DataConfig, RunConfig
+from inq_ray.training.config.option import declared
+from inq_ray.training.config.recipes import LOSSLESS, default_recipe, lossless_recipe, of_trained, recipe, trained_first
+
+
+def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: str | None = None) -> RunConfig:
+    """Return the configuration that these values change, without what they say in another way.
+
+    Args:
+        given: Values that were typed, by dotted name.
+        recipe_name: Value of --recipe.
+        file: Value of --config.
+
+    Raises:
+        ValueError: There is no such recipe or file, or both are given.
+    """
+    if file is not None and recipe_name is not None:
+        raise ValueError("--config and --recipe exclude each other")
+    start = _recipe(given, recipe_name) if file is None else RunConfig.from_file(file)
+    if file is None and given.get("training.float_epochs"):
+        start = trained_first(start)
+    if "quantization.iterative_steps" in given:  # what a recipe says of each stage is of its own ones
+        start = start.evenly()
+    start = _without_replaced(start, given)
+    return start if file is not None else _without_float_training(start, given)
+
+
+def with_values(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Return a configuration with these values, by dotted name.
+
+    Raises:
+        ValueError: A value is not allowed, or does not go with the others; names the flag.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    top = {name: value for name, value in given.items() if "." not in name}
+    for name, value in given.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            sections.setdefault(section, {})[field] = value
+    changed = {name: dataclasses.replace(getattr(start, name), **fields) for name, fields in sections.items()}
+    return dataclasses.replace(start, **changed, **top)
+
+
+def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
+    arch = given.get("network.arch") or default_arch(given.get("data.data", DataConfig().data))
+    bits = given.get("quantization.weight_bits", 5)
+    bits = bits if 2 <= bits <= 8 else 5  # else it is refused later, by its flag
+    if name is None:
+        return default_recipe(arch, bits)
+    if name != LOSSLESS:
+        return recipe(name)
+    start = lossless_recipe(arch, bits)
+    return start if given.get("network.weights") is None else of_trained(start)
+
+
+def _without_replaced(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Return the start without what the given options replace, such as epochs of each stage by those of all."""
+    options = declared(RunConfig)
+    sections: dict[str, dict[str, Any]] = {}
+    for name in given:
+        for replaced in options[name].option.replaces:
+            section = options[name].section
+            sections.setdefault(section, {})[replaced] = options[f"{section}.{replaced}"].default
+    return start.replace(**sections)
+
+
+def _without_float_training(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Return the recipe without training before the first stage where it needs not be, or without stages."""
+    plain, trained = given.get("plain", False), given.get("network.weights") is not None
+    if plain:  # what a recipe says of stages is nothing to it
+        recipe_training = default_recipe(start.network.arch, start.quantization.weight_bits).training
+        start = dataclasses.replace(start, training=recipe_training)
+    training = start.training
+    if training.float_epochs == 0 or not (plain or trained):
+        return start
+    if plain:
+        start = start.replace(training={"epochs": training.float_epochs, "lr": training.float_lr})
+    return start.replace(training={"float_epochs": 0})

@@ -1,0 +1,159 @@
+"""Batches of training on one rank, and what the network is given of each: in microbatches, on its device, mixed."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inq_ray.data.augment.batch_mix import BatchMix
+from inq_ray.data.loader import Batch, steps_per_epoch, train_requests
+from inq_ray.distributed.wire import rank, world_size
+from inq_ray.training.config import TrainingConfig
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.task.build import Task
+
+
+class Microbatch(NamedTuple):
+    """What the network is given at once.
+
+    Attributes:
+        inputs: float32 [N, C, H, W] on the network's device.
+        targets: What outputs are compared with: the labels, or float32 [N, classes] where images are mixed.
+        labels: int64 [N] on the network's device.
+        is_last: Whether no other one of its batch follows.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    labels: Tensor
+    is_last: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBatches:
+    """Batches of training on one rank.
+
+    Attributes:
+        task: Network and data.
+        training: Batch size, microbatches of a batch, mixing, random seed.
+        bad_images: Counts images that cannot be read.
+        shuffle_buffer: Images among which a rank shuffles where they are read in groups.
+        num_data_shards: Ranks for which the order of samples is laid out where they are read in groups; None means as
+            many as there are.
+    """
+
+    task: Task
+    training: TrainingConfig
+    bad_images: BadImages
+    shuffle_buffer: int = 1
+    num_data_shards: int | None = None
+    _mix: BatchMix | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        mixup, cutmix = self.training.mixup, self.training.cutmix
+        if mixup or cutmix:
+            object.__setattr__(self, "_mix", BatchMix(mixup, cutmix, self.task.info.num_classes))
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Global batches of an epoch."""
+        return steps_of_epoch(len(self.task.train_indices), self.training)
+
+    def read(self, epoch: int, steps: range) -> Iterator[Batch]:
+        """Yield this rank's shard of each global batch.
+
+        Args:
+            epoch: Epoch over the whole run, from 0: order and augmentation depend on it.
+            steps: Global batches within the epoch.
+
+        Raises:
+            ValueError: More images than allowed cannot be read, or the storage does not answer.
+        """
+        requests = train_requests(
+            self.task.loader.sets["train"],
+            self.task.train_indices,
+            batch_size=self.training.batch_size,
+            rank=rank(),
+            world_size=world_size(),
+            seed=self.training.seed,
+            epoch=epoch,
+            steps=steps,
+            buffer=self.shuffle_buffer,
+            num_data_shards=self.num_data_shards,
+        )
+        for batch in self.task.loader.batches(requests):
+            self.bad_images.add(batch.bad)
+            yield batch
+
+    def microbatches(self, batch: Batch, epoch: int) -> Iterator[Microbatch]:
+        """Yield what the network is given of a batch, one microbatch after the other (--accumulate).
+
+        What the network draws itself (dropout) from the first one on is a function of seed, epoch, step and rank, not
+        of what came before.
+
+        Raises:
+            ValueError: No image could be read; or fewer than microbatches with --sync-batchnorm, whose ranks wait for
+                each other in each.
+        """
+        training, device = self.training, self.task.to_input.device
+        seed_step_rng(device, training.seed, epoch, batch.step, rank())
+        num = _num_microbatches(batch, training)
+        labels = batch.labels.to(device, non_blocking=True)
+        pairs = zip(batch.images.tensor_split(num), labels.tensor_split(num), strict=True)
+        for index, (images, of_images) in enumerate(pairs):
+            key = (training.seed, epoch, batch.step * training.accumulate + index, rank())
+            yield self.microbatch(images, of_images, key)._replace(is_last=index == num - 1)
+
+    def microbatch(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Microbatch:
+        """Return what the network is given of images.
+
+        Args:
+            images: uint8 [N, C, H, W] anywhere.
+            labels: int64 [N] on the network's device.
+            key: Seed, epoch, number of the microbatch in the epoch, and rank, of which mixing is a function.
+        """
+        inputs, targets = self.task.to_input(images), labels
+        if self._mix is not None:
+            inputs, targets = self._mix(inputs, labels, key)
+        return Microbatch(inputs, targets, labels)
+
+
+def steps_of_epoch(num_train: int, training: TrainingConfig) -> int:
+    """Return the number of global batches of an epoch.
+
+    Args:
+        num_train: Images that are trained on.
+        training: Batch size and --limit-batches.
+    """
+    steps = steps_per_epoch(num_train, training.batch_size)
+    return min(steps, training.limit_batches or steps)
+
+
+def seed_step_rng(device: torch.device, *position: int) -> None:
+    """Make what is drawn from here on a function of the position, and not of what came before.
+
+    Args:
+        device: Device on which the network draws.
+        position: Seed of the run, epoch, step, rank.
+    """
+    seed = int.from_bytes(hashlib.blake2b(repr(position).encode(), digest_size=7).digest(), "little")
+    # As torch.manual_seed, which takes a hundred times as long where there is no GPU.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _num_microbatches(batch: Batch, training: TrainingConfig) -> int:
+    """Return as many as --accumulate asks for, or as there are images."""
+    num_images, accumulate = len(batch.labels), training.accumulate
+    if not num_images:
+        raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
+    if training.sync_batchnorm and num_images < accumulate:
+        raise ValueError(
+            f"of a batch only {num_images} images could be read (not {batch.bad[0].name}), and --sync-batchnorm with "
+            f"--accumulate {accumulate} needs {accumulate}: mend the images, or lower --accumulate"
+        )
+    return min(accumulate, num_images)

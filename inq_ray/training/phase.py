@@ -1,0 +1,144 @@
+"""One phase of training: the float network's, or the re-training of a stage, from where it stands to its end."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+
+from inq_ray.core.optim.sgd import SGD
+from inq_ray.scheduler import INQScheduler
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.snapshot import Parts
+from inq_ray.training.loop.build import make_trainer
+from inq_ray.training.loop.trainer import EpochState, Trainer
+from inq_ray.training.report.events import Row
+from inq_ray.training.report.progress import Epoch
+from inq_ray.training.run_state import RunState
+from inq_ray.training.task.distill import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase as it is planned, and what it trains with.
+
+    Attributes:
+        stage: 0 for the float network, else from 1.
+        portion: Accumulated fraction that is frozen.
+        epochs: Epochs of the phase.
+        optimizer: Moves the weights.
+        inq: Masks and codes; None while the network is float.
+        teacher: Teacher of a stage that is distilled.
+    """
+
+    stage: int
+    portion: float
+    epochs: int
+    optimizer: SGD
+    inq: INQScheduler | None = None
+    teacher: Teacher | None = None
+
+
+def parts_of(run: RunState, phase: Phase) -> Parts:
+    """Return what a checkpoint holds at an end of the phase, where schedule, scaler and averages are not needed."""
+    return Parts(
+        model=run.task.model,
+        optimizer=phase.optimizer,
+        inq=phase.inq,
+        teacher=None if phase.teacher is None else phase.teacher.model,
+    )
+
+
+def train_phase(run: RunState, phase: Phase) -> None:
+    """Train the epochs of a phase that are left, and save its end; call it on every rank.
+
+    Raises:
+        DivergedError: A loss or its gradient is not finite.
+        StopError: A rank was asked to stop; a checkpoint is taken.
+    """
+    position = run.position_in(phase.stage) or TrainingPosition(stage=phase.stage, epoch=0, step=0)
+    if position.epoch >= phase.epochs:
+        return
+    trainer = make_trainer(
+        run.train_batches(),
+        phase.optimizer,
+        stage=phase.stage,
+        lr=run.config.lr_of(phase.stage),
+        epochs=phase.epochs,
+        faults=run.journal.faults,
+        teacher=phase.teacher,
+    )
+    trainer.warm_up_ddp()
+    row = PhaseTraining(run, phase, trainer).train(position)
+    run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0), row.top1)
+
+
+class PhaseTraining:
+    """The epochs of a phase, each validated, with checkpoints in between where they are due.
+
+    Args:
+        run: The run.
+        phase: The phase.
+        trainer: Trainer of the phase, at its beginning.
+    """
+
+    def __init__(self, run: RunState, phase: Phase, trainer: Trainer) -> None:
+        self.run = run
+        self._phase = phase
+        self._trainer = trainer
+        self._parts = dataclasses.replace(
+            parts_of(run, phase), lr_scheduler=trainer.scheduler, scaler=trainer.scaler, ema=trainer.ema
+        )
+        self._is_due = False
+
+    def train(self, start: TrainingPosition) -> Row:
+        """Train from a position to the end of the phase; return the metrics of the last epoch."""
+        state = self.run.restore_epoch(self._parts, start)
+        for number in range(start.epoch + 1, self._phase.epochs):
+            row = self._train_epoch(number, state)
+            self._save_if_due(number, row)
+            state = None
+        return self._train_epoch(self._phase.epochs, state)
+
+    def _train_epoch(self, number: int, state: EpochState | None) -> Row:
+        """Train and validate one epoch of the phase.
+
+        Args:
+            number: Number of the epoch, from 1.
+            state: Where it goes on; None means at its beginning.
+        """
+        phase, trainer, journal = self._phase, self._trainer, self.run.journal
+        lr = trainer.scheduler.base_lrs[0] * trainer.scheduler.lr_lambdas[0]((number - 1) * trainer.num_steps)
+        epoch = Epoch(
+            stage=phase.stage, portion=phase.portion, epoch=number, epochs=phase.epochs, steps=trainer.num_steps
+        )
+        result = trainer.train_epoch(journal.epochs_done, lambda state: self.on_step(epoch, state), state)
+        journal.epochs_done += 1
+        journal.spent += result.spent
+        is_last = number == phase.epochs
+        if is_last:
+            if trainer.ema is not None:
+                trainer.ema.store()
+            self.run.estimate_batchnorm(phase.stage)
+        with contextlib.nullcontext() if trainer.ema is None or is_last else trainer.ema.swapped():
+            return self.run.validate(
+                stage=phase.stage, portion=phase.portion, epoch=number, lr=float(lr), result=result
+            )
+
+    def on_step(self, epoch: Epoch, state: EpochState) -> None:
+        """Report a step, and save the run where that is due."""
+        self.run.journal.report_step(epoch, state)
+        look = self.run.checkpoints.clock.tick()
+        is_end = state.step == epoch.steps
+        if look.is_due and is_end:
+            self._is_due = True  # after the epoch's validation
+        if look.is_asked or (look.is_due and not is_end):
+            self._trainer.check()
+            position = TrainingPosition(stage=epoch.stage, epoch=epoch.epoch - 1, step=state.step)
+            self.run.save(self._parts, position, state=state, is_last=look.is_asked)
+
+    def _save_if_due(self, number: int, row: Row) -> None:
+        """Save the run between two epochs, if that is due or the run is to stop."""
+        is_asked = self.run.checkpoints.clock.look()
+        if self._is_due or is_asked:
+            self._is_due = False
+            position = TrainingPosition(stage=self._phase.stage, epoch=number, step=0)
+            self.run.save(self._parts, position, top1=row.top1, is_last=is_asked)

@@ -1,0 +1,274 @@
+"""What the stages of a run share on one rank: network, start, journal and checkpoints; validating and saving them."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from inq_ray.distributed.digest import check_replicas
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.distributed.wire import rank, world_size
+from inq_ray.training.checkpoint.checkpoints import Checkpoints
+from inq_ray.training.checkpoint.clock import StopError
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.restore import restore, sums_of_rank
+from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
+from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
+from inq_ray.training.evaluation.evaluate import validate
+from inq_ray.training.journal import Journal
+from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.non_finite import DivergedError, Faults
+from inq_ray.training.loop.trainer import EpochResult, EpochState
+from inq_ray.training.report.events import Note, Reporter, Row, Saved
+from inq_ray.training.report.progress import ProgressReporter
+from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.task.build import batchnorm_layers, build_task
+
+
+class RunState:
+    """A run on one rank. Its methods are collective, but for those that only return what is known.
+
+    Args:
+        config: Configuration of the run.
+        device: Device of this rank.
+        reporter: Takes rank 0's events.
+        folder: Folder of the run.
+        fingerprint: Fingerprint that the data must have; None accepts any.
+        rewound: What is remembered of an attempt that was given up: its last stage begins again. None goes on.
+        is_asked_to_stop: Returns whether this rank was asked to stop.
+
+    Attributes:
+        config: Configuration of the run.
+        task: Network and data.
+        journal: Metrics, faults and times.
+        checkpoints: Checkpoints of the run.
+        start: Position from which the run goes on; None means from its beginning.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        device: torch.device,
+        reporter: Reporter,
+        folder: RunFolder,
+        fingerprint: str | None,
+        rewound: Faults | None,
+        is_asked_to_stop: Callable[[], bool],
+    ) -> None:
+        self.config = config
+        self.task = build_task(config, device, fingerprint=fingerprint)
+        self.task.loader.start()
+        progress = ProgressReporter(
+            reporter,
+            phases=config.phase_epochs,
+            batch_size=config.training.batch_size,
+            print_freq=config.output.print_freq,
+        )
+        self.journal = Journal(
+            reporter,
+            progress,
+            folder,
+            skip_bad_images=config.data.skip_bad_images,
+            num_data_shards=config.cluster.workers.most,
+            faults=rewound,
+        )
+        self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
+        self.start: TrainingPosition | None = None
+        self._rewound = rewound
+        self._snapshot: Snapshot | None = None
+
+    def load(self) -> None:
+        """Read the checkpoint from which the run goes on, if one exists, and give every rank the network of rank 0."""
+        again = None if self._rewound is None else TrainingPosition(stage=self._rewound.rewinds[-1], epoch=0, step=0)
+        self._snapshot = self.checkpoints.load(again)
+        if self._snapshot is None:
+            self.journal.begin()
+        # The first thing that ranks agree on: from here on rank 0's network is everybody's.
+        broadcast_tensors(self.task.model.state_dict())
+
+    def go_on(self) -> None:
+        """Take up what the loaded checkpoint remembers.
+
+        Raises:
+            StopError: A rank was asked to stop already.
+        """
+        if self._snapshot is not None:
+            self.start = self._snapshot.position
+            self.journal.go_on(self._snapshot)
+        if self.checkpoints.clock.look():
+            raise StopError(self.start)
+
+    def is_past(self, stage: int) -> bool:
+        """Return whether the run goes on from a later stage than this one."""
+        return self.start is not None and stage < self.start.stage
+
+    def position_in(self, stage: int) -> TrainingPosition | None:
+        """Return where the run goes on within a stage; None means at its beginning."""
+        return self.start if self.start is not None and self.start.stage == stage else None
+
+    def restore(self, parts: Parts) -> None:
+        """Put the loaded checkpoint into objects of the run."""
+        assert self._snapshot is not None
+        restore(self._snapshot, parts)
+
+    def restore_epoch(self, parts: Parts, position: TrainingPosition) -> EpochState | None:
+        """Put the loaded checkpoint into the objects of a phase, and give the checkpoint's memory back.
+
+        Args:
+            parts: Objects of the run, those of the phase too.
+            position: Where the phase begins or goes on.
+
+        Returns:
+            State of the epoch in which the run goes on; None at the beginning of one.
+        """
+        snapshot, self._snapshot = self._snapshot, None  # as large as the network several times over
+        if snapshot is None or position != self.start or (position.epoch, position.step) == (0, 0):
+            return None
+        restore(snapshot, parts)
+        if position.step == 0:
+            return None
+        return EpochState(
+            step=position.step,
+            sums=sums_of_rank(snapshot.tensors[SUMS], rank(), world_size()).to(self.task.to_input.device),
+            seconds=snapshot.facts.seconds.epoch,
+            data_seconds=snapshot.facts.seconds.data,
+        )
+
+    def train_batches(self) -> TrainBatches:
+        """Return the batches of training."""
+        return TrainBatches(
+            task=self.task,
+            training=self.config.training,
+            bad_images=self.journal.bad_images,
+            shuffle_buffer=self.config.data.shuffle_buffer,
+            num_data_shards=self.journal.num_data_shards,
+        )
+
+    def estimate_batchnorm(self, stage: int) -> None:
+        """Estimate BatchNorm's statistics once the last stage is trained, as --bn-images asks for.
+
+        Before validation and checkpoint, so that metrics, checkpoint and result are of one network, and a run that goes
+        on from the stage's end has nothing to do again.
+        """
+        is_last = not self.config.plain and stage == len(self.config.quantization.iterative_steps)
+        if not (self.config.training.bn_images and is_last and batchnorm_layers(self.task.model)):
+            return
+        num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
+        if rank() == 0:
+            self.journal.report(Note(f"BatchNorm's statistics are estimated anew from {num_images:,} training images"))
+
+    def validate(
+        self,
+        *,
+        stage: int,
+        portion: float,
+        epoch: int = 0,
+        lr: float | None = None,
+        result: EpochResult | None = None,
+    ) -> Row:
+        """Measure accuracy and report it; every rank has rank 0's BatchNorm statistics afterwards.
+
+        Args:
+            stage: 0 while the network is float, else from 1.
+            portion: Accumulated fraction that is frozen.
+            epoch: Epoch of the phase that ended, from 1; 0 means before any of its training.
+            lr: Learning rate with which the epoch began.
+            result: Result of the epoch.
+
+        Raises:
+            DivergedError: On every rank, if training has ended in a network whose loss is not finite.
+        """
+        broadcast_tensors(dict(self.task.model.named_buffers()))
+        journal, began = self.journal, time.perf_counter()
+        accuracy = validate(self.task, journal.bad_images, limit_batches=self.config.training.limit_batches)
+        if epoch and not math.isfinite(accuracy.loss):
+            raise DivergedError(
+                stage,
+                f"the validation loss after epoch {journal.epochs_done} is {accuracy.loss}",
+                "lower --lr, or warm up longer",
+            )
+        row = Row(
+            stage=stage,
+            portion=portion,
+            epoch=epoch,
+            top1=accuracy.top1,
+            top5=accuracy.top5,
+            loss=accuracy.loss,
+            validation_seconds=time.perf_counter() - began,
+            lr=lr,
+            num_bad_images=len(journal.bad_images),
+            num_skipped_steps=journal.faults.num_skipped,
+            **(result.figures() if result else {}),
+        )
+        journal.add(row)
+        return row
+
+    def save(
+        self,
+        parts: Parts,
+        position: TrainingPosition,
+        *,
+        state: EpochState | None = None,
+        is_stage_end: bool = False,
+        is_last: bool = False,
+        top1: float | None = None,
+    ) -> None:
+        """Take a checkpoint, which rank 0 writes.
+
+        Args:
+            parts: Objects of the run.
+            position: Where the run is.
+            state: State of the epoch in which the run is; None between two.
+            is_stage_end: Whether a stage begins or ends here.
+            is_last: Whether the run stops here.
+            top1: Accuracy in percent that was measured here.
+
+        Raises:
+            ReplicaMismatchError: On every rank; nothing is written, so that the last checkpoint is a good one.
+            StopError: On every rank, if it is the last one.
+        """
+        began = time.perf_counter()
+        self.check_replicas(parts, has_buffers=is_stage_end)
+        is_taken = self.checkpoints.save(
+            parts,
+            self.journal.history(state),
+            self.journal.sums(state),
+            position,
+            is_stage_end=is_stage_end,
+            top1=top1,
+            must_be_written=is_stage_end or is_last,
+        )
+        if rank() == 0 and is_taken:
+            self.journal.report(Saved(name=position.name, seconds=time.perf_counter() - began))
+        if is_last:
+            self._stop()
+
+    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float) -> None:
+        """Take a checkpoint at one of a stage's two ends, and stop there if a rank was asked to; see :meth:`save`."""
+        self.save(parts, position, is_stage_end=True, top1=top1)
+        if self.checkpoints.clock.look():
+            self._stop()
+
+    def check_replicas(self, parts: Parts, *, has_buffers: bool) -> str:
+        """Return the digest of what every rank must hold.
+
+        Args:
+            parts: Objects of the run.
+            has_buffers: Whether buffers are compared too: not while a phase trains.
+
+        Raises:
+            ReplicaMismatchError: On every rank, if the ranks do not hold the same bits.
+        """
+        stage = parts.inq.stage if parts.inq else None
+        tensors = replicated(parts, has_buffers=has_buffers)
+        return check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
+
+    def _stop(self) -> None:
+        self.checkpoints.close()
+        error = StopError(self.checkpoints.last)
+        if rank() == 0:
+            self.journal.note("stopped", str(error))
+        raise error

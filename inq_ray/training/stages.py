@@ -1,0 +1,88 @@
+"""Float training and the stages of a run, each: quantize, validate, save, re-train."""
+
+from typing import Any
+
+from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.models.selection import named_parameters
+from inq_ray.scheduler import INQScheduler
+from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.loop.build import sgd_options
+from inq_ray.training.phase import Phase, parts_of, train_phase
+from inq_ray.training.run_state import RunState
+from inq_ray.training.task.distill import make_teacher
+
+
+def train_float(run: RunState) -> None:
+    """Train the float network, for the epochs before the first stage or all those of a plain run.
+
+    Call it on every rank.
+    """
+    config = run.config
+    if not config.float_epochs or run.is_past(0):
+        return
+    optimizer = SGD(run.task.model.parameters(), lr=config.lr_of(0), **sgd_options(config.training))
+    phase = Phase(stage=0, portion=0.0, epochs=config.float_epochs, optimizer=optimizer)
+    if run.position_in(0) is not None:
+        run.restore(parts_of(run, phase))
+    train_phase(run, phase)
+
+
+def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
+    """Do the stages that are left; call it on every rank.
+
+    Args:
+        run: The run, its network float or as the checkpoint has it from which it goes on.
+        groups: The network's parameters as :func:`inq_ray.param_groups` returns them.
+
+    Returns:
+        The scheduler after its last stage.
+    """
+    config, model = run.config, run.task.model
+    training, quantization = config.training, config.quantization
+    untrained = frozenset(name for name, param in named_parameters(model) if not param.requires_grad)
+    optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(training))
+    portions = quantization.iterative_steps
+    inq = INQScheduler(optimizer, portions, quantization.strategy, training.seed, codebook=quantization.codebook)
+    teacher = make_teacher(training, config.network.arch, model)  # of the network as it is before the first stage
+    phases = [
+        Phase(stage=stage, portion=portion, epochs=epochs, optimizer=optimizer, inq=inq, teacher=teacher)
+        for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1)
+    ]
+    if run.start is not None and run.start.stage > 0:
+        run.restore(parts_of(run, phases[0]))
+    for phase in phases:
+        if not run.is_past(phase.stage):
+            _stage(run, phase, inq, untrained)
+    return inq
+
+
+def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[str]) -> None:
+    """Do one stage, or what is left of it.
+
+    Args:
+        run: The run.
+        phase: The stage's re-training.
+        inq: Quantizes the next portion.
+        untrained: Names of the parameters that the network itself does not train.
+    """
+    model = run.task.model
+    is_new = run.position_in(phase.stage) is None
+    if is_new:
+        broadcast_tensors(dict(model.named_buffers()))
+        inq.step()
+    _stop_gradients_of_frozen(inq, untrained)
+    has_live = any(param.requires_grad for param in model.parameters())
+    if is_new:
+        if not (phase.epochs and has_live):
+            run.estimate_batchnorm(phase.stage)
+        row = run.validate(stage=phase.stage, portion=phase.portion)
+        run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=0, step=0), row.top1)
+    if has_live:
+        train_phase(run, phase)
+
+
+def _stop_gradients_of_frozen(inq: INQScheduler, untrained: frozenset[str]) -> None:
+    """Turn off gradients of tensors without live weights: none is computed, none travels; nor one never trained."""
+    for name, param in inq.quantized().items():
+        param.requires_grad_(name not in untrained and not bool(inq.state[name].frozen.all()))

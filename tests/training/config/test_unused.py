@@ -1,0 +1,73 @@
+import dataclasses
+
+import pytest
+
+from inq_ray.data.source import open_source
+from inq_ray.training.config.unused import unused_options
+from inq_ray.training.flags.parse import parse
+
+DIGITS = open_source("digits").info
+STREAMED = dataclasses.replace(DIGITS, is_streamed=True, is_grouped=True)
+
+
+def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
+    command = parse(flags.split())
+    return unused_options(
+        command.given,
+        command.run,
+        STREAMED if is_streamed else DIGITS,
+        is_evaluation=command.action.evaluate,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--epochs 2 --epochs-each 1 2 3 4", "--epochs has no effect with --epochs-each"),
+        ("--epochs=2 --epochs_total 8", "--epochs has no effect with --epochs-total"),
+        ("--lr 0.1 --lr-each 0.1 0.1 0.1 0.1", "--lr has no effect with --lr-each"),
+        ("--learning-rate 0.1 --lr-each 1 1 1 1", "--lr has no effect with --lr-each"),
+        ("--lr-gamma 0.5", "--lr-gamma has no effect without --lr-schedule step"),
+        ("--distill-labels 0.5", "--distill-labels has no effect without --distill"),
+        ("--weights w.pth --float-lr 0.1", "--float-lr has no effect without --float-epochs"),
+        (
+            "--weights w.pth --distill --label-smoothing 0.1",
+            "--label-smoothing has no effect with --distill: no labels are used; add --distill-labels",
+        ),
+        ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only Parquet that is read while training needs it"),
+        ("--plain --weight-bits 3", "--weight-bits has no effect with --plain: nothing is quantized"),
+        (
+            "--evaluate --weights w.pth --weight-bits 3",
+            "--weight-bits has no effect with --evaluate: the network is measured as it is",
+        ),
+        (
+            "--warmup-epochs 100",
+            "--warmup-epochs keeps all rates below --lr: the rate rises for 100 epochs, the longest stage has 12",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_reported(flags: str, told: str) -> None:
+    assert unused(flags) == [told]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "--epochs 2 --lr 0.1 --warmup-epochs 2",
+        "--lr-gamma 0.5 --lr-schedule step",
+        "--float-lr 0.1 --float-epochs 2",
+        "--distill --distill-labels 0.5 --distill-temperature 2 --label-smoothing 0.1",
+        "--distill --label-smoothing 0.1 --float-epochs 1",
+        "--recipe cifar_resnet20-3bit --data d --weights w.pth --epochs 3 --distill-labels 0.1",
+        "--plain --epochs 3 --lr 0.1",
+        "--weight-bits 3 --iterative-steps 0.5 1 --epochs-each 1 2",
+        "--evaluate --weights w.pth --crop-size 32 --holdout 5 --seed 3 --limit-batches 2",
+    ],
+)
+def test_options_with_an_effect_are_not(flags: str) -> None:
+    assert unused(flags, is_streamed=True) == []
+
+
+def test_where_images_are_streamed_the_buffer_has_an_effect() -> None:
+    assert unused("--shuffle-buffer 100", is_streamed=True) == []
