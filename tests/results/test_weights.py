@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.build import build_task
-from inq_ray.training.evaluate import evaluate
 
 from benchmarks.results.kept import digest, restore
 from benchmarks.results.record import read_records
 from inq_ray.data.loader import eval_requests
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.evaluate import evaluate
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.task.build import build_task
 from tests.conftest import REPO
 
 pytestmark = pytest.mark.system
 
-_RECORDS = {record["name"]: record for record in read_records(REPO / "docs/results/runs")}
 _KEPT = sorted((REPO / "docs/results/weights").iterdir())
+_RECORDS = {record["name"]: record for record in read_records(REPO / "docs/results/runs")}
 
 
 @pytest.mark.parametrize("path", _KEPT, ids=lambda path: path.stem)
@@ -29,12 +29,12 @@ def test_kept_weights_are_those_of_their_run(path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("path", _KEPT, ids=lambda path: path.stem)
 def test_kept_weights_have_the_accuracy_that_is_claimed(path: Path, shared_data: Path) -> None:
-    record = _RECORDS[path.stem]
+    record, state = _RECORDS[path.stem], restore(path)
     config = RunConfig.from_json(json.dumps(record["config"])).replace(
         data={"data": str(shared_data / record["data"])}, network={"weights": None}, training={"distill": False}
     )
     task = build_task(config, torch.device("cpu"), evaluate=True)
-    task.model.load_state_dict(restore(path))
+    task.model.load_state_dict(state)
     batches = task.loader.batches(eval_requests(task.validation_indices, rank=0, world_size=1))
     accuracy = evaluate(task.model, batches, task.to_input, BadImages(0))
     assert (accuracy.num_top1, accuracy.num_samples) == (record["num_correct"], record["num_images"])
