@@ -122,7 +122,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry-run"])
+@pytest.mark.parametrize("more", [[], pytest.param(["--dry-run"], marks=pytest.mark.long)], ids=["run", "dry-run"])
 @pytest.mark.parametrize(("flags", "says"), BAD, ids=[flags for flags, _ in BAD])
 def test_bad_input_is_one_line_before_ray_starts(
     flags: str, says: list[str], more: list[str], job: Job, files: Path

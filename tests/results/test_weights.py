@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from inq_ray.training.bad_images import BadImages
-from inq_ray.training.task.build import build_task
-from inq_ray.training.evaluate import evaluate
 
 from benchmarks.results.kept import digest, restore
 from benchmarks.results.record import read_records
 from inq_ray.data.loader import eval_requests
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.evaluate import evaluate
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.task.build import build_task
 from tests.conftest import REPO
 
 pytestmark = pytest.mark.system

@@ -359,6 +359,7 @@ def test_wandb_without_an_account_is_left_out(
     assert err.count("\n") == 1
 
 
+@pytest.mark.long
 @needs("wandb")
 def test_wandb_whose_server_is_gone_in_the_middle_holds_nothing_up(tmp_path: Path) -> None:
     ended = subprocess.run(

@@ -106,6 +106,7 @@ def on_rank(config: RunConfig, environment: dict[str, str], stop_at: At | None) 
     return told.digest, told.lines, census.most, census.largest
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_on_ranks(tmp_path: Path, s3: S3Server) -> None:
     """Nothing but the line itself is left of the checkpoints: those on S3 are all there are."""
     config = on_s3(tmp_path, "ranks")

@@ -118,7 +118,8 @@ def run_at(config: RunConfig, sizes: list[int], stops: list[tuple[int, int, int]
 STOPS = [(0, 2, 3), (1, 2, 5)]
 
 
-@pytest.mark.parametrize("made", [pytest.param(digits, marks=pytest.mark.long), groups])
+@pytest.mark.long
+@pytest.mark.parametrize("made", [digits, groups])
 def test_the_same_samples_in_the_same_order_on_3_then_2_then_4_ranks(made: Any, tmp_path: Path) -> None:
     calm = run_at(made(tmp_path, "calm"), [3], [])
     config = made(tmp_path, "changed")

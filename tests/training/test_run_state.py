@@ -21,7 +21,8 @@ from tests.training.runs import (
 pytestmark = [needs_digits, pytest.mark.system]
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_same_bits(size: int, tmp_path: Path) -> None:
     stops = [(0, 1, 3), (0, 2, 6), (1, 1, 1), (1, 2, 4), (2, 1, 6), (2, 2, 5)]
     options: dict[str, Any] = {"training": {"ema_decay": 0.9, "momentum": 0.8}} if size == 3 else {}

@@ -48,11 +48,7 @@ def check_validation(data: bytes, preprocessing: Preprocessing) -> None:
 
 @pytest.mark.system
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ("resnet", "vision transformer") else pytest.param(name, marks=pytest.mark.long)
-        for name in PRESETS
-    ],
+    "name", ["resnet", *(pytest.param(name, marks=pytest.mark.long) for name in PRESETS if name != "resnet")]
 )
 def test_validation_has_the_bits_of_torchvision(name: str, shared_data: Path) -> None:
     for data in sample_files(shared_data):

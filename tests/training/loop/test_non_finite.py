@@ -202,10 +202,8 @@ def run_with_faults(
 
 @needs_digits
 @pytest.mark.system
-@pytest.mark.parametrize(
-    ("size", "on_nan"),
-    [pytest.param(1, "skip", marks=pytest.mark.long), pytest.param(2, "skip", marks=pytest.mark.long), (2, "rewind")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("size", "on_nan"), [(1, "skip"), (2, "skip"), (2, "rewind")])
 def test_faults_and_stops_together_end_in_the_same_bits(size: int, on_nan: str, tmp_path: Path) -> None:
     options = {"training": {"on_nan": on_nan, "ema_decay": 0.9}}
     calm, stopped, other = (configured(tmp_path, name, **options) for name in ("calm", "stopped", "other"))
