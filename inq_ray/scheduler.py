@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inq_ray.core.codebook import Codebook, Rule, check_rule, float_format
 from inq_ray.core.optim.sgd import SGD
-from inq_ray.core.partition import Strategy, check_strategy
+from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
@@ -52,7 +52,7 @@ class INQScheduler:
         self,
         optimizer: SGD,
         iterative_steps: Sequence[float],
-        strategy: Strategy = "pruning",
+        strategy: str = "pruning",
         seed: int = 0,
         codebook: Rule = "max",
     ) -> None:
@@ -64,7 +64,7 @@ class INQScheduler:
         check_rule(codebook)
         self.optimizer = optimizer
         self.portions = check_portions(iterative_steps)
-        self.strategy: Strategy = strategy
+        self.strategy = strategy
         self.seed = seed
         self.codebook: Rule = codebook
         self.stage = 0

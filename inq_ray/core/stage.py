@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.codebook import Codebook, Rule, float_format
-from inq_ray.core.partition import Strategy, partition
+from inq_ray.core.partition import partition
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
 
@@ -35,7 +35,7 @@ def decide(
     portion: float,
     *,
     name: str,
-    strategy: Strategy,
+    strategy: str,
     seed: int,
     stage: int,
     rule: Rule = "max",

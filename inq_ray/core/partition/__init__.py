@@ -5,17 +5,14 @@ live weights those of largest key freeze next.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
 from inq_ray.core.partition import pruning, random
 from inq_ray.core.partition.largest import largest
 
-Strategy = Literal["pruning", "random"]
-
 # From weight (float [*]), seed, stage (from 0) and the parameter's name to its keys: non-negative int [*].
-STRATEGIES: dict[Strategy, Callable[[Tensor, int, int, str], Tensor]] = {
+STRATEGIES: dict[str, Callable[[Tensor, int, int, str], Tensor]] = {
     "pruning": pruning.keys,
     "random": random.keys,
 }
@@ -27,9 +24,7 @@ def check_strategy(strategy: str) -> None:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
 
 
-def partition(
-    weight: Tensor, frozen: Tensor, count: int, *, strategy: Strategy, seed: int, stage: int, name: str
-) -> Tensor:
+def partition(weight: Tensor, frozen: Tensor, count: int, *, strategy: str, seed: int, stage: int, name: str) -> Tensor:
     """Choose ``count`` of the live weights.
 
     Equal keys go by their place in the tensor, so the choice is the same on every device and in every memory format.

@@ -93,9 +93,9 @@ class Option:
     unused: tuple[Unused, ...] = ()
 
 
-def option(default: Any, help: str, **known: Any) -> Any:  # noqa: A002
-    """Return a dataclass field with this default; ``known`` are the attributes of :class:`Option`."""
-    return dataclasses.field(default=default, metadata={"option": Option(help=help, **known)})
+def option(default: Any, help: str, check: Check | None = None, **known: Any) -> Any:  # noqa: A002
+    """Return a dataclass field with this default; ``known`` are other attributes of :class:`Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(help=help, check=check, **known)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,8 @@ class OutputConfig:
         check=at_least(1),
     )
     track: tuple[str, ...] = _option(
-        (), "Trackers that get the metrics in addition to the run's folder: tensorboard, mlflow, wandb."
+        (),
+        "Trackers that get the metrics too, such as tensorboard; docs/metrics.md has them all.",
     )
     checkpoint_every: str = _option(
         "10m",

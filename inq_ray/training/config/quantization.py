@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 
 from inq_ray.core.codebook import Rule, check_num_bits
-from inq_ray.core.partition import Strategy
+from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import check_portions
 from inq_ray.training.config.checks import by
 from inq_ray.training.config.option import Phase, check_options, option
@@ -28,8 +28,11 @@ class QuantizationConfig:
         in_stage_key=False,  # portion, epochs and learning rate of each stage are
         fits_all=True,
     )
-    strategy: Strategy = _option(
-        "pruning", "Which weights freeze first: pruning, the largest; random, any.", fits_all=True
+    strategy: str = _option(
+        "pruning",
+        "Which weights freeze first: pruning, the largest; random, any.",
+        choices=tuple(STRATEGIES),
+        fits_all=True,
     )
     codebook: Rule = _option(
         "max",

@@ -135,8 +135,7 @@ class TrainingConfig:
         "each --seed",
     )
     precision: Precision = _option(
-        "auto",
-        "Training precision; auto is bf16 on GPUs, float32 on CPUs. Accuracy is always measured in float32.",
+        "auto", "Training precision; auto is bf16 on GPUs, float32 on CPUs. Accuracy is always measured in float32."
     )
     channels_last: bool = option(True, "Store images and convolutions with channels last.")
     distill: bool = _of_stages(
@@ -153,7 +152,7 @@ class TrainingConfig:
                 when=lambda config: not config.training.distill,
                 why="has no effect without --distill: add it, or leave this out",
                 is_refused=True,
-            ),
+            )
         ),
     )
     distill_temperature: float = _of_stages(
@@ -172,7 +171,7 @@ class TrainingConfig:
         unused=(
             Unused(
                 when=_is_without_labels, why="has no effect with --distill: no labels are used; add --distill-labels"
-            ),
+            )
         ),
     )
     mixup: float = _option(
