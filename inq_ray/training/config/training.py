@@ -152,7 +152,7 @@ class TrainingConfig:
                 when=lambda config: not config.training.distill,
                 why="has no effect without --distill: add it, or leave this out",
                 is_refused=True,
-            )
+            ),
         ),
     )
     distill_temperature: float = _of_stages(
@@ -171,7 +171,7 @@ class TrainingConfig:
         unused=(
             Unused(
                 when=_is_without_labels, why="has no effect with --distill: no labels are used; add --distill-labels"
-            )
+            ),
         ),
     )
     mixup: float = _option(
