@@ -23,9 +23,9 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.config.unused import unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
-from inq_ray.training.plan import plan
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.json_log import JsonLog
+from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import held, look
 from inq_ray.training.task.check import check

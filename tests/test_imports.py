@@ -1,7 +1,8 @@
 """Who imports whom: the architecture as a table, and `import inq_ray` as something that costs and starts nothing.
 
-The table is checked against the source, so that imports within functions, under TYPE_CHECKING and through importlib
-count as well.
+ROOMS says what the packages may import, FLOORS how the packages within a package stand on each other, and no file
+imports itself by way of others. All is checked against the source, so that imports within functions, under
+TYPE_CHECKING and through importlib count as well.
 """
 
 import ast
@@ -58,6 +59,16 @@ ROOMS = {
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
     "__init__": _room("core models export scheduler"),
+}
+
+# Packages within a package, each above those that it may import; "" is the package's own files. Where that is missing,
+# they stand on some of those and carry others: then circles alone are looked for.
+FLOORS = {
+    "core": ("partition", "optim"),
+    "data": ("decode", "augment", "order", "folder", "parquet"),
+    "training": ("config", "flags", "task", "loop", "evaluation", "report", "checkpoint", ""),
+    "sweep": ("space", "reuse", "trials", ""),
+    "cluster": ("node", "", "tune"),
 }
 
 _FILE_MODULES = frozenset({"fcntl", "glob", "io", "mmap", "os", "pathlib", "shutil", "sqlite3", "tempfile"})
@@ -130,6 +141,85 @@ def test_imports_follow_the_table(path: Path) -> None:
     if path.relative_to(_ROOT).as_posix() in ("__init__.py", "models/own_network.py"):
         found = [line for line in found if not line.endswith("<name known at run time>")]
     assert found == []
+
+
+def _modules_imported(path: Path) -> set[str]:
+    """Return the files of inq_ray that one imports, by dotted name; a package is its __init__.py."""
+    own = _dotted(path)
+    known = {_dotted(each) for each in _modules()}
+    names = {name for _, name in _imported(ast.parse(path.read_text())) if name.startswith("inq_ray.")}
+    return {
+        module for name in names for module in (name, name.rpartition(".")[0]) if module in known - {own, "inq_ray"}
+    }
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(_ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_upward(importer: str, imported: str) -> bool:
+    """Return whether a file imports one of the same package that stands above it, by dotted names."""
+    (_, room, *own), (_, other_room, *other) = f"{importer}.".split("."), f"{imported}.".split(".")
+    if room != other_room or room not in FLOORS:
+        return False
+    floors = [_floor(room, parts) for parts in (own, other)]
+    return None not in floors and floors[0] < floors[1]
+
+
+def _floor(room: str, parts: list[str]) -> int | None:
+    """Return the floor of a file within its package; None where files of its kind stand on no floor."""
+    inner = parts[0] if parts and (_ROOT / room / parts[0]).is_dir() else ""
+    assert inner in FLOORS[room] or not inner, f"inq_ray/{room}/{inner} has no floor"
+    return FLOORS[room].index(inner) if inner in FLOORS[room] else None
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(_ROOT)))
+def test_nothing_imports_what_stands_above_it(path: Path) -> None:
+    assert [name for name in sorted(_modules_imported(path)) if is_upward(_dotted(path), name)] == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "expected"),
+    [
+        ("inq_ray.training.config.run", "inq_ray.training.loop.trainer", True),
+        ("inq_ray.training.report.console", "inq_ray.training.run", True),
+        ("inq_ray.training.run", "inq_ray.training.config.run", False),
+        ("inq_ray.training.loop.ema", "inq_ray.training.loop.trainer", False),
+        ("inq_ray.data.augment.policy", "inq_ray.data.preprocessing", False),
+        ("inq_ray.data.decode.small", "inq_ray.data.parquet.source", True),
+        ("inq_ray.cluster.node.notice", "inq_ray.cluster.trainer", True),
+        ("inq_ray.data.source", "inq_ray.training.run", False),  # which is what ROOMS is for
+    ],
+)
+def test_what_stands_above_is_known(importer: str, imported: str, expected: bool) -> None:
+    assert is_upward(importer, imported) == expected
+
+
+def find_circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return files that import each other in a circle, the first one again at the end; none = []."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name not in done:
+            for other in sorted(imports[name]):
+                if found := walk(other, [*way, name]):
+                    return found
+            done.add(name)
+        return []
+
+    return next((found for name in imports if (found := walk(name, []))), [])
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    imports = {_dotted(path): _modules_imported(path) for path in _modules()}
+    assert find_circle(imports) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
 @pytest.mark.parametrize(

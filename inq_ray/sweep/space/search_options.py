@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inq_ray.sweep.trials.early_stopping import Stopping
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.checks import at_least, between
 from inq_ray.training.config.option import Affects, Unused, check_options, check_refused, option
 
 Search = Literal["grid", "random", "optuna"]
 Objective = Literal["top1", "top1-bits"]
+Stopping = Literal["none", "asha", "median"]
 
 
 def _unless(when: Any, why: str) -> tuple[Unused, ...]:

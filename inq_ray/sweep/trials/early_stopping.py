@@ -9,9 +9,6 @@ Only trials of the same number of bits compare.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Literal
-
-Stopping = Literal["none", "asha", "median"]
 
 # (portion, top-1 in percent) of the float network and of each stage's end, portions rising.
 Curve = Sequence[tuple[float, float]]

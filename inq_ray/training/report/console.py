@@ -14,10 +14,10 @@ from inq_ray import __version__
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.time_spent import Spent
-from inq_ray.training.plan import Plan
 from inq_ray.training.report.events import Event, Note, Progress, Row, Started, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.next_command import next_command
+from inq_ray.training.report.plan import Plan
 
 _PLAIN_WIDTH = 120
 

@@ -10,10 +10,10 @@ from torch import nn
 from inq_ray.models.layers import describe
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.plan import Plan, PlannedPhase
 from inq_ray.training.report import console as console_module
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.events import Progress, Row, Started
+from inq_ray.training.report.plan import Plan, PlannedPhase
 
 CONFIG = default_recipe("digits_cnn", 5)
 STARTED = Started(

@@ -6,7 +6,7 @@ import torch
 from inq_ray.core.portions import num_frozen
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.plan import Plan, PlannedPhase, plan
+from inq_ray.training.report.plan import Plan, PlannedPhase, plan
 from inq_ray.training.task.check import check
 from tests.training.runs import needs_digits
 
