@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inq_ray.models.download import cached, checkpoints_folder, once
-from inq_ray.models.weight_files import first_line, read_tensors
-from inq_ray.models.weights_error import WeightsError
+from inq_ray.models.weight_files import WeightsError, first_line, read_tensors
 
 PREFIX = "timm/"
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from inq_ray.models.weight_files import first_line
-from inq_ray.models.weights_error import WeightsError
+from inq_ray.models.weight_files import WeightsError, first_line
 
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")

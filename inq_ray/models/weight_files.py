@@ -20,6 +20,18 @@ _WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model", "model_state_
 _COUNTER = "n_averaged"
 
 
+class WeightsError(ValueError):
+    """Weights cannot be used.
+
+    Attributes:
+        reason: What is wrong, without --weights and what to do about that flag: for weights that another flag names.
+    """
+
+    def __init__(self, reason: str, *, flag: str = "", advice: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"{flag}{' ' if flag else ''}{reason}{advice}")
+
+
 class Tensors(NamedTuple):
     """What a file holds: tensors by name, and under which key of the file they were ("" = they are the file)."""
 

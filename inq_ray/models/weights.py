@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
-from inq_ray.models.weight_files import existing_file, read_tensors
-from inq_ray.models.weights_error import WeightsError
+from inq_ray.models.weight_files import WeightsError, existing_file, read_tensors
 
 _DDP = "module"
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.

@@ -1,0 +1,1 @@
+"""SGD that leaves frozen weights alone, and learning-rate schedules that start again at each stage."""

@@ -1,0 +1,1 @@
+"""Accuracy of a network, and BatchNorm's statistics estimated from training images."""

@@ -1,0 +1,1 @@
+"""The command line: arguments -> a configuration with absolute paths, and a configuration -> its command."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.models.pretrained import resolve_weights
+from inq_ray.models.weight_files import WeightsError
 from inq_ray.models.weights import load_weights
-from inq_ray.models.weights_error import WeightsError
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.task.autocast_cache import Bf16Network
 
