@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from inq_ray.sweep.space.space import configured
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import (
+    configured,
     needs_digits,
     read_rows,
     read_summary,

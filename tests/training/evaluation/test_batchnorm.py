@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import train_requests
-from inq_ray.sweep.space.space import configured
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.batchnorm import (
@@ -31,7 +30,7 @@ from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_rows, read_summary, run_here, run_in_parts, tiny_config
+from tests.training.runs import configured, needs_digits, read_rows, read_summary, run_here, run_in_parts, tiny_config
 from tests.training.toys import CLASSES, toy_task
 
 EACH: dict[str, Any] = {"training": {"bn_images": 1000}}

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from inq_ray.data.loader import Batch
 from inq_ray.distributed.wire import rank
-from inq_ray.sweep.space.space import configured
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
 from inq_ray.training.loop.non_finite import (
@@ -31,7 +30,7 @@ from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.run_state import RunState
 from tests.ranks import run_ranks
 from tests.training.loop.test_trainer import make_trainer
-from tests.training.runs import needs_digits, read_rows, read_summary, run_here, run_in_parts
+from tests.training.runs import configured, needs_digits, read_rows, read_summary, run_here, run_in_parts
 
 NAN, INF = math.nan, math.inf
 

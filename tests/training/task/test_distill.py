@@ -12,14 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inq_ray.models.registry import create
-from inq_ray.sweep.space.space import configured
 from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.run_state import RunState
 from inq_ray.training.task.check import check
 from inq_ray.training.task.distill import Teacher, distillation_loss, make_teacher
 from tests.ranks import run_ranks
 from tests.training.loop.test_trainer import make_trainer
-from tests.training.runs import needs_digits, run_here, run_in_parts
+from tests.training.runs import configured, needs_digits, run_here, run_in_parts
 from tests.training.toys import toy_network
 
 
