@@ -103,8 +103,9 @@ def two_nodes() -> Iterator[TwoNodes]:
             "PATH": os.pathsep.join([str(_BIN), env.get("PATH", os.defpath)]),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            # To start the process that serves a client; 30 are too few for a machine that is busy with other tests.
-            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "300",
+            # To start the process that serves a client; 30 are too few for a machine that is busy with other tests. A
+            # client that is refused waits as long, and gives up itself after some more.
+            "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "110",
             "RAY_TLS_CA_CERT": f"{folder}/tls/ca.crt",
             "RAY_TLS_SERVER_CERT": f"{folder}/tls/tls.crt",
             "RAY_TLS_SERVER_KEY": f"{folder}/tls/tls.key",

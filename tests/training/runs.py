@@ -68,14 +68,14 @@ def tiny_config(storage: Path, name: str = "tiny", **sections: dict[str, Any]) -
     return tiny.replace(**sections)
 
 
-def run_here(config: RunConfig) -> Finished:
+def run_here(config: RunConfig, **options: Any) -> Finished:
     """Runs in this process, which may be a rank of several; rank 0 makes the folder."""
     folder = RunFolder.planned(config)
     is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     if is_first and not folder.config.is_file():
         RunFolder.create(config)
     told = Recorder()
-    return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder), told)
+    return Finished(folder, run(config, device=torch.device("cpu"), reporter=told, folder=folder, **options), told)
 
 
 class StoppedError(Exception):

@@ -14,10 +14,9 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.phase import PhaseTraining
 from inq_ray.training.report.progress import Epoch
-from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
-from tests.training.runs import Recorder, needs_digits, read_summary, run_here, tiny_config
+from tests.training.runs import needs_digits, read_summary, run_here, tiny_config
 
 pytestmark = [needs_digits, pytest.mark.system]
 
@@ -40,20 +39,11 @@ def stopped_at(config: RunConfig, stop: tuple[int, int, int], asked_rank: int) -
         is_asked = is_asked or ((epoch.stage, epoch.epoch, state.step) == stop and rank == asked_rank)
         on_step(self, epoch, state)
 
-    folder = RunFolder.planned(config)
-    if rank == 0 and not folder.config.is_file():
-        RunFolder.create(config)
     patch = pytest.MonkeyPatch()
     patch.setattr(PhaseTraining, "on_step", ask)
     patch.setattr(clock, "_LOOK_SECONDS", 0.0)  # from the fourth step on, at each
     try:
-        run(
-            config,
-            device=torch.device("cpu"),
-            reporter=Recorder(),
-            folder=folder,
-            is_asked_to_stop=lambda: is_asked,
-        )
+        run_here(config, is_asked_to_stop=lambda: is_asked)
     except StopError as error:
         return error.position.name if error.position else "nowhere"
     finally:
@@ -91,17 +81,10 @@ def _digest(config: RunConfig) -> str:
 
 def test_asked_before_it_began_nothing_is_done(tmp_path: Path) -> None:
     config = configured(tmp_path, "early")
-    folder = RunFolder.create(config)
     with pytest.raises(StopError, match="before its first step") as stopped:
-        run(
-            config,
-            device=torch.device("cpu"),
-            reporter=Recorder(),
-            folder=folder,
-            is_asked_to_stop=lambda: True,
-        )
+        run_here(config, is_asked_to_stop=lambda: True)
     assert stopped.value.position is None
-    assert not folder.metrics_jsonl.exists()
+    assert not RunFolder.planned(config).metrics_jsonl.exists()
 
 
 def test_the_error_crosses_processes() -> None:
