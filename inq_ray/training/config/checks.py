@@ -1,7 +1,6 @@
 """Checks of the values of options."""
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -42,11 +41,6 @@ def by(check: Callable[[Any], Any]) -> Check:
         return value if kept is None else kept
 
     return checked
-
-
-def matching(pattern: str, what: str) -> Check:
-    """Return a check of a text: "must be ``what``"."""
-    return _each(lambda text: re.fullmatch(pattern, text) is not None, what)
 
 
 def _each(is_allowed: Callable[[Any], bool], what: str) -> Check:
