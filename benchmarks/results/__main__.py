@@ -31,8 +31,7 @@ def main(arguments: list[str], root: Path = _ROOT) -> int:
     """Run a subcommand on the checkout in `root`; return the exit status."""
     parsed = _parser().parse_args(arguments)
     try:
-        status: int = parsed.run(root, parsed)
-        return status
+        return int(parsed.run(root, parsed))
     except (OSError, ValueError) as error:
         print(f"results: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -94,9 +93,6 @@ def check(root: Path, _: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-_ACTIONS = (collect, keep, write, check)
-
-
 def _texts(root: Path) -> dict[Path, str]:
     """Return the documents by path."""
     readme, groups = root / "README.md", groups_of(read_records(root / "docs/results/runs"))
@@ -118,16 +114,12 @@ def _digests(root: Path) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description="Keep and show results of runs.")
     actions = parser.add_subparsers(dest="action", required=True)
-    parsers = {action: actions.add_parser(action.__name__, help=action.__doc__) for action in _ACTIONS}
-    for action, each in parsers.items():
-        each.set_defaults(run=action)
-    collected = parsers[collect]
-    for each in (collected, parsers[keep]):
+    for action in (collect, keep, write, check):
+        actions.add_parser(action.__name__, help=action.__doc__).set_defaults(run=action)
+    for each in (collected := actions.choices["collect"], actions.choices["keep"]):
         each.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     collected.add_argument("--commit", required=True, help="commit of the code that ran")
-    collected.add_argument(
-        "--command", required=True, help="command that ran, with {seed} and {name} for the run's own"
-    )
+    collected.add_argument("--command", required=True, help="command that ran; {seed} and {name} are the run's own")
     collected.add_argument("--images", type=int, help="number of images of the test set, if the data are not here")
     collected.add_argument("--hardware", help="description of the machine")
     collected.add_argument("--note", help="remark for the tables")
