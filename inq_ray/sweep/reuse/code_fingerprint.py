@@ -29,7 +29,6 @@ _DECIDE_NOTHING = {
     "training/config": "the values of a configuration are in the key",
     "training/finish.py": "comes after the last stage",
     "training/flags": "make a configuration",
-    "training/plan.py": "shows a table",
     "training/report": "shows what happens",
     "training/run_folder.py": "names files",
     "training/start.py": "decides whether a run starts, not what it computes",

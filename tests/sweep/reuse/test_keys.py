@@ -122,9 +122,9 @@ def other_value(name: str, value: Any) -> Any:
     """What else the field may be."""
     if name in ("data.mean", "data.std"):
         return (0.25, 0.5, 0.25)
-    kind = field_type(name)
-    if typing.get_origin(kind) is typing.Literal:
-        return next(each for each in typing.get_args(kind) if each != value)
+    kind, choices = field_type(name), declared(RunConfig)[name].choices
+    if choices is not None:
+        return next(each for each in choices if each != value)
     of_kind: list[tuple[Any, Any]] = [
         (bool, not value), (int, 300), (float, 0.25), (tuple[str, ...], ("other",)), (tuple[int, ...], (2, 1, 1, 1)),
         (tuple[float, ...], (0.25, 0.1, 0.1, 0.1)),
