@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from timing import show
 
-from inq_ray.data.encoded_set import Encoded
+from inq_ray.data.encoded import Encoded
 from inq_ray.data.order.groups import GroupOrder
 from inq_ray.data.parquet import reader as parquet_reader
 from inq_ray.data.parquet.files import find_files, read_shards

@@ -24,6 +24,7 @@ from inq_ray.training.config.unused import unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.console import Console
+from inq_ray.training.report.images import describe_images
 from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
@@ -67,7 +68,8 @@ def execute(command: Command) -> int:
     if action.evaluate:
         source, _ = check(config, evaluate=True)
         unused = unused_options(command.given, config, source.info, is_evaluation=True)
-        for note in (*unused, *source.notes):
+        images = describe_images(config.data, config.network, source.info, is_trained=False)
+        for note in (*unused, *source.notes, *images):
             print(note, file=sys.stderr)
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
@@ -76,7 +78,11 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    notes = [
+        *unused_options(command.given, config, source.info),
+        *source.notes,
+        *describe_images(config.data, config.network, source.info, is_trained=True),
+    ]
     if action.dry_run:
         for note in notes:
             console.say(note)

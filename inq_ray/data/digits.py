@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inq_ray.data.augment.crop_flip import CropFlip
-from inq_ray.data.image_set import SourceInfo, Split
+from inq_ray.data.image_set import Samples, SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import holdout
 from inq_ray.data.preprocessing import Augmentation
@@ -25,10 +25,10 @@ class DigitsSource:
     """The digits, split once and for all: 1,297 to train on, 500 to test on, drawn with a fixed seed.
 
     The file is in the order of its writers: a split without drawing would test on hands that training never saw.
-    Training crops by one pixel, and does not flip: a mirrored digit is none.
+    Training crops by one pixel, and does not flip unless it is told to: a mirrored digit is none.
 
     Args:
-        augmentation: What training does after that: auto_augment and random_erasing.
+        augmentation: What training does to them.
 
     Attributes:
         info: Facts; mean and std are those of the training images.
@@ -48,9 +48,10 @@ class DigitsSource:
         parts: dict[Split, Tensor] = {"train": train, "test": test}
         scaled = images[train].double() / 255
         mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
+        augmentation = augmentation or Augmentation()
+        crop_flip = CropFlip(padding=1, flip=augmentation.flips(1))
         self._sets = {
-            split: ImageSet(images[part], labels[part], CropFlip(padding=1), augmentation or Augmentation(), mean)
-            for split, part in parts.items()
+            split: ImageSet(images[part], labels[part], crop_flip, augmentation, mean) for split, part in parts.items()
         }
         self.info = SourceInfo(
             name="digits",
@@ -67,6 +68,10 @@ class DigitsSource:
                 repr((table.shape, NUM_TEST, _SPLIT_SEED)).encode() + table.tobytes()
             ).hexdigest(),
         )
+
+    def peek(self, split: Split) -> Samples:
+        """Return the first image of "train" or "test"."""
+        return self._sets[split].fetch(torch.arange(1), None)
 
     def split(self, split: Split) -> ImageSet:
         """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""

@@ -1,7 +1,6 @@
 """Images as the bytes of their files, read, decoded and transformed when they are asked for."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,46 +9,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from inq_ray.data.augment.image_transform import ImageTransform
+from inq_ray.data.encoded import Encoded, Reader
 from inq_ray.data.image_set import BadImage, Samples
-
-
-class Encoded(NamedTuple):
-    """One image as it is stored.
-
-    Attributes:
-        name: Its file, with the row where a file holds many.
-        data: The file's bytes; None where they could not be read.
-        label: Its class.
-        error: Why there are no bytes.
-    """
-
-    name: str
-    data: bytes | None
-    label: int
-    error: str | None = None
-
-
-class Reader(Protocol):
-    """Where encoded images come from.
-
-    It is sent to loader workers: pickled it is small, files are opened when they are needed, and its memory does not
-    grow with the number of images.
-    """
-
-    @property
-    def groups(self) -> NDArray[np.int64] | None:
-        """See :class:`inq_ray.data.image_set.Images`."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Read some images, in this order.
-
-        Raises:
-            ValueError: The storage does not answer; a single unreadable image is an `Encoded` with an error.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +50,8 @@ class EncodedSet:
         # Pixels of one place side by side, as decoders write them and channels-last convolutions want them.
         pixels = [image.permute(1, 2, 0) for image in images]
         # In a loader worker this writes into memory that the rank's process shares.
-        stacked: Tensor = default_collate(pixels) if pixels else torch.empty(0, size, size, 3, dtype=torch.uint8)
+        none = torch.empty(0, size, size, self.transform.channels, dtype=torch.uint8)
+        stacked: Tensor = default_collate(pixels) if pixels else none
         return Samples(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), tuple(bad))
 
     def _pixels(self, encoded: Encoded, sample: int, augment: tuple[int, int] | None) -> Tensor:

@@ -106,6 +106,14 @@ class Source(Protocol):
         """What users should know of the data, a line each."""
         ...
 
+    def peek(self, split: Split) -> Samples:
+        """Read and decode a few images of a split, as in validation: what cannot be read is found before a run starts.
+
+        Raises:
+            ValueError: There is no such split, or it cannot be read.
+        """
+        ...
+
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test".
 

@@ -23,6 +23,9 @@ class Preprocessing:
         interpolation: Of all resizing.
         mean: Of each channel (red, green, blue), of images scaled to [0, 1].
         std: Of each channel, likewise.
+        channels: 3 (gray images get three equal ones), or 1 (colours become gray); None = small images of one size that
+            are all gray stay gray, all others get 3.
+        is_sized: Whether a size was asked for, so that small images in folders are resized as large ones are.
 
     Raises:
         ValueError: A size or the interpolation, which weights may state, is not possible.
@@ -34,6 +37,8 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    channels: int | None = None
+    is_sized: bool = False
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "resize_size", "train_crop_size"):
@@ -52,6 +57,11 @@ class Preprocessing:
         return self.crop_size if self.train_crop_size is None else self.train_crop_size
 
 
+def of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return what is stated of red, green and blue; for gray images their mean."""
+    return values if channels == 3 else (round(sum(values) / 3, 6),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What training does to images, in the order of torchvision's reference: crop, flip, auto-augment, erase.
@@ -59,16 +69,21 @@ class Augmentation:
     Attributes:
         auto_augment: Which of torchvision's automatic augmentations, with the settings of its reference; "none" = none.
         random_erasing: Probability in [0, 1] that a rectangle is replaced by the mean colour.
-        flip: Whether half of the images are mirrored left to right.
+        flip: Whether half of the images are mirrored left to right; None = those with colours, as gray ones may be of
+            characters.
         scale: Smallest and largest part of the image's area that a random crop may cover, in (0, 1].
         ratio: Smallest and largest width / height of a random crop, before it is resized to a square.
     """
 
     auto_augment: AutoAugment = "none"
     random_erasing: float = 0.0
-    flip: bool = True
+    flip: bool | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def flips(self, channels: int) -> bool:
+        """Return whether half of the images of so many channels are mirrored."""
+        return channels == 3 if self.flip is None else self.flip
 
     @property
     def changes_pixels(self) -> bool:

@@ -3,7 +3,9 @@
 A new source is a module (or folder) of its own and an entry in `SOURCES`; nobody else names it.
 """
 
+import os
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ class Opening(NamedTuple):
     augmentation: Augmentation
     index_folder: Path | None
     fingerprint: str | None
+    image_column: str | None
+    label_column: str | None
     follow_links: bool
 
 
@@ -56,16 +60,21 @@ def open_source(
     augmentation: Augmentation | None = None,
     index_folder: Path | None = None,
     fingerprint: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     follow_links: bool = False,
 ) -> Source:
     """Open data without decoding them.
 
     Args:
-        data: A name, a path, or an address (s3://, gs://, hdfs://, file://) of one of the layouts in `SOURCES`.
+        data: A name, a path, or an address (s3://, gs://, hdfs://, file://) of one of the layouts in `SOURCES`; also of
+            a folder that has it some levels down, and nothing else.
         preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
         augmentation: What training does to images.
         index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
         fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.
+        image_column: Of Parquet; by default "image" or "img".
+        label_column: Of Parquet; by default "label".
         follow_links: Whether links in a folder may lead out of it.
 
     Returns:
@@ -78,13 +87,29 @@ def open_source(
     layouts = ", ".join(entry.layout for entry in SOURCES)
     if not data:
         raise ValueError(f"no data given: pass one of {layouts}")
-    opening = Opening(
-        data, preprocessing or Preprocessing(), augmentation or Augmentation(), index_folder, fingerprint, follow_links
-    )
-    entry = next(entry for entry in SOURCES if entry.matches(data))
     try:
-        source = entry.open(opening)
+        if named_source(data) is None:
+            data = _root(data, follow_links=follow_links)
+        entry = next(entry for entry in SOURCES if entry.matches(data))
+        source = entry.open(
+            Opening(
+                data,
+                preprocessing or Preprocessing(),
+                augmentation or Augmentation(),
+                index_folder,
+                fingerprint,
+                image_column,
+                label_column,
+                follow_links,
+            )
+        )
     except MissingError as error:
+        if _is_hub_name(data):
+            name = os.path.relpath(data)
+            raise MissingError(
+                f"there is no folder {name}, and nothing is downloaded here: of a data set on the Hugging Face hub get "
+                f"the files by 'hf download {name} --repo-type dataset --local-dir DIR', then give --data DIR"
+            ) from error
         raise MissingError(f"{error}; data are one of {layouts}") from error
     if fingerprint not in (None, source.info.fingerprint):
         raise ValueError(
@@ -104,6 +129,30 @@ def default_arch(data: str) -> str:
     return entry.arch if entry else _DEFAULT_ARCH
 
 
+def _root(data: str, *, follow_links: bool) -> str:
+    """Return the path or address of the folder that has the splits, where `data` is one above it."""
+    from inq_ray.data.layout import find_root
+    from inq_ray.storage.address import locate
+    from inq_ray.storage.pattern import is_pattern
+
+    if is_pattern(data):
+        return data
+    location = locate(data)
+    root = find_root(location, location.fence(follow_links=follow_links))
+    if root == location:
+        return data
+    return root.path if root.is_local else root.name
+
+
+def _is_hub_name(data: str) -> bool:
+    """Return whether data that are not there may be meant as OWNER/NAME on the hub."""
+    return (
+        "://" not in data
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", os.path.relpath(data)) is not None
+        and not os.path.exists(data)
+    )
+
+
 def _open_digits(opening: Opening) -> Source:
     from inq_ray.data.digits import DigitsSource
 
@@ -121,6 +170,9 @@ def _open_folder(opening: Opening) -> Source:
     from inq_ray.data.folder.source import FolderSource
     from inq_ray.storage.address import locate
 
+    for flag, column in (("--image-column", opening.image_column), ("--label-column", opening.label_column)):
+        if column is not None:
+            raise ValueError(f"{flag} is about Parquet; the classes of {opening.data} are its folders: leave it out")
     return FolderSource(
         locate(opening.data),
         opening.preprocessing,
@@ -132,9 +184,16 @@ def _open_folder(opening: Opening) -> Source:
 
 
 def _open_parquet(opening: Opening) -> Source:
+    from inq_ray.data.parquet.files import Columns
     from inq_ray.data.parquet.source import ParquetSource
 
-    return ParquetSource(opening.data, opening.preprocessing, opening.augmentation, follow_links=opening.follow_links)
+    return ParquetSource(
+        opening.data,
+        opening.preprocessing,
+        opening.augmentation,
+        columns=Columns(opening.image_column, opening.label_column),
+        follow_links=opening.follow_links,
+    )
 
 
 # The first that matches is opened.

@@ -8,22 +8,29 @@ from dataclasses import dataclass
 class Fence:
     """A folder of this machine that links within it must not lead out of. The folder itself may be a link.
 
+    A snapshot in a cache of the Hugging Face hub is made of links to the folder `blobs` of the same repository, which
+    belongs to it.
+
     Attributes:
         folder: Its absolute path, as given.
         real: The same without links.
+        blobs: That folder, without links, where the folder lies in such a snapshot.
     """
 
     folder: str
     real: str
+    blobs: str | None = None
 
     @classmethod
     def around(cls, folder: str) -> "Fence":
         """Return the fence around a folder, there or not."""
-        return cls(folder, os.path.realpath(folder))
+        real = os.path.realpath(folder)
+        return cls(folder, real, _blobs(real))
 
     def holds(self, real: str) -> bool:
         """Return whether a path without links lies in the folder, or is the folder."""
-        return real == self.real or real.startswith(self.real.rstrip("/") + "/")
+        folders = (self.real,) if self.blobs is None else (self.real, self.blobs)
+        return any(real == folder or real.startswith(folder.rstrip("/") + "/") for folder in folders)
 
     def check(self, path: str) -> None:
         """Refuse a path below the folder that leads out of it by a link, its own or one on the way.
@@ -60,6 +67,14 @@ class Fence:
             if not self.holds(os.path.realpath(reached)):
                 break
         return reached
+
+
+def _blobs(real: str) -> str | None:
+    """Return REPOSITORY/blobs of REPOSITORY/snapshots/COMMIT, or of a folder in it, unless it is a link itself."""
+    repository, found, rest = real.rpartition("/snapshots/")
+    blobs = f"{repository}/blobs"
+    is_snapshot = found and rest and repository and os.path.isdir(blobs) and not os.path.islink(blobs)
+    return blobs if is_snapshot else None
 
 
 def shown(path: str) -> str:

@@ -22,7 +22,7 @@ def expand(data: str) -> list[Location]:
         ValueError: Nothing matches, or the storage fails.
     """
     location = locate(data)
-    if not _GLOB.search(data) or (location.is_local and os.path.lexists(location.path)):
+    if not is_pattern(data):
         return [location]
     if location.is_local:
         found = [locate(path) for path in sorted(glob.glob(os.path.expanduser(data.removeprefix("file://"))))]
@@ -33,6 +33,12 @@ def expand(data: str) -> list[Location]:
     if not found:
         raise ValueError(f"nothing matches {data}")
     return found
+
+
+def is_pattern(data: str) -> bool:
+    """Return whether there is a *, ? or [ in it, and no file or folder of this machine that is called so."""
+    location = locate(data)
+    return bool(_GLOB.search(data)) and not (location.is_local and os.path.lexists(location.path))
 
 
 def fixed_part(data: str) -> str | None:

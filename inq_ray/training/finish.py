@@ -9,6 +9,7 @@ from inq_ray.export.verify import verify
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import RunConfig
 from inq_ray.training.journal import Journal
+from inq_ray.training.report.images import describe_images
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.summary import figures, surroundings
 from inq_ray.training.task.build import Task
@@ -44,6 +45,8 @@ def finish(
     summary |= {
         **journal.summary(),
         "verification": dataclasses.asdict(verification),
+        "images": describe_images(config.data, config.network, task.info, is_trained=True),
+        "images_in_memory": not task.info.is_streamed,
         **surroundings(task.to_input.device),
         "config": dataclasses.asdict(config),
     }

@@ -158,15 +158,27 @@ def hub(tmp_path: Path) -> Path:
     return snapshot
 
 
-def test_the_hubs_cache_is_read_only_when_links_are_followed(hub: Path, tmp_path: Path) -> None:
-    line = refusal(hub)
-    assert line.startswith(f"{hub}/data/test-00000-of-00001.parquet is a link that leads to {tmp_path}/datasets--a--b/")
-    assert open_source(str(hub), follow_links=True).info.num_train == 20
-    assert f"out of the folder of data {hub}/data:" in refusal(f"{hub}/data/t*.parquet")
+def test_the_hubs_cache_is_read_as_it_is(hub: Path, tmp_path: Path) -> None:
+    repository = hub.parent.parent
+    for data in (hub, hub / "data", f"{hub}/data/t*.parquet", repository):
+        assert open_source(str(data)).info.num_test == 7
     assert f"out of the folder of data {hub.parent}:" in refusal(f"{hub.parent}/0*/data/t*")
     # One file is as given, and by this pattern all lies where it begins.
     assert open_source(f"{hub}/data/test-00000-of-00001.parquet").info.num_test == 7
     assert open_source(f"{hub.parent.parent}/*/0*/data/t*").info.num_test == 7
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_other_links_of_a_hubs_cache_are_refused(hub: Path, tmp_path: Path, is_linked: bool) -> None:
+    blobs = hub.parent.parent / "blobs"
+    if is_linked:
+        blobs.rename(tmp_path / "elsewhere")
+        link(blobs, tmp_path / "elsewhere")
+    else:
+        (blobs / "0").rename(tmp_path / "elsewhere")
+        link(blobs / "0", tmp_path / "elsewhere")
+    assert f"is a link that leads to {tmp_path}/elsewhere" in refusal(hub)
+    assert open_source(str(hub), follow_links=True).info.num_train == 20
 
 
 def test_links_of_parquet_within_and_to_a_folder(hub: Path, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessin
 class ImageTransform:
     """What is done to image files, one at a time; a value that can be sent to other processes.
 
-    Images come as uint8 [3, height, width], not normalized (that happens on the device). Their bytes lie by pixels,
-    red, green and blue beside each other: strides (1, 3 * width, 3), unless auto-augmentation changed them. Stacked
-    by copying into one tensor of `torch.channels_last`, they stay so.
+    Images come as uint8 [C, height, width], C = `channels`, not normalized (that happens on the device). Their bytes
+    lie by pixels, red, green and blue beside each other: strides (1, 3 * width, 3), unless auto-augmentation changed
+    them.
+    Stacked by copying into one tensor of `torch.channels_last`, they stay so.
 
     Attributes:
         preprocessing: How the network wants to see them.
@@ -45,20 +46,24 @@ class ImageTransform:
             epoch: Counted over the whole run.
 
         Returns:
-            uint8 [3, preprocessing.train_size, preprocessing.train_size].
+            uint8 [C, preprocessing.train_size, preprocessing.train_size].
 
         Raises:
             ValueError: It cannot be read.
         """
         preprocessing = self.preprocessing
         picture = Picture(data)
-        box, mirrored = draw_crop(picture.height, picture.width, self.augmentation, sample, seed, epoch)
+        box, mirrored = draw_crop(
+            picture.height, picture.width, self.augmentation, sample, seed, epoch, channels=self.channels
+        )
         pixels = picture.part(box, largest_shrink(min(box.height, box.width), preprocessing.train_size))
         image = resize_square(torch.from_numpy(pixels), preprocessing.train_size, preprocessing.interpolation)
         if mirrored:
             image = image.flip(2)
-        return augment_image(
-            image, self.augmentation, preprocessing.mean, sample, seed, epoch, preprocessing.interpolation
+        return self._in_channels(
+            augment_image(
+                image, self.augmentation, preprocessing.mean, sample, seed, epoch, preprocessing.interpolation
+            )
         )
 
     def evaluate(self, data: bytes) -> Tensor:
@@ -68,7 +73,7 @@ class ImageTransform:
             data: The file.
 
         Returns:
-            uint8 [3, preprocessing.crop_size, preprocessing.crop_size]; black around an image that is smaller.
+            uint8 [C, preprocessing.crop_size, preprocessing.crop_size]; black around an image that is smaller.
 
         Raises:
             ValueError: It cannot be read.
@@ -81,7 +86,19 @@ class ImageTransform:
         mode = InterpolationMode(self.preprocessing.interpolation)
         image = functional.resize(image, [self.preprocessing.resize_size], interpolation=mode, antialias=True)
         image = functional.center_crop(image, [self.preprocessing.crop_size])
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return self._in_channels(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+
+    @property
+    def channels(self) -> int:
+        """Of the images that come out."""
+        return self.preprocessing.channels or 3
+
+    def _in_channels(self, image: Tensor) -> Tensor:
+        """Return uint8 [3, h, w] in the channels that are wanted; three equal ones become one of the same values."""
+        if self.channels == 3:
+            return image
+        weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32).view(3, 1, 1)  # Pillow's, of 65,536
+        return (((image * weights).sum(0, keepdim=True) + 32768) >> 16).to(torch.uint8)
 
 
 def largest_shrink(side: int, size: int) -> int:

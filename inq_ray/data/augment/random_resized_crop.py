@@ -15,7 +15,7 @@ _WORDS = np.arange(_NUM_WORDS)
 
 
 def draw_crop(
-    height: int, width: int, augmentation: Augmentation, sample: int, seed: int, epoch: int
+    height: int, width: int, augmentation: Augmentation, sample: int, seed: int, epoch: int, *, channels: int = 3
 ) -> tuple[Box, bool]:
     """Return what training cuts out of an image of this size, and whether it is mirrored.
 
@@ -30,6 +30,7 @@ def draw_crop(
         sample: Number of the image in its set, from 0 to 2^58 - 1.
         seed: Of the run.
         epoch: Counted over the whole run.
+        channels: Of what the network is given.
 
     Returns:
         The rectangle; whether it is mirrored left to right.
@@ -44,7 +45,7 @@ def draw_crop(
     else:
         rows, columns = height - crop_height + 1, width - crop_width + 1
         box = Box(int(top * rows), int(left * columns), crop_height, crop_width)
-    return box, augmentation.flip and mirror < 0.5
+    return box, augmentation.flips(channels) and mirror < 0.5
 
 
 def _draw_size(height: int, width: int, augmentation: Augmentation, uniform: list[float]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inq_ray.data.decode.pillow import broken, open_image
+from inq_ray.data.decode.pillow import broken, eight_bits, open_image
 from inq_ray.data.decode.turbojpeg import Header, decode_part, read_header
 
 MAX_PIXELS = 1024**3 // 4 // 3
@@ -122,9 +122,5 @@ def _open(data: bytes) -> Image.Image:
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Decode an image: uint8 [H, W, 3], read-only."""
     with _quiet(), broken():
-        if image.mode.startswith("I;16"):
-            upper = (np.asarray(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
-            return np.repeat(upper[:, :, None], 3, axis=2)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"the image has numbers of 32 bits (mode {image.mode}): convert it to 8 bits a channel")
+        image = eight_bits(image)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -5,9 +5,11 @@ libpng prints to the terminal on broken ones.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Pillow's name of each format that is read, and the files that are images by their names: as for torchvision's
@@ -21,6 +23,17 @@ FORMATS = {
     "PPM": (".ppm", ".pgm"),
     "TIFF": (".tif", ".tiff"),
 }
+# What files that are not read begin with.
+_OTHERS = (
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "AVIF"),
+    (re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL), "HEIF"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
+    (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "JPEG XL"),
+    (re.compile(rb"8BPS"), "Photoshop"),
+    (re.compile(rb"%PDF"), "PDF"),
+    (re.compile(rb"version https://git-lfs"), "no image, but a pointer of Git LFS (git lfs pull fetches it)"),
+    (re.compile(rb"\s*<(svg|\?xml|!doctype|html)", re.IGNORECASE), "no image, but a page or a drawing in XML"),
+)
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 
 
@@ -36,7 +49,32 @@ def open_image(data: bytes) -> Image.Image:
         try:
             return Image.open(io.BytesIO(data), formats=tuple(FORMATS))
         except UnidentifiedImageError:  # its text is the address of a buffer
-            raise ValueError(f"the file is no image, or its header is broken: none of {', '.join(FORMATS)}") from None
+            formats = ", ".join(FORMATS)
+            for beginning, name in _OTHERS:
+                if beginning.match(data):
+                    raise ValueError(
+                        f"the file is {name}, which is not read here: convert it to one of {formats}"
+                    ) from None
+            raise ValueError(f"the file is no image, or its header is broken: none of {formats}") from None
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image of at most 8 bits a channel; gray ones of 16 bits keep their upper 8. May decode.
+
+    Raises:
+        ValueError: It has numbers of 32 bits, of which nobody knows the largest; or it is broken.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    if not is_16_bits(image):
+        raise ValueError(f"the image has numbers of 32 bits (mode {image.mode}): convert it to 8 bits a channel")
+    with broken():
+        return Image.fromarray((np.asarray(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8))
+
+
+def is_16_bits(image: Image.Image) -> bool:
+    """Return whether an image is gray of 16 bits; Pillow gives PGMs of such as numbers of 32."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
 
 
 @contextmanager

@@ -20,16 +20,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from inq_ray.data.decode.pillow import EXTENSIONS
+from inq_ray.data.decode.small import Layout, common_layout, is_small, read_layout
 from inq_ray.data.folder.listing import Entry, find_classes, find_splits, is_image, scan, some
 from inq_ray.data.image_set import Split
 from inq_ray.files.whole import whole
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Listing waits for the storage, not for this machine.
 NUM_LISTERS = 32
 SPLITS: tuple[Split, Split] = ("train", "test")
+# Of each split, over its whole length; the headers of all where these are small and of one size.
+_NUM_PEEKED = 32
+_MOST_PEEKED = 200_000
+_NUM_AT_ONCE = 4096
 _METADATA_KEY = b"inq_ray.folder_index"
 _SCHEMA = pa.schema({"path": pa.large_binary(), "size": pa.int64(), "label": pa.int32()})
 
@@ -46,6 +51,8 @@ class FolderFacts:
         num_untested: Classes without an image to test on, where there is a test split.
         fingerprint: sha256 over split, path and size of every image.
         stamps: Of folders below those of the classes, by their paths from the root.
+        layouts: Of images whose headers were read, some of each split (all, where those are small and of one size);
+            the smallest and the largest, where there are more than two.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +62,7 @@ class FolderFacts:
     num_untested: int
     fingerprint: str
     stamps: Mapping[str, str]
+    layouts: tuple[Layout, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +92,10 @@ def open_index(path: Path) -> FolderIndex:
         stated = json.loads((file.schema.metadata or {})[_METADATA_KEY])
         if stated.pop("version") != FORMAT_VERSION or not file.schema.equals(_SCHEMA):
             raise ValueError("of another version")
-        stated |= {"class_names": tuple(stated["class_names"])}
+        stated |= {
+            "class_names": tuple(stated["class_names"]),
+            "layouts": tuple(Layout(**layout) for layout in stated["layouts"]),
+        }
         rows = {split: file.get_batch(place) for place, split in enumerate(SPLITS)}
         return FolderIndex(path=path, facts=FolderFacts(**stated), rows=rows)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -143,7 +154,8 @@ def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts
             _check_known(folder, names, classes)
             parts[split] = _list_split(folder, names, classes, num_beside, pool, fence)
             _check_full(split, folder, classes, parts[split].rows)
-    rows = {split: parts[split].rows if split in parts else _combine([]) for split in SPLITS}
+        rows = {split: parts[split].rows if split in parts else _combine([]) for split in SPLITS}
+        layouts = _layouts({split: root.join(name) for split, name in folders.items()}, rows, pool, fence)
     facts = FolderFacts(
         class_names=tuple(name.decode("utf-8", "backslashreplace") for name in classes),
         folders=folders,
@@ -157,8 +169,38 @@ def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts
             for entry in part.folders
             if entry.stamp
         },
+        layouts=layouts,
     )
     return facts, rows
+
+
+def _layouts(
+    folders: Mapping[Split, Location], rows: Mapping[Split, Any], pool: Executor, fence: Fence | None
+) -> tuple[Layout, ...]:
+    """Return the layouts of images; see `FolderFacts`. What cannot be read is left out."""
+
+    def read(folder: Location, path: bytes) -> Layout | None:
+        try:
+            return read_layout(folder.join(os.fsdecode(path)).read(fence=fence))
+        except ValueError:
+            return None
+
+    def some(most: int) -> set[Layout]:
+        found: set[Layout | None] = set()
+        for split, folder in folders.items():
+            paths = rows[split].column("path")
+            places = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths)), dtype=np.int64))
+            for start in range(0, len(places), _NUM_AT_ONCE):
+                part = paths.take(pa.array(places[start : start + _NUM_AT_ONCE])).to_pylist()
+                found.update(pool.map(partial(read, folder), part))
+        return {layout for layout in found if layout is not None}
+
+    found = some(_NUM_PEEKED)
+    common = common_layout(found)
+    if common is not None and is_small(common):
+        found = some(_MOST_PEEKED)
+    ordered = sorted(found, key=lambda layout: (layout.height * layout.width, layout.height, layout.channels))
+    return tuple(ordered if len(ordered) < 3 else (ordered[0], ordered[-1]))
 
 
 class _Part(NamedTuple):

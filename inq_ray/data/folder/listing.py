@@ -1,7 +1,7 @@
 """What lies in a folder of images: a folder for each class, listed many at once, on this machine or on a storage.
 
     train/CLASS/....JPEG          also in folders below CLASS, as torchvision's ImageFolder reads them
-    val/CLASS/....JPEG            or validation/, or test/
+    val/CLASS/....JPEG            or validation/, test/, valid/, dev/, testing/; in upper case, too
 
 What begins with a dot is hidden, and no data. Links that lead out of a fence are refused where they are met. Names
 are bytes: file systems know no encoding.
@@ -21,7 +21,10 @@ from inq_ray.storage.retry import retry
 
 _EXTENSIONS = tuple(map(str.encode, EXTENSIONS))
 # The first that exists is the split.
-SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("val", "validation", "test")}
+SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("val", "validation", "test", "valid", "dev", "testing"),
+}
 UNKNOWN_SIZE = -1
 _NUM_NAMED = 3
 
@@ -91,10 +94,11 @@ def find_splits(root: Location, fence: Fence | None = None) -> dict[Split, str]:
         ValueError: There is no such folder, or it cannot be listed; a split is a link out of the fence.
     """
     if root.lists_folders:
-        present = {os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder}
+        names = [os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder]
     else:
-        present = {name for names in SPLIT_FOLDERS.values() for name in names if root.join(name).exists()}
-    found = {split: [name for name in names if name in present] for split, names in SPLIT_FOLDERS.items()}
+        names = [name for names in SPLIT_FOLDERS.values() for name in names if root.join(name).exists()]
+    present = {name.lower(): name for name in names} | {name: name for name in names}
+    found = {split: [present[name] for name in names if name in present] for split, names in SPLIT_FOLDERS.items()}
     splits = {split: names[0] for split, names in found.items() if names}
     if fence:
         for name in splits.values():

@@ -1,34 +1,42 @@
 """A folder of images with a folder for each class as a source of data: torchvision's ImageFolder layout, anywhere.
 
     train/CLASS/....JPEG
-    val/CLASS/....JPEG        or validation/, or test/: the first of them that exists; none = images must be held out
+    val/CLASS/....JPEG        or validation/, test/, ...: the first of `SPLIT_FOLDERS` that exists; none = hold some out
 
 Classes are numbered in the order of their names, those of train; a class of val that is not in train is an error, one
 without images in val is not. Without train the source can only be tested on.
 """
 
+import dataclasses
+import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from inq_ray.data.augment.image_transform import ImageTransform
-from inq_ray.data.encoded_set import Encoded, EncodedSet
+from inq_ray.data.decode.small import Layout, common_layout, is_small
+from inq_ray.data.decoded import decode_one, decode_some, decoded_set, fits, size_notes
+from inq_ray.data.encoded import Encoded
 from inq_ray.data.folder.cache import find_index
-from inq_ray.data.folder.index import FolderFacts, open_index
-from inq_ray.data.folder.listing import SPLIT_FOLDERS, find_splits, is_image, scan
-from inq_ray.data.image_set import SourceInfo, Split
-from inq_ray.data.preprocessing import Augmentation, Preprocessing
+from inq_ray.data.folder.index import FORMAT_VERSION, FolderFacts, open_index
+from inq_ray.data.folder.listing import SPLIT_FOLDERS, find_splits, is_image, scan, stamp_of
+from inq_ray.data.image_set import Images, Samples, SourceInfo, Split
+from inq_ray.data.preprocessing import Augmentation, Preprocessing, of_channels
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import MissingError, UnreadableError
 
 # Of each process, at a storage that is far: most of the time of a read is waiting.
 NUM_READERS = 16
+_NUM_PEEKED = 32
+_NUM_DECODED = 64
+_NUM_NAMED = 3
 
 
 def is_image_folder(location: Location) -> bool:
@@ -40,16 +48,24 @@ def is_image_folder(location: Location) -> bool:
     if location.is_local and not os.path.isdir(location.path):
         return False
     try:
-        if find_splits(location):
-            return True
+        if splits := find_splits(location):
+            return not any(_is_parquet(location.join(name)) for name in splits.values())
         folders = [os.fsdecode(entry.path) for entry in scan(location) if entry.is_folder]
         return any(is_image(entry.path) for name in folders[:1] for entry in scan(location.join(name)))
     except MissingError:
         return False
 
 
+def _is_parquet(folder: Location) -> bool:
+    """Return whether a split's folder holds Parquet instead of classes."""
+    if not folder.lists_folders:
+        return False
+    entries = scan(folder)
+    return any(entry.path.endswith(b".parquet") for entry in entries) and not any(entry.is_folder for entry in entries)
+
+
 class FolderSource:
-    """A folder of images, read when they are asked for.
+    """A folder of images, read when they are asked for; small ones of one size in memory, unless a size is asked for.
 
     Making one lists the folder, or finds its index; see `inq_ray.data.folder.cache`.
 
@@ -84,44 +100,85 @@ class FolderSource:
     ) -> None:
         self._location = location
         self._fence = location.fence(follow_links=follow_links)
-        self._transform = ImageTransform(preprocessing, augmentation)
         self._index = find_index(location, index_folder, fingerprint, fence=self._fence)
         facts = self._index.facts
+        layout = common_layout(facts.layouts)
+        small = layout if layout and is_small(layout) else None
+        channels = preprocessing.channels or (small.channels if small else 3)
+        self._may_lose_colours = preprocessing.channels == 1
+        self._preprocessing = dataclasses.replace(preprocessing, channels=channels)
+        self._augmentation, self._layout = augmentation, None
+        if small and fits(small, max(facts.num_images.values())) and not preprocessing.is_sized:
+            self._layout = dataclasses.replace(small, channels=channels)
+        seen = self._layout or Layout(channels, preprocessing.crop_size, preprocessing.crop_size)
         self.info = SourceInfo(
             name=location.name,
             num_classes=len(facts.class_names),
             class_names=facts.class_names,
-            channels=3,
-            height=preprocessing.crop_size,
-            width=preprocessing.crop_size,
+            channels=seen.channels,
+            height=seen.height,
+            width=seen.width,
             num_train=facts.num_images["train"],
             num_test=facts.num_images["test"],
-            mean=preprocessing.mean,
-            std=preprocessing.std,
+            mean=of_channels(preprocessing.mean, seen.channels),
+            std=of_channels(preprocessing.std, seen.channels),
             fingerprint=facts.fingerprint,
-            is_streamed=True,
+            is_streamed=self._layout is None,
         )
         self.notes = _notes(location, facts)
+        if self._layout is None:
+            self.notes += size_notes(location.name, facts.layouts, preprocessing)
 
-    def split(self, split: Split) -> EncodedSet:
-        """Return the images of "train" or "test".
+    def split(self, split: Split) -> Images:
+        """Return the images of "train" or "test", read when they are asked for, or small ones in memory.
+
+        Those are mapped read-only from a file that the node's processes share: the first process of a node that asks
+        decodes, the others wait.
+
+        Raises:
+            ValueError: There is no such split. Of images in memory: one is broken or of another size; there is no room.
+            TimeoutError: Another process has been decoding for too long.
+        """
+        reader = self.reader(split)
+        if self._layout is None:
+            # Images in memory need none of these, which take seconds.
+            from inq_ray.data.augment.image_transform import ImageTransform
+            from inq_ray.data.encoded_set import EncodedSet
+
+            return EncodedSet(reader, ImageTransform(self._preprocessing, self._augmentation))
+        layout = self._layout
+        facts = (FORMAT_VERSION, self._location.root, self._location.path, str(reader.index), reader.stamp(), layout)
+        return decoded_set(
+            f"{split}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}",
+            len(reader),
+            layout,
+            lambda: [reader.labels()],
+            lambda pool: reader.decoded(layout, pool, may_lose_colours=self._may_lose_colours),
+            self._augmentation,
+            self.info.mean,
+        )
+
+    def peek(self, split: Split) -> Samples:
+        """Read and decode some images of a split; see :meth:`inq_ray.data.image_set.Source.peek`."""
+        reader = self.reader(split)
+        places = np.unique(np.linspace(0, len(reader) - 1, min(_NUM_PEEKED, len(reader)), dtype=np.int64))
+        if self._layout is not None:
+            return decode_some(reader.read(places), self._layout, may_lose_colours=self._may_lose_colours)
+        return self.split(split).fetch(torch.from_numpy(places), None)
+
+    def reader(self, split: Split) -> "FolderReader":
+        """Return the image files of "train" or "test".
 
         Raises:
             ValueError: There is no such split.
         """
         facts = self._index.facts
         if split not in facts.folders:
-            names = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
+            names = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split][:_NUM_NAMED])
             advice = "; hold out training images instead (--holdout)" if split == "test" else ""
             raise ValueError(f"{self._location.name} has no {split} split: no folder {names} there{advice}")
-        reader = FolderReader(
-            self._location.join(facts.folders[split]),
-            self._index.path,
-            split,
-            facts.num_images[split],
-            self._fence,
-        )
-        return EncodedSet(reader, self._transform)
+        folder = self._location.join(facts.folders[split])
+        return FolderReader(folder, self._index.path, split, facts.num_images[split], self._fence)
 
 
 @dataclass(frozen=True)
@@ -171,6 +228,46 @@ class FolderReader:
         finally:
             for future in futures:
                 future.cancel()
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return all labels: int64 [N]."""
+        labels: NDArray[np.int64] = open_index(self.index).rows[self.split].column("label").to_numpy().astype(np.int64)
+        return labels
+
+    def decoded(self, layout: Layout, pool: Executor, *, may_lose_colours: bool) -> Iterator[NDArray[np.uint8]]:
+        """Read and decode all images, in their order, on the pool's threads; see `inq_ray.data.decode.small.decode`.
+
+        Yields:
+            uint8 [n, C, H, W], n small.
+
+        Raises:
+            ValueError: One cannot be read, or has another layout; the message names it.
+        """
+
+        def decode(samples: NDArray[np.int64]) -> NDArray[np.uint8]:
+            images = np.empty((len(samples), layout.channels, layout.height, layout.width), np.uint8)
+            for place, encoded in enumerate(self.read(samples)):
+                try:
+                    images[place] = decode_one(encoded, layout, may_lose_colours=may_lose_colours)
+                except ValueError as error:
+                    raise ValueError(f"{encoded.name}: {error}") from error
+            return images
+
+        samples = np.arange(len(self))
+        for start in range(0, len(self), _NUM_DECODED**2):
+            part = samples[start : start + _NUM_DECODED**2]
+            yield from pool.map(decode, np.split(part, range(_NUM_DECODED, len(part), _NUM_DECODED)))
+
+    def stamp(self) -> str:
+        """Return a digest that is another one when a file was changed, also in place."""
+        digest = hashlib.sha256()
+        if self.folder.is_local:
+            for path in open_index(self.index).rows[self.split].column("path").to_pylist():
+                digest.update(f"{stamp_of(self.folder.join(os.fsdecode(path)))} ".encode())
+        else:
+            for info in self.folder.list(recursive=True):
+                digest.update(f"{info.path} {info.size} {info.mtime_ns} ".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def _read(self, path: str, size: int, label: int) -> Encoded:
         file = self.folder.join(path)

@@ -5,23 +5,40 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from inq_ray.data.parquet.access import footer_hash, read_footer
+from inq_ray.data.parquet.labels import is_name, is_number, read_values
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.pattern import expand, fixed_part
 from inq_ray.storage.retry import MissingError
 
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMN = "label"
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMN = "label"
 NO_BYTES = "there are no bytes of an image, perhaps a path only; write the file's bytes into the column"
-_NAME = re.compile(r"(?P<split>train|test|validation)(-.*?)?(-of-(?P<count>\d+))?\.parquet")
+_NAME = re.compile(r"(?P<split>train|test|validation)(-.*?)?(-of-\d+)?\.parquet")
+# As others name them: for splits of which no file is named as on the hub.
+_OTHER_NAME = re.compile(r"(?P<split>[a-z]+)([-_.].*)?\.parquet", re.IGNORECASE)
+_COUNT = re.compile(r"-of-(\d+)\.parquet")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("validation", "val", "valid", "dev", "eval"), "validation"),
+}
 _NUM_THREADS = 16
+_NUM_NAMED = 6
+
+
+class Columns(NamedTuple):
+    """Names of columns; None = the usual ones, image or img, and label."""
+
+    image: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,9 +51,11 @@ class Shard:
         mtime_ns: When it was changed, where the storage says so.
         group_rows: Number of images in each row group.
         largest_group: Bytes of images in the largest row group.
-        image_column: "image" or "img".
+        image_path: The column of images, or its field `bytes` where it is a struct.
+        label_column: The column of labels.
         class_names: From the schema's metadata; None where they are missing.
-        labels: Smallest and largest label, where the footer has statistics.
+        labels: Smallest and largest label, of numbers: where the footer has statistics, or they were all read.
+        label_values: All labels, where they were read: numbers without class names, or texts.
         footer: The footer's bytes, hashed.
     """
 
@@ -45,9 +64,11 @@ class Shard:
     mtime_ns: int | None
     group_rows: tuple[int, ...]
     largest_group: int
-    image_column: str
+    image_path: str
+    label_column: str
     class_names: tuple[str, ...] | None
     labels: tuple[int, int] | None
+    label_values: frozenset[int] | frozenset[str] | None
     footer: str
 
     @property
@@ -55,9 +76,17 @@ class Shard:
         """Number of images."""
         return sum(self.group_rows)
 
+    @property
+    def has_names(self) -> bool:
+        """Whether labels are texts."""
+        return any(isinstance(value, str) for value in self.label_values or ())
+
 
 def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Location]]:
     """Return the Parquet files of each split: of a folder (or its folder `data`), or of one file's name, or a glob.
+
+    In a folder they are named by their split, such as train-00000-of-00002.parquet or val.parquet, or lie in a folder
+    of that name, such as train/0000.parquet.
 
     Args:
         data: Path or address; itself it may be a link.
@@ -73,14 +102,13 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
     if fence and not is_folder:
         folder = fixed_part(data)
         fence = Fence.around(folder) if folder is not None else None
-    splits: dict[str, list[Location]] = {}
-    for file in _parquet_in(places[0], fence) if is_folder else places:
-        if match := _match(file):
-            if fence:
-                fence.check(file.path)
-            splits.setdefault(match["split"], []).append(file)
+    splits = _by_name(_parquet_in(places[0], fence) if is_folder else places)
+    if is_folder and not splits:
+        splits = _by_folder(places[0])
+    for file in (file for files in splits.values() for file in files) if fence else ():
+        fence.check(file.path)
     if not splits:
-        raise MissingError(f"there are no images at {data}")
+        raise MissingError(f"there are no images at {data}{_holds(places[0]) if is_folder else ''}")
     for split, files in splits.items() if is_folder else ():
         _check_all_there(data, split, files)
     return splits
@@ -97,58 +125,102 @@ def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:
     return _parquet_in(folder.join("data"), fence)
 
 
-def _match(file: Location) -> re.Match[str] | None:
-    return _NAME.fullmatch(file.path.rpartition("/")[2])
+def has_parquet(folder: Location) -> bool:
+    """Return whether a folder has Parquet whose split is known by a name; see `find_files`."""
+    return bool(_by_name(_parquet_in(folder, None)) or _by_folder(folder))
+
+
+def _holds(folder: Location) -> str:
+    """Return what is in a folder, for a message."""
+    names = [folder.relative(info) + "/" * (info.type == pafs.FileType.Directory) for info in folder.list()]
+    return f" (there: {_some(names)})"
+
+
+def _by_name(files: list[Location]) -> dict[str, list[Location]]:
+    splits: dict[str, list[Location]] = {}
+    for pattern in (_NAME, _OTHER_NAME):
+        found: dict[str, list[Location]] = {}
+        for file in files:
+            match = pattern.fullmatch(file.path.rpartition("/")[2])
+            if match and (split := _SPLITS.get(match["split"].lower())):
+                found.setdefault(split, []).append(file)
+        splits = found | splits
+    return splits
+
+
+def _by_folder(folder: Location) -> dict[str, list[Location]]:
+    splits: dict[str, list[Location]] = {}
+    for info in folder.list():
+        name = folder.relative(info)
+        if info.type == pafs.FileType.Directory and (split := _SPLITS.get(name.lower())):
+            below = folder.join(name)
+            files = [below.join(below.relative(each)) for each in below.list()]
+            splits.setdefault(split, []).extend(file for file in files if file.path.endswith(".parquet"))
+    return {split: files for split, files in splits.items() if files}
 
 
 def _check_all_there(folder: str, split: str, files: list[Location]) -> None:
     """Refuse a set of shards "-of-00005" that are not five."""
-    counts = {match["count"] for file in files if (match := _match(file))}
+    counts = {match[1] if (match := _COUNT.search(file.path)) else None for file in files}
     if counts != {None} and {int(count or 0) for count in counts} != {len(files)}:
         expected = ", ".join(sorted(count or "?" for count in counts))
         raise ValueError(f"{folder} has {len(files)} shards of {split}, their names say {expected}: not complete")
 
 
-def read_shards(files: list[Location]) -> list[Shard]:
+def read_shards(files: list[Location], columns: Columns = Columns()) -> list[Shard]:  # noqa: B008
     """Read the footers of a split's files, several at a time; files without rows play no part.
+
+    Args:
+        files: The files.
+        columns: What the user calls them.
 
     Raises:
         ValueError: One is unreadable, or lacks a column; or none has rows.
     """
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        shards = [shard for shard in pool.map(read_shard, files) if shard.num_rows]
+        shards = [shard for shard in pool.map(partial(read_shard, columns=columns), files) if shard.num_rows]
     if files and not shards:
         raise ValueError(f"{files[0].name} has no rows, nor has any other file of its split")
     return shards
 
 
-def read_shard(file: Location) -> Shard:
-    """Read a file's footer.
+def read_shard(file: Location, columns: Columns) -> Shard:
+    """Read a file's footer, and which labels it has where classes have no names there.
 
     Raises:
         ValueError: It is unreadable, or lacks a column, or has images without a label.
     """
     metadata, footer, size = read_footer(file)
     schema = metadata.schema.to_arrow_schema()
-    image_column = _check_columns(file.name, schema)
+    image_path, label = _image_path(file.name, schema, columns.image), _label_column(file.name, schema, columns.label)
+    class_names = _class_names(file.name, schema.metadata or {}, label)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    images = [_column(group, f"{image_column}.bytes") for group in groups]
+    images = [_column(group, image_path) for group in groups]
+    labels = _label_range(file.name, [_column(group, label).statistics for group in groups])
+    values = None
+    if class_names is None or is_name(schema.field(label).type):
+        values, num_nulls = read_values(file, footer_hash(footer), len(groups), label)
+        check_no_nulls(file.name, num_nulls)
+        labels = None if is_name(schema.field(label).type) or not values else (min(values), max(values))
     return Shard(
         file=file,
         size=size,
         mtime_ns=file.info().mtime_ns,
         group_rows=tuple(group.num_rows for group in groups),
         largest_group=max((column.total_uncompressed_size for column in images), default=0),
-        image_column=image_column,
-        class_names=_class_names(file.name, schema.metadata or {}),
-        labels=_label_range(file.name, [_column(group, LABEL_COLUMN).statistics for group in groups]),
+        image_path=image_path,
+        label_column=label,
+        class_names=class_names,
+        labels=labels,
+        label_values=values,
         footer=footer_hash(footer),
     )
 
 
 def image_bytes(chunks: Iterable[Any]) -> list[bytes | None]:
-    """Return the image files of arrays of structs with a field `bytes`; None where there is none."""
-    return [blob for chunk in chunks for blob in chunk.field("bytes").to_pylist()]
+    """Return the image files of arrays, or of structs with a field `bytes`; None where there is none."""
+    chunks = (chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk for chunk in chunks)
+    return [blob for chunk in chunks for blob in chunk.to_pylist()]
 
 
 def check_labels(name: str, lowest: int, highest: int, num_classes: int) -> None:
@@ -173,18 +245,49 @@ def check_no_nulls(name: str, num_nulls: int) -> None:
         raise ValueError(f"{name} has {num_nulls} rows without a label")
 
 
-def _check_columns(name: str, schema: Any) -> str:
-    """Return the name of the image column."""
-    present = f"it has {', '.join(f'{field.name}: {field.type}' for field in schema)}"
-    image = next((column for column in IMAGE_COLUMNS if column in schema.names), None)
-    if image is None:
-        raise ValueError(f"{name} has no column {' or '.join(IMAGE_COLUMNS)}; {present}")
-    kind = schema.field(image).type
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0 or not _is_binary(kind.field("bytes").type):
-        raise ValueError(f"{name}: column {image} must be a struct with the field bytes: binary; {present}")
-    if LABEL_COLUMN not in schema.names or not pa.types.is_integer(schema.field(LABEL_COLUMN).type):
-        raise ValueError(f"{name} has no column {LABEL_COLUMN} of integers; {present}")
-    return image
+def _image_path(name: str, schema: Any, asked: str | None) -> str:
+    """Return the column of images, as --image-column says or by its name, or its field `bytes` where it is a struct."""
+    column = asked or next((column for column in _IMAGE_COLUMNS if column in schema.names), None)
+    if column is None or column not in schema.names:
+        could_be = [field.name for field in schema if _is_image(field.type)]
+        raise ValueError(
+            f"{name} has no column {asked or ' or '.join(_IMAGE_COLUMNS)}: name that of the images by --image-column "
+            f"(with bytes of files: {_some(could_be)})"
+        )
+    kind = schema.field(column).type
+    if not _is_image(kind):
+        raise ValueError(
+            f"{name}: column {column} must be a struct with the field bytes: binary, or binary itself; it is "
+            f"{str(kind)[:100]}"
+        )
+    return f"{column}.bytes" if pa.types.is_struct(kind) else column
+
+
+def _label_column(name: str, schema: Any, asked: str | None) -> str:
+    """Return the column of labels, as --label-column says or by its name."""
+    column = asked or _LABEL_COLUMN
+    could_be = [field.name for field in schema if is_number(field.type) or is_name(field.type)]
+    if column not in schema.names:
+        raise ValueError(
+            f"{name} has no column {column}: name that of the classes by --label-column (of integers or texts: "
+            f"{_some(could_be)})"
+        )
+    if column not in could_be:
+        raise ValueError(
+            f"{name}: column {column} is {str(schema.field(column).type)[:100]}, and has to be of integers or texts: "
+            f"name another by --label-column ({_some(could_be)})"
+        )
+    return column
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(repr(name)[:40] for name in names[:_NUM_NAMED]) + ", ..." * (len(names) > _NUM_NAMED) or "none"
+
+
+def _is_image(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
 
 
 def _is_binary(kind: Any) -> bool:
@@ -197,19 +300,19 @@ def _column(group: Any, path: str) -> Any:
     return next(column for column in columns if column.path_in_schema == path)
 
 
-def _class_names(name: str, metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
-    """Return info.features.label.names of the metadata that the hub's library writes."""
+def _class_names(name: str, metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
+    """Return info.features.LABEL.names of the metadata that the hub's library writes."""
     try:
-        return _parse_class_names(metadata.get(b"huggingface", b"{}"))
+        return _parse_class_names(metadata.get(b"huggingface", b"{}"), label)
     except ValueError as error:
         raise ValueError(f"{name}: the schema's metadata 'huggingface' is no JSON: {error}") from error
 
 
 @lru_cache(maxsize=2)
-def _parse_class_names(text: bytes) -> tuple[str, ...] | None:
+def _parse_class_names(text: bytes, label: str) -> tuple[str, ...] | None:
     """The same of one text, which all shards of a set have: kept once."""
     value = json.loads(text)
-    for key in ("info", "features", LABEL_COLUMN, "names"):
+    for key in ("info", "features", label, "names"):
         value = value.get(key) if isinstance(value, dict) else None
     return tuple(map(str, value)) if isinstance(value, list) and value else None
 

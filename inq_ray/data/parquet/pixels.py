@@ -1,52 +1,53 @@
 """The rows of Parquet shards, decoded as a whole: labels and pixels of small images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inq_ray.data.decode.small import Layout, decode, read_layout
+from inq_ray.data.decode.small import Layout, decode
 from inq_ray.data.parquet.access import open_parquet, read_groups, readable
-from inq_ray.data.parquet.files import LABEL_COLUMN, NO_BYTES, Shard, check_labels, check_no_nulls, image_bytes
+from inq_ray.data.parquet.files import NO_BYTES, Shard, check_labels, check_no_nulls, image_bytes
+from inq_ray.data.parquet.labels import numbers
 
 _NUM_DECODED = 64
 
 
-def read_labels(shard: Shard, num_classes: int) -> NDArray[np.int64]:
+def read_labels(shard: Shard, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Return all labels of a file: int64 [num_rows].
 
     Raises:
         ValueError: The file is damaged, a label is missing or out of range.
     """
     name = shard.file.name
-    column = read_groups(shard.file, shard.footer, range(len(shard.group_rows)), [LABEL_COLUMN]).column(0)
+    column = read_groups(shard.file, shard.footer, range(len(shard.group_rows)), [shard.label_column]).column(0)
+    column = numbers(column, class_names)
     check_no_nulls(name, column.null_count)
     labels: NDArray[np.int64] = column.to_numpy().astype(np.int64)
     if len(labels):
-        check_labels(name, int(labels.min()), int(labels.max()), num_classes)
+        check_labels(name, int(labels.min()), int(labels.max()), len(class_names))
     return labels
 
 
-def peek_layouts(shard: Shard, num: int) -> list[Layout]:
-    """Return the layouts of the first `num` images from their headers; those that cannot be read are left out.
+def peek_blobs(shard: Shard, num: int) -> list[bytes | None]:
+    """Return the first `num` image files; None where there are no bytes.
 
     Raises:
         ValueError: The file is damaged.
     """
     with open_parquet(shard.file, shard.footer, whole_columns=False) as parquet, readable(shard.file.name):
-        batches = parquet.iter_batches(num, columns=[f"{shard.image_column}.bytes"], use_threads=False)
+        batches = parquet.iter_batches(num, columns=[shard.image_path], use_threads=False)
         first = next(batches, None)
-    layouts: list[Layout] = []
-    for data in [] if first is None else image_bytes([first.column(0)]):
-        with suppress(ValueError):
-            layouts.append(read_layout(data or b""))
-    return layouts
+    return [] if first is None else image_bytes([first.column(0)])
 
 
-def decode_shard(shard: Shard, layout: Layout, pool: Executor) -> Iterator[NDArray[np.uint8]]:
+def decode_shard(
+    shard: Shard, layout: Layout, pool: Executor, *, may_lose_colours: bool = False
+) -> Iterator[NDArray[np.uint8]]:
     """Decode all images of a file, in their order, on the pool's threads; no more than a row group is in memory.
+
+    See `inq_ray.data.decode.small.decode`.
 
     Yields:
         uint8 [n, C, H, W], n small.
@@ -61,14 +62,14 @@ def decode_shard(shard: Shard, layout: Layout, pool: Executor) -> Iterator[NDArr
             try:
                 if data is None:
                     raise ValueError(NO_BYTES)
-                images[place] = decode(data, layout)
+                images[place] = decode(data, layout, may_lose_colours=may_lose_colours)
             except ValueError as error:
                 raise ValueError(f"{shard.file.name}, row {first + place}: {error}") from error
         return images
 
     row = 0
     for group, num_rows in enumerate(shard.group_rows):
-        table = read_groups(shard.file, shard.footer, [group], [f"{shard.image_column}.bytes"])
+        table = read_groups(shard.file, shard.footer, [group], [shard.image_path])
         blobs = image_bytes(table.column(0).chunks)
         starts = range(0, num_rows, _NUM_DECODED)
         parts = [blobs[start : start + _NUM_DECODED] for start in starts]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inq_ray.data.encoded_set import Encoded
+from inq_ray.data.encoded import Encoded
 from inq_ray.data.parquet.access import read_groups
-from inq_ray.data.parquet.files import LABEL_COLUMN, NO_BYTES, Shard, image_bytes
+from inq_ray.data.parquet.files import NO_BYTES, Shard, image_bytes
+from inq_ray.data.parquet.labels import numbers
 from inq_ray.storage.address import Location
 
 # What one process holds of a split at most. ImageNet needs less: 8192 images of 110 kB, over all loader workers of a
@@ -37,7 +38,8 @@ class _File(NamedTuple):
 
     location: Location
     footer: str
-    image_column: str
+    image_path: str
+    label_column: str
 
 
 class ParquetReader:
@@ -54,6 +56,7 @@ class ParquetReader:
     Args:
         shards: The files.
         num_classes: Labels must be below.
+        class_names: Of all classes, in their order; needed where labels are texts.
         held_bytes: Bound of what is held.
 
     Attributes:
@@ -63,15 +66,23 @@ class ParquetReader:
         ValueError: A row group is larger than the bound.
     """
 
-    def __init__(self, shards: Sequence[Shard], num_classes: int, *, held_bytes: int = HELD_BYTES) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        num_classes: int,
+        *,
+        class_names: Sequence[str] = (),
+        held_bytes: int = HELD_BYTES,
+    ) -> None:
         for shard in shards:
             if shard.largest_group > held_bytes:
                 raise ValueError(
                     f"{shard.file.name} has a row group of {shard.largest_group / 2**30:.1f} GiB, more than the "
                     f"{held_bytes / 2**30:.1f} GiB that a process holds: write it anew, in groups of some 100 images"
                 )
-        self._files = [_File(shard.file, shard.footer, shard.image_column) for shard in shards]
+        self._files = [_File(shard.file, shard.footer, shard.image_path, shard.label_column) for shard in shards]
         self._num_classes = num_classes
+        self._class_names = tuple(class_names) if any(shard.has_names for shard in shards) else ()
         self._first_groups = np.cumsum([0, *(len(shard.group_rows) for shard in shards)])
         rows = [rows for shard in shards for rows in shard.group_rows]
         self.groups: NDArray[np.int64] = np.cumsum([0, *rows], dtype=np.int64)
@@ -86,7 +97,7 @@ class ParquetReader:
         return {**self.__dict__, "_held": _Held(self._held.limit), "_num_gone": 0}
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Read some images, in this order; see :meth:`inq_ray.data.encoded_set.Reader.read`.
+        """Read some images, in this order; see :meth:`inq_ray.data.encoded.Reader.read`.
 
         Raises:
             ValueError: A file cannot be read, is damaged, or has changed.
@@ -127,14 +138,15 @@ class ParquetReader:
         """Read a row group."""
         number = int(np.searchsorted(self._first_groups, group, side="right")) - 1
         file, first_group = self._files[number], int(self._first_groups[number])
-        columns = [f"{file.image_column}.bytes", LABEL_COLUMN]
+        columns = [file.image_path, file.label_column]
         table = read_groups(file.location, file.footer, [group - first_group], columns)
-        blobs = image_bytes(table.column(file.image_column).chunks)
+        blobs = image_bytes(table.column(file.image_path.removesuffix(".bytes")).chunks)
+        labels = numbers(table.column(file.label_column), self._class_names).to_pylist()
         sample = int(self.groups[group])
         row = sample - int(self.groups[first_group])
         return {
             sample + place: self._encoded(f"{file.location.name}, row {row + place}", data, label)
-            for place, (data, label) in enumerate(zip(blobs, table.column(LABEL_COLUMN).to_pylist(), strict=True))
+            for place, (data, label) in enumerate(zip(blobs, labels, strict=True))
         }
 
     def _encoded(self, name: str, data: bytes | None, label: int | None) -> Encoded:

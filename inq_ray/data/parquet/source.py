@@ -1,40 +1,33 @@
 """Images in Parquet as a source of data: small ones decoded once per node, others read and decoded when asked for."""
 
+import dataclasses
 import hashlib
-import os
-import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from inq_ray.data.augment.crop_flip import CropFlip
-from inq_ray.data.decode.small import Layout
-from inq_ray.data.image_set import Images, SourceInfo, Split
+from inq_ray.data.decode.small import Layout, common_layout, read_layout
+from inq_ray.data.decoded import decode_some, decoded_set, fits, size_notes
+from inq_ray.data.encoded import Encoded
+from inq_ray.data.image_set import Images, Samples, SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
-from inq_ray.data.node_cache import shared_file
-from inq_ray.data.parquet.files import Shard, check_labels, find_files, read_shards
-from inq_ray.data.parquet.pixels import decode_shard, peek_layouts, read_labels
-from inq_ray.data.preprocessing import Augmentation, Preprocessing
+from inq_ray.data.parquet.files import NO_BYTES, Columns, Shard, check_labels, find_files, read_shards
+from inq_ray.data.parquet.pixels import decode_shard, peek_blobs, read_labels
+from inq_ray.data.preprocessing import Augmentation, Preprocessing, of_channels
 from inq_ray.storage.address import Location
 
 FORMAT_VERSION = 1
-# Kept in memory are images of one size of at most so many pixels a side, if a split's are at most so many bytes.
-MAX_SIDE = 96
-MAX_BYTES = 8 * 2**30
 _NUM_PEEKED = 32
-_LABEL_BYTES = 8
+_NUM_NAMED = 4
 
 
 class ParquetSource:
     """A folder of train-*.parquet and test-*.parquet (or validation-*.parquet), one such file, or a glob of them.
 
-    Making one reads the footers and the headers of the first images. If those are of one size of at most `MAX_SIDE`
-    pixels a side, and a split's images fit into `MAX_BYTES`, a split is decoded as a whole, once per node. Else its
+    Making one reads the footers and the headers of the first images. If those are of one size and small
+    (`inq_ray.data.decoded.fits`), a split is decoded as a whole, once per node. Else its
     image files are read when they are asked for, and become what the preprocessing says.
 
     A test split without labels (-1, as on the hub) is passed over for the validation split, or for none. Without
@@ -44,17 +37,16 @@ class ParquetSource:
         data: Path or address.
         preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
         augmentation: What training does to them.
+        columns: What the user calls the columns.
         follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
         info: Facts.
-        notes: None.
+        notes: What users should know of sizes.
 
     Raises:
         ValueError: The files are missing, unreadable, or not of this layout.
     """
-
-    notes = ()
 
     def __init__(
         self,
@@ -62,19 +54,23 @@ class ParquetSource:
         preprocessing: Preprocessing | None = None,
         augmentation: Augmentation | None = None,
         *,
+        columns: Columns = Columns(),  # noqa: B008
         follow_links: bool = False,
     ) -> None:
         files = find_files(data, follow_links=follow_links)
-        train = read_shards(files.get("train", []))
-        self._shards: dict[Split, list[Shard]] = {"test": _test_shards(files, has_train=bool(train)), "train": train}
-        shards = [shard for split in self._shards.values() for shard in split]
-        class_names = _class_names(shards)
-        layout = _common_layout([split[0] for split in self._shards.values() if split])
-        fits = layout is not None and max(map(self._num, self._shards)) * layout.num_bytes <= MAX_BYTES
-        self._layout = layout if fits else None
+        train = read_shards(files.get("train", []), columns)
+        test = _test_shards(files, columns, has_train=bool(train))
+        self._shards: dict[Split, list[Shard]] = {"test": test, "train": train}
+        shards, class_names = [*test, *train], _class_names(train, test)
         self._preprocessing, self._augmentation = preprocessing or Preprocessing(), augmentation or Augmentation()
-        crop_size = self._preprocessing.crop_size
-        seen = self._layout or Layout(3, crop_size, crop_size)
+        channels, crop_size = self._preprocessing.channels, self._preprocessing.crop_size
+        layouts = _layouts([split[0] for split in self._shards.values() if split])
+        layout = common_layout(layouts)
+        self._layout = None
+        if layout is not None and fits(layout, max(map(self._num, self._shards))):
+            self._layout = dataclasses.replace(layout, channels=channels or layout.channels)
+        self.notes = () if self._layout else size_notes(data, layouts, self._preprocessing)
+        seen = self._layout or Layout(channels or 3, crop_size, crop_size)
         self.info = SourceInfo(
             name=data,
             num_classes=len(class_names),
@@ -84,11 +80,11 @@ class ParquetSource:
             width=seen.width,
             num_train=self._num("train"),
             num_test=self._num("test"),
-            mean=_of_channels(self._preprocessing.mean, seen.channels),
-            std=_of_channels(self._preprocessing.std, seen.channels),
+            mean=of_channels(self._preprocessing.mean, seen.channels),
+            std=of_channels(self._preprocessing.std, seen.channels),
             fingerprint=_fingerprint(shards),
-            is_streamed=not fits,
-            is_grouped=not fits,
+            is_streamed=self._layout is None,
+            is_grouped=self._layout is None,
         )
 
     def split(self, split: Split) -> Images:
@@ -112,68 +108,113 @@ class ParquetSource:
             from inq_ray.data.encoded_set import EncodedSet
             from inq_ray.data.parquet.reader import ParquetReader
 
-            reader = ParquetReader(shards, self.info.num_classes)
+            reader = ParquetReader(shards, self.info.num_classes, class_names=self.info.class_names)
             return EncodedSet(reader, ImageTransform(self._preprocessing, self._augmentation))
-        crop_flip = CropFlip(padding=self._layout.height // 8, flip=self._layout.channels == 3)
-        return ImageSet(*self._decoded(split, shards, self._layout), crop_flip, self._augmentation, self.info.mean)
+        return self._decoded(split, shards, self._layout)
 
-    def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> tuple[Tensor, Tensor]:
-        """Return all images and labels of some shards, decoded by this process if no other has."""
+    def peek(self, split: Split) -> Samples:
+        """Read and decode the first images of a split; see :meth:`inq_ray.data.image_set.Source.peek`."""
+        shards = self._shards[split]
+        if self._layout is None:
+            images = self.split(split)
+            return images.fetch(torch.arange(min(_NUM_PEEKED, len(images))), None)
+        blobs = peek_blobs(shards[0], _NUM_PEEKED) if shards else []
+        encoded = [
+            Encoded(f"{shards[0].file.name}, row {row}", data, 0, NO_BYTES if data is None else None)
+            for row, data in enumerate(blobs)
+        ]
+        return decode_some(encoded, self._layout, may_lose_colours=self._preprocessing.channels == 1)
 
-        def write(file: BinaryIO) -> None:
-            file.writelines(read_labels(shard, self.info.num_classes).tobytes() for shard in shards)
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                for shard in shards:
-                    file.writelines(images.data for images in decode_shard(shard, layout, pool))
-
-        num_bytes = self._num(split) * (_LABEL_BYTES + layout.num_bytes)
-        path = shared_file(f"{split}-{_cache_key(shards, layout)}", num_bytes, write)
-        return _map(path, self._num(split), layout)
+    def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> ImageSet:
+        may_lose_colours = self._preprocessing.channels == 1
+        return decoded_set(
+            f"{split}-{_cache_key(shards, layout)}",
+            self._num(split),
+            layout,
+            lambda: (read_labels(shard, self.info.class_names) for shard in shards),
+            lambda pool: (
+                part
+                for shard in shards
+                for part in decode_shard(shard, layout, pool, may_lose_colours=may_lose_colours)
+            ),
+            self._augmentation,
+            self.info.mean,
+        )
 
     def _num(self, split: Split) -> int:
         return sum(shard.num_rows for shard in self._shards[split])
 
 
-def _of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return what is stated of red, green and blue; for gray images their mean."""
-    return values if channels == 3 else (round(sum(values) / 3, 6),)
-
-
-def _test_shards(files: dict[str, list[Location]], *, has_train: bool) -> list[Shard]:
+def _test_shards(files: dict[str, list[Location]], columns: Columns, *, has_train: bool) -> list[Shard]:
     """Return the files to test on, if any: those of test, or of validation where test is missing or has no labels."""
-    candidates = [read_shards(files[split]) for split in ("test", "validation") if split in files]
+    candidates = [read_shards(files[split], columns) for split in ("test", "validation") if split in files]
     labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
     if has_train:
         candidates = [shards for shards in candidates if not all(shard.labels == (-1, -1) for shard in shards)]
     return next(iter(labelled or candidates), [])
 
 
-def _class_names(shards: Sequence[Shard]) -> tuple[str, ...]:
-    """Return the names that all files agree on, numbers where none has names; check labels as far as footers tell."""
+def _class_names(train: Sequence[Shard], test: Sequence[Shard]) -> tuple[str, ...]:
+    """Return the names that all files agree on; where none has any, those that are the labels, or numbers.
+
+    Raises:
+        ValueError: Files do not agree, or labels are no classes; as far as footers tell.
+    """
+    shards = [*test, *train]
     names, first = shards[0].class_names, shards[0].file.name
     for shard in shards:
         if shard.class_names != names:
             raise ValueError(f"{shard.file.name} has other class names than {first}")
     ranges = {shard.file.name: shard.labels for shard in shards if shard.labels is not None}
-    if names is None:
-        if len(ranges) < len(shards):
-            raise ValueError(f"{first} has neither class names (schema metadata 'huggingface') nor statistics")
+    if any(shard.has_names for shard in shards):
+        names = names or tuple(sorted(map(str, _values(train or test))))
+        for shard in shards:
+            if strangers := sorted(map(str, (shard.label_values or frozenset()) - set(names))):
+                raise ValueError(
+                    f"{shard.file.name} has {len(strangers)} labels that are no class to train on: {_some(strangers)}"
+                )
+    elif names is None:
         names = tuple(map(str, range(1 + max(highest for _, highest in ranges.values()))))
+        _check_numbers(train, test)
     for name, (lowest, highest) in ranges.items():
         check_labels(name, lowest, highest, len(names))
     return names
 
 
-def _common_layout(shards: list[Shard]) -> Layout | None:
-    """Return the layout of the files' first images, in colour if any is; None if they are large or of several sizes.
+def _check_numbers(train: Sequence[Shard], test: Sequence[Shard]) -> None:
+    """Refuse numbers without names that do not begin at 0, or leave some out: there are fewer classes than it seems."""
+    labels = _values([*train, *test])
+    missing = sorted(set(range(max(labels))) - labels)
+    if not train or not missing or min(labels) < 0:
+        return
+    name = train[0].file.name
+    if min(labels) > 0:
+        raise ValueError(
+            f"{name}: labels are from {min(labels)} to {max(labels)}, and none is 0: classes are numbered from 0; "
+            f"write labels less {min(labels)}, or texts, which are numbered here"
+        )
+    raise ValueError(
+        f"{name}: labels go up to {max(labels)}, and no image has {_some(map(str, missing))}: classes are numbered "
+        "without gaps; write others, or texts, which are numbered here, or the names of all classes into the schema"
+    )
 
-    None too if no image can be read: what is wrong with them is said when they are needed.
-    """
-    layouts = [layout for shard in shards for layout in peek_layouts(shard, _NUM_PEEKED)]
-    if len({(layout.width, layout.height) for layout in layouts}) != 1:
-        return None
-    layout = max(layouts, key=lambda layout: layout.channels)
-    return layout if max(layout.width, layout.height) <= MAX_SIDE else None
+
+def _values(shards: Sequence[Shard]) -> set[Any]:
+    return set().union(*(shard.label_values or () for shard in shards))
+
+
+def _some(names: Iterable[str]) -> str:
+    words = [repr(name)[:40] for name in names]
+    return ", ".join(words[:_NUM_NAMED]) + ", ..." * (len(words) > _NUM_NAMED)
+
+
+def _layouts(shards: list[Shard]) -> list[Layout]:
+    """Return the layouts of the files' first images, those left out that cannot be read: `peek` says what is wrong."""
+    layouts: list[Layout] = []
+    for data in (data for shard in shards for data in peek_blobs(shard, _NUM_PEEKED)):
+        with suppress(ValueError):
+            layouts.append(read_layout(data or b""))
+    return layouts
 
 
 def _fingerprint(shards: Sequence[Shard]) -> str:
@@ -186,14 +227,3 @@ def _cache_key(shards: Sequence[Shard], layout: Layout) -> str:
     """Hash what a decoded file depends on, on this node: the files in the order of reading, when they were changed."""
     facts = [(shard.file.root, shard.file.path, shard.size, shard.mtime_ns, shard.footer) for shard in shards]
     return hashlib.sha256(repr((FORMAT_VERSION, facts, layout)).encode()).hexdigest()[:32]
-
-
-def _map(path: Path, num: int, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Map a decoded file, labels first, so that they are aligned; return images and labels."""
-    raw = np.memmap(path, dtype=np.uint8, mode="r")
-    with warnings.catch_warnings():
-        # Read-only is what we want here; torch has no such tensors and warns.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        data = torch.from_numpy(raw)
-    labels, images = torch.split(data, [num * _LABEL_BYTES, num * layout.num_bytes])
-    return images.view(num, layout.channels, layout.height, layout.width), labels.view(torch.int64)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from inq_ray.data.encoded_set import Encoded, Reader
+from inq_ray.data.encoded import Encoded, Reader
 from inq_ray.data.folder.source import FolderSource, is_image_folder
 from inq_ray.data.image_set import Split
 from inq_ray.data.order.epoch import epoch_order
@@ -96,7 +96,7 @@ def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = 
         ("train", "train", source.info.num_train),
     ]
     return [
-        plan_split(name, names, source.split(split).reader, seed=seed, shard_bytes=shard_bytes)
+        plan_split(name, names, source.reader(split), seed=seed, shard_bytes=shard_bytes)
         for name, split, num_images in splits
         if num_images
     ]

@@ -43,6 +43,17 @@ _OWN = Unused(
     why="has no effect: these data are normalized by their own; leave it out",
     is_refused=True,
 )
+_CROP = Unused(
+    data=_is_in_memory,
+    why="has no effect: small images are kept in memory, padded and cropped back to their size; leave it out",
+    is_refused=True,
+)
+_NAMED = Unused(
+    when=lambda config: named_source(config.data.data) is not None,
+    why="has no effect: these data are what they are; leave it out",
+    is_refused=True,
+)
+_column = functools.partial(option, None, sweep=False, sees=True, unused=(_NAMED,))
 _size = functools.partial(option, None, check=between(f"[1, {LARGEST_SIZE}]"), unused=(_STAY,))
 
 
@@ -58,6 +69,23 @@ def _channels(*, is_positive: bool) -> Check:
         return values
 
     return check
+
+
+def _range(bounds: str) -> Check:
+    inside = between(bounds)
+
+    def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(values) != 2 or values[0] > values[1]:
+            raise ValueError(f"{flag} must be two numbers, smallest and largest, got {' '.join(map(str, values))}")
+        return inside(flag, values)
+
+    return check
+
+
+def _check_channels(flag: str, channels: int) -> int:
+    if channels not in (1, 3):
+        raise ValueError(f"{flag} must be 1 (gray) or 3 (red, green, blue), got {channels}")
+    return channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +141,17 @@ class DataConfig:
         "Shorter side in pixels before the center crop of validation; by default as the weights state."
     )
     interpolation: Interpolation = option("auto", "Resize filter; auto is as the weights state.", unused=(_STAY,))
+    image_column: str | None = _column("Parquet's column of images; by default image or img.")
+    label_column: str | None = _column(
+        "Parquet's column of classes: integers from 0, or texts, numbered in sorted order; by default label."
+    )
+    channels: int | None = option(
+        None,
+        "Channels that the network is given, 1 or 3; by default 1 where small images of one size are all gray, else 3.",
+        check=_check_channels,
+        sees=True,
+        unused=(_NAMED,),
+    )
     mean: tuple[float, ...] = option(
         (),
         "Mean of red, green and blue, or one for all, by which images are normalized, of pixels from 0 to 1; by "
@@ -127,6 +166,25 @@ class DataConfig:
         check=_channels(is_positive=True),
         sees=True,
         unused=(_OWN,),
+    )
+    flip: bool | None = option(
+        None,
+        "Mirror half of the training images left to right; by default those with colours, gray ones not.",
+        phase=Phase.TRAINING,
+    )
+    crop_scale: tuple[float, ...] = option(
+        (0.08, 1.0),
+        "Smallest and largest part of an image's area that a random crop of training covers.",
+        check=_range("(0, 1]"),
+        phase=Phase.TRAINING,
+        unused=(_CROP,),
+    )
+    crop_ratio: tuple[float, ...] = option(
+        (3 / 4, 4 / 3),
+        "Smallest and largest width / height of a random crop of training, before it becomes a square.",
+        check=_range("[0.01, 100]"),
+        phase=Phase.TRAINING,
+        unused=(_CROP,),
     )
     auto_augment: AutoAugment = option("none", "Policy of augmentation after crop and flip.", phase=Phase.TRAINING)
     random_erasing: float = option(

@@ -79,6 +79,8 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
     if choices is not None:
         one: Any = Literal.__getitem__(tuple(choices))
         kind = tuple[one, ...] if is_tuple else one
+    if kind == bool | None:
+        kind = bool  # --flip or --no-flip; not typed it is None
     metavar = None
     if isinstance(kind, types.UnionType):
         metavar = "|".join(one.__name__.upper() for one in typing.get_args(kind) if one is not types.NoneType)

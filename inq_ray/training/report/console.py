@@ -116,7 +116,8 @@ class Console:
             self.say(f"speed     {_spent(summary['spent'])}")
         self.say(f"digest    {summary['digest']}")
         self.say(f"result    {folder}")
-        self.say(f"next      {next_command(self.config, folder, is_quantized=bool(summary['stages']))}")
+        is_quantized, in_memory = bool(summary["stages"]), summary["images_in_memory"]
+        self.say(f"next      {next_command(self.config, folder, is_quantized=is_quantized, in_memory=in_memory)}")
 
     def _row(self, row: Row) -> str:
         where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"

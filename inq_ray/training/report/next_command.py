@@ -14,13 +14,14 @@ from inq_ray.training.flags.start import start_of
 from inq_ray.training.task.build import image_preset
 
 
-def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
+def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memory: bool) -> str:
     """Return a line for a shell.
 
     Args:
         config: of the run.
         folder: of its result.
         is_quantized: whether anything was quantized; what was only trained can be.
+        in_memory: whether the images were small ones that stay as they are, unless a size is asked for.
     """
     job = [_python(), "jobs/quantize_imagenet.py"]
     start = start_of({})
@@ -29,7 +30,7 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
         return shlex.join([*job, "--weight-bits", "3"])
     weights = f"{folder}/{MODEL_FILE}"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
-    return shlex.join([*words, *_images(config, weights), *(["--evaluate"] if is_quantized else [])])
+    return shlex.join([*words, *_images(config, weights, in_memory=in_memory), *(["--evaluate"] if is_quantized else [])])
 
 
 def tagged_arch(network: NetworkConfig) -> str:
@@ -41,16 +42,17 @@ def tagged_arch(network: NetworkConfig) -> str:
     return f"{base}.{weights.removeprefix(base.removeprefix('timm/') + '.')}"
 
 
-def _images(config: RunConfig, weights: str) -> list[str]:
+def _images(config: RunConfig, weights: str, *, in_memory: bool) -> list[str]:
     """Return the flags without which a start from the result's file would see other images, or see them otherwise."""
     data, flags = config.data, []
     seen = image_preset(config.data, config.network)
     unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
-    if (seen.crop_size, seen.resize_size, seen.interpolation) != (
+    is_seen_alike = (seen.crop_size, seen.resize_size, seen.interpolation) == (
         unsaid.crop_size,
         unsaid.resize_size,
         unsaid.interpolation,
-    ):
+    )
+    if not in_memory and (seen.is_sized or not is_seen_alike):
         flags += ["--crop-size", str(seen.crop_size), "--resize-size", str(seen.resize_size)]
         flags += ["--interpolation", seen.interpolation]
     repeated = [each for each in declared(config).values() if each.option.sees and each.of(config) != each.default]

@@ -100,9 +100,11 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     return open_source(
         data.data,
         preprocessing=image_preset(data, config.network),
-        augmentation=Augmentation(auto_augment=data.auto_augment, random_erasing=data.random_erasing),
+        augmentation=image_augmentation(data),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
+        image_column=data.image_column,
+        label_column=data.label_column,
         follow_links=data.follow_links,
     )
 
@@ -130,6 +132,20 @@ def image_preset(data: DataConfig, network: NetworkConfig) -> Preprocessing:
         interpolation=cast(Interpolation, interpolation),
         mean=_of_channels(data.mean or stated.mean),
         std=_of_channels(data.std or stated.std),
+        channels=data.channels,
+        is_sized=any((data.crop_size, data.resize_size, data.train_crop_size)),
+    )
+
+
+def image_augmentation(data: DataConfig) -> Augmentation:
+    """Return what training does to images."""
+    (least, most), (narrow, wide) = data.crop_scale, data.crop_ratio
+    return Augmentation(
+        auto_augment=data.auto_augment,
+        random_erasing=data.random_erasing,
+        flip=data.flip,
+        scale=(least, most),
+        ratio=(narrow, wide),
     )
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from inq_ray.data.image_set import Source, SourceInfo
+from inq_ray.data.image_set import Source, SourceInfo, Split
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import NetworkConfig, RunConfig
@@ -16,7 +16,7 @@ from inq_ray.training.task.wrapping import check_wrapping
 
 
 def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Module]:
-    """Find what is wrong with a configuration before anything expensive starts; decodes no image.
+    """Find what is wrong with a configuration before anything expensive starts; decodes a few images.
 
     Args:
         config: The configuration.
@@ -38,6 +38,9 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     _check_validation(source.info, num_held_out)
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
+    splits: list[Split] = [] if evaluate and not num_held_out else ["train"]
+    for split in (*splits, *(["test"] if not num_held_out else [])):
+        _check_readable(source, split, config.data.skip_bad_images)
     model = build_model(config, source.info)
     if not evaluate:
         param_groups(model, config.num_bits, skip=config.quantization.skip)  # --skip may meet nothing, or everything
@@ -76,6 +79,20 @@ def _check_validation(info: SourceInfo, num_held_out: int) -> None:
             f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): "
             "add them, or hold some out of the training images by --holdout N"
         )
+
+
+def _check_readable(source: Source, split: Split, num_skipped: int) -> None:
+    """Refuse data of whose first images one cannot be read, unless so many may be left out."""
+    seen = source.peek(split)
+    if not seen.bad or (source.info.is_streamed and len(seen.labels) and len(seen.bad) <= num_skipped):
+        return
+    _, name, reason = seen.bad[0]
+    advice = ": give others"
+    if len(seen.labels):
+        advice = ", or leave out such images by --skip-bad-images N" if source.info.is_streamed else ""
+        advice = f": mend or remove it{advice}"
+    share = f"{len(seen.bad)} of {len(seen.labels) + len(seen.bad)} images looked at"
+    raise ValueError(f"{share} cannot be read ({name[-100:]}: {reason[:120]}){advice}")
 
 
 def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:

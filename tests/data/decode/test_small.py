@@ -78,5 +78,20 @@ def test_other_sizes_depths_and_kinds() -> None:
         decode(encode(PIXELS), Layout(3, 7, 5))
     with pytest.raises(ValueError, match=r"has colours .* where the first one is gray"):
         decode(encode(PIXELS), Layout(1, 5, 7))
-    with pytest.raises(ValueError, match="more than 8 bits a channel"):
-        read_layout(encode(PIXELS[..., 0].astype(np.uint16) * 256))
+    with pytest.raises(ValueError, match="numbers of 32 bits"):
+        decode(encode(Image.fromarray(PIXELS[..., 0].astype(np.int32)), "TIFF"), Layout(1, 5, 7))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_of_16_bits_the_upper_8_are_kept(kind: str) -> None:
+    gray = PIXELS[..., 0]
+    data = encode(gray.astype(np.uint16) * 256 + 255, kind)
+    assert read_layout(data) == Layout(1, *gray.shape)
+    assert (decode(data, Layout(1, *gray.shape))[0] == gray).all()
+    assert (decode(data, Layout(3, *gray.shape)) == gray).all()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("AVIF", "AVIF"), ("JPEG2000", "JPEG 2000")])
+def test_formats_that_are_not_read_are_named(kind: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"is {name}, which is not read here: convert it to one of JPEG, PNG"):
+        read_layout(encode(PIXELS, kind))

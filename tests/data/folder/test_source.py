@@ -24,7 +24,7 @@ from tests.gcs import GoogleServer
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
-PREPROCESSING, AUGMENTATION = Preprocessing(crop_size=32, resize_size=40), Augmentation()
+PREPROCESSING, AUGMENTATION = Preprocessing(crop_size=32, resize_size=40, is_sized=True), Augmentation()
 
 
 def jpeg(number: int) -> bytes:
@@ -88,7 +88,11 @@ def test_facts(images: Path) -> None:
         PREPROCESSING.std,
     )
     assert info.is_streamed
-    assert source.notes == (f"{images}: left out 1 files that are no images of a class, by their names",)
+    other = "other sizes by --crop-size and --resize-size"
+    assert source.notes == (
+        f"{images}: left out 1 files that are no images of a class, by their names",
+        f"{images}: images of SIZES_ pixels are resized to 40 (shorter side) and cropped to 32x32; {other}",
+    )
 
 
 def test_images_are_those_of_torchvision(images: Path) -> None:
@@ -232,7 +236,7 @@ def test_without_a_split(images: Path, tmp_path: Path) -> None:
         train.split("test")
     test = open_folder(make_folder(tmp_path / "b", {"validation/n0/1.jpg": jpeg(1)}), tmp_path)
     assert (test.info.num_train, test.info.num_test) == (0, 1)
-    with pytest.raises(ValueError, match=r"has no train split: no folder train/ there$"):
+    with pytest.raises(ValueError, match=r"has no train split: no folder train/ or training/ there$"):
         test.split("train")
 
 

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.data.encoded_set import Encoded, EncodedSet
+from inq_ray.data.encoded import Encoded
+from inq_ray.data.encoded_set import EncodedSet
 from inq_ray.data.loader import Loader, train_requests
 from inq_ray.data.order.groups import LANES, GroupOrder
 from inq_ray.data.parquet import reader as parquet_reader

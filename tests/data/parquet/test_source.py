@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from inq_ray.data import decoded
 from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.image_set import Split
 from inq_ray.data.memory_set import ImageSet
@@ -222,13 +222,17 @@ def test_damaged_pages(folder: Path) -> None:
 def test_columns(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     write_parquet(path, blobs(2), [0, 1], column="picture")
-    assert re.search(r"no column image or img; it has picture: struct<.*label: int64", refusal(folder))
+    assert "no column image or img: name that of the images by --image-column (with bytes of files: 'picture')" in (
+        refusal(folder)
+    )
     write_parquet(path, blobs(2), [0, 1], label="fine_label")
-    assert "has no column label of integers; it has" in refusal(folder)
-    pq.write_table(pa.table({"image": blobs(2), "label": [0, 1]}), path)
+    assert "has no column label: name that of the classes by --label-column (of integers or texts: 'fine_label')" in (
+        refusal(folder)
+    )
+    pq.write_table(pa.table({"image": ["a.png", "b.png"], "label": [0, 1]}), path)
     assert "column image must be a struct with the field bytes: binary" in refusal(folder)
-    pq.write_table(pa.table({"image": [{"bytes": b""}], "label": ["cat"]}), path)
-    assert "has no column label of integers" in refusal(folder)
+    pq.write_table(pa.table({"image": [{"bytes": b""}], "label": [0.5]}), path)
+    assert "column label is double, and has to be of integers or texts" in refusal(folder)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
@@ -270,9 +274,9 @@ def test_images_of_unequal_size(folder: Path) -> None:
 def test_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of one small size, if they fit; else they are streamed, as the preprocessing says."""
     preprocessing = Preprocessing(crop_size=5, mean=(0.5, 0.5, 0.5))
-    monkeypatch.setattr(parquet, "MAX_BYTES", 20 * 192)
+    monkeypatch.setattr(decoded, "MAX_BYTES", 20 * 192)
     assert not open_source(str(folder), preprocessing=preprocessing).info.is_streamed
-    monkeypatch.setattr(parquet, "MAX_BYTES", 20 * 192 - 1)
+    monkeypatch.setattr(decoded, "MAX_BYTES", 20 * 192 - 1)
     info = open_source(str(folder), preprocessing=preprocessing).info
     assert (info.is_streamed, info.channels, info.height, info.width, info.mean) == (True, 3, 5, 5, (0.5, 0.5, 0.5))
     monkeypatch.undo()

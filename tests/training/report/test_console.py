@@ -34,6 +34,7 @@ SUMMARY: dict[str, Any] = {
     "weight_bits": 5,
     "measured_on": "test set",
     "float_top1": 98.80,
+    "images_in_memory": False,
     "stages": [
         {"stage": 1, "portion": 0.5, "top1_quantized": 97.11, "top1": 98.22, "top5": 99.0},
         {"stage": 2, "portion": 1.0, "top1_quantized": 96.33, "top1": 99.04, "top5": 99.5},

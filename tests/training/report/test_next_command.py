@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shlex
 
@@ -19,11 +20,11 @@ def preset_of(config: RunConfig) -> Preprocessing:
 
 def again(config: RunConfig) -> RunConfig:
     """The configuration that the command starts with."""
-    return parse(shlex.split(next_command(config, "/runs/a", is_quantized=True))[2:]).run
+    return parse(shlex.split(next_command(config, "/runs/a", is_quantized=True, in_memory=False))[2:]).run
 
 
 def test_nothing_is_said_that_goes_without_saying() -> None:
-    assert shlex.split(next_command(IMAGENET, "/runs/a", is_quantized=True))[2:] == [
+    assert shlex.split(next_command(IMAGENET, "/runs/a", is_quantized=True, in_memory=False))[2:] == [
         "--data", "/data", "--arch", "resnet50", "--weights", "/runs/a/model.safetensors", "--evaluate",
     ]  # fmt: skip
 
@@ -42,7 +43,15 @@ def test_nothing_is_said_that_goes_without_saying() -> None:
 @pytest.mark.parametrize("weights", [None, "/w.pth", "IMAGENET1K_V1", "IMAGENET1K_V2"])
 def test_the_result_is_measured_on_images_as_the_run_saw_them(data: dict[str, object], weights: str | None) -> None:
     config = IMAGENET.replace(data=data, network={"weights": weights})
-    assert preset_of(again(config)) == preset_of(config)
+    expected = preset_of(config)
+    repeated = preset_of(again(config))
+    assert dataclasses.replace(repeated, is_sized=expected.is_sized) == expected
+    assert repeated.is_sized or not expected.is_sized
+
+
+def test_small_images_are_measured_as_they_were() -> None:
+    config = IMAGENET.replace(network={"weights": "IMAGENET1K_V2"})
+    assert "--crop-size" not in next_command(config, "/runs/a", is_quantized=True, in_memory=True)
 
 
 @pytest.mark.parametrize("weights", ["augreg_in21k", "vit_tiny_patch16_224.augreg_in21k", "DEFAULT", "/w.pth"])

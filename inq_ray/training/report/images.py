@@ -1,0 +1,70 @@
+"""What is done to images, in lines for a person, and where each part of it comes from."""
+
+from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.source import named_source
+from inq_ray.models.weight_files import is_weights_file
+from inq_ray.training.config import DataConfig, NetworkConfig
+from inq_ray.training.task.build import image_augmentation, image_preset
+
+
+def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, *, is_trained: bool) -> list[str]:
+    """Return a line of the images that the network is given, one of validation, and one of training.
+
+    Args:
+        data: What the flags say of images.
+        network: Its weights may state how they want to see them.
+        info: Facts about the data.
+        is_trained: Whether there is training.
+    """
+    seen = image_preset(data, network)
+    stated = "assumed" if network.weights is None or is_weights_file(network.weights) else "weights"
+    named = named_source(info.name)
+
+    def origin(flag: object, otherwise: str = stated) -> str:
+        return "flag" if flag else otherwise
+
+    own = "data" if named is not None and named.has_own_statistics else stated
+    size = f"{info.channels}x{info.height}x{info.width}"
+    mean = f"mean {_text(info.mean)} ({origin(data.mean, own)})"
+    std = f"std {_text(info.std)} ({origin(data.std, own)})"
+    why = _why(data, info, stated)
+    lines = [f"images: {size} (channels, height, width; {why}), normalized by {mean} and {std}"]
+    if info.is_streamed:
+        lines.append(
+            f"validation: shorter side resized to {seen.resize_size} ({origin(data.resize_size or data.crop_size)}), "
+            f"middle of {seen.crop_size}x{seen.crop_size} ({origin(data.crop_size)}), {seen.interpolation} "
+            f"({origin(data.interpolation != 'auto')})"
+        )
+    else:
+        lines.append("validation: images as they are (data: they are small and of one size)")
+    if is_trained:
+        lines.append(f"training: {_training(data, network, info)}")
+    return lines
+
+
+def _why(data: DataConfig, info: SourceInfo, stated: str) -> str:
+    """Return where size and channels come from."""
+    size = "data" if not info.is_streamed else "flag" if data.crop_size else stated
+    channels = "flag" if data.channels else "data" if not info.is_streamed or info.channels == 1 else "default"
+    return size if size == channels else f"channels: {channels}, size: {size}"
+
+
+def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str:
+    augmentation, seen = image_augmentation(data), image_preset(data, network)
+    if info.is_streamed:
+        scale, ratio = _text(augmentation.scale), _text(augmentation.ratio)
+        size = f"{seen.train_size}x{seen.train_size}"
+        crop = f"random crop of {scale} of the area, width / height {ratio}, resized to {size}"
+    else:
+        padding = 1 if info.name == "digits" else info.height // 8
+        crop = f"padded by {padding} and cropped back at random"
+    flip = "half of the images mirrored" if augmentation.flips(info.channels) else "not mirrored"
+    why = "flag" if data.flip is not None else "default for colours" if info.channels == 3 else "default for gray"
+    return (
+        f"{crop}; {flip} ({why}: --flip, --no-flip); auto-augment {augmentation.auto_augment}; "
+        f"random erasing {augmentation.random_erasing:g}"
+    )
+
+
+def _text(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
