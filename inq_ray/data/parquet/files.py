@@ -291,7 +291,8 @@ def _is_image(kind: Any) -> bool:
 
 
 def _is_binary(kind: Any) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    # Null, where no row has bytes: that is said of the rows.
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
 
 
 def _column(group: Any, path: str) -> Any:

@@ -37,6 +37,8 @@ def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, 
         )
     else:
         lines.append("validation: images as they are (data: they are small and of one size)")
+    if info.name != data.data:
+        lines.insert(0, f"data: read from {info.name}")
     if is_trained:
         lines.append(f"training: {_training(data, network, info)}")
     return lines
@@ -52,7 +54,7 @@ def _why(data: DataConfig, info: SourceInfo, stated: str) -> str:
 def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str:
     augmentation, seen = image_augmentation(data), image_preset(data, network)
     if info.is_streamed:
-        scale, ratio = _text(augmentation.scale), _text(augmentation.ratio)
+        scale, ratio = (_text(part).replace(" ", " to ") for part in (augmentation.scale, augmentation.ratio))
         size = f"{seen.train_size}x{seen.train_size}"
         crop = f"random crop of {scale} of the area, width / height {ratio}, resized to {size}"
     else:

@@ -30,7 +30,8 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memor
         return shlex.join([*job, "--weight-bits", "3"])
     weights = f"{folder}/{MODEL_FILE}"
     words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
-    return shlex.join([*words, *_images(config, weights, in_memory=in_memory), *(["--evaluate"] if is_quantized else [])])
+    images = _images(config, weights, in_memory=in_memory)
+    return shlex.join([*words, *images, *(["--evaluate"] if is_quantized else [])])
 
 
 def tagged_arch(network: NetworkConfig) -> str:

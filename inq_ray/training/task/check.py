@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from inq_ray.data.image_set import Source, SourceInfo, Split
+from inq_ray.data.source import named_source
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import param_groups
 from inq_ray.training.config import NetworkConfig, RunConfig
@@ -87,7 +88,7 @@ def _check_readable(source: Source, split: Split, num_skipped: int) -> None:
     if not seen.bad or (source.info.is_streamed and len(seen.labels) and len(seen.bad) <= num_skipped):
         return
     _, name, reason = seen.bad[0]
-    advice = ": give others"
+    advice = ""
     if len(seen.labels):
         advice = ", or leave out such images by --skip-bad-images N" if source.info.is_streamed else ""
         advice = f": mend or remove it{advice}"
@@ -120,7 +121,9 @@ def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) 
         reason = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, AssertionError | RuntimeError | ValueError) or not reason:
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
-        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}") from error
+        is_gray = info.channels == 1 and named_source(info.name) is None
+        advice = "; gray images get three equal channels by --channels 3" if is_gray else ""
+        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}{advice}") from error
     expected = [len(images), info.num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -91,7 +91,7 @@ def test_facts(images: Path) -> None:
     other = "other sizes by --crop-size and --resize-size"
     assert source.notes == (
         f"{images}: left out 1 files that are no images of a class, by their names",
-        f"{images}: images of SIZES_ pixels are resized to 40 (shorter side) and cropped to 32x32; {other}",
+        f"{images}: images of 30x70 to 50x50 pixels are resized to 40 (shorter side) and cropped to 32x32; {other}",
     )
 
 
