@@ -114,3 +114,13 @@ def test_flips_and_epochs() -> None:
     assert sum(one == other for one, other in zip(draws[0], draws[1], strict=True)) < 5
     unmirrored = [draw_crop(300, 400, Augmentation(flip=False), sample, 0, 0) for sample in range(2000)]
     assert unmirrored == [(box, False) for box, _ in draws[0]]
+
+
+def test_flip_is_a_choice_and_gray_images_are_left_as_they_are() -> None:
+    def share(channels: int, flip: bool | None) -> float:
+        augmentation = Augmentation(flip=flip)
+        return sum(draw_crop(8, 8, augmentation, sample, 0, 0, channels=channels)[1] for sample in range(200)) / 200
+
+    assert share(3, None) == share(3, True) == share(1, True)
+    assert 0.35 < share(3, None) < 0.65
+    assert share(3, False) == share(1, None) == 0

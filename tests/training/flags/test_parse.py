@@ -301,3 +301,25 @@ def test_a_terminal_makes_no_difference_to_messages(
 def test_a_range_of_workers() -> None:
     cluster = parse(["--num-workers", "2..8", "--placement-timeout", "1h"]).run.cluster
     assert (cluster.num_workers, cluster.workers, cluster.placement_seconds) == ("2..8", (2, 8), 3600)
+
+
+def test_what_is_done_to_images() -> None:
+    words = ["--no-flip", "--crop-scale", "0.5", "1", "--crop-ratio", "1", "1", "--channels", "1"]
+    data = parse([*words, "--data", "/d", "--image-column", "i", "--label-column", "l"]).run.data
+    assert (data.flip, data.crop_scale, data.crop_ratio, data.channels) == (False, (0.5, 1), (1, 1), 1)
+    assert (data.image_column, data.label_column) == ("i", "l")
+    assert (parse(["--flip"]).run.data.flip, parse([]).run.data.flip) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--channels 2", r"--channels must be 1 \(gray\) or 3 \(red, green, blue\), got 2"),
+        ("--crop-scale 1 0.5", r"--crop-scale must be two numbers, smallest and largest, got 1\.0 0\.5"),
+        ("--crop-scale 0 1", r"--crop-scale must be in \(0, 1\]"),
+        ("--crop-ratio 1", "--crop-ratio must be two numbers"),
+    ],
+)
+def test_what_cannot_be_done_to_images(words: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        parse(["--data", "/d", *words.split()])

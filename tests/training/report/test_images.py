@@ -1,0 +1,64 @@
+"""What is done to images is said, and where each part of it comes from."""
+
+import dataclasses
+
+from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.source import open_source
+from inq_ray.training.config import RunConfig
+from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.report.images import describe_images
+
+IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
+INFO = dataclasses.replace(
+    open_source("digits").info,
+    name="/data",
+    channels=3,
+    height=224,
+    width=224,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    is_streamed=True,
+)
+
+
+def lines(config: RunConfig, info: SourceInfo = INFO) -> list[str]:
+    return describe_images(config.data, config.network, info, is_trained=True)
+
+
+def test_by_default() -> None:
+    size, validation, training = lines(IMAGENET.replace(network={"weights": "IMAGENET1K_V2"}))
+    assert size == (
+        "images: 3x224x224 (channels, height, width; channels: default, size: weights), normalized by mean 0.485 0.456 "
+        "0.406 (weights) and std 0.229 0.224 0.225 (weights)"
+    )
+    assert validation == (
+        "validation: shorter side resized to 232 (weights), middle of 224x224 (weights), bilinear (weights)"
+    )
+    assert training == (
+        "training: random crop of 0.08 to 1 of the area, width / height 0.75 to 1.333, resized to 224x224; half of the "
+        "images mirrored (default for colours: --flip, --no-flip); auto-augment none; random erasing 0"
+    )
+
+
+def test_by_flags() -> None:
+    flags = {"crop_size": 32, "flip": False, "crop_scale": (0.5, 1.0), "mean": (0.5,), "interpolation": "bicubic"}
+    size, validation, training = lines(IMAGENET.replace(data=flags), dataclasses.replace(INFO, height=32, width=32))
+    assert "size: flag" in size
+    assert "(flag) and std 0.229 0.224 0.225 (assumed)" in size
+    assert validation == "validation: shorter side resized to 37 (flag), middle of 32x32 (flag), bicubic (flag)"
+    assert training.startswith(
+        "training: random crop of 0.5 to 1 of the area, width / height 0.75 to 1.333, resized to 32"
+    )
+    assert "; not mirrored (flag: --flip, --no-flip);" in training
+
+
+def test_images_in_memory() -> None:
+    small = dataclasses.replace(INFO, name="/data/below", height=40, width=40, is_streamed=False)
+    where, size, validation, training = lines(IMAGENET, small)
+    assert where == "data: read from /data/below"
+    assert size.startswith("images: 3x40x40 (channels, height, width; data)")
+    assert validation == "validation: images as they are (data: they are small and of one size)"
+    assert training.startswith("training: padded by 5 and cropped back at random; half of the images mirrored (default")
+    digits = lines(RunConfig(), open_source("digits").info)
+    assert "(data) and std" in digits[0]
+    assert digits[2].startswith("training: padded by 1 and cropped back at random; not mirrored (default for gray:")
