@@ -78,15 +78,14 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    notes = [
-        *unused_options(command.given, config, source.info),
-        *source.notes,
-        *describe_images(config.data, config.network, source.info, is_trained=True),
-    ]
+    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    images = describe_images(config.data, config.network, source.info, is_trained=True)
     if action.dry_run:
         for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
+        for line in images:
+            console.say(line)
         layers = describe(model, config.num_bits, config.quantization.skip)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
@@ -94,10 +93,10 @@ def execute(command: Command) -> int:
     for note in notes:
         log.say(note)
     with held(config, log.say):
-        return run(config, log, fingerprint, verbose=action.verbose)
+        return run(config, log, fingerprint, images, verbose=action.verbose)
 
 
-def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verbose: bool) -> int:
+def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images: list[str], *, verbose: bool) -> int:
     """Start a run, or goes on with it, if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
@@ -105,6 +104,8 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verb
         return 0
     try:
         console.start()
+        for line in images:
+            console.say(line)
         if isinstance(decision, Resume):
             for note in decision.notes:
                 console.say(note)

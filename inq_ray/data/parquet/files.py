@@ -105,8 +105,9 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
     splits = _by_name(_parquet_in(places[0], fence) if is_folder else places)
     if is_folder and not splits:
         splits = _by_folder(places[0])
-    for file in (file for files in splits.values() for file in files) if fence else ():
-        fence.check(file.path)
+    if fence:
+        for file in (file for files in splits.values() for file in files):
+            fence.check(file.path)
     if not splits:
         raise MissingError(f"there are no images at {data}{_holds(places[0]) if is_folder else ''}")
     for split, files in splits.items() if is_folder else ():

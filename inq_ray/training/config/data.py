@@ -77,7 +77,8 @@ def _range(bounds: str) -> Check:
     def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
         if len(values) != 2 or values[0] > values[1]:
             raise ValueError(f"{flag} must be two numbers, smallest and largest, got {' '.join(map(str, values))}")
-        return inside(flag, values)
+        inside(flag, values)
+        return values
 
     return check
 
@@ -149,6 +150,7 @@ class DataConfig:
         None,
         "Channels that the network is given, 1 or 3; by default 1 where small images of one size are all gray, else 3.",
         check=_check_channels,
+        sweep=False,
         sees=True,
         unused=(_NAMED,),
     )

@@ -39,9 +39,10 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     _check_validation(source.info, num_held_out)
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
-    splits: list[Split] = [] if evaluate and not num_held_out else ["train"]
-    for split in (*splits, *(["test"] if not num_held_out else [])):
-        _check_readable(source, split, config.data.skip_bad_images)
+    if num_held_out or not evaluate:
+        _check_readable(source, "train", config.data.skip_bad_images)
+    if not num_held_out:
+        _check_readable(source, "test", config.data.skip_bad_images)
     model = build_model(config, source.info)
     if not evaluate:
         param_groups(model, config.num_bits, skip=config.quantization.skip)  # --skip may meet nothing, or everything

@@ -122,6 +122,8 @@ def other_value(name: str, value: Any) -> Any:
     """What else the field may be."""
     if name in ("data.mean", "data.std"):
         return (0.25, 0.5, 0.25)
+    if name in ("data.crop_scale", "data.crop_ratio"):
+        return (0.5, 1.0)
     kind, choices = field_type(name), declared(RunConfig)[name].choices
     if choices is not None:
         return next(each for each in choices if each != value)

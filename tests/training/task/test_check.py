@@ -1,0 +1,59 @@
+"""What is wrong with images is found before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from inq_ray.training.config import RunConfig
+from inq_ray.training.task.check import check
+from tests.data.folders import make_folder
+from tests.data.parquet_files import random_images
+from tests.data.pictures import encode
+
+BLOBS = [encode(pixels) for pixels in random_images(4, height=40, width=40)]
+
+
+def config_of(root: Path, **data: object) -> RunConfig:
+    return RunConfig().replace(
+        data={"data": str(root), **data},
+        network={"arch": "cifar_resnet20"},
+        training={"float_epochs": 1, "batch_size": 2},
+        output={"storage_path": str(root.parent / "runs")},
+    )
+
+
+def write(root: Path, bad: bytes) -> Path:
+    files = {f"{split}/{name}/{i}.png": BLOBS[i] for split in ("train", "val") for name in "ab" for i in range(2)}
+    return make_folder(root, files | {"val/b/1.png": bad})
+
+
+@pytest.mark.parametrize("bad", [b"", b"no image", BLOBS[0][:-300]])
+def test_a_broken_image_is_named(tmp_path: Path, bad: bytes) -> None:
+    root = write(tmp_path / "set", bad)
+    with pytest.raises(
+        ValueError, match=r"1 of 4 images looked at cannot be read \(.*val/b/1\.png: .*\): mend or remove"
+    ):
+        check(config_of(root))
+    sized = config_of(root, crop_size=32)
+    with pytest.raises(ValueError, match="mend or remove it, or leave out such images by --skip-bad-images N"):
+        check(sized)
+    source, _ = check(sized.replace(data={"skip_bad_images": 1}))
+    assert source.info.height == 32
+
+
+def test_none_that_can_be_read_is_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
+    files = {f"{split}/a/{i}.jpg": encode(random_images(1)[0], "AVIF") for split in ("train", "val") for i in range(2)}
+    config = config_of(make_folder(tmp_path / "set", files), skip_bad_images=9)
+    with pytest.raises(
+        ValueError, match="2 of 2 images looked at cannot be read .*the file is AVIF, which is not read here"
+    ):
+        check(config)
+
+
+def test_gray_images_and_a_network_of_colours(tmp_path: Path) -> None:
+    gray = [encode(pixels[..., 0]) for pixels in random_images(2)]
+    root = make_folder(
+        tmp_path / "set", {f"{split}/a/{i}.png": gray[i] for split in ("train", "val") for i in range(2)}
+    )
+    assert check(config_of(root))[0].info.channels == 1
+    assert check(config_of(root, channels=3))[0].info.channels == 3
