@@ -1,1 +1,1 @@
-"""From frozen weights to files, and back: exact weights from codes, two files written whole, and their proof."""
+"""From frozen weights to files, and back: exact weights from codes, files of several formats, and their verification."""
