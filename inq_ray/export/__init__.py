@@ -1,1 +1,1 @@
-"""From frozen weights to files, and back: exact weights from codes, files of several formats, and their verification."""
+"""From frozen weights to files, and back: exact weights from codes, a file for each format, verification."""

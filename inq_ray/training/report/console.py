@@ -103,8 +103,8 @@ class Console:
             verified = summary["verification"]
             zeros = 100 * verified["num_zero"] / max(1, verified["num_weights"])
             self.say(
-                f"verified  {verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k and equal "
-                f"their codes, bit for bit ({zeros:.1f} % zeros)"
+                f"verified  {verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k "
+                f"and equal their codes, bit for bit ({zeros:.1f} % zeros)"
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
