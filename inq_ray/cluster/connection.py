@@ -14,7 +14,7 @@ from ray._private.utils import get_num_cpus
 
 from inq_ray.training.config import ClusterConfig
 
-# What Ray is told where the user has told it nothing.
+# Settings of Ray that hold unless the user has set others.
 _DEFAULTS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the job is
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -58,7 +58,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Return the summary, where there is a whole one; a damaged one is written anew by the run's last step."""
+        """Return the summary, where there is a whole one; a damaged one is written again by the run's last step."""
         try:
             found = json.loads(self.summary.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -77,7 +77,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held while the run is running; beside its folder, which --overwrite deletes."""
+        """Held while the run is running; not in its folder, which --overwrite deletes."""
         return self.path.with_name(f".{self.path.name}.lock")
 
     @property
@@ -150,13 +150,13 @@ class RunFolder:
         """Add a line to both metrics files.
 
         Raises:
-            OSError: one cannot be written; then both are to be written anew.
+            OSError: one cannot be written; then both are to be written again.
         """
         append_text(self.metrics_jsonl, _as_json([row]))
         append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Begin both metrics files anew with these lines: those of a run that goes on from a checkpoint.
+        """Begin both metrics files again with these lines: those of a run that goes on from a checkpoint.
 
         Raises:
             OSError: one cannot be written.
