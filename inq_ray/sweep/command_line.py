@@ -20,7 +20,9 @@ from inq_ray.training.flags.start import start_of, with_values
 class SweepAction(Start):
     """What to do."""
 
-    dry_run: bool = option(False, "Check everything, list the trials and what they share, and write nothing.")
+    dry_run: bool = option(
+        False, "Check everything, list the trials and what they share, and write nothing.", is_first=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     typed = read_flags(
         our_words(arguments),
         [each for part in parts.values() for each in part.values()],
-        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.",
+        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.\n\n"
+        "Example: --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --lrs 0.01 0.02 --bits 5 3",
         defaults=run_defaults,
     )
 

@@ -27,13 +27,16 @@ _ASHA = _unless(lambda search: search.stopping == "asha", "it belongs to asha; a
 class SearchOptions:
     """How it is searched."""
 
-    search: Search = option("grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.")
-    trials: int = option(20, "Trials of random and optuna.", check=at_least(1), unused=_DRAWS)
+    search: Search = option(
+        "grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.", is_first=True
+    )
+    trials: int = option(20, "Trials of random and optuna.", check=at_least(1), unused=_DRAWS, is_first=True)
     search_seed: int = option(0, "Random seed of random and optuna.", check=between(f"[0, {2**32})"), unused=_DRAWS)
     objective: Objective = option("top1", "What optuna looks for: accuracy, or accuracy and few bits.", unused=_OPTUNA)
     stopping: Stopping = option(
         "none",
         "Early stopping: asha keeps the best of those that came to a portion, median those not below the median.",
+        is_first=True,
     )
     reduction: float = option(
         2.0,

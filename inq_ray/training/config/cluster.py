@@ -28,8 +28,9 @@ class ClusterConfig:
         "Processes that train together, one for each GPU or CPU slot; of a range (2..8) as many as fit at each start.",
         check=_check_workers,
         affects=Affects.ROUNDING,
+        is_first=True,
     )
-    use_gpu: bool = _option(False, "Give each worker a GPU.")
+    use_gpu: bool = _option(False, "Give each worker a GPU.", is_first=True)
     cpus_per_worker: int = _option(
         1, "CPU cores, and threads, of a worker.", check=at_least(1), affects=Affects.ROUNDING
     )

@@ -70,6 +70,7 @@ class DataConfig:
         in_stage_key=False,  # its fingerprint is
         sweep=False,
         path=lambda data: named_source(data) is not None,
+        is_first=True,
     )
     follow_links: bool = option(
         False,

@@ -66,6 +66,7 @@ class Option:
         check: Refuses values, or returns them in another form.
         choices: Allowed values, where the type does not list them.
         aliases: Other flags for it.
+        is_first: Whether --help shows it; --help-all shows all.
         affects: What another value changes.
         phase: From when on it has an effect.
         in_stage_key: Whether the value is in the keys by which sweeps find stages again, if it affects anything; False:
@@ -82,6 +83,7 @@ class Option:
     check: Check | None = None
     choices: tuple[Any, ...] | None = None
     aliases: tuple[str, ...] = ()
+    is_first: bool = False
     affects: Affects = Affects.RESULT
     phase: Phase = Phase.ALWAYS
     in_stage_key: bool = True

@@ -48,7 +48,7 @@ class OutputConfig:
         phase=Phase.ALWAYS,  # the index of a folder of images is kept there
     )
     name: str | None = _option(
-        None, "Name of the run and of its folder; by default network, bits and time.", check=_check_name
+        None, "Name of the run and of its folder; by default network, bits and time.", check=_check_name, is_first=True
     )
     overwrite: bool = _option(False, "Delete an earlier run of the same name.")
     print_freq: int | None = _option(

@@ -20,7 +20,7 @@ def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
 class QuantizationConfig:
     """How weights become powers of two."""
 
-    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=by(check_num_bits), fits_all=True)
+    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=by(check_num_bits), fits_all=True, is_first=True)
     iterative_steps: tuple[float, ...] = _option(
         (0.5, 0.75, 0.875, 1.0),
         "Accumulated portions of each tensor that are frozen after each stage; they increase and end at 1.",

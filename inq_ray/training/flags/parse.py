@@ -35,6 +35,7 @@ class Start:
         None,
         "Recipe to start from, such as resnet18-3bit, or lossless for any network and bits; by default that of the "
         "network and bits.",
+        is_first=True,
     )
     config: str | None = option(None, "The config.json of an earlier run to start from.")
     verbose: bool = option(False, "Show what Ray itself logs.")
@@ -44,8 +45,10 @@ class Start:
 class Action(Start):
     """What to do."""
 
-    evaluate: bool = option(False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",))
-    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.")
+    evaluate: bool = option(
+        False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",), is_first=True
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
     log_format: Literal["text", "json"] = option(
         "text",
         "Form in which a run reports: lines for people, or JSON objects, one a line, with time, run, rank and stage.",
@@ -83,7 +86,8 @@ def parse(arguments: Sequence[str]) -> Command:
     typed = read_flags(
         our_words(arguments),
         [*run.values(), *actions.values()],
-        what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.",
+        what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.\n\n"
+        "Example: --data imagenet --arch resnet18 --weights DEFAULT --weight-bits 5 --num-workers 8 --use-gpu",
         defaults=run_defaults,
     )
     given = {name: value for name, value in typed.items() if name in run}
