@@ -82,7 +82,8 @@ def _help_type(options: Iterable[Declared], what: str, values: Mapping[str, Any]
     if not is_whole:
         return _flags_type(topics[""], f"{what}\n--help-all lists all flags.")
     kinds = {topic: _flags_type(flags, "") for topic, flags in topics.items() if topic}
-    return tyro.conf.OmitArgPrefixes[_flags_type(topics.get("", {}) | kinds, what)]
+    whole: Any = Annotated[_flags_type(topics.get("", {}) | kinds, what), tyro.conf.OmitArgPrefixes]
+    return whole
 
 
 def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
