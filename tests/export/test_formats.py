@@ -13,7 +13,7 @@ from torch import nn
 from inq_ray.core.codebook import Codebook
 from inq_ray.export import safetensors_file
 from inq_ray.export.codes_file import CODES_FILE, read_codes
-from inq_ray.export.formats import write_result
+from inq_ray.export.formats import FORMATS, write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
 from tests.export.results import quantized, same_bits
 
@@ -22,7 +22,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     network, states = quantized()
     folder = tmp_path / "new" / "result"
     write_result(folder, network.state_dict(), states)
-    assert sorted(path.name for path in folder.iterdir()) == [CODES_FILE, MODEL_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(each.file for each in FORMATS)
 
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 10), nn.Linear(10, 4))
     other.load_state_dict(load_file(folder / MODEL_FILE), strict=True)
