@@ -15,8 +15,8 @@ import inq_ray
 # What decides bits. The rest shows, stores, or starts.
 _ROOMS = ("core", "data", "distributed", "models", "scheduler.py", "training")
 
-# Those that make the optimizer's step, decode and resize images, and make networks.
-_LIBRARIES = ("llvmlite", "pillow", "turbojpeg", "timm")
+# Those that decode and resize images, and make networks.
+_LIBRARIES = ("pillow", "turbojpeg", "timm")
 
 
 @cache

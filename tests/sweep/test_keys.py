@@ -165,7 +165,7 @@ def test_the_origin_is_of_the_weights_themselves() -> None:
     assert Origin.of(BASE, model, "f").weights != origin.weights
 
 
-@pytest.mark.parametrize("library", ["llvmlite", "pillow", "timm", "turbojpeg"])
+@pytest.mark.parametrize("library", ["pillow", "timm", "turbojpeg"])
 def test_another_version_of_what_computes_is_another_program(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     was, version = numerics_version(), metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0" if name == library else version(name))
