@@ -108,17 +108,30 @@ def step_in_blocks(weights: Weights, *, weight_decay: float, maximize: bool, **o
     """
     size = min(_BLOCK * torch.get_num_threads(), weights.param.numel())
     gradient = weights.param.new_empty(size)
+    bits = _bits(gradient)
     flat = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in weights if tensor is not None]
     for param, grad, live, *momentum in zip(*(torch.split(tensor, size) for tensor in flat), strict=True):
-        out = gradient[: param.numel()]
-        live_gradient(grad, param, live, weight_decay=weight_decay, maximize=maximize, out=out)
-        torch._fused_sgd_([param], [out], momentum, weight_decay=0.0, maximize=False, is_first_step=False, **options)
+        if param.numel() < size:  # the last block
+            gradient = gradient[: param.numel()]
+            bits = _bits(gradient)
+        _decay(grad, param, weight_decay=weight_decay, maximize=maximize, out=gradient)
+        bits.mul_(live)
+        torch._fused_sgd_(
+            [param], [gradient], momentum, weight_decay=0.0, maximize=False, is_first_step=False, **options
+        )
 
 
-def live_gradient(
-    grad: Tensor, param: Tensor, live: Tensor, *, weight_decay: float, maximize: bool, out: Tensor
-) -> None:
-    """Write T · (±g + λ W) to ``out``, T = 1 on live and 0 on frozen weights; all float [*] but ``live``, uint8 [*]."""
+def live_gradient(weights: Weights, *, weight_decay: float, maximize: bool) -> Tensor:
+    """Return T · (±g + λ W), T = 1 on live and 0 on frozen weights, of partly frozen ones; laid out as W."""
+    assert weights.live is not None
+    gradient = torch.empty_like(weights.param)
+    _decay(weights.grad, weights.param, weight_decay=weight_decay, maximize=maximize, out=gradient)
+    keep_live(gradient, weights.live)
+    return gradient
+
+
+def _decay(grad: Tensor, param: Tensor, *, weight_decay: float, maximize: bool, out: Tensor) -> None:
+    """Write ±g + λ W to ``out``; all float [*]."""
     if maximize:
         torch.neg(grad, out=out)
         if weight_decay != 0:
@@ -127,7 +140,6 @@ def live_gradient(
         torch.add(grad, param, alpha=weight_decay, out=out)
     else:
         out.copy_(grad)
-    keep_live(out, live)
 
 
 def keep_live(values: Tensor, live: Tensor) -> None:
@@ -135,4 +147,8 @@ def keep_live(values: Tensor, live: Tensor) -> None:
 
     Their bits are multiplied as integers, which is ten times as fast as masked_fill_ or where with a random mask.
     """
-    values.view(float_format(values.dtype).bits_dtype).mul_(live)
+    _bits(values).mul_(live)
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.view(float_format(values.dtype).bits_dtype)

@@ -214,10 +214,7 @@ class SGD(torch.optim.SGD):
             return
         weight_decay, maximize = group["weight_decay"], group["maximize"]
         if weights[0].live is not None:
-            grads = [torch.empty_like(each.param) for each in weights]
-            for (param, grad, live, _), out in zip(weights, grads, strict=True):
-                assert live is not None
-                live_gradient(grad, param, live, weight_decay=weight_decay, maximize=maximize, out=out)
+            grads = [live_gradient(each, weight_decay=weight_decay, maximize=maximize) for each in weights]
             weight_decay, maximize = 0.0, False
         else:
             grads = [each.grad for each in weights]
