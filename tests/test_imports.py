@@ -46,7 +46,7 @@ _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich 
 _BELOW_TRAINING = "core files storage models data distributed export scheduler"
 
 ROOMS = {
-    "core": _room(libraries="torch llvmlite", files=False),  # llvmlite where it is installed, within one function
+    "core": _room(libraries="torch", files=False),
     "files": _room(),
     "storage": _room("files", "pyarrow tenacity"),
     "models": _room("core files", "torch torchvision timm safetensors"),
@@ -291,7 +291,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         for name in sorted(inq_ray.__all__):
             print(name, type(getattr(inq_ray, name)).__name__, name in dir(inq_ray))
         """,
-        blocked="ray torchvision pyarrow tyro rich sklearn llvmlite",
+        blocked="ray torchvision pyarrow tyro rich sklearn",
     )
     assert names.splitlines() == [
         "INQScheduler type True",
