@@ -58,6 +58,8 @@ ROOMS = {
     "tracking": _room("training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "tyro"),
+    "__main__": _room("cli"),
     "__init__": _room("core models export scheduler"),
 }
 
@@ -307,7 +309,9 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
 
 def test_everything_but_the_cluster_works_without_ray() -> None:
     modules = [".".join(path.relative_to(_ROOT.parent).with_suffix("").parts) for path in _modules()]
-    elsewhere = [name for name in modules if not name.startswith("inq_ray.cluster")]
+    elsewhere = [
+        name for name in modules if not name.startswith(("inq_ray.cluster", "inq_ray.cli", "inq_ray.__main__"))
+    ]
     _run(
         f"""
         from importlib import import_module
