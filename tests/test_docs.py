@@ -154,7 +154,7 @@ def s3_environment(made_up: Path) -> Iterator[dict[str, str]]:
 def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Job:
     """Runs a job as `python jobs/...` does, but in this process, which has imported torch and Ray already."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("inq_ray.cluster.leaving.leave", sys.exit)
+    monkeypatch.setattr("inq_ray.cli.program.leave", sys.exit)
 
     def run(words: list[str], folder: Path) -> str:
         monkeypatch.chdir(folder)

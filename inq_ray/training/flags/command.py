@@ -1,7 +1,11 @@
 """A configuration as the command that runs it."""
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from inq_ray.training.config import RunConfig
@@ -9,7 +13,6 @@ from inq_ray.training.config.option import Declared, declared
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.flags.start import start_of
 
-JOB = ("python", "jobs/quantize_imagenet.py")
 # Options that decide from which recipe the others start.
 _FIRST = ("data.data", "network.arch", "network.weights", "quantization.weight_bits")
 
@@ -33,7 +36,7 @@ def command_of(config: RunConfig) -> str:
     read = parse(words).run
     if any(each.of(read) != each.of(config) for each in options.values()):
         raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
-    return shlex.join([*JOB, *words])
+    return shlex.join([*program("quantize"), *words])
 
 
 def words_of(options: Iterable[Declared], config: RunConfig) -> list[str]:
@@ -53,3 +56,18 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return str(value)
+
+
+def program(command: str) -> list[str]:
+    """Return the words that run a command of the program `inq-ray` of this environment, from this folder."""
+    script = Path(sys.executable).with_name("inq-ray")
+    if not script.exists():
+        return [_shown(sys.executable), "-m", "inq_ray", command]
+    is_on_path = shutil.which("inq-ray") == str(script)
+    return ["inq-ray" if is_on_path else _shown(str(script)), command]
+
+
+def _shown(path: str) -> str:
+    """Return a path as one would type it here."""
+    below = os.path.relpath(path)
+    return path if below.startswith("..") else below
