@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from inq_ray import safetensors_file
 from inq_ray.core.codebook import Codebook
-from inq_ray.export import safetensors_file
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.formats import write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
