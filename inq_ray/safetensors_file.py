@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = opened.metadata() or {}
         _check(tensors)
     except _DAMAGED as error:
-        raise ValueError(one_line(f"{path}: not a whole safetensors file ({kind_of(path) or error})")) from error
+        raise ValueError(one_line(f"{path}: not a whole safetensors file ({kind_of(path) or _reason(error)})")) from error
     return tensors, metadata
 
 
@@ -83,8 +83,13 @@ def decode(data: bytes) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(data)
         _check(tensors)
     except _DAMAGED as error:
-        raise ValueError(one_line(f"not a whole safetensors file ({error})")) from error
+        raise ValueError(one_line(f"not a whole safetensors file ({_reason(error)})")) from error
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong; torch's own errors are pages long and speak of other things."""
+    return str(error) if isinstance(error, SafetensorError | OSError | ValueError) else "it has what no tensor has"
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ _BEGINNINGS = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (b"rar!\x1a\x07", "a RAR archive: unpack it"),
-    (b"pk\x03\x04", "a ZIP archive, as torch.save writes them too"),
+    (b"pk\x03\x04", "a ZIP archive: unpack it, or name it .pth if torch.save wrote it"),
     (b"\x89hdf\r\n", "an HDF5 file"),
     (b"gguf", "a GGUF file"),
     (b"\x93numpy", "a NumPy array"),
