@@ -69,7 +69,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = opened.metadata() or {}
         _check(tensors)
     except _DAMAGED as error:
-        raise ValueError(one_line(f"{path}: not a whole safetensors file ({kind_of(path) or _reason(error)})")) from error
+        raise ValueError(
+            one_line(f"{path}: not a whole safetensors file ({kind_of(path) or _reason(error)})")
+        ) from error
     return tensors, metadata
 
 
