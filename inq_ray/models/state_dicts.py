@@ -6,6 +6,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +32,10 @@ class _Passed:
 
 
 class _Dict:
-    """In place of dictionaries of other types: a plain one."""
+    """In place of dictionaries of other types: one that torch fills, and gives attributes where they had some."""
 
     def __new__(cls, *_: object) -> Any:
-        return {}
+        return OrderedDict()
 
 
 class _List:
@@ -51,7 +52,7 @@ _STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
         "argparse.Namespace",
         *(
             f"builtins.{name}"
-            for name in ("bool", "dict", "float", "frozenset", "int", "list", "slice", "str", "tuple")
+            for name in ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "range", "slice", "str", "tuple")
         ),
         *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
         "decimal.Decimal",
@@ -61,17 +62,30 @@ _STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
         *(f"numpy.{name}" for name in ("bool", "bool_", "dtype", "ndarray", "str_")),
         *(f"numpy.{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
         *(f"numpy.float{bits}" for bits in (16, 32, 64)),
+        *(f"numpy.random._pickle.__{name}_ctor" for name in ("bit_generator", "generator", "randomstate")),
+        *(f"numpy.random.{name}" for name in ("_mt19937.MT19937", "_pcg64.PCG64", "bit_generator.SeedSequence")),
+        "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+        *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+        *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "Path", "String")),
         *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
         *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
+        "torch.torch_version.TorchVersion",
         "types.SimpleNamespace",
+        "typing.Any",
         "uuid.UUID",
     ),
     _Dict: (
+        "addict.addict.Dict",
         "collections.defaultdict",
+        "easydict.EasyDict",
         "lightning.fabric.utilities.data.AttributeDict",
         "lightning.pytorch.utilities.parsing.AttributeDict",
         "lightning_fabric.utilities.data.AttributeDict",
+        "ml_collections.config_dict.config_dict.ConfigDict",
+        "munch.Munch",
         "pytorch_lightning.utilities.parsing.AttributeDict",
+        "yacs.config.CfgNode",
     ),
     _List: ("collections.deque",),
 }

@@ -7,7 +7,9 @@ import gzip
 import pickle
 import random
 import re
+import sys
 import tarfile
+import types
 import uuid
 import zipfile
 from collections import OrderedDict, defaultdict, deque
@@ -465,7 +467,8 @@ def test_data_beside_the_tensors_are_passed_over(tmp_path: Path, state: dict[str
         "array": np.arange(5),
         "names": np.array(["a", "b"]),
         "objects": np.array([None, {}], dtype=object),
-        "rng": np.random.RandomState(0).get_state(),
+        "rng": [np.random.RandomState(0).get_state(), np.random.RandomState(0), np.random.default_rng(0)],
+        "torch": torch.__version__,
         "when": [dt.datetime.now(dt.UTC), dt.timedelta(1), dt.date(2020, 1, 1)],
         "where": [tmp_path, PurePosixPath("a")],
         "best": defaultdict(list, {"a": [1]}),
@@ -478,6 +481,24 @@ def test_data_beside_the_tensors_are_passed_over(tmp_path: Path, state: dict[str
     assert_loads(tmp_path / "a.pth", state)
     torch.save({"state_dict": state, "of": Odd.ONE}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     assert f"it holds {__name__}.Odd and would run code" in refusal(tmp_path / "a.pth")
+
+
+class EasyDict(dict[str, Any]):
+    """As easydict's: a dictionary whose keys are attributes too."""
+
+
+def test_dictionaries_of_other_libraries_are_passed_over(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EasyDict, "__module__", "easydict")
+    module = types.ModuleType("easydict")
+    module.EasyDict = EasyDict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "easydict", module)
+    config = EasyDict(lr=0.1)
+    config.lr = 0.1  # type: ignore[attr-defined]
+    torch.save({"model": state, "config": config}, tmp_path / "a.pth")
+    monkeypatch.delitem(sys.modules, "easydict")
+    assert_loads(tmp_path / "a.pth", state)
 
 
 def tar(path: Path, _: dict[str, Tensor]) -> None:
