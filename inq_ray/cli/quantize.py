@@ -67,19 +67,20 @@ def execute(command: Command) -> int:
     config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster)
+    chosen: list[str] = []
     if action.evaluate:
-        source, _ = check(config, evaluate=True)
+        source, _ = check(config, evaluate=True, tell=chosen.append)
         unused = unused_options(command.given, config, source.info, is_evaluation=True)
-        for note in (*unused, *source.notes):
+        for note in (*unused, *source.notes, *chosen):
             print(note, file=sys.stderr)
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
     RunFolder.planned(config).check_usable()
     check_trackers(config.output.track)
-    source, model = check(config)
+    source, model = check(config, tell=chosen.append)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    notes = [*unused_options(command.given, config, source.info), *source.notes, *chosen]
     if action.dry_run:
         for note in notes:
             console.say(note)

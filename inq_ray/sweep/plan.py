@@ -174,7 +174,8 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
-    source, model = check(configured(base, first))
+    chosen: list[str] = []
+    source, model = check(configured(base, first), tell=chosen.append)
     for point in others:
         check(configured(base, point))
     if base.output.name is None:
@@ -184,7 +185,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         space=space,
         options=options,
         info=source.info,
-        notes=source.notes,
+        notes=(*source.notes, *chosen),
         origin=Origin.of(base, model, source.info.fingerprint),
     )
     plan.folder.check_usable()
