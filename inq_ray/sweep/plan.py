@@ -1,9 +1,10 @@
 """What a sweep will do, found out before anything starts; and how one goes on that was ended."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.start import checkpoints_held
 from inq_ray.training.task.build import image_preset, open_data
 from inq_ray.training.task.check import check
 
@@ -58,6 +60,19 @@ class SweepPlan:
     def folder(self) -> SweepFolder:
         """Of the sweep."""
         return SweepFolder.planned(self.base)
+
+    @contextlib.contextmanager
+    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Keeps every other sweep of this name out during a block: of its folder, and of its --checkpoint-path.
+
+        Args:
+            tell: takes a line, where the storage knows no locks.
+
+        Raises:
+            ValueError: another sweep of this name is running, or a folder cannot be made.
+        """
+        with self.folder.held(tell), checkpoints_held(self.base.output, self.folder.lock, "sweep", tell):
+            yield
 
     def configured(self, name: str, point: Point) -> RunConfig:
         """The configuration of a trial: its run lies in the sweep's folder, its checkpoints in one of that name."""
