@@ -16,6 +16,7 @@ from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
 from inq_ray.cluster.leaving import leave
 from inq_ray.cluster.trainer import evaluate, quantize
+from inq_ray.files.shown import one_line
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
@@ -27,7 +28,7 @@ from inq_ray.training.report.console import Console
 from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
-from inq_ray.training.start import held, look
+from inq_ray.training.start import check_storage, held, look
 from inq_ray.training.task.check import check
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
         )
         return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(f"quantize_imagenet: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(one_line(f"quantize_imagenet: {error}"), file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"quantize_imagenet: failed: {error}", file=sys.stderr)
@@ -72,7 +73,7 @@ def execute(command: Command) -> int:
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
-    RunFolder.planned(config).check_usable()
+    check_storage(config)
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint

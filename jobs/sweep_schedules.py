@@ -15,6 +15,7 @@ import sys
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.leaving import leave
 from inq_ray.cluster.tune.sweep import run_sweep
+from inq_ray.files.shown import one_line
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
         command = parse(arguments)
         return execute(command)
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(one_line(f"sweep_schedules: {error}"), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.files.shown import shown
 from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
@@ -16,6 +17,7 @@ from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.space.proposer import make_proposer
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
+from inq_ray.sweep.state import SavedSweep, read_state
 from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
 from inq_ray.sweep.trials.runner import TrialSpec
 from inq_ray.sweep.trials.trial import Trial
@@ -107,7 +109,7 @@ class SweepPlan:
             state: of :meth:`state`, where the sweep goes on.
 
         Raises:
-            ValueError: the state is of a sweep for something else, or the search proposes other points now.
+            ValueError: the state is none, or of a sweep for something else, or the search proposes other points now.
         """
         options = self.options
         registry = TrialRegistry(
@@ -118,7 +120,7 @@ class SweepPlan:
             stored=StageStore(self.folder.stages).keys(),
         )
         if state is not None:
-            self._check_same(state)
+            self._check_same(state, self._read(state))
             registry.restore(state["log"], state["trials"])
         registry.plan()
         return registry
@@ -148,13 +150,19 @@ class SweepPlan:
             "origin": dataclasses.asdict(self.origin),
         }
 
-    def _check_same(self, state: Mapping[str, Any]) -> None:
+    def _read(self, state: Mapping[str, Any]) -> SavedSweep:
+        """The state, with its types checked."""
+        try:
+            return read_state(state)
+        except ValueError as error:
+            raise ValueError(
+                f"{shown(self.folder.state)} is broken: {error}: mend it, or delete the sweep by --overwrite"
+            ) from error
+
+    def _check_same(self, state: Mapping[str, Any], saved: SavedSweep) -> None:
         """Refuses to go on with a sweep for something else."""
         asked = json.loads(json.dumps(self._asked()))
-        lacks = [name for name in (*asked, "log", "trials") if name not in state]
-        if lacks:
-            raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
-        different = [each.name for each in differences(RunConfig.from_json(json.dumps(state["base"])), self.base)]
+        different = [each.name for each in differences(saved.base, self.base)]
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
         searching = [each for each in declared(self.options).values() if each.option.affects is not Affects.NOTHING]
@@ -163,9 +171,10 @@ class SweepPlan:
         different += [name for name in ("weights", "teacher", "code", "fingerprint")
                       if state["origin"].get(name) != asked["origin"][name]]  # fmt: skip
         if different:
+            names = shown(", ".join(sorted(different)))
             raise ValueError(
-                f"--name {self.base.output.name}: the sweep was started with other {', '.join(sorted(different))}: set "
-                "them as they were, take another --name, or delete it by --overwrite"
+                f"--name {self.base.output.name}: the sweep was started with other {names}: set them as they were, "
+                "take another --name, or delete it by --overwrite"
             )
 
 

@@ -24,7 +24,7 @@ from inq_ray.training.checkpoint.resume import (
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.output import AUTO, NEVER, OutputConfig
-from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.run_folder import RunFolder, check_writable
 
 
 @contextlib.contextmanager
@@ -76,6 +76,21 @@ def checkpoints_held(
         yield
 
 
+def check_storage(config: RunConfig) -> None:
+    """Refuse a name that something else has than a run, and folders that cannot be written to; leaves nothing.
+
+    Args:
+        config: with a name.
+
+    Raises:
+        ValueError: names the flag and what is in the way.
+    """
+    RunFolder.planned(config).check_usable()
+    checkpoints = store_of(config).location
+    if config.output.checkpoint_path is not None and checkpoints.is_local:
+        check_writable("--checkpoint-path", Path(checkpoints.path))
+
+
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
     """Decide whether a run starts, goes on, or is finished; reads, and writes nothing.
 
@@ -86,8 +101,8 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
     Raises:
         ValueError: it is not to be started; one line with what to do.
     """
+    check_storage(config)
     folder = RunFolder.planned(config)
-    folder.check_usable()
     standing = _standing(folder, config)
     mode = config.output.resume
     if standing.begun_from == mode and (standing.is_finished or standing.found.entry or standing.found.damaged):

@@ -127,12 +127,12 @@ def look_at(path: str) -> Found:
     location = locate(path, "--resume")
     if not is_checkpoint(location):
         raise ValueError(
-            f"--resume {path}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"
+            f"--resume {shown(path)}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"
         )
     try:
         return Found(*read_checkpoint(location), ())
     except DamagedError as error:
-        raise ValueError(f"--resume {path}: this checkpoint is damaged: {error}; take another") from error
+        raise ValueError(f"--resume {shown(path)}: this checkpoint is damaged: {shown(error)}; take another") from error
 
 
 def differences(saved: RunConfig, config: RunConfig) -> list[Declared]:
@@ -176,8 +176,8 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
         if standing.begun_from is None:
             return Start()
         return Refuse(
-            f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
-            "was begun, or start anew by --overwrite"
+            f"run {standing.name} has no checkpoint of its own yet: give --resume {shown(standing.begun_from)}, by "
+            "which it was begun, or start anew by --overwrite"
         )
     return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 
@@ -187,21 +187,21 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     assert chosen.entry is not None
     assert chosen.snapshot is not None
     if standing.is_finished:
-        return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
+        return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {shown(path)}")
     saved = chosen.snapshot.facts.config
     is_begun_by_it = standing.begun_from == path
     if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
-            f"--name {standing.name}: there is an unfinished run of that name, and --resume {path} is of run "
+            f"--name {standing.name}: there is an unfinished run of that name, and --resume {shown(path)} is of run "
             f"{saved.output.name}: take another --name, or go on by --resume auto"
         )
     newest = standing.found.entry
     if newest is not None and newest.position > chosen.entry.position:
         return Refuse(
-            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.position.name}: take another "
-            "--name to go on from this one, or go on from the last by --resume auto"
+            f"--resume {shown(path)}: run {standing.name} has later checkpoints, up to {newest.position.name}: take "
+            "another --name to go on from this one, or go on from the last by --resume auto"
         )
-    lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
+    lines = _refused(f"--resume {shown(path)}: it", saved, config, chosen.snapshot, fingerprint)
     if lines is not None:
         return Refuse(f"{lines}; set them as they were")
     return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))

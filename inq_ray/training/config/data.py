@@ -8,7 +8,7 @@ from typing import Any, Literal
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.preprocessing import LARGEST_SIZE
 from inq_ray.data.source import named_source
-from inq_ray.training.config.checks import at_least, between
+from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
@@ -81,7 +81,7 @@ class DataConfig:
     holdout: int = option(
         0,
         "Training images to hold out and to measure on instead of the test set, for choosing hyperparameters.",
-        check=at_least(0),
+        check=count(0),
         sweep=False,
         sees=True,
     )
@@ -89,20 +89,20 @@ class DataConfig:
         None,
         "Processes of each worker that read and decode images; by default its CPUs, none for data in memory.",
         aliases=("-j", "--workers"),
-        check=at_least(0),
+        check=count(0),
         affects=Affects.NOTHING,
     )
     shuffle_buffer: int = option(
         8192,
         "Images among which a worker shuffles Parquet that is read while training; their files are held in memory.",
-        check=at_least(1),
+        check=count(1),
         phase=Phase.TRAINING,
         unused=(Unused(data=_is_ungrouped, why="has no effect: only Parquet that is read while training needs it"),),
     )
     skip_bad_images: int = option(
         0,
         "Images that may be unreadable: they are left out and counted. With more the run ends and names one.",
-        check=at_least(0),
+        check=count(0),
         affects=Affects.NOTHING,
         sees=True,
         unused=(_WHOLE,),
