@@ -21,7 +21,7 @@ from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
-from inq_ray.training.config.unused import unused_options
+from inq_ray.training.config.unused import doubtful_options, unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.console import Console
@@ -64,7 +64,7 @@ def execute(command: Command) -> int:
     """Check, then does what is asked for; reports unused options and notes on the data first."""
     config, action = command.run, command.action
     console = Console(config)
-    check_fits_here(config.cluster)
+    check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
     if action.evaluate:
         source, _ = check(config, evaluate=True)
         unused = unused_options(command.given, config, source.info, is_evaluation=True)
@@ -77,7 +77,7 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    notes = [*unused_options(command.given, config, source.info), *doubtful_options(config), *source.notes]
     if action.dry_run:
         for note in notes:
             console.say(note)

@@ -43,7 +43,7 @@ def count(least: int, most: int = MOST) -> EachIs:
     """Return a check of a whole number, or of each of several, that counts something."""
     return EachIs(
         lambda value: least <= value <= most,
-        f"from {least} to {most}",
+        f"a whole number from {least} to {most}",
         lambda value: f"at least {least}" if value < least else f"at most {most}",
     )
 

@@ -27,6 +27,11 @@ def _why_they_stay(_: Any, info: SourceInfo | None) -> str:
     )
 
 
+def _has_no_files(config: Any) -> bool:
+    data = config.data.data
+    return named_source(data) is not None or ("://" in data and not data.startswith("file:"))
+
+
 def _is_ungrouped(info: SourceInfo) -> bool:
     return not info.is_grouped
 
@@ -77,6 +82,7 @@ class DataConfig:
         affects=Affects.NOTHING,
         sweep=False,
         sees=True,
+        unused=(Unused(when=_has_no_files, why="has no effect: these data are not files in a folder"),),
     )
     holdout: int = option(
         0,
@@ -89,7 +95,7 @@ class DataConfig:
         None,
         "Processes of each worker that read and decode images; by default its CPUs, none for data in memory.",
         aliases=("-j", "--workers"),
-        check=count(0),
+        check=count(0, 1024),
         affects=Affects.NOTHING,
     )
     shuffle_buffer: int = option(

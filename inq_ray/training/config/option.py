@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.files.shown import has_control, quoted
+from inq_ray.files.shown import quoted
 
 Check = Callable[[str, Any], Any]
 """Takes a flag and its value; returns the value to keep, or raises a ValueError that names the flag."""
@@ -191,9 +191,6 @@ def check_options(section: Any) -> None:
         value = each.of(section)
         if value is None and _may_be_none(each.type):
             continue
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and has_control(text):
-                raise ValueError(f"{each.flag} has control characters, got {quoted(text)}: leave them out")
         if each.choices is not None:
             check_choices(each.flag, value, each.choices)
         if each.option.check is not None:

@@ -29,9 +29,17 @@ _NOT_STEP = _without("--lr-schedule step", lambda config: config.training.lr_sch
 _NOT_DISTILLED = _without("--distill", lambda config: not config.training.distill)
 
 
+_ONE_WORKER = (Unused(when=lambda config: config.cluster.workers.most == 1, why="has no effect with one worker"),)
+
+
 def _is_without_labels(config: Any) -> bool:
-    training = config.training
-    return bool(training.distill and training.distill_labels == 0 and config.float_epochs == 0)
+    return bool(config.training.distill and config.training.distill_labels == 0)
+
+
+def _why_without_labels(config: Any, _: object) -> str:
+    if config.float_epochs:  # the training before the stages uses labels
+        return "has no effect in stages with --distill: no labels are used there; add --distill-labels"
+    return "has no effect with --distill: no labels are used; add --distill-labels"
 
 
 def _warms_too_long(config: Any) -> bool:
@@ -172,11 +180,7 @@ class TrainingConfig:
         0.0,
         "Part of each label that is spread over all classes in training.",
         check=between("[0, 1)"),
-        unused=(
-            Unused(
-                when=_is_without_labels, why="has no effect with --distill: no labels are used; add --distill-labels"
-            ),
-        ),
+        unused=(Unused(when=_is_without_labels, why=_why_without_labels),),
     )
     mixup: float = _option(0.0, "Alpha of mixup; 0 = off. With --cutmix too, each batch is either.", check=_ALPHA)
     cutmix: float = _option(0.0, "Alpha of cutmix; 0 = off.", check=_ALPHA)
@@ -201,7 +205,9 @@ class TrainingConfig:
         "Run a step's passes as one CUDA graph: the same bits, fewer launches; for small networks on one GPU.",
         affects=Affects.NOTHING,
     )
-    sync_batchnorm: bool = _option(False, "Compute BatchNorm over all workers' images together (GPUs only).")
+    sync_batchnorm: bool = _option(
+        False, "Compute BatchNorm over all workers' images together (GPUs only).", unused=_ONE_WORKER
+    )
     bn_images: int = _of_stages(
         0,
         "Training images from which BatchNorm's statistics, if any, are estimated after the last stage; 0 = off.",

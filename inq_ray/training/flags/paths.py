@@ -8,6 +8,7 @@ from inq_ray.storage.address import check_slashes
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.flags.start import with_values
+from inq_ray.training.flags.words import check_printable
 
 # Of Linux, less what a run puts below a path.
 _LONGEST_PATH = 3500
@@ -18,12 +19,14 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the configuration with paths from the root; names of data and weights, and addresses, stay.
 
     Raises:
-        ValueError: A path is empty, an address has one slash, or a ~ stands for nobody's home, or it is too long;
-            names the flag.
+        ValueError: A text has control characters, a path is empty or too long, an address has one slash, or a ~ stands
+            for nobody's home; names the flag.
     """
     paths: dict[str, str] = {}
     for name, each in declared(config).items():
         is_name, value = each.option.path, each.of(config)
+        for text in value if isinstance(value, tuple) else (value,):
+            check_printable(each.flag, text)
         if is_name is not None and value is not None and not is_name(value):
             paths[name] = _absolute(each.flag, value)
     return with_values(config, paths)
