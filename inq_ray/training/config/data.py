@@ -8,6 +8,7 @@ from typing import Any, Literal
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.preprocessing import LARGEST_SIZE
 from inq_ray.data.source import named_source
+from inq_ray.files.shown import shown
 from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
@@ -53,7 +54,7 @@ _size = functools.partial(option, None, check=between(f"[1, {LARGEST_SIZE}]"), u
 
 def _channels(*, is_positive: bool) -> Check:
     def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
-        given = " ".join(map(str, values))
+        given = shown(" ".join(map(str, values)))
         if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
             raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
         if any(abs(value) > 1 for value in values):
