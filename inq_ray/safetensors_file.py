@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inq_ray.files.kind import kind_of
-from inq_ray.text import one_line, shown
+from inq_ray.files.shown import one_line, quoted
 
 # What safetensors and torch raise of headers that no program wrote: shapes beyond 64 bits, types that torch has not.
 _DAMAGED = (
@@ -97,9 +97,9 @@ def _reason(error: Exception) -> str:
 def _check(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
-            raise ValueError(f"{shown(name)} is of {tensor.dtype}, with which nothing is computed")
+            raise ValueError(f"{quoted(name)} is of {tensor.dtype}, with which nothing is computed")
         if tensor.dim() > _MOST_DIMENSIONS:
-            raise ValueError(f"{shown(name)} has {tensor.dim()} dimensions")
+            raise ValueError(f"{quoted(name)} has {tensor.dim()} dimensions")
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

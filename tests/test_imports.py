@@ -43,18 +43,17 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "text core files safetensors_file storage models data distributed export scheduler"
+_BELOW_TRAINING = "core files safetensors_file storage models data distributed export scheduler"
 
 ROOMS = {
-    "text": _room(files=False),
     "core": _room(libraries="torch", files=False),
     "files": _room(),
-    "safetensors_file": _room("files text", "torch safetensors"),
+    "safetensors_file": _room("files", "torch safetensors"),
     "storage": _room("files", "pyarrow tenacity"),
-    "models": _room("core files safetensors_file text", "torch torchvision timm safetensors"),
+    "models": _room("core files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core files safetensors_file text", "torch safetensors"),
+    "export": _room("core files safetensors_file", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),

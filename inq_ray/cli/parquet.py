@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import tyro
 
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
+from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.flags.read import in_one_line
 
@@ -70,7 +71,7 @@ def main(arguments: list[str], program: str) -> int:
             status = 1
             write(flags, output, old, plans)
     except (ValueError, TimeoutError) as error:
-        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(one_line(f"{program}: {error}"), file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

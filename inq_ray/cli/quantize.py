@@ -11,18 +11,19 @@ import sys
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunStoppedError
 from inq_ray.cluster.trainer import evaluate, quantize
+from inq_ray.files.shown import one_line
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
-from inq_ray.training.config.unused import unused_options
+from inq_ray.training.config.unused import doubtful_options, unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
-from inq_ray.training.start import held, look
+from inq_ray.training.start import check_storage, held, look
 from inq_ray.training.task.check import check
 
 
@@ -44,7 +45,7 @@ def main(arguments: list[str], program: str) -> int:
         )
         return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(one_line(f"{program}: {error}"), file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"{program}: failed: {error}", file=sys.stderr)
@@ -66,7 +67,7 @@ def execute(command: Command) -> int:
     """Check, then does what is asked for; reports unused options and notes on the data first."""
     config, action = command.run, command.action
     console = Console(config)
-    check_fits_here(config.cluster)
+    check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
     chosen: list[str] = []
     if action.evaluate:
         source, _ = check(config, evaluate=True, tell=chosen.append)
@@ -76,11 +77,11 @@ def execute(command: Command) -> int:
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         return 0
-    RunFolder.planned(config).check_usable()
+    check_storage(config)
     check_trackers(config.output.track)
     source, model = check(config, tell=chosen.append)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *source.notes, *chosen]
+    notes = [*unused_options(command.given, config, source.info), *doubtful_options(config), *source.notes, *chosen]
     if action.dry_run:
         for note in notes:
             console.say(note)

@@ -10,12 +10,13 @@ import sys
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.tune.sweep import run_sweep
+from inq_ray.files.shown import one_line
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.options import space_of
 from inq_ray.tracking.trackers import check_trackers
-from inq_ray.training.config.unused import unused_options
+from inq_ray.training.config.unused import doubtful_options, unused_options
 
 
 def main(arguments: list[str], program: str) -> int:
@@ -35,7 +36,7 @@ def main(arguments: list[str], program: str) -> int:
             print(f"{program}: no trial came to its end", file=sys.stderr)
         return status
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(one_line(f"{program}: {error}"), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits
@@ -47,13 +48,17 @@ def main(arguments: list[str], program: str) -> int:
 def execute(command: SweepCommand) -> int:
     """Checks, then does what is asked for; reports unused options and notes on the data first."""
     console = SweepConsole()
-    check_fits_here(command.search.workers(command.run).cluster)
+    check_fits_here(command.search.workers(command.run).cluster, loader_workers=command.run.data.loader_workers)
     check_trackers(command.run.output.track)
     plan = plan_sweep(command.run, space_of(command.space), command.search)
-    for note in (*unused_options(command.given, command.run, plan.info), *plan.notes):
+    trials = plan.registry().trials
+    doubtful = {
+        line: None for config in (plan.base, *(trial.config for trial in trials)) for line in doubtful_options(config)
+    }
+    for note in (*unused_options(command.given, command.run, plan.info), *doubtful, *plan.notes):
         console.say(note)
     if command.action.dry_run:
-        console.show_plan(plan, plan.registry().trials)
+        console.show_plan(plan, trials)
         return 0
     console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
     try:

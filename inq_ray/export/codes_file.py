@@ -19,7 +19,7 @@ from inq_ray.core.state import TensorState
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.float_state import check_exact, used_codes
 from inq_ray.export.model_file import MODEL_FILE
-from inq_ray.text import one_line, shown
+from inq_ray.files.shown import one_line, quoted
 
 CODES_FILE = "codes.safetensors"
 FORMAT_VERSION = 1
@@ -83,7 +83,7 @@ def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
     codebooks = _codebooks(metadata)
     if codebooks.keys() != tensors.keys():
         odd = sorted(codebooks.keys() ^ tensors.keys())
-        raise ValueError(f"{shown(odd[0])} is not in both tensors and metadata ({len(odd)} such): write it again")
+        raise ValueError(f"{quoted(odd[0])} is not in both tensors and metadata ({len(odd)} such): write it again")
     for name, codebook in codebooks.items():
         _check_codes(name, codebook, tensors[name])
     return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
@@ -96,39 +96,39 @@ def _codebooks(metadata: Mapping[str, str]) -> dict[str, Codebook]:
         described = json.loads(metadata[_METADATA_KEY])
         version, tensors = described["format_version"], described["tensors"].items()
     except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"its metadata {_METADATA_KEY!r} is broken ({shown(error)})") from error
+        raise ValueError(f"its metadata {_METADATA_KEY!r} is broken ({quoted(error)})") from error
     if version != FORMAT_VERSION:
-        raise ValueError(f"format_version is {shown(version)}, this program reads {FORMAT_VERSION}")
+        raise ValueError(f"format_version is {quoted(version)}, this program reads {FORMAT_VERSION}")
     return {name: _codebook(name, line) for name, line in tensors}
 
 
 def _codebook(name: str, line: Any) -> Codebook:
     """Read one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
     if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
-        raise ValueError(f"{shown(name)} has metadata {shown(line)} where num_bits, n_1 and n_2 are wanted")
+        raise ValueError(f"{quoted(name)} has metadata {quoted(line)} where num_bits, n_1 and n_2 are wanted")
     num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
     try:
         codebook = Codebook(num_bits, n_1)
     except ValueError as error:
-        raise ValueError(f"{shown(name)}: {error}") from None
+        raise ValueError(f"{quoted(name)}: {error}") from None
     if codebook.n_2 != n_2:
-        raise ValueError(f"{shown(name)} has n_2={shown(n_2)} where {num_bits=} and {n_1=} give {codebook.n_2}")
+        raise ValueError(f"{quoted(name)} has n_2={quoted(n_2)} where {num_bits=} and {n_1=} give {codebook.n_2}")
     return codebook
 
 
 def _check_codes(name: str, codebook: Codebook, codes: Tensor) -> None:
     if codes.dtype != torch.uint8:
-        raise ValueError(f"{shown(name)} has codes of {codes.dtype}, torch.uint8 is wanted")
+        raise ValueError(f"{quoted(name)} has codes of {codes.dtype}, torch.uint8 is wanted")
     used = used_codes(codes)
     wrong = used[codebook.decode(used, torch.float64).isnan()]  # a code of no level decodes to NaN
     if wrong.numel():
-        raise ValueError(f"{shown(name)} has code {int(wrong[0])}, which is no level of {codebook}")
+        raise ValueError(f"{quoted(name)} has code {int(wrong[0])}, which is no level of {codebook}")
 
 
 def fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
     """Return what is wrong with a quantized tensor, None where nothing is."""
     if weight.shape != codes.shape:
-        return f"has shape {shown(list(weight.shape))}, its codes {shown(list(codes.shape))}"
+        return f"has shape {quoted(list(weight.shape))}, its codes {quoted(list(codes.shape))}"
     if weight.dtype not in _DTYPES:
         return f"is of {weight.dtype}, and codes stand for numbers of a floating dtype such as {_DTYPES[0]}"
     try:

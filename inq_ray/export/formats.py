@@ -10,8 +10,8 @@ from torch import Tensor
 
 from inq_ray.core.state import TensorState
 from inq_ray.export import codes_file, model_file
+from inq_ray.files.shown import quoted
 from inq_ray.files.whole import whole
-from inq_ray.text import shown
 
 
 class Format(NamedTuple):
@@ -74,7 +74,7 @@ def _check(model_state: Mapping[str, Any], states: Mapping[str, TensorState]) ->
             )
         if reason := codes_file.fault(name, model_state[name].detach().cpu(), state.codebook, state.codes.cpu()):
             raise ValueError(
-                f"{shown(name)} is not what its codes stand for ({reason}): load nothing into the network after the "
+                f"{quoted(name)} is not what its codes stand for ({reason}): load nothing into the network after the "
                 "last stage; float_state(scheduler.state) has its weights"
             )
     odd = [name for name, value in model_state.items() if not isinstance(value, Tensor)]

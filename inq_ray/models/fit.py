@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.selection import plain_name
 from inq_ray.models.weight_files import Tensors, WeightsError
-from inq_ray.text import one_line, shown
 
 _DDP = "module"
 # What comes first where several fit. An average of weights does, as where torchvision's reference and timm evaluate a
@@ -68,7 +68,7 @@ def choose(
     best = sorted((each for each, fit in zip(candidates, fits, strict=True) if fit == max(fits)), key=_rank)
     found = best[0]
     if max(fits).has_names and len(best) > 1 and _rank(best[0]) == _rank(best[1]):
-        places = " and ".join(shown(each.place) for each in best[:2])
+        places = " and ".join(quoted(each.place) for each in best[:2])
         raise WeightsError(
             f"weights: {path} holds several networks that fit: {places}: save one of them alone by "
             "torch.save(tensors_of_one, 'w.pth')"
@@ -110,10 +110,10 @@ def _note(path: Path, found: Candidate, others: Sequence[Candidate]) -> str:
     """Return what was chosen, in one line; "" where there was no choice."""
     if not (found.place or others):
         return ""
-    where = f"the tensors under {shown(found.part)}" if found.part else "its tensors"
-    prefix = f", their names without {shown(found.prefix)}" if found.prefix else ""
-    left_out = f", without {len(found.left_out)} such as {shown(found.left_out[0])}" if found.left_out else ""
-    others_fit = f"; {' and '.join(shown(each.place) for each in others[:2])} would fit too" if others else ""
+    where = f"the tensors under {quoted(found.part)}" if found.part else "its tensors"
+    prefix = f", their names without {quoted(found.prefix)}" if found.prefix else ""
+    left_out = f", without {len(found.left_out)} such as {quoted(found.left_out[0])}" if found.left_out else ""
+    others_fit = f"; {' and '.join(quoted(each.place) for each in others[:2])} would fit too" if others else ""
     return one_line(f"weights: of {path} {where} are taken{prefix}{left_out}{others_fit}")
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 import torch
 
 from inq_ray.files.kind import kind_of
-from inq_ray.text import one_line
+from inq_ray.files.shown import one_line
 
 
 class _Passed:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from inq_ray.files.shown import one_line
 from inq_ray.models.weight_files import WeightsError, first_line
-from inq_ray.text import one_line
 
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
+from inq_ray.files.shown import one_line
 from inq_ray.models import state_dicts
-from inq_ray.text import one_line
 
 SAFETENSORS = (".safetensors",)
 # ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in,

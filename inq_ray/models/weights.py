@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from inq_ray.files.shown import one_line
 from inq_ray.models.fit import choose
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
 from inq_ray.models.weight_files import WeightsError, existing_file, read_parts
-from inq_ray.text import one_line
 
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")

@@ -11,7 +11,7 @@ from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import declared, option
-from inq_ray.training.flags.parse import Start, our_words, run_defaults
+from inq_ray.training.flags.parse import Start, check_pretrained, our_words, run_defaults
 from inq_ray.training.flags.read import read_flags
 from inq_ray.training.flags.start import start_of, with_values
 
@@ -73,6 +73,7 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
         action=action,
         given=frozenset(given),
     )
+    check_pretrained(arguments, command.run.network.arch)
     _check_given(command, start, of(SpaceOptions))
     if SCHEDULE in space_of(command.space).axes and not given.keys() & {"training.epochs_each", "training.lr_each"}:
         # What a recipe or file says of each of its stages is not of those that are searched; what flags say stays.

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.folder import delete_folder, leftovers, write_folder
+from inq_ray.files.folder import delete_folder, leftovers, try_writing, write_folder
+from inq_ray.files.shown import shown
 from inq_ray.files.whole import append_text, write_text
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
@@ -123,7 +124,7 @@ class RunFolder:
             raise ValueError(self.taken())
 
     def check_usable(self) -> None:
-        """Refuse a name that something else has than a run, and a place that cannot be written to; makes nothing.
+        """Refuse a name that something else has than a run, and a place that cannot be written to; leaves nothing.
 
         Raises:
             ValueError: what is there is no run, or the folder of runs is none or not writable.
@@ -131,13 +132,11 @@ class RunFolder:
         try:
             if os.path.lexists(self.path) and (not self.config.is_file() or self.path.is_symlink()):
                 raise ValueError(self.taken())
-            above = next(folder for folder in self.path.parents if os.path.lexists(folder))
         except OSError as error:
-            raise ValueError(f"--storage-path {self.path.parent}: cannot be looked at ({error})") from None
-        if not above.is_dir():
-            raise ValueError(f"--storage-path {self.path.parent}: {above} is no folder: take another")
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise ValueError(f"--storage-path {self.path.parent}: {above} cannot be written to: take another")
+            raise ValueError(
+                f"--storage-path {shown(self.path.parent)}: cannot be looked at ({error.strerror})"
+            ) from None
+        check_writable("--storage-path", self.path.parent)
 
     def taken(self) -> str:
         """What to say where the folder exists."""
@@ -181,6 +180,23 @@ class RunFolder:
                 f"cannot write {self.summary}: {error.strerror or error}; make room, and give the same command again: "
                 "the run goes on from its end"
             ) from error
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; leaves nothing.
+
+    Raises:
+        ValueError: names the flag and what is in the way.
+    """
+    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not above.is_dir():
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is no folder: take another")
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise ValueError(
+            f"{flag} {shown(folder)}: {shown(above)} cannot be written to ({error.strerror}): take another"
+        ) from None
 
 
 def _as_json(rows: Sequence[Row]) -> str:

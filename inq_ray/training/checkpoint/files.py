@@ -18,9 +18,9 @@ import pyarrow.fs as pafs
 import safetensors.torch
 
 from inq_ray import safetensors_file
+from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location
 from inq_ray.storage.retry import MissingError
-from inq_ray.text import one_line
 from inq_ray.training.checkpoint.compact import compact, expand
 from inq_ray.training.checkpoint.facts import Facts
 from inq_ray.training.checkpoint.position import TrainingPosition

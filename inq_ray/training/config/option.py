@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.files.shown import quoted
 
 Check = Callable[[str, Any], Any]
 """Takes a flag and its value; returns the value to keep, or raises a ValueError that names the flag."""
@@ -206,7 +207,7 @@ def check_choices(what: str, value: Any, choices: tuple[Any, ...]) -> None:
     """
     for entry in value if isinstance(value, tuple | list) else (value,):
         if entry not in choices:
-            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {entry!r}")
+            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {quoted(entry)}")
 
 
 def _may_be_none(kind: Any) -> bool:

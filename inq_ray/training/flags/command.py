@@ -26,17 +26,23 @@ def command_of(config: RunConfig) -> str:
         ValueError: No flags give this configuration.
     """
     options = {name: each for name, each in declared(config).items() if each.section != "output"}
+    words = words_of((options[name] for name in given_of(config)), config)
+    read = parse(words).run
+    if any(each.of(read) != each.of(config) for each in options.values()):
+        raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
+    return shlex.join([*program("quantize"), *words])
+
+
+def given_of(config: RunConfig) -> dict[str, Any]:
+    """Return the values, by dotted name, that flags must give for a configuration; recipes say the others."""
+    options = {name: each for name, each in declared(config).items() if each.section != "output"}
     given: dict[str, Any] = {}
     for names in (*([name] for name in _FIRST), [name for name in options if name not in _FIRST]):
         start = start_of(given)
         given |= {
             name: options[name].of(config) for name in names if options[name].of(config) != options[name].of(start)
         }
-    words = words_of((options[name] for name in given), config)
-    read = parse(words).run
-    if any(each.of(read) != each.of(config) for each in options.values()):
-        raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
-    return shlex.join([*program("quantize"), *words])
+    return given
 
 
 def words_of(options: Iterable[Declared], config: RunConfig) -> list[str]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import tyro
 
+from inq_ray.files.shown import one_line
 from inq_ray.training.config.option import Declared
+from inq_ray.training.flags.words import check_words
 
 _Flags = TypeVar("_Flags")
 
 _HELP = ("-h", "--help", "--help-all")
-_NUMBERS = re.compile(r"[0-9.]+(,[0-9.]+)+,?")
 
 
 def read_flags(
@@ -40,7 +41,7 @@ def read_flags(
     """
     by_field = {each.field: each for each in options}
     asked = [word for word in arguments if word not in _HELP]
-    _check_commas(asked, by_field)
+    check_words(asked, by_field.values())
     kind = _flags_type({field: _annotated(each, {}) for field, each in by_field.items()}, what)
     typed = in_one_line(lambda: tyro.cli(kind, args=asked))
     values = {by_field[field].name: value for field, value in typed.items()}
@@ -62,7 +63,7 @@ def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
             return parse()
         except SystemExit as stop:
             if stop.code:
-                raise ValueError(_one_line(output.getvalue())) from None
+                raise ValueError(one_line(_message(output.getvalue()))) from None
     return parse()  # prints the help, with the terminal's width and colours, and exits
 
 
@@ -103,21 +104,6 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
     return Annotated[kind, argument]
 
 
-def _check_commas(arguments: Sequence[str], by_field: Mapping[str, Declared]) -> None:
-    """Refuse ``0.5,0.75,1`` where the numbers of a flag stand apart.
-
-    Raises:
-        ValueError: Names the flag and what to type.
-    """
-    flag = ""
-    for word in arguments:
-        if word.startswith("--"):
-            flag, _, word = word.partition("=")
-        each = by_field.get(flag[2:].replace("-", "_"))
-        if each is not None and typing.get_args(each.type)[:1] in ((int,), (float,)) and _NUMBERS.fullmatch(word):
-            raise ValueError(f"{each.flag} {word}: put blanks between the numbers, no commas")
-
-
 @contextlib.contextmanager
 def _plain_output() -> Iterator[io.StringIO]:
     """Catch what is printed; tyro has no terminal there, so no colours, and all the width it wants."""
@@ -134,7 +120,7 @@ def _plain_output() -> Iterator[io.StringIO]:
             os.environ["COLUMNS"] = columns
 
 
-def _one_line(box: str) -> str:
+def _message(box: str) -> str:
     """Return the message of tyro's box, without borders and rules, and the flags it suggests."""
     lines = [line.strip("│| ") for line in box.splitlines()[1:]]  # the first line is the border with the title
     message: list[str] = []

@@ -35,9 +35,9 @@ def check(
     network, training, num_held_out = config.network, config.training, config.data.holdout
     check_arch(network.arch)
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=training.compile, sync_batchnorm=False)
+    source = open_data(config)
     if network.weights is None:
         _check_no_weights(network, evaluate=evaluate, is_trained=config.float_epochs > 0)
-    source = open_data(config)
     check_refused(config, source.info)
     _check_validation(source.info, num_held_out)
     if not evaluate:
