@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from inq_ray.core.codebook import check_num_bits
+from inq_ray.core.owners import remember
 
 COMPILED = "_orig_mod"
 _IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -116,6 +117,7 @@ def param_groups(
     groups: dict[int | None, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named_parameters(model):
         groups.setdefault(chosen.get(name), []).append((name, parameter))
+    remember(model)  # INQScheduler makes sure that these stay the model's parameters
     order = sorted(groups, key=lambda num_bits: num_bits is None)
     return [{"params": groups[num_bits], "weight_bits": num_bits} for num_bits in order]
 
