@@ -190,11 +190,12 @@ class INQScheduler:
             self.optimizer.freeze(param, states[name].frozen)
 
     def __repr__(self) -> str:
-        num_weights = sum(state.frozen.numel() for state in self.state.values())
-        num_frozen = sum(state.num_frozen for state in self.state.values())
+        sizes = [(state.num_frozen, state.frozen.numel()) for state in self.state.values()]
+        num_frozen, num_weights = (sum(each) for each in zip(*sizes, strict=True))
         return (
-            f"INQScheduler(stage {self.stage} of {len(self.portions)}, portions {list(self.portions)}, {self.strategy}, "
-            f"codebook {self.codebook}, {num_frozen:,} of {num_weights:,} weights of {len(self.state)} tensors frozen)"
+            f"INQScheduler(stage {self.stage} of {len(self.portions)}, portions {list(self.portions)}, "
+            f"{self.strategy}, codebook {self.codebook}, {num_frozen:,} of {num_weights:,} weights frozen "
+            f"({num_frozen / max(1, num_weights):.1%}) in {len(self.state)} tensors)"
         )
 
     def __getstate__(self) -> dict[str, Any]:

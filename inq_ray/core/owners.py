@@ -84,7 +84,7 @@ def _held(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Paramete
 def _what_happened(name: str, param: Tensor, model: nn.Module) -> str:
     now = dict(model.named_parameters()).get(name)
     if now is None or now is param:
-        return f"the model has no parameter of that name now (a layer was replaced, sharded or parametrized)"
+        return "the model has no parameter of that name now (a layer was replaced, sharded or parametrized)"
     kind = type(now.data).__name__
     facts = (("device", param.device.type, now.device.type), ("shape", list(param.shape), list(now.shape)))
     for what, before, after in (("type", "Tensor", kind), ("dtype", param.dtype, now.dtype), *facts):

@@ -1,5 +1,6 @@
 """SGD that leaves frozen weights alone."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from inq_ray.core.optim.masked_step import PartlyFrozen, StepOptions, keep_live,
 
 # What a group keeps of its own when a state is loaded.
 _KEPT = ("weight_bits", "param_names")
+
+# How deep an optimizer or scheduler is looked for in wrappers of trainers.
+MOST_WRAPPERS = 10
 
 
 class SGD(torch.optim.SGD):
@@ -31,8 +35,8 @@ class SGD(torch.optim.SGD):
         dampening: dampening of the momentum.
         weight_decay: L2 penalty λ, of live weights only.
         nesterov: whether momentum is Nesterov's.
-        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them, biases and normalization too,
-            which :func:`inq_ray.param_groups` leaves float.
+        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them. Biases and normalization
+            among them are quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
         maximize: whether to go up the gradient.
         foreach: torch's form over lists of tensors; None lets torch choose, as in torch.optim.SGD.
         fused: torch's fused form; on the CPU also the fastest one where some of a tensor is frozen.
@@ -56,6 +60,9 @@ class SGD(torch.optim.SGD):
         fused: bool | None = None,
     ) -> None:
         self._default_weight_bits = weight_bits
+        if not isinstance(params, Tensor):  # which torch refuses
+            params = list(params)
+        has_own_bits = [isinstance(given, dict) and "weight_bits" in given for given in params]
         # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
         # of which nothing is frozen is not in it.
         self._live: dict[Tensor, Tensor | None] = {}
@@ -72,6 +79,9 @@ class SGD(torch.optim.SGD):
             foreach=foreach,
             fused=fused,
         )
+        if weight_bits is not None:
+            groups = zip(self.param_groups, has_own_bits, strict=False)  # one group of parameters without groups
+            _warn_of_vectors([group for group, has_own in groups if not has_own], weight_bits)
         # GradScaler must unscale before the step: a fused kernel would unscale the decayed gradient, not the gradient.
         self._step_supports_amp_scaling = False
 
@@ -212,7 +222,8 @@ class SGD(torch.optim.SGD):
         num_weights = sum(
             param.numel() for group in self.param_groups if group["weight_bits"] for param in group["params"]
         )
-        return f"{super().__repr__()}\n{num_frozen:,} of {num_weights:,} weights with weight_bits frozen"
+        share = num_frozen / max(1, num_weights)
+        return f"{super().__repr__()}\nfrozen: {num_frozen:,} of {num_weights:,} weights with weight_bits ({share:.1%})"
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -330,7 +341,7 @@ def unwrapped(optimizer: object) -> SGD:
         ValueError: there is none.
     """
     inner, seen = optimizer, 0
-    while not isinstance(inner, SGD) and hasattr(inner, "optimizer") and seen < 10:
+    while not isinstance(inner, SGD) and hasattr(inner, "optimizer") and seen < MOST_WRAPPERS:
         inner, seen = inner.optimizer, seen + 1
     if not isinstance(inner, SGD):
         raise ValueError(
@@ -345,6 +356,23 @@ def _grad(param: Tensor) -> Tensor:
     return param.grad
 
 
+def _warn_of_vectors(groups: list[dict[str, Any]], weight_bits: int) -> None:
+    """Warn of biases and normalization where all parameters of a network are to be quantized."""
+    params = [
+        (name, param)
+        for group in groups
+        for name, param in zip(group.get("param_names") or [""] * len(group["params"]), group["params"], strict=True)
+    ]
+    vectors = [name or f"shape {list(param.shape)}" for name, param in params if param.dim() < 2]
+    if 0 < len(vectors) < len(params):
+        shown = ", ".join(vectors[:3])[:100] + (", ..." if len(vectors) > 3 else "")
+        warnings.warn(
+            f"{weight_bits=} quantizes {len(vectors)} tensors of fewer than two dimensions too, such as biases and "
+            f"normalization ({shown}): inq_ray.param_groups(model, {weight_bits}) leaves them float",
+            stacklevel=3,
+        )
+
+
 def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: set[str]) -> None:
     """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place.
 
@@ -352,8 +380,8 @@ def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: 
     """
     if "Ts" in saved:
         raise ValueError(
-            "this is the state of an optimizer of INQ-pytorch (its groups have masks 'Ts'), which cannot be taken over: "
-            "load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+            "this is the state of an optimizer of INQ-pytorch (its groups have masks 'Ts'), which cannot be taken "
+            "over: load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
         )
     bits = (saved.get("weight_bits"), own["weight_bits"])
     if None not in bits and bits[0] != bits[1]:

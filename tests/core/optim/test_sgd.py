@@ -298,6 +298,7 @@ def test_grad_scaler(form: dict[str, bool], portion: float) -> None:
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.filterwarnings("ignore:weight_bits=5 quantizes 2 tensors of fewer than two dimensions")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_state_dict_round_trip_goes_on_with_the_same_bits(form: dict[str, bool]) -> None:
     def make(params: list[nn.Parameter]) -> SGD:
