@@ -28,7 +28,7 @@ from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import held, look
-from inq_ray.training.task.check import check
+from inq_ray.training.task.check import check, float_notes
 
 
 def main(arguments: list[str]) -> int:
@@ -76,12 +76,12 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *source.notes]
+    notes = [*unused_options(command.given, config, source.info), *source.notes, *float_notes(config, model)]
     if action.dry_run:
         for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
-        layers = describe(model, config.num_bits, config.quantization.skip)
+        layers = describe(model, config.num_bits, **config.quantization.selection)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
     log = JsonLog(config.output.name) if action.log_format == "json" else console

@@ -25,11 +25,13 @@ _COPIES = re.compile(
 _Storage = int
 
 
-def transformed_weights(model: nn.Module, weights: Mapping[str, Tensor], args: tuple[Any, ...], **kwargs: Any) -> set[str]:
+def transformed_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> set[str]:
     """Return the names of weights that meet the input only after something else was computed from them.
 
-    One forward pass is done, without gradients, in the mode that the model is in; its buffers and torch's random state
-    are as before afterwards.
+    One forward pass is done, without gradients, in the mode that the model is in. It works on copies of parameters and
+    buffers, and torch's random state is as before afterwards.
 
     Args:
         model: the network, or a layer.
@@ -40,29 +42,29 @@ def transformed_weights(model: nn.Module, weights: Mapping[str, Tensor], args: t
     Raises:
         Exception: whatever the forward pass raises.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    copies = {id(tensor): tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())}
+    own = {name: copies[id(tensor)] for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    watch = _Watch(weights, (args, kwargs))
+    watch = _Watch({name: copies[id(weight)] for name, weight in weights.items()}, (args, kwargs))
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices if torch.cuda.is_initialized() else []))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(watch)
-        torch.func.functional_call(model, buffers, args, kwargs)
+        torch.func.functional_call(model, own, args, dict(kwargs or {}))
     return {name for name in watch.used_otherwise if name not in watch.used_as_stored}
 
 
-def layer_transforms(layer: nn.Module, key: str) -> bool:
-    """Whether a convolution, linear layer or attention of another class than torch's transforms its weight first.
+def is_transformed(layer: nn.Module, key: str) -> bool:
+    """Return whether a convolution, linear layer or attention of a class of its own transforms its weight first.
 
     It is tried on ones, without the network around it. False too where the layer takes other inputs than torch's.
     """
-    inputs = _inputs(layer)
-    if type(layer).__module__.startswith("torch.nn.modules.") or inputs is None:
+    if type(layer).__module__.startswith("torch.nn.modules."):
         return False
-    weight = layer.get_parameter(key)
     try:
-        return bool(transformed_weights(layer, {key: weight}, inputs))
+        inputs = _inputs(layer)
+        return inputs is not None and bool(transformed_weights(layer, {key: layer.get_parameter(key)}, inputs))
     except Exception:  # noqa: BLE001  # of a forward of anybody's, which takes who knows what
         return False
 

@@ -39,6 +39,14 @@ class QuantizationConfig:
         "What a tensor's largest power follows from: max, its largest weight (the paper); mse, least squared error.",
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
+    include: tuple[str, ...] = _option(
+        (), "Patterns of other parameters of two dimensions or more to quantize, such as lstm or *.experts.*."
+    )
+
+    @property
+    def selection(self) -> dict[str, tuple[str, ...]]:
+        """Arguments of :func:`inq_ray.param_groups` that say what is quantized."""
+        return {"skip": self.skip, "include": self.include}
 
     def __post_init__(self) -> None:
         check_options(self)
