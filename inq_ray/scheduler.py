@@ -74,15 +74,14 @@ class INQScheduler:
         self.codebook: Rule = codebook
         self.stage = 0
         self.state: dict[str, TensorState] = {}
-        self._owners: dict[str, Owner] = {}
-        if model is not None:
-            self._owners = find_owners(dict(_named_params(optimizer)), [model])
+        given = {} if model is None else find_owners(dict(_named_params(optimizer)), [model])
+        self._owners: dict[str, Owner] = given
         self._add_new_parameters()
         if not self.state:
             raise ValueError(
                 "no parameter group has weight_bits, so nothing would be quantized: make them by inq_ray.param_groups"
             )
-        if model is not None and (strange := sorted(self.state.keys() - self._owners.keys())):
+        if model is not None and (strange := sorted(self.state.keys() - given.keys())):
             raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
 
     def step(self) -> None:

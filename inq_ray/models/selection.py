@@ -198,10 +198,11 @@ def float_note(model: nn.Module, chosen: Collection[str], skip: Iterable[str]) -
     """
     model, skip = unwrap(model), as_patterns(skip)
     sizes = {name: parameter.numel() for name, parameter in named_parameters(model)}
+    vectors = {name for name, parameter in named_parameters(model) if max(parameter.shape, default=1) == sizes[name]}
     others = [
         weight.name
         for weight in other_weights(model, layer_weights(model))
-        if weight.name not in chosen and not any(_meets(pattern, weight.names) for pattern in skip)
+        if weight.name not in vectors.union(chosen) and not any(_meets(pattern, weight.names) for pattern in skip)
     ]
     num_quantized, num_float = (sum(sizes[name] for name in names) for names in (chosen, others))
     if num_quantized >= _WANTED_SHARE * (num_quantized + num_float):
