@@ -81,7 +81,7 @@ def execute(command: Command) -> int:
         for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
-        layers = describe(model, config.num_bits, **config.quantization.selection)
+        layers = describe(model, config.num_bits, config.quantization.skip, include=config.quantization.include)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
     log = JsonLog(config.output.name) if action.log_format == "json" else console

@@ -44,8 +44,8 @@ def find_owners(params: Mapping[str, Tensor], models: Iterable[nn.Module] | None
     owners: dict[str, Owner] = {}
     for model in models:
         holders: dict[int, list[weakref.ref[nn.Module]]] = {}
-        for module, param in _held(model.modules()):
-            holders.setdefault(id(param), []).append(weakref.ref(module))
+        for module, held in _held(model.modules()):
+            holders.setdefault(id(held), []).append(weakref.ref(module))
         for name, param in params.items():
             if name not in owners and id(param) in holders:
                 owners[name] = Owner(weakref.ref(model), tuple(holders[id(param)]))

@@ -47,7 +47,7 @@ def transformed_weights(
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     watch = _Watch({name: copies[id(weight)] for name, weight in weights.items()}, (args, kwargs))
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices if torch.cuda.is_initialized() else []))
+        stack.enter_context(torch.random.fork_rng(devices if torch.cuda.is_initialized() else []))  # type: ignore[no-untyped-call]
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(watch)
@@ -86,7 +86,7 @@ def _inputs(layer: nn.Module) -> tuple[Tensor, ...] | None:
     return None
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows stored weights, what was computed from them alone, and what follows from the input.
 
     Attributes:
@@ -95,7 +95,7 @@ class _Watch(TorchDispatchMode):
     """
 
     def __init__(self, weights: Mapping[str, Tensor], inputs: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.used_as_stored: set[str] = set()
         self.used_otherwise: set[str] = set()
         self._keep = [*tree_leaves(inputs)]  # nothing is freed meanwhile: a new tensor would get an old one's storage

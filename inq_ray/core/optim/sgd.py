@@ -60,16 +60,15 @@ class SGD(torch.optim.SGD):
         fused: bool | None = None,
     ) -> None:
         self._default_weight_bits = weight_bits
-        if not isinstance(params, Tensor):  # which torch refuses
-            params = list(params)
-        has_own_bits = [isinstance(given, dict) and "weight_bits" in given for given in params]
+        given: Any = params if isinstance(params, Tensor) else list(params)  # torch refuses a tensor
+        has_own_bits = [isinstance(each, dict) and "weight_bits" in each for each in given]
         # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
         # of which nothing is frozen is not in it.
         self._live: dict[Tensor, Tensor | None] = {}
         # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
         self.has_loaded_frozen = False
         super().__init__(
-            params,
+            given,
             lr=lr,
             momentum=momentum,
             dampening=dampening,

@@ -43,10 +43,5 @@ class QuantizationConfig:
         (), "Patterns of other parameters of two dimensions or more to quantize, such as lstm or *.experts.*."
     )
 
-    @property
-    def selection(self) -> dict[str, tuple[str, ...]]:
-        """Arguments of :func:`inq_ray.param_groups` that say what is quantized."""
-        return {"skip": self.skip, "include": self.include}
-
     def __post_init__(self) -> None:
         check_options(self)

@@ -77,7 +77,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     num_train = info.num_train - num_held_out
     steps = steps_of_epoch(num_train, training)
     num_validation = num_held_out or info.num_test
-    groups = make_groups(model, config.num_bits, **config.quantization.selection)
+    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
     quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
     portions = (0.0, *(() if config.plain else config.quantization.iterative_steps))
     phases = [

@@ -41,9 +41,8 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     model = build_model(config, source.info)
     chosen: list[str] = []
     if not evaluate:
-        groups = make_groups(
-            model, config.num_bits, **config.quantization.selection
-        )  # --skip may meet nothing, or everything
+        # --skip may meet nothing, or everything
+        groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
         chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
         if training.teacher is not None:
             load_teacher(copy.deepcopy(model), network.arch, training.teacher)
@@ -56,8 +55,8 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     for size in sizes:  # of as few images as a worker may have: some networks refuse small ones, or a single one
         images = torch.zeros(min(2, num_images), source.info.channels, *size)
         _check_takes(model, images, network.arch, source.info)
-    if chosen:
-        check_used_as_stored(model, chosen, images)
+        if chosen and size == (source.info.height, source.info.width):
+            check_used_as_stored(model, chosen, images)
     return source, model.eval()
 
 
@@ -65,7 +64,7 @@ def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
     """Return a line if a large part of the network stays float unasked, as :func:`inq_ray.param_groups` warns."""
     if config.plain:
         return []
-    groups = make_groups(model, config.num_bits, **config.quantization.selection)
+    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
     chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
     note = float_note(model, chosen, config.quantization.skip)
     return [f"{note}: quantize them by --include PATTERN, or accept that by --skip PATTERN"] if note else []
