@@ -24,7 +24,7 @@ from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import check_storage, held, look
-from inq_ray.training.task.check import check
+from inq_ray.training.task.check import check, float_notes
 
 
 def main(arguments: list[str], program: str) -> int:
@@ -81,12 +81,13 @@ def execute(command: Command) -> int:
     check_trackers(config.output.track)
     source, model = check(config, tell=chosen.append)
     fingerprint = source.info.fingerprint
-    notes = [*unused_options(command.given, config, source.info), *doubtful_options(config), *source.notes, *chosen]
+    unused = unused_options(command.given, config, source.info)
+    notes = [*unused, *doubtful_options(config), *source.notes, *chosen, *float_notes(config, model)]
     if action.dry_run:
         for note in notes:
             console.say(note)
         look(config, fingerprint=fingerprint)
-        layers = describe(model, config.num_bits, config.quantization.skip)
+        layers = describe(model, config.num_bits, config.quantization.skip, include=config.quantization.include)
         console.show_plan(plan(config, source.info, model), layers)
         return 0
     log = JsonLog(config.output.name) if action.log_format == "json" else console

@@ -1,5 +1,6 @@
 """SGD that leaves frozen weights alone."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop, keep_l
 
 # What a group keeps of its own when a state is loaded.
 _KEPT = ("weight_bits", "param_names")
+
+# How deep an optimizer or scheduler is looked for in wrappers of trainers.
+MOST_WRAPPERS = 10
 
 
 class SGD(torch.optim.SGD):
@@ -36,8 +40,8 @@ class SGD(torch.optim.SGD):
         dampening: dampening of the momentum.
         weight_decay: L2 penalty λ, of live weights only.
         nesterov: whether momentum is Nesterov's.
-        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them, biases and normalization too,
-            which :func:`inq_ray.param_groups` leaves float.
+        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them. Biases and normalization
+            among them are quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
         maximize: whether to go up the gradient.
         foreach: whether to take torch's foreach form; None = the default, see above.
         fused: whether to take torch's fused form; None = the default, see above.
@@ -61,11 +65,15 @@ class SGD(torch.optim.SGD):
         fused: bool | None = None,
     ) -> None:
         self._default_weight_bits = weight_bits
+        given: Any = params if isinstance(params, Tensor) else list(params)  # torch refuses a tensor
+        has_own_bits = [isinstance(each, dict) and "weight_bits" in each for each in given]
         # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
         # of which nothing is frozen is not in it.
         self._live: dict[Tensor, Tensor | None] = {}
+        # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
+        self.has_loaded_frozen = False
         super().__init__(
-            params,
+            given,
             lr=lr,
             momentum=momentum,
             dampening=dampening,
@@ -75,6 +83,9 @@ class SGD(torch.optim.SGD):
             foreach=foreach,
             fused=fused,
         )
+        if weight_bits is not None:
+            groups = zip(self.param_groups, has_own_bits, strict=False)  # one group of parameters without groups
+            _warn_of_vectors([group for group, has_own in groups if not has_own], weight_bits)
         # GradScaler must unscale before the step: a fused kernel would unscale the decayed gradient, not the gradient.
         self._step_supports_amp_scaling = False
 
@@ -105,6 +116,7 @@ class SGD(torch.optim.SGD):
             raise ValueError(f"frozen must be bool {tuple(param.shape)}, got {frozen.dtype} {tuple(frozen.shape)}")
         if not any(param is known for group in self.param_groups for known in group["params"]):
             raise ValueError(f"a parameter of shape {tuple(param.shape)} is not one of this optimizer's")
+        self.has_loaded_frozen = False
         self._live.pop(param, None)
         if bool(frozen.all()):
             self._live[param] = None
@@ -112,6 +124,15 @@ class SGD(torch.optim.SGD):
             self._live[param] = torch.empty_like(param, dtype=torch.uint8).copy_(~frozen)
         if param in self._live:
             self._drop_momentum(param)
+
+    def frozen(self, param: Tensor) -> Tensor:
+        """Return which weights of a parameter are frozen: bool, its shape, contiguous; True = frozen."""
+        if param not in self._live:
+            return torch.zeros(param.shape, dtype=torch.bool, device=param.device)
+        live = self._live[param]
+        if live is None:
+            return torch.ones(param.shape, dtype=torch.bool, device=param.device)
+        return (live == 0).to(param.device).contiguous()
 
     def live_grad(self, param: Tensor) -> Tensor | None:
         """The gradient of live weights: ``param.grad`` with +0.0 at frozen ones, which is what a step goes by.
@@ -132,16 +153,27 @@ class SGD(torch.optim.SGD):
         keep_live(grad, live)
         return grad
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads hyperparameters and momentum, torch.optim.SGD's too; what is frozen stays as it is.
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch.optim.SGD's state, and ``frozen`` (bool, its shape) of each parameter with frozen weights."""
+        state_dict = super().state_dict()
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for index, param in zip(saved["params"], group["params"], strict=True):
+                if param in self._live:
+                    state_dict["state"][index] = {**state_dict["state"].get(index, {}), "frozen": self.frozen(param)}
+        return state_dict
 
-        Momentum that it brings for frozen weights is dropped. INQScheduler keeps what is frozen, and each group keeps
-        its ``weight_bits``, of which a state from before anything was quantized has none, and its parameters' names,
-        by which INQScheduler knows them: under DDP others begin them with "module.".
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads hyperparameters, momentum and what is frozen; torch.optim.SGD's state too.
+
+        By a state without frozen weights, such as torch.optim.SGD's, what is frozen stays as it is, and momentum that
+        it brings for frozen weights is dropped. Each group keeps its ``weight_bits``, of which a state from before
+        anything was quantized has none, and its parameters' names, by which INQScheduler knows them: under DDP others
+        begin them with "module.".
 
         Raises:
-            ValueError: it is no optimizer's state, the groups are others, one names other ``weight_bits``, or the
-                parameters are in another order; nothing was changed then.
+            ValueError: it is no optimizer's state, the groups are others, one names other ``weight_bits``, the
+                parameters are in another order, it is INQ-pytorch's, or what is frozen does not fit a parameter;
+                nothing was changed then.
         """
         if not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError("this is not the state of an optimizer: it has no 'state' and 'param_groups'")
@@ -149,15 +181,53 @@ class SGD(torch.optim.SGD):
         known = {name for group in own for name in group.get("param_names", ())}
         for index, (saved, group) in enumerate(zip(state_dict["param_groups"], own, strict=False)):  # torch counts them
             _check_group(index, saved, group, known)
-        super().load_state_dict(state_dict)
+        frozen = self._frozen_in(state_dict)
+        state = {
+            index: {key: value for key, value in each.items() if key != "frozen"} if isinstance(each, dict) else each
+            for index, each in state_dict["state"].items()
+        }
+        super().load_state_dict({**state_dict, "state": state})
         for group, kept in zip(self.param_groups, own, strict=True):
             group.pop("param_names", None)
             group.update(kept)
+        if frozen:
+            for param in [*self._live]:
+                if param not in frozen:
+                    del self._live[param]
+            for param, mask in frozen.items():
+                self.freeze(param, mask)
+            self.has_loaded_frozen = True
         for param in self._live:
             self._drop_momentum(param)
 
+    def _frozen_in(self, state_dict: dict[str, Any]) -> dict[Tensor, Tensor]:
+        """Return what a state has frozen, by parameter; optimizers that do not know it may have changed its dtype."""
+        frozen: dict[Tensor, Tensor] = {}
+        for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False)):
+            for place, (index, param) in enumerate(zip(saved["params"], group["params"], strict=False)):
+                mask = state_dict["state"].get(index, {}).get("frozen")
+                if mask is None:
+                    continue
+                if not isinstance(mask, Tensor) or mask.shape != param.shape:
+                    shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+                    raise ValueError(
+                        f"the state's group {number} has at {place} what is frozen of a tensor {shape}, this "
+                        f"optimizer's is {list(param.shape)}: the state is of another network"
+                    )
+                frozen[param] = mask.to(device=param.device, dtype=torch.bool)
+        return frozen
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_live": self._live, "_default_weight_bits": self._default_weight_bits}
+        own = ("_live", "_default_weight_bits", "has_loaded_frozen")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+    def __repr__(self) -> str:
+        num_frozen = sum(int(self.frozen(param).sum()) for param in self._live)
+        num_weights = sum(
+            param.numel() for group in self.param_groups if group["weight_bits"] for param in group["params"]
+        )
+        share = num_frozen / max(1, num_weights)
+        return f"{super().__repr__()}\nfrozen: {num_frozen:,} of {num_weights:,} weights with weight_bits ({share:.1%})"
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -263,8 +333,50 @@ def _divide(group: dict[str, Any], weights: Weights) -> tuple[Weights | None, We
     return weights.divide() if fused_rounds_as_loop(weights.param.dtype) else (None, weights)
 
 
+def unwrapped(optimizer: object) -> SGD:
+    """Return the SGD itself, or that inside what a trainer has wrapped around it (its attribute ``optimizer``).
+
+    Raises:
+        ValueError: there is none.
+    """
+    inner, seen = optimizer, 0
+    while not isinstance(inner, SGD) and hasattr(inner, "optimizer") and seen < MOST_WRAPPERS:
+        inner, seen = inner.optimizer, seen + 1
+    if not isinstance(inner, SGD):
+        raise ValueError(
+            f"optimizer must be an inq_ray.SGD, which leaves frozen weights alone, or wrap one as its attribute "
+            f"'optimizer'; got {type(optimizer)}"
+        )
+    return inner
+
+
+def _warn_of_vectors(groups: list[dict[str, Any]], weight_bits: int) -> None:
+    """Warn of biases and normalization where all parameters of a network are to be quantized."""
+    params = [
+        (name, param)
+        for group in groups
+        for name, param in zip(group.get("param_names") or [""] * len(group["params"]), group["params"], strict=True)
+    ]
+    vectors = [name or f"shape {list(param.shape)}" for name, param in params if param.dim() < 2]
+    if 0 < len(vectors) < len(params):
+        shown = ", ".join(vectors[:3])[:100] + (", ..." if len(vectors) > 3 else "")
+        warnings.warn(
+            f"{weight_bits=} quantizes {len(vectors)} tensors of fewer than two dimensions too, such as biases and "
+            f"normalization ({shown}): inq_ray.param_groups(model, {weight_bits}) leaves them float",
+            stacklevel=3,
+        )
+
+
 def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: set[str]) -> None:
-    """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place."""
+    """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place.
+
+    INQ-pytorch's too: its masks tell what is frozen, but nothing tells of which stage and of which codebook.
+    """
+    if "Ts" in saved:
+        raise ValueError(
+            "this is the state of an optimizer of INQ-pytorch (its groups have masks 'Ts'), which cannot be taken "
+            "over: load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+        )
     bits = (saved.get("weight_bits"), own["weight_bits"])
     if None not in bits and bits[0] != bits[1]:
         raise ValueError(

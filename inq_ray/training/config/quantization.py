@@ -43,6 +43,9 @@ class QuantizationConfig:
         "What a tensor's largest power follows from: max, its largest weight (the paper); mse, least squared error.",
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
+    include: tuple[str, ...] = _option(
+        (), "Patterns of other parameters of two dimensions or more to quantize, such as lstm or *.experts.*."
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -75,7 +75,7 @@ class Console:
         self.say(
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
         )
-        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters"
+        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({_percent(plan)})"
         self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
         table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
         for phase in plan.phases:
@@ -168,9 +168,14 @@ def _headline(config: RunConfig) -> str:
     return f"inq_ray {__version__}: {config.network.arch} on {config.data.data}, {what}, {workers}, {batch}"
 
 
+def _percent(counts: Plan | Started) -> str:
+    """Return how much of the network is quantized: "99.1 %"."""
+    return f"{100 * counts.num_quantized / max(1, counts.num_parameters):.1f} %"
+
+
 def _started(event: Started) -> str:
     return (
-        f"{event.num_quantized:,} of {event.num_parameters:,} parameters become powers of two; "
+        f"{event.num_quantized:,} of {event.num_parameters:,} parameters ({_percent(event)}) become powers of two; "
         f"{event.num_train:,} training and {event.num_validation:,} validation images; "
         f"{event.world_size} worker(s) on {event.device}, {event.precision}"
     )

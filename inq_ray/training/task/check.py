@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from inq_ray.data.image_set import Source, SourceInfo
 from inq_ray.models.registry import check_arch
-from inq_ray.models.selection import param_groups
+from inq_ray.models.selection import check_used_as_stored, float_note, make_groups
 from inq_ray.training.config import NetworkConfig, RunConfig
 from inq_ray.training.config.option import check_refused
 from inq_ray.training.task.build import build_model, open_data
@@ -43,8 +43,11 @@ def check(
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
     model = build_model(config, source.info, tell)
+    chosen: list[str] = []
     if not evaluate:
-        param_groups(model, config.num_bits, skip=config.quantization.skip)  # --skip may meet nothing, or everything
+        # --skip may meet nothing, or everything
+        groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
+        chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
         if training.teacher is not None:
             load_teacher(copy.deepcopy(model), network.arch, training.teacher, tell)
     sizes, num_images = {(source.info.height, source.info.width)}, 1
@@ -54,8 +57,21 @@ def check(
             sizes.add((config.data.train_crop_size,) * 2)
     model.train(not evaluate)
     for size in sizes:  # of as few images as a worker may have: some networks refuse small ones, or a single one
-        _check_takes(model, torch.zeros(min(2, num_images), source.info.channels, *size), network.arch, source.info)
+        images = torch.zeros(min(2, num_images), source.info.channels, *size)
+        _check_takes(model, images, network.arch, source.info)
+        if chosen and size == (source.info.height, source.info.width):
+            check_used_as_stored(model, chosen, images)
     return source, model.eval()
+
+
+def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
+    """Return a line if a large part of the network stays float unasked, as :func:`inq_ray.param_groups` warns."""
+    if config.plain:
+        return []
+    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
+    chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
+    note = float_note(model, chosen, config.quantization.skip)
+    return [f"{note}: quantize them by --include PATTERN, or accept that by --skip PATTERN"] if note else []
 
 
 def _check_no_weights(network: NetworkConfig, *, evaluate: bool, is_trained: bool) -> None:

@@ -396,6 +396,7 @@ def test_grad_scaler(form: dict[str, bool], portion: float) -> None:
     assert same(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:weight_bits=5 quantizes 2 tensors of fewer than two dimensions")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_state_dict_round_trip_goes_on_with_the_same_bits(form: dict[str, bool]) -> None:
     def make(params: list[nn.Parameter]) -> SGD:
@@ -575,3 +576,50 @@ def test_the_live_gradient_is_what_a_step_goes_by() -> None:
     assert optimizer.live_grad(params[0]) is params[0].grad
     assert optimizer.live_grad(params[2]) is None
     assert optimizer.live_grad(params[3]) is None
+
+
+def test_all_parameters_of_a_network_are_quantized_with_a_warning() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.warns(UserWarning, match=r"quantizes 3 tensors of fewer than two dimensions .*0\.bias, 1\.weight"):
+        SGD(model.named_parameters(), weight_bits=5)
+    norms, others = list(model[1].parameters()), list(model[0].parameters())
+    with pytest.warns(UserWarning, match="weight_bits=5 quantizes 3 tensors"):
+        SGD([{"params": others}, {"params": norms, "weight_decay": 0.0}], weight_bits=5)
+    SGD([{"params": others, "weight_bits": 4}, {"params": norms, "weight_bits": None}], weight_bits=5)
+    SGD(model.parameters())
+
+
+def test_what_is_frozen_is_in_the_state_whatever_other_optimizers_made_of_it() -> None:
+    params = random_params(1)
+    optimizer, other = SGD(params, momentum=0.9), SGD(random_params(1), momentum=0.9)
+    masks = random_frozen(params, 0.5)
+    masks[0][...] = True
+    for param, frozen in zip(params, masks, strict=True):
+        optimizer.freeze(param, frozen)
+    reference = torch.optim.SGD(random_params(1), momentum=0.9)
+    reference.load_state_dict(optimizer.state_dict())
+    for state in (optimizer.state_dict(), reference.state_dict()):
+        other = SGD(random_params(1), momentum=0.9)
+        other.load_state_dict(state)
+        assert all(
+            map(torch.equal, masks, (other.frozen(param) for group in other.param_groups for param in group["params"]))
+        )
+        assert not any("frozen" in other.state[param] for group in other.param_groups for param in group["params"])
+
+
+def test_a_state_of_other_shapes_is_an_error_and_changes_nothing() -> None:
+    param, other = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(4))
+    optimizer = SGD([param])
+    optimizer.freeze(param, torch.ones(6, dtype=torch.bool))
+    fresh = SGD([other], lr=0.5)
+    with pytest.raises(ValueError, match=r"frozen of a tensor \[6\], this optimizer's is \[4\]"):
+        fresh.load_state_dict(optimizer.state_dict())
+    assert fresh.param_groups[0]["lr"] == 0.5
+
+
+def test_a_state_of_inq_pytorch_is_refused() -> None:
+    param = nn.Parameter(torch.ones(6))
+    state = torch.optim.SGD([param], lr=0.1).state_dict()
+    state["param_groups"][0] |= {"weight_bits": 4, "Ts": [torch.zeros(6)]}
+    with pytest.raises(ValueError, match=r"INQ-pytorch .*'Ts'.*weights alone"):
+        SGD([param], weight_bits=4).load_state_dict(state)
