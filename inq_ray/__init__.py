@@ -5,6 +5,7 @@ What is handed out here is the library for one's own training loop; it needs tor
     SGD                  torch.optim.SGD that leaves frozen weights alone
     INQScheduler         freezes and quantizes the next portion of the weights, alike on every rank
     param_groups         a model's parameters as groups for SGD: what is quantized, to how many bits, and what is not
+    clip_grad_norm_      clips gradients by their norm over live weights
     reset_lr_scheduler   starts a learning-rate schedule again, once a stage
     float_state          from codes back to the exact weights
     StageError           what INQScheduler.step raises on every rank where rank 0 cannot decide a stage
@@ -17,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from inq_ray.core.optim.clip import clip_grad_norm_
     from inq_ray.core.optim.lr_restart import reset_lr_scheduler
     from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
@@ -31,6 +33,7 @@ __all__ = [
     "ReplicaMismatchError",
     "StageError",
     "__version__",
+    "clip_grad_norm_",
     "float_state",
     "param_groups",
     "reset_lr_scheduler",
@@ -41,6 +44,7 @@ _MODULE_OF = {
     "ReplicaMismatchError": "inq_ray.scheduler",
     "SGD": "inq_ray.core.optim.sgd",
     "StageError": "inq_ray.scheduler",
+    "clip_grad_norm_": "inq_ray.core.optim.clip",
     "float_state": "inq_ray.export.float_state",
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",

@@ -1,14 +1,16 @@
 """INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inq_ray.core.codebook import Codebook, Rule, check_rule, float_format
-from inq_ray.core.optim.sgd import SGD
+from inq_ray.core.optim.sgd import SGD, unwrapped
+from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
@@ -31,12 +33,15 @@ class INQScheduler:
     bits.
 
     Args:
-        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`.
+        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`;
+            or what a trainer has wrapped around one, with the SGD as its attribute ``optimizer``.
         iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
         strategy: "pruning" freezes the largest weights first, "random" any.
         seed: of the random strategy.
         codebook: from what the levels of a tensor follow: "max" its largest weight, as in the paper, "mse" the least
             squared error, for 2 bits.
+        model: the network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
+            kept. None = the network that :func:`inq_ray.param_groups` was called with.
 
     Attributes:
         portions: the accumulated portions.
@@ -45,7 +50,8 @@ class INQScheduler:
 
     Raises:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
-            have one name, one is of a dtype that cannot be quantized, or nothing is to be quantized.
+            have one name, one is of a dtype that cannot be quantized or is not the model's, or nothing is to be
+            quantized.
     """
 
     def __init__(
@@ -55,11 +61,10 @@ class INQScheduler:
         strategy: str = "pruning",
         seed: int = 0,
         codebook: Rule = "max",
+        *,
+        model: nn.Module | None = None,
     ) -> None:
-        if not isinstance(optimizer, SGD):
-            raise ValueError(
-                f"optimizer must be an inq_ray.SGD, which leaves frozen weights alone, got {type(optimizer)}"
-            )
+        optimizer = unwrapped(optimizer)
         check_strategy(strategy)
         check_rule(codebook)
         self.optimizer = optimizer
@@ -69,23 +74,31 @@ class INQScheduler:
         self.codebook: Rule = codebook
         self.stage = 0
         self.state: dict[str, TensorState] = {}
+        given = {} if model is None else find_owners(dict(_named_params(optimizer)), [model])
+        self._owners: dict[str, Owner] = given
         self._add_new_parameters()
         if not self.state:
             raise ValueError(
                 "no parameter group has weight_bits, so nothing would be quantized: make them by inq_ray.param_groups"
             )
+        if model is not None and (strange := sorted(self.state.keys() - given.keys())):
+            raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
 
     def step(self) -> None:
         """Do the next stage's partition and quantization on every rank.
 
         Raises:
-            ValueError: all stages are done, or a parameter's ``weight_bits`` is not what it was.
+            ValueError: all stages are done, a parameter's ``weight_bits`` is not what it was, a parameter that is
+                quantized is no longer the model's, or the optimizer has other weights frozen than this scheduler.
             StageError: on every rank, where weights are NaN or infinite, which names the tensor, or rank 0 failed
                 otherwise.
             ReplicaMismatchError: on every rank, where ranks are at other stages or of other options, their weights had
                 drifted apart since the first stage, or differ after this one; names tensor or option, and ranks.
         """
-        self._check_options()
+        fault = self._orphan() or self._other_masks(self.state)
+        self._check_options(fault)
+        if fault:
+            raise ValueError(fault.text)
         if self.stage == len(self.portions):
             raise ValueError(f"all {self.stage} stages of iterative_steps are done: there is nothing left to freeze")
         self._add_new_parameters()
@@ -141,8 +154,9 @@ class INQScheduler:
         Portions, strategy, seed and codebook become those of the state, whatever the scheduler was made with.
 
         Raises:
-            ValueError: it is no state of this scheduler, or belongs to other parameters; names them. Nothing was
-                changed then.
+            ValueError: it is no state of this scheduler, or belongs to other parameters, or to another stage than the
+                state that the optimizer has loaded; or the optimizer's parameters are no longer the model's. Nothing
+                was changed then.
         """
         _check_entries("the state of an INQScheduler", state_dict, ("stage", "portions", "strategy", "seed", "tensors"))
         self._add_new_parameters()
@@ -162,6 +176,11 @@ class INQScheduler:
             name: _loaded(name, param, tensors[name], self.state[name].codebook.num_bits)
             for name, param in params.items()
         }
+        fault = self._orphan()
+        if fault is None and self.optimizer.has_loaded_frozen:
+            fault = self._other_masks(states)
+        if fault:
+            raise ValueError(fault.text)
         self.portions, self.stage = portions, stage
         self.strategy, self.seed, self.codebook = state_dict["strategy"], state_dict["seed"], codebook
         self.state = states
@@ -169,16 +188,63 @@ class INQScheduler:
             restore(param, states[name])
             self.optimizer.freeze(param, states[name].frozen)
 
+    def __repr__(self) -> str:
+        sizes = [(state.num_frozen, state.frozen.numel()) for state in self.state.values()]
+        num_frozen, num_weights = (sum(each) for each in zip(*sizes, strict=True))
+        return (
+            f"INQScheduler(stage {self.stage} of {len(self.portions)}, portions {list(self.portions)}, "
+            f"{self.strategy}, codebook {self.codebook}, {num_frozen:,} of {num_weights:,} weights frozen "
+            f"({num_frozen / max(1, num_weights):.1%}) in {len(self.state)} tensors)"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_owners": {}}  # a copy's parameters are another model's
+
+    def _orphan(self) -> "_Fault | None":
+        """Return which parameter the model no longer has, and what to do."""
+        params = self.quantized()
+        gone = next((name for name in params if name in self._owners and self._owners[name].is_gone()), None)
+        if gone is not None:
+            warnings.warn(
+                f"the model of which the optimizer has {shown(gone)} no longer exists: if you train another one, make "
+                "SGD and INQScheduler again from inq_ray.param_groups(model)",
+                stacklevel=3,
+            )
+        orphan = find_orphan(params, self._owners)
+        if orphan is None:
+            return None
+        name, what = orphan
+        return _Fault(
+            name,
+            f"{shown(name)} of the optimizer is no longer the model's: {what}; make SGD and INQScheduler again from "
+            "inq_ray.param_groups(model), and load their states",
+        )
+
+    def _other_masks(self, states: Mapping[str, TensorState]) -> "_Fault | None":
+        """Return where the optimizer has other weights frozen than these states, and what to do."""
+        for name, param in self.quantized().items():
+            frozen, state = self.optimizer.frozen(param), states[name]
+            if not torch.equal(frozen, state.frozen.to(frozen.device)):
+                return _Fault(
+                    name,
+                    f"the optimizer has {int(frozen.sum())} weights of {shown(name)} frozen, INQScheduler "
+                    f"{state.num_frozen}: they are of two stages; load the states of both that were saved together "
+                    "(INQScheduler.state_dict() too), the optimizer's first",
+                )
+        return None
+
     def _add_new_parameters(self) -> None:
         counts = Counter(name for name, _ in _named_params(self.optimizer))
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ValueError(f"the optimizer has several parameters of the name {', '.join(twice[:5])}")
+        new: dict[str, Tensor] = {}
         for group, name, param in _grouped_params(self.optimizer):
             num_bits, known = group["weight_bits"], self.state.get(name)
             if known is None:
                 if num_bits is not None:
                     self.state[name] = _state_of_new(name, param, num_bits)
+                    new[name] = param
             elif known.codebook.num_bits != num_bits:
                 raise ValueError(
                     f"{name} is being quantized at {known.codebook.num_bits} bits, its group's weight_bits is now "
@@ -186,15 +252,18 @@ class INQScheduler:
                 )
             elif known.frozen.device != param.device:  # the model was moved since
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
+        self._owners = {**find_owners(new), **self._owners}
 
-    def _check_options(self) -> None:
-        """Else a rank would raise, or take another branch, while others wait for it."""
+    def _check_options(self, fault: "_Fault | None") -> None:
+        """Else a rank would raise, for a ``fault`` of its own too, or take another branch, while others wait for it."""
         if world_size() == 1:
             return
         options = ("stage", "portions", "strategy", "seed", "codebook")
         entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
         for group, name, param in _grouped_params(self.optimizer):
             entries[name] = f"{param.dtype} {list(param.shape)} weight_bits {group['weight_bits']}"
+        if fault:
+            entries[fault.name] = fault.text
         check_equal(entries, stage=None, what="stages, options or parameters")
 
     def _take_weights_of_rank_0(self, number: int) -> None:
@@ -224,6 +293,13 @@ class INQScheduler:
             }, None
         except Exception as error:  # noqa: BLE001  # raised on every rank by broadcast_stage
             return None, error
+
+
+class _Fault(NamedTuple):
+    """Why no stage can be done: a parameter's name, and what is wrong with it."""
+
+    name: str
+    text: str
 
 
 def _in_words(error: Exception) -> str:

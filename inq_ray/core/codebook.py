@@ -49,7 +49,10 @@ def float_format(dtype: torch.dtype) -> _FloatFormat:
         ValueError: ``dtype`` is not float32, float64 or bfloat16.
     """
     if dtype not in _FORMATS:
-        raise ValueError(f"weights of {dtype} cannot be quantized: convert them to float32, float64 or bfloat16")
+        raise ValueError(
+            f"weights of {dtype} cannot be quantized: convert them to float32, float64 or bfloat16 "
+            "before the optimizer is made, such as by model.float(), and train under torch.autocast"
+        )
     return _FORMATS[dtype]
 
 

@@ -37,7 +37,7 @@ class SourceEntry:
 
     Attributes:
         layout: What such data look like, for messages.
-        matches: Whether a value of --data is of this kind; may look at the storage.
+        matches: Whether a path or an address is of this kind; may look at the storage. Names are known by `name`.
         open: Opens it, without decoding images. Large libraries are imported there and not before.
         name: The value of --data, if that is a name; None = a path or an address.
         arch: Network that is trained by default.
@@ -46,8 +46,8 @@ class SourceEntry:
     """
 
     layout: str
-    matches: Callable[[str], bool]
     open: Callable[[Opening], Source]
+    matches: Callable[[str], bool] = lambda _: False
     name: str | None = None
     arch: str = _DEFAULT_ARCH
     has_own_statistics: bool = False
@@ -88,9 +88,10 @@ def open_source(
     if not data:
         raise ValueError(f"no data given: pass one of {layouts}")
     try:
-        if named_source(data) is None:
+        entry = named_source(data)
+        if entry is None:
             data = _root(data, follow_links=follow_links)
-        entry = next(entry for entry in SOURCES if entry.matches(data))
+            entry = next(entry for entry in SOURCES if entry.matches(data))
         source = entry.open(
             Opening(
                 data,
@@ -200,7 +201,6 @@ def _open_parquet(opening: Opening) -> Source:
 SOURCES = (
     SourceEntry(
         layout="'digits' (scikit-learn's)",
-        matches=lambda data: data == "digits",
         open=_open_digits,
         name="digits",
         arch="digits_cnn",

@@ -1,6 +1,7 @@
 """From codes back to the exact weights."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,19 +10,31 @@ from inq_ray.core.codebook import Codebook
 from inq_ray.core.state import TensorState
 
 
-def float_state(states: Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+class HasState(Protocol):
+    """What keeps the states of weight tensors, such as :class:`inq_ray.INQScheduler`."""
+
+    state: dict[str, TensorState]
+
+
+def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Return each quantized weight tensor, 0 or +-2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
 
     Args:
-        states: by parameter name, with every weight frozen.
+        states: an :class:`inq_ray.INQScheduler` with every weight frozen, or its ``state``.
         dtype: of the result; a floating dtype that holds all levels exactly.
 
     Returns:
         By parameter name, of the codes' shape and device; bit for bit what the network holds after the last stage.
 
     Raises:
-        ValueError: a weight is still live, or `dtype` cannot hold a level; names the tensor.
+        ValueError: a weight is still live, or `dtype` cannot hold a level; names the tensor. Or `states` is neither.
     """
+    states = getattr(states, "state", states)
+    if not isinstance(states, Mapping) or not all(isinstance(state, TensorState) for state in states.values()):
+        raise ValueError(
+            f"float_state takes an INQScheduler or its scheduler.state, got {type(states).__name__}; load a "
+            "state_dict() into an INQScheduler first"
+        )
     weights: dict[str, Tensor] = {}
     for name, state in states.items():
         num_live = state.frozen.numel() - state.num_frozen

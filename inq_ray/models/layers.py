@@ -54,10 +54,11 @@ def describe(
     weight_bits: int | None = 5,
     skip: Iterable[str] = (),
     bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
 ) -> tuple[LayerRow, ...]:
     """Return a row for each parameter, in the order of `named_parameters()`; arguments and errors as `param_groups`."""
     model = unwrap(model)
-    chosen = choose(model, weight_bits, skip=skip, bits=bits)
+    chosen = choose(model, weight_bits, skip=skip, bits=bits, include=include)
     kept = "skipped" if weight_bits is not None else "not asked for"
     rows = []
     for (name, parameter), owner in zip(named_parameters(model), _owners(model), strict=True):

@@ -1,7 +1,9 @@
 """Which weights of a network are quantized, and to how many bits: by the type of the module that holds them.
 
 Quantized is what Zhou et al. 2017 (arXiv 1702.03044) quantize: the weight of every convolution and every fully
-connected layer, the first and the last one too. Biases, normalization and embeddings stay float.
+connected layer, the first and the last one too. Biases, normalization and embeddings stay float. So do the weights of
+modules that torch.nn does not have, or has as recurrent layers, unless a pattern of `include` names them: transformers'
+Conv1D, LSTM and GRU, a mixture's experts in one tensor.
 
 The paper knows no attention. What nn.MultiheadAttention makes queries, keys and values with are the weights of linear
 layers under other names, and are quantized: `in_proj_weight` as it is stored, with one codebook for the three, or
@@ -10,7 +12,8 @@ and `bias_v` among them.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -21,22 +24,17 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from inq_ray.core.codebook import check_num_bits
+from inq_ray.core.owners import remember, shown
+from inq_ray.models.used_weights import is_transformed, transformed_weights
 
 COMPILED = "_orig_mod"
 _IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-# Convolutions that standardize their weight before they use it, by the names of their classes: timm's, which have been
-# copied into many other places, and Hugging Face's. Of a class by another name only its `forward` would tell.
-_STANDARDIZED = frozenset(
-    {
-        "StdConv2d",
-        "StdConv2dSame",
-        "ScaledStdConv2d",
-        "ScaledStdConv2dSame",
-        "WeightStandardizedConv2d",
-    }
-)
 # Whose parameters are pieces on each rank, by the names of their classes: FSDP, and its second form.
 _SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule"})
+# Why a weight is refused that one forward pass of a layer or network changes before it is used.
+_CHANGED = "changed in forward of {} before it is used (rounded, standardized, scaled): what is used is no power of two"
+# Of the weights, that much is quantized without a warning.
+_WANTED_SHARE = 0.8
 # How a layer's weight is computed, by the end of the name of a tensor that shows it, and what makes it plain again.
 _PLAIN_AGAIN = {
     "mask": ("pruned", "torch.nn.utils.prune.remove(module, {key!r})"),
@@ -77,6 +75,8 @@ def param_groups(
     *,
     skip: Iterable[str] = (),
     bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
+    example: Any = None,
 ) -> list[dict[str, Any]]:
     """Sort a model's parameters into groups for `inq_ray.SGD`: quantized ones by number of bits, then the float rest.
 
@@ -97,6 +97,9 @@ def param_groups(
         skip: Patterns (fnmatch, case matters) of what stays float. A pattern is held against the parameter's name
             ("layer1.0.conv1.weight"), its module's ("layer1.0.conv1") and those of the modules around it ("layer1").
         bits: Pattern -> bits for exceptions; where several meet, the last one counts. `skip` goes before.
+        include: Patterns of other parameters, of two dimensions and more, that are quantized too.
+        example: What the model's forward takes: a tensor, a tuple of arguments, or a dictionary of named ones. One pass
+            then shows every weight that the network changes before it uses it; layers are tried one by one without.
 
     Returns:
         Groups `{"params": [(name, parameter), ...], "weight_bits": int | None}`, in the order of first appearance, None
@@ -104,18 +107,43 @@ def param_groups(
 
     Raises:
         ValueError: The model is no module; bits out of range; a pattern that meets no quantizable weight; nothing to
-            quantize; a weight that is lazy, computed by a parametrization, or standardized before use (StdConv2d); a
-            network whose ranks hold pieces of its parameters (FSDP).
+            quantize; a weight that is lazy, computed by a parametrization, or changed in forward before it is used, as
+            in quantization-aware training or standardization; a network whose ranks hold pieces of its parameters
+            (FSDP).
+
+    Warns:
+        UserWarning: Less than 80 % of the weights are quantized; names the largest others. What `skip` names does not
+            count.
     """
+    skip, include = as_patterns(skip), as_patterns(include)
+    groups = make_groups(model, weight_bits, skip=skip, bits=bits, include=include)
+    chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
+    if example is not None:
+        check_used_as_stored(model, chosen, example)
+    if weight_bits is not None and (note := float_note(model, chosen, skip)):
+        warnings.warn(f"{note}: quantize them by include=[...], or accept that by skip=[...]", stacklevel=2)
+    return groups
+
+
+def make_groups(
+    model: nn.Module,
+    weight_bits: int | None,
+    *,
+    skip: Iterable[str] = (),
+    bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the groups of :func:`param_groups` without its warning; arguments and errors as there."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     model = unwrap(model)
     if weight_bits is not None or bits:
         _check_whole(model)
-    chosen = choose(model, weight_bits, skip=skip, bits=bits)
+    chosen = choose(model, weight_bits, skip=skip, bits=bits, include=include)
     groups: dict[int | None, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named_parameters(model):
         groups.setdefault(chosen.get(name), []).append((name, parameter))
+    remember(model)  # INQScheduler makes sure that these stay the model's parameters
     order = sorted(groups, key=lambda num_bits: num_bits is None)
     return [{"params": groups[num_bits], "weight_bits": num_bits} for num_bits in order]
 
@@ -126,14 +154,21 @@ def choose(
     *,
     skip: Iterable[str] = (),
     bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
 ) -> dict[str, int | None]:
-    """Return the bits of every weight of a layer by name, None = float; arguments and errors as `param_groups`."""
+    """Return the bits of every layer's weight and every included one by name, None = float; as `param_groups` else."""
     bits = dict(bits or {})
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    skip, include = as_patterns(skip), as_patterns(include)
     _check_bits(weight_bits, bits)
     model = unwrap(model)
     weights = layer_weights(model)
-    for pattern in (*skip, *bits):
+    others = other_weights(model, weights)
+    for pattern in include:
+        _check_pattern(pattern, others, "tensor of two dimensions or more that stays float")
+    for pattern in skip:
+        _check_pattern(pattern, weights, beside=others)
+    weights += [weight for weight in others if any(_meets(pattern, weight.names) for pattern in include)]
+    for pattern in bits:
         _check_pattern(pattern, weights)
     chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
     _check_refusals([weight for weight in weights if weight.refusal and chosen[weight.name] is not None])
@@ -144,6 +179,56 @@ def choose(
             why = f"{network} has no convolution, linear layer or attention of torch.nn (TorchScript hides its own);"
         raise ValueError(f"nothing to quantize: {why} pass weight_bits=None to train in float")
     return chosen
+
+
+def as_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return patterns as a tuple; a text is one pattern."""
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def float_note(model: nn.Module, chosen: Collection[str], skip: Iterable[str]) -> str | None:
+    """Return a line if less than 80 % of a network's weights are quantized, with the largest others.
+
+    Biases and normalization are no weights here: those are the tensors of two dimensions and more.
+
+    Args:
+        model: The network.
+        chosen: Names of what is quantized.
+        skip: Patterns of what is to stay float, which does not count.
+    """
+    model, skip = unwrap(model), as_patterns(skip)
+    sizes = {name: parameter.numel() for name, parameter in named_parameters(model)}
+    vectors = {name for name, parameter in named_parameters(model) if max(parameter.shape, default=1) == sizes[name]}
+    others = [
+        weight.name
+        for weight in other_weights(model, layer_weights(model))
+        if weight.name not in vectors.union(chosen) and not any(_meets(pattern, weight.names) for pattern in skip)
+    ]
+    num_quantized, num_float = (sum(sizes[name] for name in names) for names in (chosen, others))
+    if num_quantized >= _WANTED_SHARE * (num_quantized + num_float):
+        return None
+    others.sort(key=lambda name: -sizes[name])
+    largest = ", ".join(f"{shown(name)} ({sizes[name]:,})" for name in others[:3]) + (", ..." if others[3:] else "")
+    share = 100 * num_quantized / (num_quantized + num_float)
+    return f"only {share:.1f} % of {num_quantized + num_float:,} weights are quantized; float stay {largest}"
+
+
+def check_used_as_stored(model: nn.Module, chosen: Collection[str], example: Any) -> None:
+    """Refuse weights that one forward pass changes before it uses them.
+
+    Args:
+        model: The network.
+        chosen: Names of what is to be quantized.
+        example: What its forward takes, as for :func:`param_groups`.
+
+    Raises:
+        ValueError: Names the weight.
+    """
+    args, kwargs = ((), example) if isinstance(example, Mapping) else (example, None)
+    model = unwrap(model)
+    weights = {name: parameter for name, parameter in named_parameters(model) if name in chosen}
+    found = transformed_weights(model, weights, args if isinstance(args, tuple) else (args,), kwargs)
+    _check_refusals([Weight(name, (name,), _CHANGED.format("the network")) for name in weights if name in found])
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -172,7 +257,7 @@ def layer_weights(model: nn.Module) -> list[Weight]:
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if key in keys:
                 names.setdefault(parameter, []).append(_joined(path, key))
-                refusals[parameter] = refusals.get(parameter) or _standardization(module)
+                refusals[parameter] = refusals.get(parameter) or _transformation(module, key)
             else:
                 elsewhere.add(parameter)
     stored = [
@@ -190,12 +275,24 @@ def _weight_keys(module: nn.Module) -> tuple[str, ...]:
     return _IN_PROJECTIONS if isinstance(module, nn.MultiheadAttention) else ()
 
 
-def _standardization(module: nn.Module) -> str:
-    """Return why a convolution that standardizes its weight cannot have it quantized, "" for any other module."""
-    found = next((cls.__name__ for cls in type(module).__mro__ if cls.__name__ in _STANDARDIZED), None)
-    if found is None:
-        return ""
-    return f"standardized before use ({found}), so that what is used is no power of two"
+def other_weights(model: nn.Module, weights: Iterable[Weight]) -> list[Weight]:
+    """Return the parameters of two dimensions and more that are no layers' weights, nor what such are computed from."""
+    known = {weight.name for weight in weights}
+    computed_from = tuple(f"{weight.name}_" for weight in weights if weight.refusal)  # such as weight_v, weight_orig
+    return [
+        Weight(name, _around(name))
+        for name, parameter in named_parameters(model)
+        if parameter.dim() > 1
+        and parameter.is_floating_point()
+        and name not in known
+        and ".parametrizations." not in f".{name}"
+        and not name.startswith(computed_from)
+    ]
+
+
+def _transformation(module: nn.Module, key: str) -> str:
+    """Return why a layer that changes its weight before it uses it cannot have it quantized, "" for any other."""
+    return _CHANGED.format(type(module).__name__) if is_transformed(module, key) else ""
 
 
 def _computed(model: nn.Module) -> list[Weight]:
@@ -235,7 +332,9 @@ def _check_refusals(refused: list[Weight]) -> None:
     if refused:
         first, others = refused[0], len(refused) - 1
         more = f", like {others} more" if others else ""
-        raise ValueError(f"{first.name} is {first.refusal}{more}: pass skip={[first.name]} to keep it float")
+        raise ValueError(
+            f"{first.name} is {first.refusal}{more}: pass skip={[first.name]} (--skip {first.name}) to keep it float"
+        )
 
 
 def _joined(path: str, key: str) -> str:
@@ -270,10 +369,12 @@ def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
         check_num_bits(num_bits, what)
 
 
-def _check_pattern(pattern: str, weights: list[Weight]) -> None:
-    """Refuse a pattern that meets no quantizable weight, and name those that look like it."""
-    if any(_meets(pattern, weight.names) for weight in weights):
+def _check_pattern(
+    pattern: str, weights: list[Weight], what: str = "convolution or linear weight", beside: Iterable[Weight] = ()
+) -> None:
+    """Refuse a pattern that meets no weight, nor one `beside` them, and name those that look like it."""
+    if any(_meets(pattern, weight.names) for weight in (*weights, *beside)):
         return
     known = list(dict.fromkeys(name for weight in weights for name in weight.names))
     near = ", ".join(difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3])
-    raise ValueError(f"the pattern {pattern!r} matches no convolution or linear weight; nearest: {near or 'none'}")
+    raise ValueError(f"the pattern {pattern!r} matches no {what}; nearest: {near or 'none'}")

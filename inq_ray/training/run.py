@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.models.selection import param_groups
+from inq_ray.models.selection import make_groups
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.config import RunConfig
 from inq_ray.training.finish import finish
@@ -79,7 +79,7 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
     """Do the whole run, from its last checkpoint if there is one; return the summary."""
     config, model = run.config, run.task.model
     run.load()
-    groups = param_groups(model, config.num_bits, skip=config.quantization.skip)
+    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
     _report_start(run, groups)
     run.go_on()
     if run.start is None and config.network.weights is not None:

@@ -15,7 +15,7 @@ from tests.data.parquet_files import encode, random_images, write_dataset, write
 
 ray = pytest.importorskip("ray", reason="the job runs on Ray")
 
-from jobs import quantize_imagenet  # noqa: E402, it imports Ray
+from inq_ray.cli import quantize as quantize_imagenet  # noqa: E402, it imports Ray
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,7 @@ def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
 
     def run(*flags: str) -> tuple[int, str, str]:
-        status = quantize_imagenet.main(list(flags))
+        status = quantize_imagenet.main(list(flags), "quantize_imagenet")
         return status, *capsys.readouterr()
 
     return run
@@ -231,3 +231,46 @@ def test_sigterm_where_only_ray_listens_has_a_line_and_its_status(job: Job, monk
     monkeypatch.setattr(quantize_imagenet, "execute", lambda *_: sys.exit(0))
     with pytest.raises(SystemExit):
         job()
+
+
+SCALED = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.layer = nn.Linear(8 * 8 * in_channels, num_classes)
+
+    def forward(self, x):
+        return nn.functional.linear(x.flatten(1), self.layer.weight * 0.3, self.layer.bias)
+
+class Recurrent(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8 * in_channels, 32, batch_first=True), nn.Linear(32, num_classes)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.flatten(1, 2))[0][:, -1])
+"""
+
+
+def test_a_network_that_changes_its_weights_in_forward_is_refused(job: Job) -> None:
+    Path("own.py").write_text(SCALED)
+    status, _, err = job("--arch", "own:Scaled", "--float-epochs", "1", "--dry-run")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "layer.weight is changed in forward" in err
+    assert "--skip layer.weight" in err
+
+
+def test_a_large_part_that_stays_float_is_said_and_included_on_request(job: Job) -> None:
+    Path("own.py").write_text(SCALED)
+    flags = ["--arch", "own:Recurrent", "--float-epochs", "1", "--dry-run"]
+    status, out, _ = job(*flags)
+    assert status == 0
+    assert "only 5.9 % of 5,440 weights are quantized" in " ".join(out.split())
+    assert "--include PATTERN" in " ".join(out.split())
+    status, out, _ = job(*flags, "--include", "lstm")
+    assert status == 0
+    assert "weights are quantized" not in out
+    assert "5,440 of 5,706 parameters (95.3 %)" in " ".join(out.split())

@@ -104,7 +104,7 @@ def test_timm_networks_with_standardized_convolutions_are_refused_unless_skipped
     model = built(f"timm/{name}")
     standardized = {f"{path}.weight" for path, module in model.named_modules() if "StdConv" in type(module).__name__}
     assert len(standardized) > 10
-    with pytest.raises(ValueError, match=r"is standardized before use .*StdConv"):
+    with pytest.raises(ValueError, match=r"is changed in forward of .*StdConv"):
         param_groups(model)
     quantized, _ = by_bits(model, skip=tuple(standardized))
     assert quantized == multiplied(model, 224), "standardized weights are multiplied with in a form that is computed"

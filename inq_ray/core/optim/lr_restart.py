@@ -5,6 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau, SequentialLR
 
+from inq_ray.core.optim.sgd import MOST_WRAPPERS
+
 
 def reset_lr_scheduler(scheduler: LRScheduler) -> None:
     """Starts a torch learning-rate schedule again, as the re-training of each stage does.
@@ -12,11 +14,14 @@ def reset_lr_scheduler(scheduler: LRScheduler) -> None:
     Afterwards learning rates and schedule are as if the scheduler had just been made.
 
     Args:
-        scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too.
+        scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too; or what a trainer has wrapped
+            around one, with it as its attribute ``scheduler``.
 
     Raises:
+        ValueError: it is no scheduler of torch's, such as timm's.
         ValueError: a group has no "initial_lr": ReduceLROnPlateau sets none, others none of a group added later.
     """
+    scheduler = _unwrapped(scheduler)
     unknown = [index for index, group in enumerate(scheduler.optimizer.param_groups) if "initial_lr" not in group]
     if unknown:
         raise ValueError(
@@ -26,6 +31,20 @@ def reset_lr_scheduler(scheduler: LRScheduler) -> None:
         )
     _set_initial_lr(scheduler)
     _construct(scheduler)
+
+
+def _unwrapped(scheduler: object) -> Any:
+    """Return torch's scheduler itself, or that inside what a trainer has wrapped around it."""
+    inner, seen = scheduler, 0
+    while not isinstance(inner, LRScheduler) and hasattr(inner, "scheduler") and seen < MOST_WRAPPERS:
+        inner, seen = inner.scheduler, seen + 1
+    if not isinstance(inner, LRScheduler):
+        kind = f"{type(scheduler).__module__}.{type(scheduler).__qualname__}"
+        raise ValueError(
+            f"reset_lr_scheduler takes a scheduler of torch.optim.lr_scheduler, or a wrapper of one as its attribute "
+            f"'scheduler', got {kind}: for timm's call scheduler.step(0) at each stage; make others again"
+        )
+    return inner
 
 
 def _set_initial_lr(scheduler: LRScheduler) -> None:

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from inq_ray.core.optim.clip import check_max_norm, live_grads
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.replica import of_rank_0
 
@@ -10,10 +11,8 @@ from inq_ray.distributed.replica import of_rank_0
 def clip_live_gradients(optimizer: SGD, max_norm: float) -> Tensor:
     """Scale gradients in place so that their norm over live weights is at most ``max_norm``; every rank calls it.
 
-    As torch.nn.utils.clip_grad_norm_ on the vector of live weights' gradients, bit for bit where nothing is frozen:
-    what a frozen weight's gradient is, infinite ones too, changes nothing. Gradients of frozen weights are scaled
-    along and not masked: the step does not read them. Ranks clip by rank 0's norm, since machines of several kinds sum
-    in several orders.
+    As :func:`inq_ray.clip_grad_norm_`, but ranks clip by rank 0's norm, since machines of several kinds sum in several
+    orders.
 
     Args:
         optimizer: its gradients are averaged over the ranks, and unscaled where a GradScaler has scaled them.
@@ -26,10 +25,8 @@ def clip_live_gradients(optimizer: SGD, max_norm: float) -> Tensor:
     Raises:
         ValueError: ``max_norm`` is not above 0.
     """
-    if not max_norm > 0:
-        raise ValueError(f"the norm that gradients are clipped to must be above 0, got {max_norm}")
-    params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
-    gradients = [grad for param in params if (grad := optimizer.live_grad(param)) is not None]
+    check_max_norm(max_norm)
+    params, gradients = live_grads(optimizer)
     norm = of_rank_0(get_total_norm(gradients))
     clip_grads_with_norm_(params, max_norm, norm)
     return norm

@@ -75,7 +75,7 @@ class Console:
         self.say(
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
         )
-        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters"
+        of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({_percent(plan)})"
         self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
         table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
         for phase in plan.phases:
@@ -100,11 +100,11 @@ class Console:
         float_top1 = summary["float_top1"]
         if summary["stages"]:
             self._rich.print(_stage_table(summary, float_top1))
-            proof = summary["verification"]
-            share = 100 * proof["num_zero"] / max(1, proof["num_weights"])
+            verified = summary["verification"]
+            zeros = 100 * verified["num_zero"] / max(1, verified["num_weights"])
             self.say(
-                f"verified  {proof['num_weights']:,} weights in {proof['num_tensors']} tensors are 0 or ±2^k and equal "
-                f"their codes, bit for bit ({share:.1f} % zeros)"
+                f"verified  {verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k "
+                f"and equal their codes, bit for bit ({zeros:.1f} % zeros)"
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
@@ -169,9 +169,14 @@ def _headline(config: RunConfig) -> str:
     return f"inq_ray {__version__}: {config.network.arch} on {config.data.data}, {what}, {workers}, {batch}"
 
 
+def _percent(counts: Plan | Started) -> str:
+    """Return how much of the network is quantized: "99.1 %"."""
+    return f"{100 * counts.num_quantized / max(1, counts.num_parameters):.1f} %"
+
+
 def _started(event: Started) -> str:
     return (
-        f"{event.num_quantized:,} of {event.num_parameters:,} parameters become powers of two; "
+        f"{event.num_quantized:,} of {event.num_parameters:,} parameters ({_percent(event)}) become powers of two; "
         f"{event.num_train:,} training and {event.num_validation:,} validation images; "
         f"{event.world_size} worker(s) on {event.device}, {event.precision}"
     )

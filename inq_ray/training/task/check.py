@@ -1,6 +1,7 @@
 """Check a configuration before anything expensive starts."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from inq_ray.data.image_set import Source, SourceInfo, Split
 from inq_ray.data.source import named_source
 from inq_ray.models.registry import check_arch
-from inq_ray.models.selection import param_groups
+from inq_ray.models.selection import check_used_as_stored, float_note, make_groups
 from inq_ray.training.config import NetworkConfig, RunConfig
 from inq_ray.training.config.option import check_refused
 from inq_ray.training.task.build import build_model, open_data
@@ -16,12 +17,15 @@ from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.wrapping import check_wrapping
 
 
-def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Module]:
+def check(
+    config: RunConfig, *, evaluate: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Source, nn.Module]:
     """Find what is wrong with a configuration before anything expensive starts; decodes a few images.
 
     Args:
         config: The configuration.
         evaluate: Whether the network is only to be evaluated, as it is.
+        tell: Takes lines that say what was chosen where a file left a choice.
 
     Returns:
         The opened source, and the network with its weights, in evaluation mode, on the CPU.
@@ -32,9 +36,9 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     network, training, num_held_out = config.network, config.training, config.data.holdout
     check_arch(network.arch)
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=training.compile, sync_batchnorm=False)
+    source = open_data(config)
     if network.weights is None:
         _check_no_weights(network, evaluate=evaluate, is_trained=config.float_epochs > 0)
-    source = open_data(config)
     check_refused(config, source.info)
     _check_validation(source.info, num_held_out)
     if not evaluate:
@@ -43,11 +47,14 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
         _check_readable(source, "train", config.data.skip_bad_images)
     if not num_held_out:
         _check_readable(source, "test", config.data.skip_bad_images)
-    model = build_model(config, source.info)
+    model = build_model(config, source.info, tell)
+    chosen: list[str] = []
     if not evaluate:
-        param_groups(model, config.num_bits, skip=config.quantization.skip)  # --skip may meet nothing, or everything
+        # --skip may meet nothing, or everything
+        groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
+        chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
         if training.teacher is not None:
-            load_teacher(copy.deepcopy(model), network.arch, training.teacher)
+            load_teacher(copy.deepcopy(model), network.arch, training.teacher, tell)
     sizes, num_images = {(source.info.height, source.info.width)}, 1
     if not evaluate:
         num_images = training.batch_size // config.cluster.workers.most // training.accumulate
@@ -55,8 +62,21 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
             sizes.add((config.data.train_crop_size,) * 2)
     model.train(not evaluate)
     for size in sizes:  # of as few images as a worker may have: some networks refuse small ones, or a single one
-        _check_takes(model, torch.zeros(min(2, num_images), source.info.channels, *size), network.arch, source.info)
+        images = torch.zeros(min(2, num_images), source.info.channels, *size)
+        _check_takes(model, images, network.arch, source.info)
+        if chosen and size == (source.info.height, source.info.width):
+            check_used_as_stored(model, chosen, images)
     return source, model.eval()
+
+
+def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
+    """Return a line if a large part of the network stays float unasked, as :func:`inq_ray.param_groups` warns."""
+    if config.plain:
+        return []
+    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
+    chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
+    note = float_note(model, chosen, config.quantization.skip)
+    return [f"{note}: quantize them by --include PATTERN, or accept that by --skip PATTERN"] if note else []
 
 
 def _check_no_weights(network: NetworkConfig, *, evaluate: bool, is_trained: bool) -> None:

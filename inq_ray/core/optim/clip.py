@@ -1,0 +1,55 @@
+"""Clipping of gradients by their norm over live weights."""
+
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from inq_ray.core.optim.sgd import SGD, unwrapped
+
+
+def clip_grad_norm_(
+    optimizer: SGD,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale gradients in place so that their norm over live weights is at most ``max_norm``.
+
+    As torch.nn.utils.clip_grad_norm_ on the vector of live weights' gradients, bit for bit if nothing is frozen.
+    Gradients of frozen weights, which the step does not read, have no effect on the norm, and are scaled along.
+
+    Args:
+        optimizer: an :class:`inq_ray.SGD`, wrapped by a trainer or not. Its gradients are averaged over the ranks, and
+            unscaled if a GradScaler has scaled them.
+        max_norm: maximum norm, above 0.
+        norm_type: p of the p-norm; may be inf.
+        error_if_nonfinite: whether a norm that is NaN or infinite raises RuntimeError.
+        foreach: torch's form over lists of tensors; None lets torch choose.
+
+    Returns:
+        float [], the norm before clipping; 0 if there is no gradient.
+
+    Raises:
+        ValueError: ``max_norm`` is not above 0, or ``optimizer`` is no :class:`inq_ray.SGD`.
+    """
+    optimizer = unwrapped(optimizer)
+    check_max_norm(max_norm)
+    params, grads = live_grads(optimizer)
+    norm = get_total_norm(grads, norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(params, max_norm, norm, foreach)
+    return norm
+
+
+def live_grads(optimizer: SGD) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters that have gradients, and the gradients of live weights, as :meth:`SGD.live_grad` has them.
+
+    Of a parameter that is frozen as a whole there is no gradient.
+    """
+    params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
+    return params, [grad for param in params if (grad := optimizer.live_grad(param)) is not None]
+
+
+def check_max_norm(max_norm: float) -> None:
+    """Raise ValueError unless ``max_norm`` is above 0."""
+    if not max_norm > 0:
+        raise ValueError(f"the norm that gradients are clipped to must be above 0, got {max_norm}")

@@ -1,0 +1,98 @@
+"""Which model's parameters an optimizer has, by weak references: they keep no model alive and are never pickled."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+_models: list["weakref.ref[nn.Module]"] = []
+
+
+class Owner(NamedTuple):
+    """Where a parameter was found.
+
+    Attributes:
+        model: the whole network.
+        holders: the modules in it that hold the parameter themselves.
+    """
+
+    model: "weakref.ref[nn.Module]"
+    holders: tuple["weakref.ref[nn.Module]", ...]
+
+    def is_gone(self) -> bool:
+        """Whether neither the network nor one of those modules exists any more."""
+        return all(known() is None for known in (self.model, *self.holders))
+
+
+def remember(model: nn.Module) -> None:
+    """Let :func:`find_owners` find a model as long as it lives."""
+    _models[:] = [known for known in _models if known() is not None and known() is not model]
+    _models.append(weakref.ref(model))
+
+
+def find_owners(params: Mapping[str, Tensor], models: Iterable[nn.Module] | None = None) -> dict[str, Owner]:
+    """Return who holds parameters, by name, of those that somebody holds.
+
+    Args:
+        params: by any name.
+        models: where to look, the first one counts; None = those remembered, from the last one on.
+    """
+    if models is None:
+        models = [model for known in reversed(_models) if (model := known()) is not None]
+    owners: dict[str, Owner] = {}
+    for model in models:
+        holders: dict[int, list[weakref.ref[nn.Module]]] = {}
+        for module, held in _held(model.modules()):
+            holders.setdefault(id(held), []).append(weakref.ref(module))
+        for name, param in params.items():
+            if name not in owners and id(param) in holders:
+                owners[name] = Owner(weakref.ref(model), tuple(holders[id(param)]))
+    return owners
+
+
+def find_orphan(params: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> tuple[str, str] | None:
+    """Return the name of a parameter that its model no longer holds, and what happened; None = all are held.
+
+    Of a model that no longer exists the modules that held the parameter are asked, if one of them still exists.
+    """
+    held: dict[int, set[int]] = {}
+    for name, param in params.items():
+        owner = owners.get(name)
+        if owner is None or not (model := owner.model()):
+            modules = [module for holder in (owner.holders if owner else ()) if (module := holder()) is not None]
+            if modules and not any(param is each for _, each in _held(modules)):
+                return name, "its layer has another tensor now"
+            continue
+        if id(model) not in held:
+            held[id(model)] = {id(each) for _, each in _held(model.modules())}
+        if id(param) not in held[id(model)]:
+            return name, _what_happened(name, param, model)
+    return None
+
+
+def _held(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Parameter]]:
+    """Yield what modules hold as it is; a parametrization holds a tensor that the layer computes its weight from."""
+    for module in modules:
+        if not isinstance(module, ParametrizationList):
+            for param in module._parameters.values():  # noqa: SLF001  # parameters(recurse=False) drops duplicates
+                if param is not None:
+                    yield module, param
+
+
+def _what_happened(name: str, param: Tensor, model: nn.Module) -> str:
+    now = dict(model.named_parameters()).get(name)
+    if now is None or now is param:
+        return "the model has no parameter of that name now (a layer was replaced, sharded or parametrized)"
+    kind = type(now.data).__name__
+    facts = (("device", param.device.type, now.device.type), ("shape", list(param.shape), list(now.shape)))
+    for what, before, after in (("type", "Tensor", kind), ("dtype", param.dtype, now.dtype), *facts):
+        if before != after:
+            return f"the model has another tensor there now, of {what} {after} in place of {before}"
+    return "the model has another tensor there now, as after load_state_dict(assign=True) or a replaced layer"
+
+
+def shown(name: str) -> str:
+    """Return a name for a message: without control characters, of a length that can be read."""
+    return repr(name if len(name) <= 100 else f"{name[:97]}...")

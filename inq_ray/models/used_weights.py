@@ -1,0 +1,155 @@
+"""Which weights a forward pass uses as they are stored, and which it computes something from first.
+
+A weight that is rounded, standardized or scaled in forward is no power of two where it is used, whatever the parameter
+is. Classes by many names do so (torch.ao's and torchao's QAT layers, weight standardization, equalized learning rates),
+so one pass is watched, operation by operation: a stored weight has to meet the input, or a value that follows from it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# Operations of torch that only copy or arrange values. (Views are told by their storage.)
+_COPIES = re.compile(
+    r"(clone|_?to_copy|copy_?|contiguous|cat|stack|constant_pad_nd|index|index_select|gather|take|flip|roll|repeat"
+    r"|_to_dense|to_mkldnn|mkldnn_reorder_\w+|\w+_copy|lift_fresh|detach_?|_unsafe_view|_reshape_copy)"
+)
+
+_Storage = int
+
+
+def transformed_weights(
+    model: nn.Module, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> set[str]:
+    """Return the names of weights that meet the input only after something else was computed from them.
+
+    One forward pass is done, without gradients, in the mode that the model is in. It works on copies of parameters and
+    buffers, and torch's random state is as before afterwards.
+
+    Args:
+        model: the network, or a layer.
+        weights: parameters of it, by any name.
+        args: what its forward takes: tensors, or anything that holds some.
+        kwargs: likewise.
+
+    Raises:
+        Exception: whatever the forward pass raises.
+    """
+    copies = {id(tensor): tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())}
+    own = {name: copies[id(tensor)] for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    watch = _Watch({name: copies[id(weight)] for name, weight in weights.items()}, (args, kwargs))
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices if torch.cuda.is_initialized() else []))  # type: ignore[no-untyped-call]
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(watch)
+        torch.func.functional_call(model, own, args, dict(kwargs or {}))
+    return {name for name in watch.used_otherwise if name not in watch.used_as_stored}
+
+
+def is_transformed(layer: nn.Module, key: str) -> bool:
+    """Return whether a convolution, linear layer or attention of a class of its own transforms its weight first.
+
+    It is tried on ones, without the network around it. False too where the layer takes other inputs than torch's.
+    """
+    if type(layer).__module__.startswith("torch.nn.modules."):
+        return False
+    try:
+        inputs = _inputs(layer)
+        return inputs is not None and bool(transformed_weights(layer, {key: layer.get_parameter(key)}, inputs))
+    except Exception:  # noqa: BLE001  # of a forward of anybody's, which takes who knows what
+        return False
+
+
+def _inputs(layer: nn.Module) -> tuple[Tensor, ...] | None:
+    """Return what torch's layer of this kind takes, or None; two samples, because BatchNorm refuses one."""
+    weight = next((param for param in layer.parameters(recurse=False) if param.dim() > 1), None)
+    if weight is None:
+        return None
+    options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
+    if isinstance(layer, nn.Linear):
+        return (torch.ones(2, layer.in_features, **options),)
+    if isinstance(layer, _ConvNd):
+        extents = [dilation * (size - 1) + 2 for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return (torch.ones(2, layer.in_channels, *extents, **options),)
+    if isinstance(layer, nn.MultiheadAttention):
+        sizes = (layer.embed_dim, layer.kdim or layer.embed_dim, layer.vdim or layer.embed_dim)
+        return tuple(torch.ones(2, 2, size, **options) for size in sizes)
+    return None
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows stored weights, what was computed from them alone, and what follows from the input.
+
+    Attributes:
+        used_as_stored: names of the weights that met the input, or what follows from it, as they are.
+        used_otherwise: names of those of which something else did.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], inputs: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.used_as_stored: set[str] = set()
+        self.used_otherwise: set[str] = set()
+        self._keep = [*tree_leaves(inputs)]  # nothing is freed meanwhile: a new tensor would get an old one's storage
+        self._of_input = _storages(self._keep)
+        self._stored: dict[_Storage, set[str]] = {}
+        self._computed: dict[_Storage, set[str]] = {}
+        for name, weight in weights.items():
+            for storage in _storages([weight]):
+                self._stored.setdefault(storage, set()).add(name)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do an operation, and take note of what its results follow from."""
+        sources = _storages(tree_leaves((args, kwargs)))
+        stored, computed = self._names(self._stored, sources), self._names(self._computed, sources)
+        written = _written(func, args, kwargs or {})
+        before = [tensor.clone() for tensor in written if stored]
+        result = func(*args, **(kwargs or {}))
+        leaves = tree_leaves(result)
+        targets = (_storages(leaves) | _storages(written)) - sources | _storages(written)
+        self._keep += [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if sources & self._of_input:
+            self.used_as_stored |= stored
+            self.used_otherwise |= computed
+            self._of_input |= targets
+            return result
+        is_copy = _COPIES.fullmatch(func.__name__.partition(".")[0]) is not None
+        for storage in targets:
+            if storage in self._stored and all(map(torch.equal, before, written)):
+                continue
+            if stored and is_copy and storage not in self._stored:
+                self._stored.setdefault(storage, set()).update(stored)
+            elif stored:
+                self._stored.pop(storage, None)
+                self._computed.setdefault(storage, set()).update(stored)
+            if computed:
+                self._computed.setdefault(storage, set()).update(computed)
+        return result
+
+    @staticmethod
+    def _names(known: Mapping[_Storage, set[str]], storages: Iterable[_Storage]) -> set[str]:
+        return {name for storage in storages for name in known.get(storage, ())}
+
+
+def _written(func: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Return the tensors that an operation changes in place."""
+    known = dict(zip((arg.name for arg in func._schema.arguments), args, strict=False)) | dict(kwargs)  # noqa: SLF001
+    names = [arg.name for arg in func._schema.arguments if arg.alias_info is not None and arg.alias_info.is_write]  # noqa: SLF001
+    return [leaf for name in names for leaf in tree_leaves(known.get(name)) if isinstance(leaf, Tensor)]
+
+
+def _storages(leaves: Iterable[Any]) -> set[_Storage]:
+    """Return what identifies the memory of tensors, views of one the same; others than tensors have none."""
+    return {leaf.untyped_storage()._cdata for leaf in leaves if isinstance(leaf, Tensor) and _has_storage(leaf)}  # noqa: SLF001
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided
