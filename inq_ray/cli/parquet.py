@@ -71,7 +71,7 @@ def main(arguments: list[str], program: str) -> int:
             status = 1
             write(flags, output, old, plans)
     except (ValueError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

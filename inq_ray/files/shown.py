@@ -3,8 +3,8 @@
 import unicodedata
 
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")
-# Of a message: more is not read.
-_MOST_OF_LINE = 300
+# Of a message, so that with the name of a program before it it has 300 at most.
+_MOST_OF_LINE = 280
 
 
 def has_control(text: str) -> bool:
