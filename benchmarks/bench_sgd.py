@@ -1,55 +1,76 @@
-"""A step of inq_ray.SGD over ResNet-18 against torch.optim.SGD(fused=True), with more and more frozen.
+"""A step of inq_ray.SGD over ResNet-18 with more and more frozen, alone and within a training step, against torch's.
 
-Partly frozen tensors are stepped in both ways: by the loop that LLVM makes (inq-ray[fast]), and by torch's operations.
+On one thread, which is what a worker for each core gets. The first table compares with torch.optim.SGD(fused=True), the
+second, of whole training steps (forward, backward, optimizer), with torch.optim.SGD as it is by default.
 """
-
-import math
 
 import torch
 import torchvision
 from timing import Case, report, take_turns
 from torch import nn
 
-from inq_ray.core import one_pass
-from inq_ray.core.one_pass import Kernels
 from inq_ray.core.optim.sgd import SGD
 
 FROZEN = (0.0, 0.2, 0.5, 0.75, 0.875, 1.0)
-FROZEN_WITHOUT_LOOP = (0.5, 0.875)
+FROZEN_IN_TRAINING = (0.0, 0.5, 0.875)
+OPTIONS = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+IMAGES = 8
 
 
-def make_optimizer(portion: float | None) -> torch.optim.SGD:
-    """SGD over ResNet-18 with gradients, this portion of its conv and linear weights frozen; None: torch's own."""
+def resnet18() -> nn.Module:
+    """ResNet-18 with gradients."""
     torch.manual_seed(0)
-    params = [nn.Parameter(param.detach()) for param in torchvision.models.resnet18().parameters()]
-    kind = torch.optim.SGD if portion is None else SGD
-    optimizer = kind(params, lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
-    for param in params:
+    model = torchvision.models.resnet18()
+    for param in model.parameters():
         param.grad = torch.randn_like(param) * 1e-3
-        if isinstance(optimizer, SGD) and param.ndim > 1:
-            optimizer.freeze(param, torch.rand_like(param) < (portion or 0.0))
+    return model
+
+
+def ours(model: nn.Module, portion: float, *, fused: bool | None = None) -> SGD:
+    """SGD with this portion of the conv and linear weights frozen."""
+    optimizer = SGD(model.parameters(), fused=fused, **OPTIONS)
+    for param in model.parameters():
+        if param.ndim > 1:
+            optimizer.freeze(param, torch.rand_like(param) < portion)
     return optimizer
 
 
-def make_case(optimizer: torch.optim.SGD, kernels: Kernels) -> Case:
-    """A step with these loops."""
-    return Case(run=lambda _: optimizer.step(), prepare=lambda: setattr(one_pass, "kernels", kernels))
+def torchs(model: nn.Module, *, fused: bool | None = None) -> torch.optim.SGD:
+    """torch.optim.SGD."""
+    return torch.optim.SGD(model.parameters(), fused=fused, **OPTIONS)
+
+
+def stepping(optimizer: torch.optim.SGD) -> Case:
+    """A step, after the first, which makes the momentum."""
+    optimizer.step()
+    return Case(lambda _: optimizer.step())
+
+
+def training(model: nn.Module, optimizer: torch.optim.SGD) -> Case:
+    """A training step."""
+    images, labels = torch.randn(IMAGES, 3, 224, 224), torch.arange(IMAGES)
+
+    def step(_: object) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return Case(step)
 
 
 def main() -> None:
-    """Runs on one thread, which is what a worker for each core gets."""
+    """Measures both."""
     torch.set_num_threads(1)
-    loops, none = Kernels(worthwhile=0), Kernels(worthwhile=math.inf)
-    cases = {"torch": make_case(make_optimizer(None), none)}
-    cases |= {f"{portion:g} frozen": make_case(make_optimizer(portion), loops) for portion in FROZEN}
-    cases |= {
-        f"{portion:g} frozen, torch's operations": make_case(make_optimizer(portion), none)
-        for portion in FROZEN_WITHOUT_LOOP
-    }
-    for case in cases.values():
-        case.prepare()
-        case.run(None)  # the first step of all has no momentum yet, and a loop of its own
-    report("An SGD step over ResNet-18", take_turns(cases, num_rounds=40), reference="torch", notes={})
+    cases = {"torch, fused": stepping(torchs(resnet18(), fused=True)), "torch": stepping(torchs(resnet18()))}
+    cases |= {f"{portion:g} frozen": stepping(ours(resnet18(), portion)) for portion in FROZEN}
+    cases |= {f"{portion:g} frozen, fused": stepping(ours(resnet18(), portion, fused=True)) for portion in FROZEN}
+    report("An SGD step over ResNet-18", take_turns(cases, num_rounds=40), reference="torch, fused", notes={})
+
+    models = {portion: resnet18() for portion in FROZEN_IN_TRAINING}
+    cases = {"torch": training(model := resnet18(), torchs(model))}
+    cases |= {f"{portion:g} frozen": training(model, ours(model, portion)) for portion, model in models.items()}
+    title = f"A training step of ResNet-18, {IMAGES} images"
+    report(title, take_turns(cases, num_rounds=10), reference="torch", notes={})
 
 
 if __name__ == "__main__":

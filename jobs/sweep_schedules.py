@@ -1,64 +1,6 @@
-"""Look for portions, learning rates and bits, on Ray workers; stages that trials share are trained once.
+"""Search schedules, learning rates and bits on Ray workers: `inq-ray sweep`."""
 
-    python jobs/sweep_schedules.py                            four schedules for handwritten digits
-    python jobs/sweep_schedules.py --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --lrs 0.01 0.02 --bits 5 3
-    python jobs/sweep_schedules.py --rising free --num-stages 3 4 --lrs 1e-3..1e-1 --search optuna --stopping asha
-
-The flags of jobs/quantize_imagenet.py say what all trials have in common. The same command goes on with a sweep that
-was ended. Exit status 0: the sweep is over, and has a best trial. 1: no trial came to its end. 2: it could not start as
-asked. 130: it was interrupted.
-"""
-
-import signal
-import sys
-
-from inq_ray.cluster.connection import check_fits_here
-from inq_ray.cluster.leaving import leave
-from inq_ray.cluster.tune.sweep import run_sweep
-from inq_ray.sweep.command_line import SweepCommand, parse
-from inq_ray.sweep.console import SweepConsole
-from inq_ray.sweep.plan import plan_sweep
-from inq_ray.sweep.space.options import space_of
-from inq_ray.tracking.trackers import check_trackers
-from inq_ray.training.config.unused import unused_options
-
-
-def main(arguments: list[str]) -> int:
-    """Runs the job; returns its exit status."""
-    try:
-        command = parse(arguments)
-        return execute(command)
-    except (ValueError, ConnectionError, TimeoutError) as error:
-        print(f"sweep_schedules: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits
-            raise
-        print("sweep_schedules: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-
-
-def execute(command: SweepCommand) -> int:
-    """Checks, then does what is asked for; reports unused options and notes on the data first."""
-    console = SweepConsole()
-    check_fits_here(command.search.workers(command.run).cluster)
-    check_trackers(command.run.output.track)
-    plan = plan_sweep(command.run, space_of(command.space), command.search)
-    for note in (*unused_options(command.given, command.run, plan.info), *plan.notes):
-        console.say(note)
-    if command.action.dry_run:
-        console.show_plan(plan, plan.registry().trials)
-        return 0
-    console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
-    try:
-        result = run_sweep(plan, console, verbose=command.action.verbose)
-    finally:
-        console.close()
-    if result.best is None:
-        print("sweep_schedules: no trial came to its end", file=sys.stderr)
-        return 1
-    return 0
-
+from inq_ray.cli.program import run_job
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    run_job("sweep", "sweep_schedules")

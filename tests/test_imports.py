@@ -43,21 +43,24 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "core files storage models data distributed export scheduler"
+_BELOW_TRAINING = "core files safetensors_file storage models data distributed export scheduler"
 
 ROOMS = {
-    "core": _room(libraries="torch llvmlite", files=False),  # llvmlite where it is installed, within one function
+    "core": _room(libraries="torch", files=False),
     "files": _room(),
+    "safetensors_file": _room("files", "torch safetensors"),
     "storage": _room("files", "pyarrow tenacity"),
-    "models": _room("core files", "torch torchvision timm safetensors"),
+    "models": _room("core files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core files", "torch safetensors"),
+    "export": _room("core files safetensors_file", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "tyro"),
+    "__main__": _room("cli"),
     "__init__": _room("core models export scheduler"),
 }
 
@@ -137,8 +140,8 @@ def test_imports_follow_the_table(path: Path) -> None:
     own = path.relative_to(_ROOT).parts[0].removesuffix(".py")
     assert own in ROOMS, f"inq_ray/{own} has no row in the import table"
     found = violations(path.read_text(), own)
-    # These import by names that they are given: the public names, each tried below, and a user's own network.
-    if path.relative_to(_ROOT).as_posix() in ("__init__.py", "models/own_network.py"):
+    # These import by names that they are given: public names, commands, each of them tried, and a user's own network.
+    if path.relative_to(_ROOT).as_posix() in ("__init__.py", "cli/program.py", "models/own_network.py"):
         found = [line for line in found if not line.endswith("<name known at run time>")]
     assert found == []
 
@@ -291,7 +294,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         for name in sorted(inq_ray.__all__):
             print(name, type(getattr(inq_ray, name)).__name__, name in dir(inq_ray))
         """,
-        blocked="ray torchvision pyarrow tyro rich sklearn llvmlite",
+        blocked="ray torchvision pyarrow tyro rich sklearn",
     )
     assert names.splitlines() == [
         "INQScheduler type True",
@@ -307,7 +310,9 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
 
 def test_everything_but_the_cluster_works_without_ray() -> None:
     modules = [".".join(path.relative_to(_ROOT.parent).with_suffix("").parts) for path in _modules()]
-    elsewhere = [name for name in modules if not name.startswith("inq_ray.cluster")]
+    elsewhere = [
+        name for name in modules if not name.startswith(("inq_ray.cluster", "inq_ray.cli", "inq_ray.__main__"))
+    ]
     _run(
         f"""
         from importlib import import_module

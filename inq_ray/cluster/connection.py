@@ -14,7 +14,7 @@ from ray._private.utils import get_num_cpus
 
 from inq_ray.training.config import ClusterConfig
 
-# What Ray is told where the user has told it nothing.
+# Settings of Ray that hold unless the user has set others.
 _DEFAULTS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the job is
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -92,8 +92,12 @@ def wait_for_answer(host: str, port: int, seconds: float) -> None:
         time.sleep(1)
 
 
-def check_fits_here(cluster: ClusterConfig) -> None:
-    """Refuse more workers than there is room for on this machine, if the cluster is one that is started on it.
+def check_fits_here(cluster: ClusterConfig, *, loader_workers: int | None = None) -> None:
+    """Refuse more processes than there is room for on this machine, if the cluster is one that is started on it.
+
+    Args:
+        cluster: what is asked for.
+        loader_workers: processes of each worker that load images; None = as many as fit.
 
     Raises:
         ValueError: names what is asked for, what there is, and the flag.
@@ -101,6 +105,10 @@ def check_fits_here(cluster: ClusterConfig) -> None:
     if not ray.is_initialized() and _address() == "local":
         num_cpus = get_num_cpus(override_docker_cpu_warning=True)  # as Ray counts: a container may be allowed fewer
         check_fits(cluster, {"CPU": float(num_cpus), "GPU": float(torch.cuda.device_count())})
+        if loader_workers is not None and loader_workers > num_cpus:
+            raise ValueError(
+                f"--loader-workers {loader_workers} is more than the {num_cpus} CPUs that this machine has"
+            )
 
 
 def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:

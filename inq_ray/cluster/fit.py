@@ -47,7 +47,7 @@ def fit(
     Args:
         config: checked.
         reporter: takes the events of rank 0, in this process.
-        signals: what this process is told.
+        signals: Signals that this process got.
         num_workers: by :func:`inq_ray.cluster.placement.wait_for_placement`.
         storage: Ray Train's own folder, empty.
         fingerprint: of the data.

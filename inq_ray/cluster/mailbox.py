@@ -135,7 +135,7 @@ def deliver(to: Reporter) -> Iterator[Any]:
 
 
 def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
-    """Hand events on until it is told to stop, or the mailbox is gone."""
+    """Hand events on until the stop event is set, or the mailbox is gone."""
     while True:
         is_last = stop.wait(_POLL_SECONDS)
         try:

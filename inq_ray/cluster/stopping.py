@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """What this process has been told; in its main thread, elsewhere nothing is listened to.
+    """Stop signals of this process; they are handled in its main thread only.
 
     Attributes:
         asked: the first signal; None = none came.

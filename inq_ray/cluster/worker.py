@@ -46,7 +46,7 @@ def _work(
         return
     reporter.report(WorkersPlaced(tuple(whereabouts(device))))
     check_seen(folders_of(config), arguments["mark"])
-    with contextlib.suppress(StopError):  # it has told so, and the driver finds no summary
+    with contextlib.suppress(StopError):  # it is reported, and the driver finds no summary
         run(
             config,
             device=device,

@@ -33,7 +33,7 @@ class SourceEntry:
 
     Attributes:
         layout: What such data look like, for messages.
-        matches: Whether a value of --data is of this kind; may look at the storage.
+        matches: Whether a path or an address is of this kind; may look at the storage. Names are known by `name`.
         open: Opens it, without decoding images. Large libraries are imported there and not before.
         name: The value of --data, if that is a name; None = a path or an address.
         arch: Network that is trained by default.
@@ -42,8 +42,8 @@ class SourceEntry:
     """
 
     layout: str
-    matches: Callable[[str], bool]
     open: Callable[[Opening], Source]
+    matches: Callable[[str], bool] = lambda _: False
     name: str | None = None
     arch: str = _DEFAULT_ARCH
     has_own_statistics: bool = False
@@ -81,7 +81,7 @@ def open_source(
     opening = Opening(
         data, preprocessing or Preprocessing(), augmentation or Augmentation(), index_folder, fingerprint, follow_links
     )
-    entry = next(entry for entry in SOURCES if entry.matches(data))
+    entry = named_source(data) or next(entry for entry in SOURCES if entry.matches(data))
     try:
         source = entry.open(opening)
     except MissingError as error:
@@ -141,7 +141,6 @@ def _open_parquet(opening: Opening) -> Source:
 SOURCES = (
     SourceEntry(
         layout="'digits' (scikit-learn's)",
-        matches=lambda data: data == "digits",
         open=_open_digits,
         name="digits",
         arch="digits_cnn",

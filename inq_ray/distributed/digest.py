@@ -1,4 +1,4 @@
-"""The proof that all ranks hold the same network: digests of what they hold, compared."""
+"""Check that all ranks hold the same network, by digests."""
 
 from collections.abc import Mapping
 

@@ -1,1 +1,1 @@
-"""From frozen weights to files, and back: exact weights from codes, two files written whole, and their proof."""
+"""From frozen weights to files, and back: exact weights from codes, a file for each format, verification."""

@@ -13,16 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inq_ray import safetensors_file
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.state import TensorState
-from inq_ray.export import safetensors_file
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.float_state import check_exact, used_codes
 from inq_ray.export.model_file import MODEL_FILE
+from inq_ray.files.shown import one_line, quoted
 
 CODES_FILE = "codes.safetensors"
 FORMAT_VERSION = 1
 _METADATA_KEY = "inq_ray"
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
@@ -41,15 +43,11 @@ def read_codes(path: str | Path) -> dict[str, tuple[Codebook, Tensor]]:
     Raises:
         ValueError: names the file, the tensor and what is wrong.
     """
-    path = Path(path)
-    tensors, metadata = safetensors_file.read(path)
-    codebooks = _codebooks(path, metadata)
-    if codebooks.keys() != tensors.keys():
-        odd = sorted(codebooks.keys() ^ tensors.keys())
-        raise ValueError(f"{path}: {odd[0]!r} is not in both tensors and metadata ({len(odd)} such): write it again")
-    for name, codebook in codebooks.items():
-        _check_codes(path, name, codebook, tensors[name])
-    return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
+    tensors, metadata = safetensors_file.read(Path(path))
+    try:
+        return _codes(tensors, metadata)
+    except ValueError as error:
+        raise ValueError(one_line(f"{path}: {error}")) from error
 
 
 def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
@@ -72,7 +70,7 @@ def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> N
     for name, (codebook, tensor_codes) in codes.items():
         if name not in model:
             raise VerificationError(name, f"has codes, but is not in {MODEL_FILE}")
-        reason = _fault(name, model[name], codebook, tensor_codes)
+        reason = fault(name, model[name], codebook, tensor_codes)
         if reason:
             raise VerificationError(name, reason)
 
@@ -81,46 +79,58 @@ def _describe(codebook: Codebook) -> dict[str, int | None]:
     return {"num_bits": codebook.num_bits, "n_1": codebook.n_1, "n_2": codebook.n_2}
 
 
-def _codebooks(path: Path, metadata: Mapping[str, str]) -> dict[str, Codebook]:
+def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, tuple[Codebook, Tensor]]:
+    codebooks = _codebooks(metadata)
+    if codebooks.keys() != tensors.keys():
+        odd = sorted(codebooks.keys() ^ tensors.keys())
+        raise ValueError(f"{quoted(odd[0])} is not in both tensors and metadata ({len(odd)} such): write it again")
+    for name, codebook in codebooks.items():
+        _check_codes(name, codebook, tensors[name])
+    return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
+
+
+def _codebooks(metadata: Mapping[str, str]) -> dict[str, Codebook]:
     if _METADATA_KEY not in metadata:
-        raise ValueError(f"{path}: holds no codes, its metadata has no {_METADATA_KEY!r}; {CODES_FILE} is wanted")
+        raise ValueError(f"holds no codes, its metadata has no {_METADATA_KEY!r}; {CODES_FILE} is wanted")
     try:
         described = json.loads(metadata[_METADATA_KEY])
-        version, tensors = described["format_version"], dict(described["tensors"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: its metadata {_METADATA_KEY!r} is broken ({error!r})") from error
+        version, tensors = described["format_version"], described["tensors"].items()
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"its metadata {_METADATA_KEY!r} is broken ({quoted(error)})") from error
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}")
-    return {name: _codebook(path, name, line) for name, line in tensors.items()}
+        raise ValueError(f"format_version is {quoted(version)}, this program reads {FORMAT_VERSION}")
+    return {name: _codebook(name, line) for name, line in tensors}
 
 
-def _codebook(path: Path, name: str, line: Any) -> Codebook:
+def _codebook(name: str, line: Any) -> Codebook:
     """Read one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
     if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
-        raise ValueError(f"{path}: {name!r} has metadata {line!r} where num_bits, n_1 and n_2 are wanted")
+        raise ValueError(f"{quoted(name)} has metadata {quoted(line)} where num_bits, n_1 and n_2 are wanted")
     num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
     try:
         codebook = Codebook(num_bits, n_1)
     except ValueError as error:
-        raise ValueError(f"{path}: {name!r}: {error}") from None
+        raise ValueError(f"{quoted(name)}: {error}") from None
     if codebook.n_2 != n_2:
-        raise ValueError(f"{path}: {name!r} has {n_2=} where {num_bits=} and {n_1=} give {codebook.n_2}")
+        raise ValueError(f"{quoted(name)} has n_2={quoted(n_2)} where {num_bits=} and {n_1=} give {codebook.n_2}")
     return codebook
 
 
-def _check_codes(path: Path, name: str, codebook: Codebook, codes: Tensor) -> None:
+def _check_codes(name: str, codebook: Codebook, codes: Tensor) -> None:
     if codes.dtype != torch.uint8:
-        raise ValueError(f"{path}: {name!r} has codes of {codes.dtype}, torch.uint8 is wanted")
+        raise ValueError(f"{quoted(name)} has codes of {codes.dtype}, torch.uint8 is wanted")
     used = used_codes(codes)
     wrong = used[codebook.decode(used, torch.float64).isnan()]  # a code of no level decodes to NaN
     if wrong.numel():
-        raise ValueError(f"{path}: {name!r} has code {int(wrong[0])}, which is no level of {codebook}")
+        raise ValueError(f"{quoted(name)} has code {int(wrong[0])}, which is no level of {codebook}")
 
 
-def _fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
+def fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
     """Return what is wrong with a quantized tensor, None where nothing is."""
     if weight.shape != codes.shape:
-        return f"has shape {list(weight.shape)}, its codes {list(codes.shape)}"
+        return f"has shape {quoted(list(weight.shape))}, its codes {quoted(list(codes.shape))}"
+    if weight.dtype not in _DTYPES:
+        return f"is of {weight.dtype}, and codes stand for numbers of a floating dtype such as {_DTYPES[0]}"
     try:
         check_exact(name, codebook, codes, weight.dtype)
     except ValueError as error:

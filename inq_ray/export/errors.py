@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from inq_ray.files.shown import one_line, quoted
+
 
 class VerificationError(RuntimeError):
     """A result is not what it should be.
@@ -14,7 +16,7 @@ class VerificationError(RuntimeError):
     def __init__(self, tensor: str | None, reason: str) -> None:
         self.tensor = tensor
         self.reason = reason
-        super().__init__(reason if tensor is None else f"tensor {tensor!r}: {reason}")
+        super().__init__(one_line(reason if tensor is None else f"tensor {quoted(tensor)}: {reason}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.tensor, self.reason)

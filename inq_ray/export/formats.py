@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inq_ray.core.state import TensorState
 from inq_ray.export import codes_file, model_file
+from inq_ray.files.shown import quoted
 from inq_ray.files.whole import whole
 
 
@@ -44,8 +45,8 @@ def write_result(folder: str | Path, model_state: Mapping[str, Any], states: Map
         states: States by parameter name, with every weight frozen.
 
     Raises:
-        ValueError: A weight is still live, a tensor of `states` is not in `model_state` in its shape, something in that
-            is no tensor, or the files cannot be written: then those of before stand.
+        ValueError: A weight is still live or not what its code stands for, a tensor of `states` is not in `model_state`
+            in its shape, something in that is no tensor, or the files cannot be written: then those of before stand.
     """
     folder = Path(folder)
     _check(model_state, states)
@@ -70,6 +71,11 @@ def _check(model_state: Mapping[str, Any], states: Mapping[str, TensorState]) ->
             raise ValueError(
                 f"{name!r} of shape {list(state.codes.shape)} is not in the model's state: give state_dict() of the "
                 "network inside DDP or torch.compile"
+            )
+        if reason := codes_file.fault(name, model_state[name].detach().cpu(), state.codebook, state.codes.cpu()):
+            raise ValueError(
+                f"{quoted(name)} is not what its codes stand for ({reason}): load nothing into the network after the "
+                "last stage; float_state(scheduler.state) has its weights"
             )
     odd = [name for name, value in model_state.items() if not isinstance(value, Tensor)]
     if odd:

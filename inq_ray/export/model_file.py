@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from inq_ray import safetensors_file
 from inq_ray.core.state import TensorState
-from inq_ray.export import safetensors_file
 
 MODEL_FILE = "model.safetensors"
 

@@ -7,6 +7,7 @@ no name has a tilde.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,27 @@ from inq_ray.files.whole import sync, unique
 
 PARTIAL = ".partial"
 DELETED = ".deleted"
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether a folder can be made and written to; afterwards all is as it was.
+
+    Its file system may refuse by more than permissions: /proc takes no folders, names may be too long, a disk is full.
+
+    Args:
+        folder: its absolute path, there or not.
+
+    Raises:
+        OSError: it cannot.
+    """
+    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    trial = Path(tempfile.mkdtemp(prefix=".inq_ray-", suffix=PARTIAL, dir=above))
+    try:
+        inside = trial / folder.relative_to(above)
+        inside.mkdir(parents=True, exist_ok=True)
+        (inside / "trial").touch()
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

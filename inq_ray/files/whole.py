@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _COUNT = itertools.count()
+_PARTIAL = ".partial"
+# Names beside, of this process: they are in use.
+_WRITING: set[str] = set()
 # Of file systems whose folders cannot be synced, some FUSE and SMB ones: there is nothing more to ask of them.
 _NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
@@ -17,7 +20,8 @@ _NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 def whole(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
     """Give a path beside; what is written there becomes `path` at the end of the block, once it has reached the disk.
 
-    Where anything raises, `path` stays as it was, and nothing stays beside.
+    Where anything raises, `path` stays as it was, and nothing stays beside. What a killed process of this machine left
+    beside is removed by the next that writes the file.
 
     Args:
         path: The file; its folder is there. One that is there is replaced.
@@ -28,7 +32,9 @@ def whole(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
         OSError: It cannot be written.
     """
     if beside is None:
-        beside = path.with_name(f".{path.name}.{unique()}.partial")
+        _remove_leftovers(path)
+        beside = path.with_name(f".{path.name}.{unique()}{_PARTIAL}")
+    _WRITING.add(beside.name)
     try:
         yield beside
         sync(beside)
@@ -37,6 +43,8 @@ def whole(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
         with suppress(OSError):  # as there may be no folder, or one that cannot be written to any more
             beside.unlink()
         raise
+    finally:
+        _WRITING.discard(beside.name)
     sync(path.parent)
 
 
@@ -90,3 +98,31 @@ def sync(path: Path) -> None:
 def unique() -> str:
     """Return a part of a name that no other process of any machine uses, and this one only once."""
     return f"{os.uname().nodename}-{os.getpid()}-{next(_COUNT)}"
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that are gone have left beside a file; where that cannot be, it stays."""
+    start = f".{path.name}."
+    with suppress(OSError):  # as there may be no folder
+        for name in os.listdir(path.parent):
+            if name.startswith(start) and name.endswith(_PARTIAL) and name not in _WRITING:
+                writer = name[len(start) : -len(_PARTIAL)]
+                if _is_gone(writer):
+                    path.with_name(name).unlink(missing_ok=True)
+
+
+def _is_gone(writer: str) -> bool:
+    """Return whether a process of this machine that called itself so by :func:`unique` has ended."""
+    host, _, numbers = writer.partition(f"{os.uname().nodename}-")
+    pid, _, count = numbers.partition("-")
+    if host or not (pid.isdecimal() and count.isdecimal()):
+        return False
+    if int(pid) == os.getpid():  # a restarted container gives numbers anew; what this process writes is known
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False

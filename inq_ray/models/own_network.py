@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from inq_ray.files.shown import shown
 from inq_ray.models.selection import plain_name, unwrap
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -29,7 +30,8 @@ def find(arch: str) -> Callable[..., object]:
         ValueError: One line: another form, no such module, an import that fails, no such attribute, not callable.
     """
     if not _FORM.fullmatch(arch):
-        raise ValueError(f"--arch {arch}: a network of your own is named package.module:function")
+        hint = _without_file(arch)
+        raise ValueError(f"--arch {shown(arch)}: a network of your own is named package.module:function{hint}")
     module_name, _, path = arch.partition(":")
     folder = os.getcwd()
     if folder not in sys.path:
@@ -40,7 +42,8 @@ def find(arch: str) -> Callable[..., object]:
     except (Exception, SystemExit) as error:  # a user's module may fail with anything when it is imported
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(
-                f"--arch {arch}: there is no module {error.name} in {folder}, nor is one installed"
+                f"--arch {shown(arch)}: there is no module {shown(error.name)} in {shown(folder)}, nor is one installed"
+                f"{_without_file(arch)}"
             ) from error
         raise ValueError(f"--arch {arch}: importing {module_name} failed: {_line(error)}") from error
     where = getattr(module, "__file__", None) or "without a file"
@@ -91,6 +94,16 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
             "and workers take tensors alone, so leave get_extra_state out"
         )
     return model
+
+
+def _without_file(arch: str) -> str:
+    """Return advice where the module is named as a file."""
+    file, _, function = arch.partition(":")
+    if not file.endswith(".py"):
+        return ""
+    folder, _, name = file.removesuffix(".py").rpartition("/")
+    where = f", with {shown(folder)} in PYTHONPATH" if folder else ""
+    return f"; leave out '.py': --arch {shown(f'{name}:{function}')}{where}"
 
 
 def _keywords(function: Callable[..., object]) -> tuple[frozenset[str], bool]:

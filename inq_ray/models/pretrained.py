@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from inq_ray.files.shown import one_line
 from inq_ray.models import timm_networks, torchvision_networks
 from inq_ray.models.download import cached
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
@@ -33,8 +34,8 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
         return existing_file(weights)
     if is_own(arch) or is_ours(arch):
         raise WeightsError(
-            f"{weights}: there is no such file, and only the networks of torchvision and timm have weights by name, "
-            f"not {arch}",
+            f"{one_line(weights, 100)}: there is no such file, and only the networks of torchvision and timm have "
+            f"weights by name, not {arch}",
             flag="--weights",
         )
     if is_timm(arch):

@@ -11,6 +11,7 @@ from inq_ray.models.registry import OURS
 from inq_ray.models.shapes import shapes
 
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+_MOST_CHANNELS = 4096
 
 Shapes = Mapping[str, torch.Size]
 
@@ -21,7 +22,7 @@ def looks_like(given: Shapes) -> str | None:
     Networks are built without data to compare with, a few dozen at most: seconds.
     """
     given = _essential(given)
-    in_channels = next((shape[1] for shape in given.values() if len(shape) == 4 and shape[1]), 3)
+    in_channels = next((shape[1] for shape in given.values() if len(shape) == 4 and 0 < shape[1] <= _MOST_CHANNELS), 3)
     for arch in _candidates(given):
         if _is_same(given, _essential(shapes(arch, num_classes=1000, in_channels=in_channels))):
             return arch

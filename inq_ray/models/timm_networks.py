@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inq_ray.models.download import cached, checkpoints_folder, once
-from inq_ray.models.weight_files import WeightsError, first_line, read_tensors
+from inq_ray.models.weight_files import WeightsError, first_line, read_parts
 
 PREFIX = "timm/"
 
@@ -130,7 +130,7 @@ def _check_tag(name: str, tag: str, what: str) -> None:
 
 def _download(timm: ModuleType, config: Any) -> dict[str, Tensor]:
     if not config.hf_hub_id:
-        return read_tensors(cached(config.url)).tensors
+        return read_parts(cached(config.url))[0].tensors
     load: Callable[..., dict[str, Tensor]] = timm.models.load_state_dict_from_hf
     try:
         if config.hf_hub_filename:

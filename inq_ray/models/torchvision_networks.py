@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from inq_ray.files.shown import one_line
 from inq_ray.models.weight_files import WeightsError, first_line
 
 # These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
@@ -67,7 +68,8 @@ def weights(arch: str, name: str) -> Any:
         return members[short]
     near = difflib.get_close_matches(short, members, n=3, cutoff=0.4) or list(members)
     raise WeightsError(
-        f"{name} is neither a file nor trained weights of torchvision's {arch}; nearest: {', '.join(near)}",
+        f"{one_line(name, 100)} is neither a file nor trained weights of torchvision's {arch}; nearest: "
+        f"{', '.join(near)}",
         flag="--weights",
     )
 

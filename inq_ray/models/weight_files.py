@@ -1,23 +1,25 @@
 """Files of weights: safetensors, or a state dict by torch's weights-only loader; nothing is ever unpickled."""
 
-import argparse
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from inq_ray import safetensors_file
+from inq_ray.files.shown import one_line
+from inq_ray.models import state_dicts
+
 SAFETENSORS = (".safetensors",)
-# ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in.
-STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar")
-# Where checkpoints keep their tensors. An average of weights comes first, as where torchvision's reference and timm
-# evaluate a checkpoint: its accuracy is the one that is published.
-_WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model", "model_state_dict")
+# ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in,
+# ".ckpt" what Lightning writes.
+STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
 # torch.optim.swa_utils.AveragedModel, and so the "model_ema" of torchvision's reference, counts its updates.
 _COUNTER = "n_averaged"
+_DEEPEST = 4
 
 
 class WeightsError(ValueError):
@@ -28,12 +30,12 @@ class WeightsError(ValueError):
     """
 
     def __init__(self, reason: str, *, flag: str = "", advice: str = "") -> None:
-        self.reason = reason
-        super().__init__(f"{flag}{' ' if flag else ''}{reason}{advice}")
+        self.reason = one_line(reason)
+        super().__init__(one_line(f"{flag}{' ' if flag else ''}{reason}{advice}"))
 
 
 class Tensors(NamedTuple):
-    """What a file holds: tensors by name, and under which key of the file they were ("" = they are the file)."""
+    """Tensors by name, and under which keys of the file they were, as "checkpoint.model"; "" = they are the file."""
 
     tensors: dict[str, Tensor]
     part: str
@@ -42,7 +44,7 @@ class Tensors(NamedTuple):
 def is_weights_file(weights: str) -> bool:
     """Whether what a user passed as weights names a file, and not trained weights by name."""
     path = expanded(weights)
-    return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or path.exists()
+    return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or os.path.exists(path)
 
 
 def existing_file(weights: str | Path) -> Path:
@@ -52,8 +54,8 @@ def existing_file(weights: str | Path) -> Path:
         ValueError: There is no such file, or no such home.
     """
     path = expanded(weights)
-    if not path.is_file():
-        raise ValueError(f"weights: {'not a file' if path.exists() else 'no such file'}: {path}")
+    if not os.path.isfile(path):  # unlike Path.is_file, false for what is too long for a name
+        raise ValueError(one_line(f"weights: {'not a file' if os.path.exists(path) else 'no such file'}: {path}"))
     return path
 
 
@@ -66,11 +68,11 @@ def expanded(weights: str | Path) -> Path:
     try:
         return Path(weights).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"weights: {weights}: there is no such home folder") from error
+        raise ValueError(one_line(f"weights: {weights}: there is no such home folder")) from error
 
 
-def read_tensors(path: Path) -> Tensors:
-    """Return the tensors of a file by name, plain ones on the CPU, at least one.
+def read_parts(path: Path) -> list[Tensors]:
+    """Return every dictionary of tensors in a file, plain ones on the CPU; at least one.
 
     Raises:
         ValueError: The file is of another kind, not readable, has no tensors, or such as hold no plain numbers
@@ -78,54 +80,56 @@ def read_tensors(path: Path) -> Tensors:
     """
     if path.suffix in SAFETENSORS:
         try:
-            found = Tensors(load_file(path), "")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"weights: cannot read {path} as safetensors: {first_line(error)}") from error
-        if not found.tensors:
-            raise ValueError(f"weights: {path} holds no tensors; save model.state_dict()")
+            parts = [Tensors(safetensors_file.read(path)[0], "")]
+        except ValueError as error:
+            raise ValueError(one_line(f"weights: cannot read {error}")) from error
+        if not parts[0].tensors:
+            raise ValueError(one_line(f"weights: {path} holds no tensors; save model.state_dict()"))
     elif path.suffix in STATE_DICTS:
-        found = _tensors(path, _read_state_dict(path))
+        parts = _parts(path, state_dicts.load(path))
     else:
         allowed = ", ".join(SAFETENSORS + STATE_DICTS)
-        raise ValueError(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}")
-    for name, tensor in found.tensors.items():
+        raise ValueError(one_line(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}"))
+    for name, tensor in (item for part in parts for item in part.tensors.items()):
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
             kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
-            raise ValueError(f"weights: {path} holds {name} as a tensor of kind {kind}: save plain ones, on a device")
-    return found
+            what = f"weights: {path} holds {one_line(name, 60)} as a tensor of kind {kind}"
+            raise ValueError(one_line(f"{what}: save plain ones, on a device"))
+    return parts
 
 
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, without a terminal's colours, or its type."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    return (text.splitlines() or [type(error).__name__])[0].rstrip()
+    return one_line((text.splitlines() or [type(error).__name__])[0].rstrip())
 
 
-def _read_state_dict(path: Path) -> object:
-    try:
-        # torchvision's reference and timm keep their arguments in it: a class that only holds what is put into it.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail as anything; it is always the file's fault
-        raise ValueError(
-            f"weights: cannot read {path} as a state dict: damaged, or it holds more than tensors and would run code "
-            f"when loaded (then save model.state_dict() alone, best as .safetensors): {first_line(error)}"
-        ) from error
-
-
-def _tensors(path: Path, loaded: object) -> Tensors:
-    """Return the state dict within what was loaded."""
-    part = ""
-    for key in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(inner := loaded.get(key), dict):
-            loaded, part = inner, key
-            break
+def _parts(path: Path, loaded: object) -> list[Tensors]:
     if not isinstance(loaded, dict):
-        raise ValueError(f"weights: {path} holds a {type(loaded).__name__}, not a state dict of tensors by name")
-    tensors = {key: value for key, value in loaded.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if tensors.keys() - {_COUNTER} and all(key.startswith("module.") for key in tensors.keys() - {_COUNTER}):
-        tensors.pop(_COUNTER, None)
-    if not tensors:
-        found = ", ".join(map(str, list(loaded)[:5])) or "nothing"
-        raise ValueError(f"weights: {path} holds no tensors by name, only: {found}; save model.state_dict()")
-    return Tensors(tensors, part)
+        raise ValueError(
+            one_line(f"weights: {path} holds a {type(loaded).__name__}, not a state dict of tensors by name")
+        )
+    parts = list(_walk(loaded))
+    if not parts:
+        found = ", ".join(one_line(str(key), 40) for key in list(loaded)[:5]) or "nothing"
+        raise ValueError(one_line(f"weights: {path} holds no tensors by name, only: {found}; save model.state_dict()"))
+    return parts
+
+
+def _walk(loaded: dict[object, object]) -> Iterator[Tensors]:
+    """Yield the dictionaries of tensors, outer ones first; lists, and keys that are no names, hold no network's."""
+    level, seen = {"": loaded}, {id(loaded)}
+    for _ in range(_DEEPEST):
+        inner: dict[str, dict[object, object]] = {}
+        for part, values in level.items():
+            named = {key: value for key, value in values.items() if isinstance(key, str)}
+            tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+            if tensors.keys() - {_COUNTER} and all(key.startswith("module.") for key in tensors.keys() - {_COUNTER}):
+                tensors.pop(_COUNTER, None)
+            if tensors:
+                yield Tensors(tensors, part)
+            for key, value in named.items():
+                if isinstance(value, dict) and id(value) not in seen:
+                    seen.add(id(value))
+                    inner[f"{part}.{key}".removeprefix(".")] = value
+        level = inner

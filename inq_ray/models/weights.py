@@ -1,16 +1,18 @@
 """Weights from a file into a network: every tensor fits, or nothing is loaded."""
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from inq_ray.files.shown import one_line
+from inq_ray.models.fit import choose
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.selection import plain_name, unwrap
-from inq_ray.models.weight_files import WeightsError, existing_file, read_tensors
+from inq_ray.models.weight_files import WeightsError, existing_file, read_parts
 
-_DDP = "module"
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
@@ -19,64 +21,53 @@ class Loaded(NamedTuple):
     """What was loaded.
 
     Attributes:
-        part: the key of the file's checkpoint that held the tensors ("model_ema", "state_dict"), "" = the file itself.
+        place: where in the file the tensors were ("model_ema", "state_dict.model"), "" = they are the file.
         fresh: names of the head's tensors that keep their fresh values.
+        note: for the user, which of a file's tensors were taken, and what else would fit; "" where there was no choice.
     """
 
-    part: str
+    place: str
     fresh: tuple[str, ...]
+    note: str
 
 
 def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[str] = ()) -> Loaded:
     """Load a file's tensors into the model: every one of its parameters and buffers, and nothing else, in place.
 
-    A `{"state_dict": ...}` (or "model") around the tensors is taken off; where there is also an average of weights
-    ("model_ema" of torchvision's reference, "state_dict_ema" of timm) the average is taken. Names lose the "module."
-    and "_orig_mod." that DDP, DataParallel, AveragedModel and torch.compile put before or into them. BatchNorm's
-    `num_batches_tracked` may be missing, as in files older than torch 0.4.1; auxiliary classifiers may be there.
+    The tensors may be under any keys of the file (`{"state_dict": ...}`, "net"), and have a prefix ("model.",
+    "backbone."), which is taken off where what remains fits. Where several fit, an average of weights is taken
+    ("model_ema" of torchvision's reference, "state_dict_ema" of timm), else what is called "state_dict" or "model".
+    Names lose the "module." and "_orig_mod." that DDP, DataParallel, AveragedModel and torch.compile put before or into
+    them. BatchNorm's `num_batches_tracked` may be missing, as in files older than torch 0.4.1; auxiliary classifiers
+    may be there.
 
     Args:
         model: The network, wrapped or not.
-        path: A .safetensors file, or a state dict in .pth, .pt, .bin, .th or .tar.
+        path: A .safetensors file, or a state dict in .pth, .pt, .bin, .th, .tar or .ckpt.
         replace_head: Names (`head_parameters`) that keep the model's fresh values where the file does not have all of
             them in the model's shapes: a network for other classes. A head that fits is loaded.
 
     Raises:
-        ValueError: The file is missing, not readable, without tensors, or does not fit the model; nothing is loaded.
+        ValueError: The file is missing, not readable, without tensors, does not fit the model, or holds several
+            networks that do; nothing is loaded.
     """
     path = existing_file(path)
     model = unwrap(model)
     stored = model.state_dict()
     own = {plain_name(name): tensor for name, tensor in stored.items()}
     assert set(replace_head) <= own.keys(), f"no tensors of the model: {set(replace_head) - own.keys()}"
-    tensors, part = read_tensors(path)
-    given = _without_auxiliary(_plain(path, tensors, own), model)
-    for name, tensor in own.items():
-        if name.endswith("num_batches_tracked"):
-            given.setdefault(name, tensor)
+    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
+    chosen, note = choose(
+        path, read_parts(path), own, {*counters, *replace_head}, partial(_without_auxiliary, model=model)
+    )
+    given = counters | chosen.tensors
     fresh: tuple[str, ...] = ()
     if any(name not in given or given[name].shape != own[name].shape for name in replace_head):
         fresh = tuple(name for name in own if name in replace_head)
         given |= {name: own[name] for name in fresh}
     _check_fit(path, model, own, given)
     model.load_state_dict({name: given[plain_name(name)] for name in stored})
-    return Loaded(part, fresh)
-
-
-def _plain(path: Path, given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what wrappers put before or into names, unless the model's own names have it."""
-    plain = {plain_name(name): tensor for name, tensor in given.items()}
-    if not any(_DDP in name.split(".") for name in own):  # a part may be wrapped: torch's example does so with vgg
-        plain = {".".join(part for part in name.split(".") if part != _DDP): plain[name] for name in plain}
-    while _all_wrapped(plain) and not _all_wrapped(own):
-        plain = {name.removeprefix(f"{_DDP}."): tensor for name, tensor in plain.items()}
-    if len(plain) < len(given):
-        raise ValueError(f"weights: {path} holds two networks, a wrapped and a plain one; save one of them")
-    return plain
-
-
-def _all_wrapped(names: Collection[str]) -> bool:
-    return bool(names) and all(name.startswith(f"{_DDP}.") for name in names)
+    return Loaded(chosen.place, fresh, note)
 
 
 def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -94,23 +85,24 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
     alike = [name for name in shared if given[name].is_floating_point() == own[name].is_floating_point()]
     kinds = [f"{name} {given[name].dtype} for {own[name].dtype}" for name in shared if name not in alike]
     not_finite = [name for name in alike if not bool(given[name].to(own[name].dtype).isfinite().all())]
-    problems = [
-        _few("missing", missing),
-        _few("unexpected", unexpected),
-        _few(
-            "of another shape", [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
-        ),
-        _few("of another type", kinds),
-        _few("with values that are NaN, infinite, or too large for the network's type", not_finite),
-    ]
-    if any(problems):
+    shapes = [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        "of another type": kinds,
+        "with values that are NaN, infinite, or too large for the network's type": not_finite,
+    }
+    problems = {kind: names for kind, names in problems.items() if names}
+    if problems:
         reason = advice = ""
         if misshaped and not (missing or unexpected or kinds or not_finite):
             reason = _classes([(given[name], own[name]) for name in misshaped])
             advice = ": --replace-head loads all but the head" if reason else ""
         elif missing or unexpected:
             reason = _similar_arch(given)
-        what = f"weights: {path} does not fit {type(model).__name__}: {'; '.join(filter(None, problems))}"
+        told = [_few(kind, names, 3 if len(problems) < 3 else 1) for kind, names in problems.items()]
+        what = f"weights: {path} does not fit {type(model).__name__}: {'; '.join(told)}"
         raise WeightsError(f"{what}{reason}", advice=advice)
 
 
@@ -130,7 +122,7 @@ def _similar_arch(given: dict[str, Tensor]) -> str:
     return f"; the file looks like --arch {arch}" if arch else ""
 
 
-def _few(kind: str, names: list[str], limit: int = 3) -> str:
-    """Return "2 missing (a, b)" with the first few names, or nothing."""
+def _few(kind: str, names: list[str], limit: int) -> str:
+    """Return "2 missing (a, b)" with the first few names."""
     more = ", ..." if len(names) > limit else ""
-    return f"{len(names)} {kind} ({', '.join(names[:limit])}{more})" if names else ""
+    return f"{len(names)} {kind} ({', '.join(one_line(name, 60) for name in names[:limit])}{more})"

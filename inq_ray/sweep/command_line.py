@@ -11,7 +11,7 @@ from inq_ray.sweep.space.space import BITS, EPOCHS, LR, SCHEDULE
 from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import declared, option
-from inq_ray.training.flags.parse import Start, our_words, run_defaults
+from inq_ray.training.flags.parse import Start, check_pretrained, our_words, run_defaults
 from inq_ray.training.flags.read import read_flags
 from inq_ray.training.flags.start import start_of, with_values
 
@@ -20,7 +20,9 @@ from inq_ray.training.flags.start import start_of, with_values
 class SweepAction(Start):
     """What to do."""
 
-    dry_run: bool = option(False, "Check everything, list the trials and what they share, and write nothing.")
+    dry_run: bool = option(
+        False, "Check everything, list the trials and what they share, and write nothing.", is_first=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     typed = read_flags(
         our_words(arguments),
         [each for part in parts.values() for each in part.values()],
-        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.",
+        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.\n\n"
+        "Example: --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --lrs 0.01 0.02 --bits 5 3",
         defaults=run_defaults,
     )
 
@@ -70,6 +73,7 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
         action=action,
         given=frozenset(given),
     )
+    check_pretrained(arguments, command.run.network.arch)
     _check_given(command, start, of(SpaceOptions))
     if SCHEDULE in space_of(command.space).axes and not given.keys() & {"training.epochs_each", "training.lr_each"}:
         # What a recipe or file says of each of its stages is not of those that are searched; what flags say stays.

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.name_lock import name_held
+from inq_ray.files.shown import quoted, shown
 from inq_ray.files.whole import write_text
 from inq_ray.sweep.trials.trial import Trial, describe
 from inq_ray.training.config import RunConfig
+from inq_ray.training.run_folder import check_writable
 
 FORMAT_VERSION = 1
 
@@ -84,18 +86,22 @@ class SweepFolder:
         return self.path / f".{name}.stop"
 
     def check_usable(self) -> None:
-        """Refuses a name that something else has than a sweep, and a place that cannot be written to; makes nothing.
+        """Refuses a name that something else has than a sweep, and a place that cannot be written to; leaves nothing.
 
         Raises:
             ValueError: names flag and path.
         """
         # Hidden files alone are those of a sweep that was ended before it wrote anything.
-        is_begun = self.path.is_dir() and all(path.name.startswith(".") for path in self.path.iterdir())
-        if os.path.lexists(self.path) and not self.state.is_file() and not is_begun:
-            raise ValueError(f"--name {self.path.name}: {self.path} exists and is no sweep: take another --name")
-        above = next(folder for folder in self.path.parents if os.path.lexists(folder))
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            raise ValueError(f"--storage-path {self.path.parent}: {above} cannot be written to: take another")
+        try:
+            is_begun = self.path.is_dir() and all(path.name.startswith(".") for path in self.path.iterdir())
+            is_sweep = is_begun or self.state.is_file()
+        except OSError as error:
+            raise ValueError(
+                f"--storage-path {shown(self.path.parent)}: cannot be looked at ({error.strerror})"
+            ) from None
+        if os.path.lexists(self.path) and not is_sweep:
+            raise ValueError(f"--name {self.path.name}: {shown(self.path)} exists and is no sweep: take another --name")
+        check_writable("--storage-path", self.path.parent)
 
     def held(self, tell: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
         """Makes the folder, and keeps every other sweep out of it during a block.
@@ -129,10 +135,10 @@ class SweepFolder:
         try:
             state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
             version = state["format_version"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(f"{self.state} is broken: delete the sweep by --overwrite") from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{shown(self.state)} is broken: delete the sweep by --overwrite") from None
         if version != FORMAT_VERSION:
-            raise ValueError(f"{self.state} has format {version!r}, this program reads {FORMAT_VERSION}")
+            raise ValueError(f"{shown(self.state)} has format {quoted(version)}, this program reads {FORMAT_VERSION}")
         return state
 
     def write(self, state: dict[str, Any]) -> None:

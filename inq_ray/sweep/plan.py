@@ -1,13 +1,15 @@
 """What a sweep will do, found out before anything starts; and how one goes on that was ended."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.files.shown import shown
 from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
@@ -15,6 +17,7 @@ from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.space.proposer import make_proposer
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, Point, Space, configured
+from inq_ray.sweep.state import SavedSweep, read_state
 from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
 from inq_ray.sweep.trials.runner import TrialSpec
 from inq_ray.sweep.trials.trial import Trial
@@ -24,6 +27,7 @@ from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.start import checkpoints_held
 from inq_ray.training.task.build import image_preset, open_data
 from inq_ray.training.task.check import check
 
@@ -59,6 +63,19 @@ class SweepPlan:
         """Of the sweep."""
         return SweepFolder.planned(self.base)
 
+    @contextlib.contextmanager
+    def held(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Keeps every other sweep of this name out during a block: of its folder, and of its --checkpoint-path.
+
+        Args:
+            tell: takes a line, where the storage knows no locks.
+
+        Raises:
+            ValueError: another sweep of this name is running, or a folder cannot be made.
+        """
+        with self.folder.held(tell), checkpoints_held(self.base.output, self.folder.lock, "sweep", tell):
+            yield
+
     def configured(self, name: str, point: Point) -> RunConfig:
         """The configuration of a trial: its run lies in the sweep's folder, its checkpoints in one of that name."""
         checkpoints = self.base.output.checkpoint_path
@@ -92,7 +109,7 @@ class SweepPlan:
             state: of :meth:`state`, where the sweep goes on.
 
         Raises:
-            ValueError: the state is of a sweep for something else, or the search proposes other points now.
+            ValueError: the state is none, or of a sweep for something else, or the search proposes other points now.
         """
         options = self.options
         registry = TrialRegistry(
@@ -103,7 +120,7 @@ class SweepPlan:
             stored=StageStore(self.folder.stages).keys(),
         )
         if state is not None:
-            self._check_same(state)
+            self._check_same(state, self._read(state))
             registry.restore(state["log"], state["trials"])
         registry.plan()
         return registry
@@ -133,13 +150,19 @@ class SweepPlan:
             "origin": dataclasses.asdict(self.origin),
         }
 
-    def _check_same(self, state: Mapping[str, Any]) -> None:
+    def _read(self, state: Mapping[str, Any]) -> SavedSweep:
+        """The state, with its types checked."""
+        try:
+            return read_state(state)
+        except ValueError as error:
+            raise ValueError(
+                f"{shown(self.folder.state)} is broken: {error}: mend it, or delete the sweep by --overwrite"
+            ) from error
+
+    def _check_same(self, state: Mapping[str, Any], saved: SavedSweep) -> None:
         """Refuses to go on with a sweep for something else."""
         asked = json.loads(json.dumps(self._asked()))
-        lacks = [name for name in (*asked, "log", "trials") if name not in state]
-        if lacks:
-            raise ValueError(f"{self.folder.state} is broken, it lacks {lacks[0]}: delete the sweep by --overwrite")
-        different = [each.name for each in differences(RunConfig.from_json(json.dumps(state["base"])), self.base)]
+        different = [each.name for each in differences(saved.base, self.base)]
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
                       if state["space"].get(name) != asked["space"].get(name)]  # fmt: skip
         searching = [each for each in declared(self.options).values() if each.option.affects is not Affects.NOTHING]
@@ -148,9 +171,10 @@ class SweepPlan:
         different += [name for name in ("weights", "teacher", "code", "fingerprint")
                       if state["origin"].get(name) != asked["origin"][name]]  # fmt: skip
         if different:
+            names = shown(", ".join(sorted(different)))
             raise ValueError(
-                f"--name {self.base.output.name}: the sweep was started with other {', '.join(sorted(different))}: set "
-                "them as they were, take another --name, or delete it by --overwrite"
+                f"--name {self.base.output.name}: the sweep was started with other {names}: set them as they were, "
+                "take another --name, or delete it by --overwrite"
             )
 
 
@@ -174,7 +198,8 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
-    source, model = check(configured(base, first))
+    chosen: list[str] = []
+    source, model = check(configured(base, first), tell=chosen.append)
     for point in others:
         check(configured(base, point))
     if base.output.name is None:
@@ -184,7 +209,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         space=space,
         options=options,
         info=source.info,
-        notes=source.notes,
+        notes=(*source.notes, *chosen),
         origin=Origin.of(base, model, source.info.fingerprint),
     )
     plan.folder.check_usable()

@@ -1,4 +1,4 @@
-"""What goes wrong beside a run and does not end it: a line on stderr."""
+"""Faults that do not end a run: a line on stderr."""
 
 import contextlib
 import re

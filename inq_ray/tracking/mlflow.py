@@ -1,4 +1,4 @@
-"""MLflow: a server that MLFLOW_TRACKING_URI names, else a database beside the runs."""
+"""MLflow: a server that MLFLOW_TRACKING_URI names, else a database in the folder of all runs."""
 
 import itertools
 import logging

@@ -1,1 +1,1 @@
-"""One run from start to end, told by whom it reports to, not by whom it was launched."""
+"""One run from start to end, whoever launched it."""

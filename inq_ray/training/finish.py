@@ -1,4 +1,4 @@
-"""The end of a run: its result is written, read back and proved."""
+"""The end of a run: its result is written, read back and verified."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run remembers beside its network: metrics, faults, time; rank 0 tells it and writes it down."""
+"""What a run remembers in addition to its network: metrics, faults, time; rank 0 reports it and writes it down."""
 
 import dataclasses
 import time
@@ -23,7 +23,7 @@ from inq_ray.training.run_folder import RunFolder
 
 
 class Journal:
-    """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone tells and writes.
+    """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone reports and writes.
 
     Args:
         reporter: takes rank 0's events.

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.folder import delete_folder, leftovers, write_folder
+from inq_ray.files.folder import delete_folder, leftovers, try_writing, write_folder
+from inq_ray.files.shown import shown
 from inq_ray.files.whole import append_text, write_text
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
@@ -58,7 +59,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Return the summary, where there is a whole one; a damaged one is written anew by the run's last step."""
+        """Return the summary, where there is a whole one; a damaged one is written again by the run's last step."""
         try:
             found = json.loads(self.summary.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -77,7 +78,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held while the run is running; beside its folder, which --overwrite deletes."""
+        """Held while the run is running; not in its folder, which --overwrite deletes."""
         return self.path.with_name(f".{self.path.name}.lock")
 
     @property
@@ -123,7 +124,7 @@ class RunFolder:
             raise ValueError(self.taken())
 
     def check_usable(self) -> None:
-        """Refuse a name that something else has than a run, and a place that cannot be written to; makes nothing.
+        """Refuse a name that something else has than a run, and a place that cannot be written to; leaves nothing.
 
         Raises:
             ValueError: what is there is no run, or the folder of runs is none or not writable.
@@ -131,13 +132,11 @@ class RunFolder:
         try:
             if os.path.lexists(self.path) and (not self.config.is_file() or self.path.is_symlink()):
                 raise ValueError(self.taken())
-            above = next(folder for folder in self.path.parents if os.path.lexists(folder))
         except OSError as error:
-            raise ValueError(f"--storage-path {self.path.parent}: cannot be looked at ({error})") from None
-        if not above.is_dir():
-            raise ValueError(f"--storage-path {self.path.parent}: {above} is no folder: take another")
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise ValueError(f"--storage-path {self.path.parent}: {above} cannot be written to: take another")
+            raise ValueError(
+                f"--storage-path {shown(self.path.parent)}: cannot be looked at ({error.strerror})"
+            ) from None
+        check_writable("--storage-path", self.path.parent)
 
     def taken(self) -> str:
         """What to say where the folder exists."""
@@ -150,13 +149,13 @@ class RunFolder:
         """Add a line to both metrics files.
 
         Raises:
-            OSError: one cannot be written; then both are to be written anew.
+            OSError: one cannot be written; then both are to be written again.
         """
         append_text(self.metrics_jsonl, _as_json([row]))
         append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Begin both metrics files anew with these lines: those of a run that goes on from a checkpoint.
+        """Begin both metrics files again with these lines: those of a run that goes on from a checkpoint.
 
         Raises:
             OSError: one cannot be written.
@@ -181,6 +180,23 @@ class RunFolder:
                 f"cannot write {self.summary}: {error.strerror or error}; make room, and give the same command again: "
                 "the run goes on from its end"
             ) from error
+
+
+def check_writable(flag: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; leaves nothing.
+
+    Raises:
+        ValueError: names the flag and what is in the way.
+    """
+    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not above.is_dir():
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is no folder: take another")
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise ValueError(
+            f"{flag} {shown(folder)}: {shown(above)} cannot be written to ({error.strerror}): take another"
+        ) from None
 
 
 def _as_json(rows: Sequence[Row]) -> str:

@@ -1,11 +1,14 @@
 """What a start of a run finds: nothing, a run to go on with, a finished one, or one that is not to be touched."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from inq_ray.files.name_lock import name_held
+from inq_ray.files.shown import shown
 from inq_ray.files.whole import write_text
+from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.resume import (
@@ -20,12 +23,13 @@ from inq_ray.training.checkpoint.resume import (
 )
 from inq_ray.training.checkpoint.store import Found
 from inq_ray.training.config import RunConfig
-from inq_ray.training.config.output import AUTO, NEVER
-from inq_ray.training.run_folder import RunFolder
+from inq_ray.training.config.output import AUTO, NEVER, OutputConfig
+from inq_ray.training.run_folder import RunFolder, check_writable
 
 
-def held(config: RunConfig, tell: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-    """Keep a run's name from being started elsewhere during a block.
+@contextlib.contextmanager
+def held(config: RunConfig, tell: Callable[[str], None]) -> Iterator[None]:
+    """Keep a run's name from being started elsewhere during a block: where the run lies, and where its checkpoints do.
 
     Args:
         config: with a name.
@@ -35,7 +39,56 @@ def held(config: RunConfig, tell: Callable[[str], None]) -> contextlib.AbstractC
         ValueError: a run of that name is running, or the folder of runs cannot be made.
     """
     folder = RunFolder.planned(config)
-    return name_held(folder.path, folder.lock, "run", tell)
+    with name_held(folder.path, folder.lock, "run", tell), checkpoints_held(config.output, folder.lock, "run", tell):
+        yield
+
+
+@contextlib.contextmanager
+def checkpoints_held(
+    output: OutputConfig, lock: Path, kind: Literal["run", "sweep"], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Keep a name from being started with the same --checkpoint-path, if that is given, and another --storage-path.
+
+    Args:
+        output: with a name.
+        lock: of the name at --storage-path, which is held.
+        kind: what has the name.
+        tell: takes a line, where the storage knows no locks.
+
+    Raises:
+        ValueError: it is running, or the folder cannot be made.
+    """
+    assert output.name is not None
+    location = None if output.checkpoint_path is None else locate(output.checkpoint_path, "--checkpoint-path")
+    if location is None:
+        yield
+        return
+    if not location.is_local:
+        tell(f"{shown(location.name)} knows no locks: start no two {kind}s of one name at a time")
+        yield
+        return
+    folder = Path(location.path) / output.name
+    own = folder.with_name(f".{output.name}.lock")
+    if own.resolve() == lock.resolve():  # --checkpoint-path is --storage-path
+        yield
+        return
+    with name_held(folder, own, kind, tell, flag="--checkpoint-path"):
+        yield
+
+
+def check_storage(config: RunConfig) -> None:
+    """Refuse a name that something else has than a run, and folders that cannot be written to; leaves nothing.
+
+    Args:
+        config: with a name.
+
+    Raises:
+        ValueError: names the flag and what is in the way.
+    """
+    RunFolder.planned(config).check_usable()
+    checkpoints = store_of(config).location
+    if config.output.checkpoint_path is not None and checkpoints.is_local:
+        check_writable("--checkpoint-path", Path(checkpoints.path))
 
 
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
@@ -48,8 +101,8 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
     Raises:
         ValueError: it is not to be started; one line with what to do.
     """
+    check_storage(config)
     folder = RunFolder.planned(config)
-    folder.check_usable()
     standing = _standing(folder, config)
     mode = config.output.resume
     if standing.begun_from == mode and (standing.is_finished or standing.found.entry or standing.found.damaged):

@@ -1,4 +1,4 @@
-"""What summary.json says of a run beside what its journal and its verification say."""
+"""What summary.json holds of a run in addition to its journal and verification."""
 
 import platform
 from importlib import metadata

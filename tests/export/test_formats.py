@@ -1,6 +1,8 @@
 """The files of a result: what is written is read back; what is broken is refused; nothing is half written."""
 
 import json
+import os
+import signal
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from inq_ray import safetensors_file
 from inq_ray.core.codebook import Codebook
-from inq_ray.export import safetensors_file
 from inq_ray.export.codes_file import CODES_FILE, read_codes
-from inq_ray.export.formats import write_result
+from inq_ray.export.formats import FORMATS, write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
+from inq_ray.files.whole import whole
 from tests.export.results import quantized, same_bits
 
 
@@ -22,7 +25,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     network, states = quantized()
     folder = tmp_path / "new" / "result"
     write_result(folder, network.state_dict(), states)
-    assert sorted(path.name for path in folder.iterdir()) == [CODES_FILE, MODEL_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(each.file for each in FORMATS)
 
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 10), nn.Linear(10, 4))
     other.load_state_dict(load_file(folder / MODEL_FILE), strict=True)
@@ -94,6 +97,28 @@ def test_a_live_weight_or_a_missing_tensor_is_refused_before_anything_is_written
     with pytest.raises(ValueError, match=r"27 weights of '0\.weight' are still live"):
         write_result(tmp_path / "result", network.state_dict(), states)
     assert not (tmp_path / "result").exists()
+
+
+def test_weights_that_contradict_their_codes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """As after loading float weights into a network whose last stage is done."""
+    network, states = quantized()
+    for changed in (torch.rand(10, 128), -network.get_parameter("3.weight").detach(), torch.zeros(10, 128).int()):
+        with pytest.raises(ValueError, match=r"^'3\.weight' is not what its codes stand for \(.*; float_state\("):
+            write_result(tmp_path / "result", network.state_dict() | {"3.weight": changed}, states)
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_killed_writer_leaves_nothing_for_long(tmp_path: Path) -> None:
+    network, states = quantized()
+    child = os.fork()
+    if child == 0:
+        with whole(tmp_path / MODEL_FILE), whole(tmp_path / CODES_FILE) as beside:
+            beside.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    write_result(tmp_path, network.state_dict(), states)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CODES_FILE, MODEL_FILE]
 
 
 def test_files_are_as_open_as_the_process_makes_them(tmp_path: Path) -> None:

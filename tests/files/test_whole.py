@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,30 @@ def test_all_lines_are_added_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_names_are_never_the_same_twice() -> None:
     assert len({unique() for _ in range(100)}) == 100
     assert str(os.getpid()) in unique()
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_writer(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with whole(tmp_path / "a") as beside:
+            beside.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = names(tmp_path)
+    host, own = os.uname().nodename, os.getpid()
+    others = [
+        f".a.elsewhere-{child}-0.partial",  # whether that lives nobody knows
+        f".a.{host}-{os.getppid()}-0.partial",
+        f".a.{host}-{10**40}-0.partial",
+        f".a.{host}-x-0.partial",
+        f".b.{host}-{child}-0.partial",
+        "a.partial",
+    ]
+    for name in (*others, f".a.{host}-{own}-99999.partial"):
+        (tmp_path / name).write_text("")
+    with whole(tmp_path / "a") as first, whole(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert left not in names(tmp_path)
+    assert names(tmp_path) == sorted(["a", *others])
+    assert (tmp_path / "a").read_text() == "first"

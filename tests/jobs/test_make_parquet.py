@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import make_parquet
+from inq_ray.cli import parquet as make_parquet
 
 Job = Callable[..., tuple[int, str, str]]
 
@@ -15,7 +15,7 @@ def job(capsys: pytest.CaptureFixture[str]) -> Job:
     """Runs the job; gives exit status, stdout and stderr."""
 
     def run(*flags: object) -> tuple[int, str, str]:
-        status = make_parquet.main([str(flag) for flag in flags])
+        status = make_parquet.main([str(flag) for flag in flags], "make_parquet")
         return status, *capsys.readouterr()
 
     return run

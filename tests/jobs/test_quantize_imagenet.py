@@ -15,7 +15,7 @@ from tests.data.parquet_files import encode, random_images, write_dataset, write
 
 ray = pytest.importorskip("ray", reason="the job runs on Ray")
 
-from jobs import quantize_imagenet  # noqa: E402, it imports Ray
+from inq_ray.cli import quantize as quantize_imagenet  # noqa: E402, it imports Ray
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,7 @@ def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
 
     def run(*flags: str) -> tuple[int, str, str]:
-        status = quantize_imagenet.main(list(flags))
+        status = quantize_imagenet.main(list(flags), "quantize_imagenet")
         return status, *capsys.readouterr()
 
     return run

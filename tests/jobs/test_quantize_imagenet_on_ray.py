@@ -32,7 +32,7 @@ def test_without_flags_digits_become_powers_of_two(job_env: dict[str, str], repo
         assert f"{stage['top1_quantized']:.2f}" in line
         assert f"{stage['top1']:.2f}" in line
     assert f"result    {tmp_path}/demo" in done.stdout
-    assert re.search(r"^next +\S*python\S* jobs/quantize_imagenet.py ", done.stdout, re.MULTILINE)
+    assert re.search(r"^next +\S*(inq-ray|python -m inq_ray) quantize ", done.stdout, re.MULTILINE)
     assert "pid=" not in done.stdout  # Ray's own noise
 
 

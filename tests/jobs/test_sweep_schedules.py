@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import sweep_schedules
+from inq_ray.cli import sweep as sweep_schedules
 from tests.training.runs import needs_digits
 
 pytestmark = [needs_digits, pytest.mark.system]
@@ -21,7 +21,7 @@ def job(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("inq_ray.cluster.connection.get_num_cpus", lambda **_: 4)
 
     def run(flags: str) -> tuple[int, str, str]:
-        status = sweep_schedules.main([*flags.split(), "--storage-path", str(tmp_path / "runs")])
+        status = sweep_schedules.main([*flags.split(), "--storage-path", str(tmp_path / "runs")], "sweep_schedules")
         return status, *capsys.readouterr()
 
     return run

@@ -1,21 +1,35 @@
 """Weights from files: what loads, what is refused and how, and that no file can run code."""
 
 import argparse
+import datetime as dt
+import enum
+import gzip
+import pickle
+import random
 import re
-from collections import OrderedDict
+import sys
+import tarfile
+import types
+import uuid
+import zipfile
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inq_ray.models import recognition
+from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters, without_data
-from inq_ray.models.weights import Loaded, load_weights
+from inq_ray.models.weight_files import is_weights_file
+from inq_ray.models.weights import load_weights
 from tests.models.touch import Touch
 
 
@@ -110,7 +124,7 @@ def test_an_average_of_weights_goes_before(
 ) -> None:
     torch.save(checkpoint(state), tmp_path / "a.pth")
     assert_loads(tmp_path / "a.pth", state)
-    assert load_weights(network(), tmp_path / "a.pth") == Loaded(part, ())
+    assert load_weights(network(), tmp_path / "a.pth")[:2] == (part, ())
 
 
 def test_a_file_of_torchs_own_averaged_and_compiled_model(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -167,8 +181,17 @@ def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path, state: dict[str, 
         state[f"extra{number}"] = torch.zeros(1)
     save_file(state, tmp_path / "a.safetensors")
     message = refusal(tmp_path / "a.safetensors")
-    assert "does not fit DigitsCNN: 1 missing (features.0.weight)" in message
+    assert "does not fit DigitsCNN: 1 missing (features.0.weight); 5 unexpected (extra0, ...); 1 of another" in message
+    assert len(message) <= 280
+    save_file({name: tensor for name, tensor in state.items() if "class" not in name}, tmp_path / "a.safetensors")
+    message = refusal(tmp_path / "a.safetensors")
+    assert "3 missing (features.0.weight, classifier.weight, classifier.bias)" in message
     assert "5 unexpected (extra0, extra1, extra2, ...)" in message
+    state = network().state_dict()
+    state["classifier.weight"] = torch.zeros(11, 256)
+    state["classifier.bias"] = torch.zeros(10, dtype=torch.uint8)
+    save_file(state, tmp_path / "a.safetensors")
+    message = refusal(tmp_path / "a.safetensors")
     assert "1 of another shape (classifier.weight [11, 256] for [10, 256])" in message
     assert "1 of another type (classifier.bias torch.uint8 for torch.float32)" in message
 
@@ -238,7 +261,10 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network(), tmp_path / "a.pt")
-    assert "save model.state_dict()" in refusal(tmp_path / "a.pt")
+    message = refusal(tmp_path / "a.pt")
+    assert "it holds inq_ray.models.digits_cnn.DigitsCNN and would run code when loaded" in message
+    assert "torch.save(model.state_dict(), 'w.pth')" in message
+    assert "weights_only" not in message
 
 
 def test_the_trained_resnet20_loads(shared_data: Path) -> None:
@@ -257,7 +283,7 @@ def test_a_head_for_other_classes_is_replaced_when_asked(tmp_path: Path, state: 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert head_parameters("digits_cnn", 1) == HEAD
     loaded = load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD)
-    assert loaded == Loaded("", ("classifier.weight", "classifier.bias"))
+    assert loaded[:2] == ("", ("classifier.weight", "classifier.bias"))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name] if name in HEAD else state[name])
 
@@ -277,7 +303,7 @@ def test_a_head_is_replaced_as_a_whole(tmp_path: Path, state: dict[str, Tensor],
 def test_a_head_that_fits_is_loaded_though_it_may_be_replaced(tmp_path: Path, state: dict[str, Tensor]) -> None:
     save_file(state, tmp_path / "a.safetensors")
     model = network()
-    assert load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD) == Loaded("", ())
+    assert load_weights(model, tmp_path / "a.safetensors", replace_head=HEAD)[:2] == ("", ())
     assert torch.equal(model.classifier.weight, state["classifier.weight"])
 
 
@@ -350,3 +376,189 @@ def test_torchvisions_files_with_auxiliary_classifiers_load(tmp_path: Path, arch
     assert model.transform_input, "as torchvision has it with its trained weights"
     load_weights(model, tmp_path / "a.pth")
     assert torch.equal(model.fc.weight, published.fc.weight)
+
+
+# How checkpoints have their tensors.
+
+
+@pytest.mark.parametrize(
+    ("place", "checkpoint"),
+    [
+        ("net", lambda state: {"net": state, "acc": 91.0, "epoch": 3}),
+        ("ema", lambda state: {"net": wrong(state), "ema": state}),
+        ("ema.shadow", lambda state: {"model": wrong(state), "ema": {"decay": 0.9, "shadow": state}}),
+        ("params", lambda state: {"params": state, "optimizer": {"state": {0: {"momentum": torch.ones(3)}}}}),
+        ("state_dict.model", lambda state: {"state_dict": {"model": state, "epoch": torch.tensor(3)}}),
+        ("state_dict.model", lambda state: {"state_dict": {f"model.{name}": t for name, t in state.items()}}),
+        ("backbone", lambda state: {f"backbone.{name}": t for name, t in state.items()}),
+        ("a.b", lambda state: {f"module.a.b.{name}": t for name, t in state.items()}),
+        (
+            "state_dict.encoder_q",  # MoCo: the encoder that learns, the one that follows, and a queue
+            lambda state: {
+                "state_dict": {
+                    **{f"module.encoder_k.{name}": t for name, t in wrong(state).items()},
+                    **{f"module.encoder_q.{name}": t for name, t in state.items()},
+                    "module.queue": torch.ones(3, 5),
+                }
+            },
+        ),
+        (
+            "state_dict.ema_model",
+            lambda state: {
+                "state_dict": {
+                    **{f"model.{name}": t for name, t in wrong(state).items()},
+                    **{f"ema_model.{name}": t for name, t in state.items()},
+                }
+            },
+        ),
+        ("g", lambda state: {"d": {"features.0.weight": torch.ones(3)}, "g": state}),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt"])
+def test_tensors_are_found_wherever_they_are(
+    tmp_path: Path, state: dict[str, Tensor], place: str, checkpoint: Any, suffix: str
+) -> None:
+    torch.save(checkpoint(state), tmp_path / f"a{suffix}")
+    assert_loads(tmp_path / f"a{suffix}", state)
+    loaded = load_weights(network(), tmp_path / f"a{suffix}")
+    assert loaded.place == place
+    assert 0 < len(loaded.note) <= 280
+
+
+def test_the_note_says_what_was_taken(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(state, path)
+    assert load_weights(network(), path).note == ""
+    torch.save(
+        {"state_dict": {"loss.weight": torch.ones(2), **{f"model.{n}": t for n, t in state.items()}}, "net": state},
+        path,
+    )
+    assert load_weights(network(), path).note == (
+        f"weights: of {path} the tensors under 'state_dict' are taken, their names without 'model.', without 1 such as "
+        "'loss.weight'; 'net' would fit too"
+    )
+
+
+def test_of_several_networks_none_is_guessed(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    torch.save({"student": wrong(state), "teacher": state}, tmp_path / "a.pth")
+    assert "holds several networks that fit: 'student' and 'teacher': save one" in refusal(tmp_path / "a.pth")
+
+
+def test_what_does_not_fit_is_told_without_the_prefix(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    other = create("digits_cnn", num_classes=7, in_channels=1).state_dict()
+    torch.save({"net": {f"model.{name}": tensor for name, tensor in other.items()}}, tmp_path / "a.pth")
+    assert "the file has 7 classes and the network 10" in refusal(tmp_path / "a.pth")
+    del state["classifier.bias"]
+    torch.save({"net": {f"model.{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pth")
+    assert "does not fit DigitsCNN: 1 missing (classifier.bias)" in refusal(tmp_path / "a.pth")
+    assert load_weights(network(), tmp_path / "a.pth", replace_head=HEAD).fresh == tuple(sorted(HEAD, reverse=True))
+
+
+class Odd(enum.Enum):
+    """Of a user's own program."""
+
+    ONE = 1
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_data_beside_the_tensors_are_passed_over(tmp_path: Path, state: dict[str, Tensor], legacy: bool) -> None:
+    data = {
+        "numbers": [np.float64(71.2), np.int64(3), np.bool_(True), np.float32, np.dtype("f4")],
+        "array": np.arange(5),
+        "names": np.array(["a", "b"]),
+        "objects": np.array([None, {}], dtype=object),
+        "rng": [np.random.RandomState(0).get_state(), np.random.RandomState(0), np.random.default_rng(0)],
+        "torch": torch.__version__,
+        "when": [dt.datetime.now(dt.UTC), dt.timedelta(1), dt.date(2020, 1, 1)],
+        "where": [tmp_path, PurePosixPath("a")],
+        "best": defaultdict(list, {"a": [1]}),
+        "last": deque([1, 2], maxlen=3),
+        "more": [argparse.Namespace(a=np.float64(1)), Decimal("1.5"), {1, 2}, 1j, b"x", uuid.UUID(int=3), slice(3)],
+    }
+    torch.save(
+        {"state_dict": defaultdict(list, state), **data}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy
+    )
+    assert_loads(tmp_path / "a.pth", state)
+    torch.save({"state_dict": state, "of": Odd.ONE}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    assert f"it holds {__name__}.Odd and would run code" in refusal(tmp_path / "a.pth")
+
+
+class EasyDict(dict[str, Any]):
+    """As easydict's: a dictionary whose keys are attributes too."""
+
+
+def test_dictionaries_of_other_libraries_are_passed_over(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EasyDict, "__module__", "easydict")
+    module = types.ModuleType("easydict")
+    module.EasyDict = EasyDict  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "easydict", module)
+    config = EasyDict(lr=0.1)
+    config.lr = 0.1  # type: ignore[attr-defined]
+    torch.save({"model": state, "config": config}, tmp_path / "a.pth")
+    monkeypatch.delitem(sys.modules, "easydict")
+    assert_loads(tmp_path / "a.pth", state)
+
+
+def tar(path: Path, _: dict[str, Tensor]) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "a")
+
+
+def zipped(path: Path, _: dict[str, Tensor]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(__file__, "a")
+
+
+def script(path: Path, _: dict[str, Tensor]) -> None:
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(path)  # type: ignore[no-untyped-call]
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 44\n"
+OTHERS: dict[str, tuple[Callable[[Path, dict[str, Tensor]], object], str]] = {
+    "lfs": (lambda path, _: path.write_bytes(LFS), "a Git LFS pointer, not the file itself: run 'git lfs pull'"),
+    "html": (lambda path, _: path.write_text("\n<!DOCTYPE html><html></html>"), "an HTML page"),
+    "empty": (lambda path, _: path.write_bytes(b""), "an empty file"),
+    "gzip": (lambda path, _: path.write_bytes(gzip.compress(bytes(1000))), "a gzip archive: unpack it"),
+    "tar": (tar, "a tar archive: unpack it"),
+    "zip": (zipped, "a ZIP archive"),
+    "script": (script, "a ZIP archive"),
+    "pickle": (lambda path, state: path.write_bytes(pickle.dumps(state, protocol=4)), ""),
+    "text": (lambda path, _: path.write_text("Not found"), ""),
+    "noise": (lambda path, _: path.write_bytes(random.Random(0).randbytes(1000)), ""),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's scripts are deprecated, and files of them are about
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_kind_of_file_is_named(tmp_path: Path, state: dict[str, Tensor], kind: str, suffix: str) -> None:
+    make, told = OTHERS[kind]
+    make(tmp_path / f"a{suffix}", state)
+    if kind == "script" and suffix == ".pth":
+        told = "it is TorchScript: convert it by torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
+    if kind == "pickle" and suffix == ".pth":
+        told = "it is a pickle of protocol 4: write it by torch.save"
+    message = refusal(tmp_path / f"a{suffix}")
+    assert told in message
+    assert message.startswith("weights: cannot read")
+    assert "weights_only" not in message
+    assert len(message) <= 280
+
+
+def test_safetensors_under_another_name(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.bin")
+    assert "it is a safetensors file: name it .safetensors" in refusal(tmp_path / "a.bin")
+
+
+def test_a_path_that_is_too_long_for_a_name(tmp_path: Path) -> None:
+    assert not is_weights_file("a" * 5000)
+    with pytest.raises(ValueError, match="there is no such file") as error:
+        resolve_weights("digits_cnn", "a" * 5000)
+    assert len(str(error.value)) <= 280
+    with pytest.raises(ValueError, match="no such file") as error:
+        resolve_weights("digits_cnn", str(tmp_path) + "/a\x1b[31m" * 1000)
+    assert len(str(error.value)) <= 280
+    assert str(error.value).isprintable()

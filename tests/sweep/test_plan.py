@@ -247,7 +247,7 @@ def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
     for name in state:
         less = {each: state[each] for each in state if each != name}
         with pytest.raises(
-            ValueError, match=rf"sweep\.json is broken, it lacks {name}: delete the sweep by --overwrite"
+            ValueError, match=rf"sweep\.json is broken: {name} is missing: mend it, or delete the sweep by --overwrite"
         ):
             plan.registry(json.loads(json.dumps(less)))
 

@@ -220,3 +220,49 @@ def test_storages_without_locks_are_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
         held(tiny_config(tmp_path / "file"), print),
     ):
         raise AssertionError("it was let in")
+
+
+def twins(tmp_path: Path) -> list[RunConfig]:
+    """Two runs of one name and checkpoint path, which differ in storage and learning rate."""
+    both = {"checkpoint_path": str(tmp_path / "both")}
+    return [
+        tiny_config(tmp_path / storage, "twin", training={"lr": lr, "limit_batches": 2, "float_epochs": 1, "epochs": 1})
+        .replace(output=both)
+        for storage, lr in (("a", 0.02), ("b", 0.05))
+    ]  # fmt: skip
+
+
+def test_a_name_is_held_where_the_checkpoints_are_too(tmp_path: Path) -> None:
+    one, two = twins(tmp_path)
+    with held(one, print):
+        with (
+            pytest.raises(ValueError, match=r"^--name twin: .*the same --checkpoint-path is running"),
+            held(two, print),
+        ):
+            raise AssertionError("it was let in")
+        with held(two.replace(output={"name": "other"}), print):
+            pass
+    with held(two, print):
+        pass
+    same = one.replace(output={"checkpoint_path": one.output.storage_path})
+    with held(same, print):  # one lock, which is not taken twice
+        pass
+
+
+def test_storages_of_objects_know_no_locks(tmp_path: Path) -> None:
+    told: list[str] = []
+    with held(tiny_config(tmp_path).replace(output={"checkpoint_path": "s3://bucket/runs"}), told.append):
+        assert told == ["s3://bucket/runs knows no locks: start no two runs of one name at a time"]
+
+
+def test_a_checkpoint_of_another_configuration_is_never_taken(tmp_path: Path) -> None:
+    """As on a storage without locks: both have started, the other one is the first to write."""
+    one, two = twins(tmp_path)
+    for config in (one, two):
+        prepare(config, look(config, fingerprint=None))
+    run_here(two)
+    with pytest.raises(
+        ValueError, match=r"both/twin: checkpoint-.* was made with --lr 0\.05 \(now 0\.02\): another run"
+    ):
+        run_here(one)
+    assert not RunFolder.planned(one).is_finished

@@ -74,7 +74,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         SweepInterrupted: a signal came; the table so far has been shown.
     """
     began = time.monotonic()
-    with plan.folder.held(console.say):
+    with plan.held(console.say):
         if plan.base.output.overwrite:
             plan.discard_checkpoints()
             plan.folder.clear()

@@ -1,124 +1,137 @@
-"""torch's fused SGD step with T · (g + λ W) as gradient, T = 1 on live and 0 on frozen weights, by torch's operations.
+"""What a step of SGD does with masks, and how it goes through memory on a CPU."""
 
-torch has no fused step with a mask: so this costs more than twice a fused step. :mod:`inq_ray.core.one_pass` does it at
-the cost of one, with the same bits, where it can.
-"""
-
-from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from inq_ray.core.codebook import float_format
 
-# Elements of a block of the fused CPU step: large enough that calls do not count, small enough to stay in the cache.
-_BLOCK = 1 << 18
+# Elements of a block, for each thread. Smaller ones cost more calls, larger ones do not stay in the cache (L2).
+_BLOCK = 1 << 16
+
+# torch's kernels take 4, 8 or 16 elements at once, and what is left at the end of a tensor one by one.
+_TOGETHER = 16
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
-class StepOptions(NamedTuple):
-    """The options of torch.optim.SGD that a step goes by."""
-
-    lr: float
-    momentum: float
-    dampening: float
-    weight_decay: float
-    nesterov: bool
-    maximize: bool
-
-    @classmethod
-    def of(cls, group: Mapping[str, Any]) -> "StepOptions":
-        """The options of a parameter group."""
-        return cls(
-            lr=float(group["lr"]),
-            momentum=float(group["momentum"]),
-            dampening=float(group["dampening"]),
-            weight_decay=float(group["weight_decay"]),
-            nesterov=bool(group["nesterov"]),
-            maximize=bool(group["maximize"]),
-        )
-
-
-class PartlyFrozen(NamedTuple):
-    """What a step reads and writes of a parameter; all on the CPU, of the same shape and dense strides.
+class Weights(NamedTuple):
+    """What a step reads and writes of a parameter, or of a part of it; all of the parameter's shape.
 
     Attributes:
         param: float.
         grad: its dtype.
-        live: uint8, 0 or 1.
-        momentum: its dtype; None where there is no momentum.
+        live: uint8, 1 = live, 0 = frozen; None if all of them are live.
+        momentum: its dtype; None if there is no momentum yet, or none at all.
     """
 
     param: Tensor
     grad: Tensor
-    live: Tensor
+    live: Tensor | None
     momentum: Tensor | None
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> "PartlyFrozen":
-        """From three or four tensors, in the order of the attributes."""
-        param, grad, live, *momentum = tensors
-        return cls(param, grad, live, momentum[0] if momentum else None)
-
-    def tensors(self) -> list[Tensor]:
-        """Those that are there."""
-        return [tensor for tensor in self if tensor is not None]
-
-    def is_dense(self) -> bool:
-        """Whether they are on the CPU and laid out alike, without gaps."""
-        param = self.param
-        dense = param.is_contiguous() or (param.dim() == 4 and param.is_contiguous(memory_format=torch.channels_last))
-        strides = param.stride()
-        return dense and param.is_cpu and all(tensor.stride() == strides for tensor in self.tensors())
-
-    def remainder(self, size: int) -> "PartlyFrozen | None":
-        """What is left over after as many elements as ``size`` divides; None where that is nothing."""
-        count = self.param.numel()
-        rest = count % size
-        if rest == 0:
-            return None
-        return PartlyFrozen.of(
-            [tensor.as_strided((rest,), (1,), tensor.storage_offset() + count - rest) for tensor in self.tensors()]
-        )
-
     def is_plain(self) -> bool:
-        """Whether they are float32 at the addresses that they name."""
-        param, grad, _, momentum = self
-        return _is_plain(param) and _is_plain(grad) and (momentum is None or _is_plain(momentum))
+        """Whether they are float32 or float64 in the memory of the CPU, all laid out alike and without gaps.
 
+        Sums of bfloat16 and float16 are rounded in another way in the last elements of a tensor, so they cannot be cut.
+        """
+        param, strides = self.param, self.param.stride()
+        dense = param.is_contiguous() or (param.dim() == 4 and param.is_contiguous(memory_format=torch.channels_last))
+        return dense and all(
+            type(tensor) in _PLAIN_TYPES
+            and tensor.is_cpu
+            and tensor.layout == torch.strided
+            and not tensor.is_neg()
+            and tensor.stride() == strides
+            and tensor.dtype in (torch.float32, torch.float64, torch.uint8)
+            for tensor in self
+            if tensor is not None
+        )
 
-def step_in_blocks(weights: PartlyFrozen, options: StepOptions, *, is_first_step: bool) -> None:
-    """The step by torch's operations, in blocks so that decaying and masking the gradient cost no way to memory.
+    def divide(self) -> "tuple[Weights | None, Weights | None]":
+        """Return the elements of plain weights that the kernels take together, and the last few, which they do not."""
+        num = self.param.numel()
+        rest = num % _TOGETHER
+        if rest == 0:
+            return self, None
+        return self._part(0, num - rest) if num > rest else None, self._part(num - rest, rest)
 
-    More than twice torch's time. Gathering the live weights instead, stepping them and scattering them back was no
-    faster down to one live in eight; int32 masks, kept, were no faster than uint8 ones.
-    """
-    flat = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in weights.tensors()]
-    blocks = zip(*(torch.split(tensor, _BLOCK) for tensor in flat), strict=True)
-    gradient = weights.param.new_empty(min(_BLOCK, weights.param.numel()))
-    for param, grad, live, *momentum in blocks:
-        out = gradient[: len(param)]
-        live_gradient(grad, param, live, weight_decay=options.weight_decay, maximize=options.maximize, out=out)
-        torch._fused_sgd_(
-            [param],
-            [out],
-            momentum,
-            weight_decay=0.0,
-            momentum=options.momentum,
-            lr=options.lr,
-            dampening=options.dampening,
-            nesterov=options.nesterov,
-            maximize=False,
-            is_first_step=is_first_step,
+    def _part(self, start: int, num: int) -> "Weights":
+        return Weights._make(
+            None if tensor is None else tensor.as_strided((num,), (1,), tensor.storage_offset() + start)
+            for tensor in self
         )
 
 
-def live_gradient(
-    grad: Tensor, param: Tensor, live: Tensor, *, weight_decay: float, maximize: bool, out: Tensor
-) -> None:
-    """T · (±g + λ W) into ``out``; all float [*] but ``live``, which is uint8 [*]."""
+@cache
+def fused_rounds_as_loop(dtype: torch.dtype) -> bool:
+    """Return whether torch's fused step on a CPU gives the bits of its for-loop, the last few elements left aside.
+
+    Both do the same operations, but compilers are free to round a product before it is added or not to.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    start = [torch.randn(64 * _TOGETHER, generator=generator, dtype=dtype, device="cpu") for _ in range(3)]
+    ends: list[Tensor] = []
+    for fused in (False, True):
+        param, grad, momentum = (tensor.clone() for tensor in start)
+        for dampening, nesterov in ((0.0, True), (0.3, False)):
+            sgd(
+                [param],
+                [grad],
+                [momentum],
+                foreach=False,
+                fused=fused,
+                lr=0.1,
+                momentum=0.9,
+                dampening=dampening,
+                weight_decay=0.07,
+                nesterov=nesterov,
+                maximize=False,
+            )
+        ends.append(torch.stack([param, momentum]))
+    return ends[0].equal(ends[1])
+
+
+def step_in_blocks(weights: Weights, *, weight_decay: float, maximize: bool, **options: Any) -> None:
+    """Perform torch's fused step with T · (±g + λ W) as gradient, block by block, each of which stays in the cache.
+
+    Gathering the live weights instead, stepping them and scattering them back was no faster down to one live in eight.
+
+    Args:
+        weights: partly frozen and plain; their momentum has a value if there is one.
+        weight_decay: λ.
+        maximize: whether the sign of g is changed.
+        options: lr, momentum, dampening and nesterov.
+    """
+    size = min(_BLOCK * torch.get_num_threads(), weights.param.numel())
+    gradient = weights.param.new_empty(size)
+    bits = _bits(gradient)
+    flat = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in weights if tensor is not None]
+    for param, grad, live, *momentum in zip(*(torch.split(tensor, size) for tensor in flat), strict=True):
+        if param.numel() < size:  # the last block
+            gradient = gradient[: param.numel()]
+            bits = _bits(gradient)
+        _decay(grad, param, weight_decay=weight_decay, maximize=maximize, out=gradient)
+        bits.mul_(live)
+        torch._fused_sgd_(
+            [param], [gradient], momentum, weight_decay=0.0, maximize=False, is_first_step=False, **options
+        )
+
+
+def live_gradient(weights: Weights, *, weight_decay: float, maximize: bool) -> Tensor:
+    """Return T · (±g + λ W), T = 1 on live and 0 on frozen weights, of partly frozen ones; laid out as W."""
+    assert weights.live is not None
+    gradient = torch.empty_like(weights.param)
+    _decay(weights.grad, weights.param, weight_decay=weight_decay, maximize=maximize, out=gradient)
+    keep_live(gradient, weights.live)
+    return gradient
+
+
+def _decay(grad: Tensor, param: Tensor, *, weight_decay: float, maximize: bool, out: Tensor) -> None:
+    """Write ±g + λ W to ``out``; all float [*]."""
     if maximize:
         torch.neg(grad, out=out)
         if weight_decay != 0:
@@ -127,16 +140,15 @@ def live_gradient(
         torch.add(grad, param, alpha=weight_decay, out=out)
     else:
         out.copy_(grad)
-    keep_live(out, live)
 
 
 def keep_live(values: Tensor, live: Tensor) -> None:
-    """Sets ``values`` (float [*]) to +0.0 where ``live`` (uint8 [*]) is 0, in place, NaN too.
+    """Set ``values`` (float [*]) to +0.0 where ``live`` (uint8 [*]) is 0, in place, NaN too.
 
-    Their bits are multiplied as integers, five times as fast as masked_fill_ by a mask without a pattern.
+    Their bits are multiplied as integers, which is ten times as fast as masked_fill_ or where with a random mask.
     """
-    values.view(float_format(values.dtype).bits_dtype).mul_(live)
+    _bits(values).mul_(live)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and type(tensor) in _PLAIN_TYPES and not tensor.is_neg()
+def _bits(values: Tensor) -> Tensor:
+    return values.view(float_format(values.dtype).bits_dtype)

@@ -1,7 +1,7 @@
 """SGD that leaves frozen weights alone."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,7 @@ from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
 from inq_ray.core.codebook import check_num_bits, float_format
-from inq_ray.core.one_pass import masked_step
-from inq_ray.core.optim.masked_step import PartlyFrozen, StepOptions, keep_live, live_gradient
+from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop, keep_live, live_gradient, step_in_blocks
 
 # What a group keeps of its own when a state is loaded.
 _KEPT = ("weight_bits", "param_names")
@@ -27,6 +26,12 @@ class SGD(torch.optim.SGD):
     g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum.
     With nothing frozen the two are equal bit for bit. ``param.grad`` is read, never changed.
 
+    Torch has three forms of the step: a for-loop over the tensors, foreach over lists of tensors, and fused.
+    ``foreach`` and ``fused`` choose one, as in torch.optim.SGD. If you choose none, the bits are those of
+    torch.optim.SGD's default, which is foreach on GPUs and the for-loop on CPUs. On CPUs, though, the fused kernel does
+    the work, the fastest that torch has: for float32 and float64, and for all but the last numel % 16 elements of a
+    tensor, it gives the bits of the for-loop. A partly frozen tensor takes about twice the time of an all-live one.
+
     Args:
         params: parameters or groups, best those of :func:`inq_ray.param_groups`. A group's ``weight_bits`` says at how
             many bits :class:`inq_ray.INQScheduler` quantizes its parameters; None leaves them float.
@@ -38,8 +43,8 @@ class SGD(torch.optim.SGD):
         weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them. Biases and normalization
             among them are quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
         maximize: whether to go up the gradient.
-        foreach: torch's form over lists of tensors; None lets torch choose, as in torch.optim.SGD.
-        fused: torch's fused form; on the CPU also the fastest one where some of a tensor is frozen.
+        foreach: whether to take torch's foreach form; None = the default, see above.
+        fused: whether to take torch's fused form; None = the default, see above.
 
     Raises:
         ValueError: an option is out of range.
@@ -240,74 +245,61 @@ class SGD(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            with_grad = [param for param in group["params"] if param.grad is not None]
-            self._step_all_live(group, [param for param in with_grad if param not in self._live])
-            self._step_partly_frozen(group, [param for param in with_grad if self._live.get(param) is not None])
+            weights = [self._weights(group, param) for param in group["params"] if self._is_stepped(param)]
+            self._step_group(group, weights)
         return loss
 
-    def _step_all_live(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Torch's step."""
-        grads = [_grad(param) for param in params]
-        is_plain = group["weight_decay"] == 0 and not group["maximize"]
-        if group["nesterov"] and is_plain and not group["fused"] and group["foreach"] is not False:
-            grads = [grad.clone() for grad in grads]  # torch's foreach form would add the momentum to the gradients
-        self._torch_step(group, params, grads, group["weight_decay"], group["maximize"])
+    def _step_group(self, group: dict[str, Any], weights: list[Weights]) -> None:
+        all_live = [each for each in weights if each.live is None]
+        partly_frozen = [each for each in weights if each.live is not None]
+        foreach, fused = group["foreach"], group["fused"]
+        may_be_fused = fused or (fused is None and foreach is None)
+        if not may_be_fused or not all(each.param.is_cpu for each in weights):
+            self._torch_step(group, all_live, foreach=foreach, fused=fused)
+            self._torch_step(group, partly_frozen, foreach=foreach, fused=fused)
+            return
+        divided = [_divide(group, each) for each in all_live]
+        self._torch_step(group, [part for part, _ in divided if part is not None], foreach=False, fused=True)
+        self._torch_step(group, [rest for _, rest in divided if rest is not None], foreach=False, fused=fused)
+        options = {key: group[key] for key in ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")}
+        for part, rest in (_divide(group, each) for each in partly_frozen):
+            if part is not None:
+                step_in_blocks(part, **options)
+            if rest is not None:
+                self._torch_step(group, [rest], foreach=False, fused=fused)
 
-    def _step_partly_frozen(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        """Torch's step with T · (g + λ W) as gradient; in one go where the form is fused, on the CPU."""
-        if group["fused"]:
-            params = self._step_masked(group, params)
-        gradients: list[Tensor] = []
-        for param in params:
-            gradient = torch.empty_like(param)
-            live_gradient(
-                _grad(param),
-                param,
-                self._live_mask(param),
-                weight_decay=float(group["weight_decay"]),
-                maximize=group["maximize"],
-                out=gradient,
-            )
-            gradients.append(gradient)
-        self._torch_step(group, params, gradients, 0.0, False)
+    def _is_stepped(self, param: Tensor) -> bool:
+        is_all_frozen = param in self._live and self._live[param] is None
+        return param.grad is not None and not is_all_frozen
 
-    def _step_masked(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        """The fused step of dense tensors on the CPU; returns the other parameters."""
-        has_momentum = group["momentum"] != 0
-        others: list[Tensor] = []
-        first_steps: list[PartlyFrozen] = []
-        further_steps: list[PartlyFrozen] = []
-        for param in params:
-            buffer = self.state[param].get("momentum_buffer") if has_momentum else None
-            is_first_step = has_momentum and buffer is None
-            if is_first_step:
-                buffer = torch.empty_like(param)
-            weights = PartlyFrozen(param, _grad(param), self._live_mask(param), buffer)
-            if not weights.is_dense():
-                others.append(param)
-                continue
-            if is_first_step:
-                self.state[param]["momentum_buffer"] = buffer
-            (first_steps if is_first_step else further_steps).append(weights)
-        for weights_of_kind, is_first_step in ((first_steps, True), (further_steps, False)):
-            if weights_of_kind:
-                masked_step(weights_of_kind, StepOptions.of(group), is_first_step=is_first_step)
-        return others
+    def _weights(self, group: dict[str, Any], param: Tensor) -> Weights:
+        assert param.grad is not None
+        momentum = self.state[param].get("momentum_buffer") if group["momentum"] != 0 else None
+        return Weights(param, param.grad, self._live.get(param), momentum)
 
     def _torch_step(
-        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], weight_decay: float, maximize: bool
+        self, group: dict[str, Any], weights: Sequence[Weights], *, foreach: bool | None, fused: bool | None
     ) -> None:
-        if not params:
+        """Perform torch's step, either of weights that are all live, or of partly frozen ones with T · (g + λ W)."""
+        if not weights:
             return
-        has_momentum = group["momentum"] != 0
-        buffers = [self.state[param].get("momentum_buffer") for param in params] if has_momentum else []
+        weight_decay, maximize = group["weight_decay"], group["maximize"]
+        if weights[0].live is not None:
+            grads = [live_gradient(each, weight_decay=weight_decay, maximize=maximize) for each in weights]
+            weight_decay, maximize = 0.0, False
+        else:
+            grads = [each.grad for each in weights]
+            is_plain = weight_decay == 0 and not maximize
+            if group["nesterov"] and is_plain and not fused and foreach is not False:
+                grads = [grad.clone() for grad in grads]  # torch's foreach form would add the momentum to them
+        momenta = [each.momentum for each in weights] if group["momentum"] != 0 else []
         sgd(
-            params,
+            [each.param for each in weights],
             grads,
-            buffers,
+            momenta,
             has_sparse_grad=any(grad.is_sparse for grad in grads),
-            foreach=group["foreach"],
-            fused=group["fused"],
+            foreach=foreach,
+            fused=fused,
             weight_decay=weight_decay,
             momentum=group["momentum"],
             lr=group["lr"],
@@ -315,23 +307,31 @@ class SGD(torch.optim.SGD):
             nesterov=group["nesterov"],
             maximize=maximize,
         )
-        if has_momentum:
-            for param, buffer in zip(params, buffers, strict=True):
-                self.state[param]["momentum_buffer"] = buffer
+        for each, momentum in zip(weights, momenta, strict=False):
+            if each.momentum is None:
+                self.state[each.param]["momentum_buffer"] = momentum
 
     def _drop_momentum(self, param: Tensor) -> None:
         buffer = self.state[param].get("momentum_buffer") if param in self.state else None
         if buffer is None:
             return
-        if self._live[param] is None:
+        live = self._live[param]
+        if live is None:
             buffer.zero_()
         else:
-            keep_live(buffer, self._live_mask(param))
+            keep_live(buffer, live)
 
-    def _live_mask(self, param: Tensor) -> Tensor:
-        live = self._live[param]
-        assert live is not None, "all of it is frozen"
-        return live
+
+def _divide(group: dict[str, Any], weights: Weights) -> tuple[Weights | None, Weights | None]:
+    """Return the part of CPU tensors that torch's fused kernel steps, and what is left to the group's own form."""
+    if group["fused"] and weights.live is None:
+        return weights, None
+    is_first_step = group["momentum"] != 0 and weights.momentum is None  # at which torch makes the momentum
+    if is_first_step or not weights.is_plain():
+        return None, weights
+    if group["fused"]:
+        return weights, None
+    return weights.divide() if fused_rounds_as_loop(weights.param.dtype) else (None, weights)
 
 
 def unwrapped(optimizer: object) -> SGD:
@@ -349,11 +349,6 @@ def unwrapped(optimizer: object) -> SGD:
             f"'optimizer'; got {type(optimizer)}"
         )
     return inner
-
-
-def _grad(param: Tensor) -> Tensor:
-    assert param.grad is not None
-    return param.grad
 
 
 def _warn_of_vectors(groups: list[dict[str, Any]], weight_bits: int) -> None:

@@ -15,6 +15,7 @@ from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint
 from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.checkpoint.resume import check_own
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
@@ -94,12 +95,13 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
 
     Raises:
         DamagedError: it is not what was written.
-        ValueError: the storage fails, or the run had other workers than its configuration says.
+        ValueError: the storage fails, or a run of other options or workers than the configuration says made it.
     """
     store, place = store_of(config), TrainingPosition(stage=stage, epoch=stage_end(config, stage), step=0)
     if not is_checkpoint(store.location.join(place.name)):
         return None
     entry, snapshot = store.load(place)
+    check_own(snapshot, config, None, store.location.name)
     sizes = snapshot.facts.world_sizes or [snapshot.facts.world_size]
     if set(sizes) != {config.cluster.num_workers}:
         raise ValueError(f"it was trained by {', then '.join(map(str, sizes))} workers")

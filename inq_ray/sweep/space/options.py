@@ -31,15 +31,19 @@ _AXES = {
 class SpaceOptions:
     """What is searched; one that is left out is as the flags of a run say."""
 
-    schedules: tuple[str, ...] = option((), 'Portions of whole schedules: "0.5,0.75,0.875,1" "0.3,0.6,0.8,1".')
+    schedules: tuple[str, ...] = option(
+        (), 'Portions of whole schedules: "0.5,0.75,0.875,1" "0.3,0.6,0.8,1".', is_first=True
+    )
     num_stages: tuple[int, ...] = option((), "Numbers of stages to generate schedules of.")
     first_portion: tuple[float, ...] = option((), "First portions of generated schedules; by default 0.5.")
     rising: tuple[RisingOrFree, ...] = option(
         (), "How generated schedules rise; free (alone): as a searcher proposes. By default geometric."
     )
-    lrs: tuple[str, ...] = option((), "Learning rates: 0.01 0.02, or a range 1e-4..1e-1, drawn on a log scale.")
+    lrs: tuple[str, ...] = option(
+        (), "Learning rates: 0.01 0.02, or a range 1e-4..1e-1, drawn on a log scale.", is_first=True
+    )
     epochs_per_stage: tuple[int, ...] = option((), "Epochs of re-training per stage.")
-    bits: tuple[int, ...] = option((), "Bits of a weight.")
+    bits: tuple[int, ...] = option((), "Bits of a weight.", is_first=True)
     strategies: tuple[str, ...] = option(
         (), "Which weights freeze first.", choices=declared(RunConfig)[STRATEGY].choices
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.training.config import RunConfig
-from inq_ray.training.config.checks import at_least, between
+from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Unused, check_options, check_refused, option
 
 Search = Literal["grid", "random", "optuna"]
@@ -27,13 +27,16 @@ _ASHA = _unless(lambda search: search.stopping == "asha", "it belongs to asha; a
 class SearchOptions:
     """How it is searched."""
 
-    search: Search = option("grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.")
-    trials: int = option(20, "Trials of random and optuna.", check=at_least(1), unused=_DRAWS)
+    search: Search = option(
+        "grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.", is_first=True
+    )
+    trials: int = option(20, "Trials of random and optuna.", check=count(1, 100_000), unused=_DRAWS, is_first=True)
     search_seed: int = option(0, "Random seed of random and optuna.", check=between(f"[0, {2**32})"), unused=_DRAWS)
     objective: Objective = option("top1", "What optuna looks for: accuracy, or accuracy and few bits.", unused=_OPTUNA)
     stopping: Stopping = option(
         "none",
         "Early stopping: asha keeps the best of those that came to a portion, median those not below the median.",
+        is_first=True,
     )
     reduction: float = option(
         2.0,
@@ -45,20 +48,20 @@ class SearchOptions:
         0.5, "Portion before which no trial is stopped.", check=between("[0, 1]"), unused=_STOPS
     )
     reuse: bool = option(True, "Train stages that trials share once.")
-    retries: int = option(1, "Times that a failed trial is started again.", check=at_least(0), affects=Affects.NOTHING)
+    retries: int = option(1, "Times that a failed trial is started again.", check=count(0), affects=Affects.NOTHING)
     max_concurrent: int | None = option(
         None,
         "Trials at the same time; by default as many as the cluster has room for.",
-        check=at_least(1),
+        check=count(1),
         affects=Affects.NOTHING,
     )
     workers_per_trial: int | None = option(
-        None, "Processes of a trial; another name for --num-workers.", check=at_least(1), affects=Affects.NOTHING
+        None, "Processes of a trial; another name for --num-workers.", check=count(1), affects=Affects.NOTHING
     )
     gpus_per_trial: int | None = option(
         None,
         "GPUs of a trial, one for each of its workers; another name for --num-workers and --use-gpu.",
-        check=at_least(1),
+        check=count(1),
         affects=Affects.NOTHING,
     )
 

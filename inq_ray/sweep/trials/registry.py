@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from inq_ray.files.shown import quoted
 from inq_ray.sweep.reuse.shared_prefixes import choose, missing, needed
 from inq_ray.sweep.space.proposer import Proposer
 from inq_ray.sweep.space.search_options import SearchOptions
@@ -191,8 +192,8 @@ class TrialRegistry:
                 continue  # a point that was a trial already
             if point is None or point_key(point) != point_key(values["point"]):
                 raise ValueError(
-                    f"the sweep cannot go on: {values['name']} was {values['point']}, and now the search proposes "
-                    f"{point}; take another --name"
+                    f"the sweep cannot go on: {values['name']} was {quoted(values['point'], 80)}, and now the search "
+                    f"proposes {quoted(point, 80)}; take another --name"
                 )
             trial = self._add(values["name"], number, point)
             trial.remember(values)

@@ -15,6 +15,7 @@ from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, 
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
+from inq_ray.training.checkpoint.resume import check_own
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
@@ -121,7 +122,13 @@ class TrialRunner:
         self._tell(Done(top1=summary["top1"], digest=summary["digest"]))
 
     def _newest(self, folder: RunFolder) -> Snapshot | None:
-        return store_of(self._config).newest_good().snapshot if folder.config.is_file() else None
+        if not folder.config.is_file():
+            return None
+        store = store_of(self._config)
+        snapshot = store.newest_good().snapshot
+        if snapshot is not None:
+            check_own(snapshot, self._config, self._spec.fingerprint, store.location.name)
+        return snapshot
 
     def _seed(self, folder: RunFolder) -> list[str]:
         """Begins with the deepest end that is whole; returns the keys of those that are not, and deletes them."""

@@ -12,7 +12,7 @@ from inq_ray.training.checkpoint.broadcast import broadcast_snapshot
 from inq_ray.training.checkpoint.clock import CheckpointClock
 from inq_ray.training.checkpoint.facts import History
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.resume import look_at
+from inq_ray.training.checkpoint.resume import check_own, look_at
 from inq_ray.training.checkpoint.snapshot import Parts, Snapshot, take
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.checkpoint.writer import WAIT_SECONDS, CheckpointWriter
@@ -76,7 +76,8 @@ class Checkpoints:
             not_after: later ones are given up; None = none is.
 
         Raises:
-            ValueError: on every rank; the storage fails, or the one that is named cannot be read.
+            ValueError: on every rank; the storage fails, or the one that is named cannot be read, or it is of another
+                configuration.
         """
         snapshot, error = None, None
         if rank() == 0:
@@ -102,6 +103,7 @@ class Checkpoints:
         if snapshot is None and resume not in (AUTO, NEVER):
             snapshot = look_at(resume).snapshot
         if snapshot is not None:
+            check_own(snapshot, self._config, self._fingerprint, store.location.name)
             store.discard_after(snapshot.position)
         tell = functools.partial(self._note, "checkpoint_failed")
         newest = None if found.entry is None else found.entry.position

@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import safetensors.torch
-from safetensors import SafetensorError
 
+from inq_ray import safetensors_file
+from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location
 from inq_ray.storage.retry import MissingError
 from inq_ray.training.checkpoint.compact import compact, expand
@@ -126,11 +127,11 @@ def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
         facts = Facts.from_json(_read_json(contents[FACTS]))
         if facts.position != manifest.place:
             raise ValueError(f"its facts are of {facts.position.name}, its manifest of {manifest.place.name}")
-        snapshot = expand(Snapshot(safetensors.torch.load(contents[TENSORS]), facts))
+        snapshot = expand(Snapshot(safetensors_file.decode(contents[TENSORS]), facts))
         check_tensors(snapshot)
-    # RuntimeError, OverflowError: torch, of shapes that no tensor has. KeyError: of dtypes that torch has not.
-    except (KeyError, OverflowError, RecursionError, RuntimeError, SafetensorError, ValueError) as error:
-        raise DamagedError(f"its digests hold, but it cannot be read ({_line(str(error))})") from error
+    # RuntimeError, OverflowError: torch, of sizes in facts that no tensor has.
+    except (KeyError, OverflowError, RuntimeError, ValueError) as error:
+        raise DamagedError(f"its digests hold, but it cannot be read ({one_line(str(error), 200)})") from error
     return manifest.entry, snapshot
 
 
@@ -158,7 +159,7 @@ def read_manifest(folder: Location) -> Manifest:
     try:
         return _manifest(content)
     except ValueError as error:
-        raise DamagedError(f"{MANIFEST} says what cannot be: {_line(str(error))}") from error
+        raise DamagedError(f"{MANIFEST} says what cannot be: {one_line(str(error), 200)}") from error
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
@@ -211,9 +212,3 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _line(text: str, most: int = 300) -> str:
-    """Return a text of somebody else's on one line."""
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from inq_ray import __version__
+from inq_ray.files.shown import shown
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
@@ -15,6 +16,10 @@ from inq_ray.training.checkpoint.store import Damaged, Found
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, Declared, declared
 from inq_ray.training.config.output import AUTO, NEVER
+from inq_ray.training.flags.command import given_of
+
+# Of the options that differ, in characters.
+_MOST_SAID = 160
 
 NOTHING = Found(None, None, ())
 
@@ -122,18 +127,35 @@ def look_at(path: str) -> Found:
     location = locate(path, "--resume")
     if not is_checkpoint(location):
         raise ValueError(
-            f"--resume {path}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"
+            f"--resume {shown(path)}: no checkpoint (folder with manifest.json) is there, nor is it auto or never"
         )
     try:
         return Found(*read_checkpoint(location), ())
     except DamagedError as error:
-        raise ValueError(f"--resume {path}: this checkpoint is damaged: {error}; take another") from error
+        raise ValueError(f"--resume {shown(path)}: this checkpoint is damaged: {shown(error)}; take another") from error
 
 
 def differences(saved: RunConfig, config: RunConfig) -> list[Declared]:
     """Return the options that differ, of those that affect anything."""
     options = [each for each in declared(config).values() if each.option.affects is not Affects.NOTHING]
     return [each for each in options if each.of(saved) != each.of(config)]
+
+
+def check_own(snapshot: Snapshot, config: RunConfig, fingerprint: str | None, where: str) -> None:
+    """Refuse a checkpoint of another run, which writes to the same place.
+
+    Args:
+        snapshot: of the checkpoint.
+        config: of the run that reads it.
+        fingerprint: of its data; None where it is not known.
+        where: the checkpoint lies.
+
+    Raises:
+        ValueError: the checkpoint would make the run another one; names the options.
+    """
+    lines = _refused(f"{shown(where)}: {snapshot.position.name}", snapshot.facts.config, config, snapshot, fingerprint)
+    if lines is not None:
+        raise ValueError(f"{lines}: another run writes its checkpoints there; give each a --name or --checkpoint-path")
 
 
 def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint: str | None) -> Decision:
@@ -154,8 +176,8 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
         if standing.begun_from is None:
             return Start()
         return Refuse(
-            f"run {standing.name} has no checkpoint of its own yet: give --resume {standing.begun_from}, by which it "
-            "was begun, or start anew by --overwrite"
+            f"run {standing.name} has no checkpoint of its own yet: give --resume {shown(standing.begun_from)}, by "
+            "which it was begun, or start anew by --overwrite"
         )
     return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 
@@ -165,21 +187,21 @@ def _from_chosen(path: str, standing: Standing, config: RunConfig, chosen: Found
     assert chosen.entry is not None
     assert chosen.snapshot is not None
     if standing.is_finished:
-        return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {path}")
+        return Refuse(f"--name {standing.name}: that run is finished: take another --name for --resume {shown(path)}")
     saved = chosen.snapshot.facts.config
     is_begun_by_it = standing.begun_from == path
     if standing.config is not None and standing.config.output.name != saved.output.name and not is_begun_by_it:
         return Refuse(
-            f"--name {standing.name}: there is an unfinished run of that name, and --resume {path} is of run "
+            f"--name {standing.name}: there is an unfinished run of that name, and --resume {shown(path)} is of run "
             f"{saved.output.name}: take another --name, or go on by --resume auto"
         )
     newest = standing.found.entry
     if newest is not None and newest.position > chosen.entry.position:
         return Refuse(
-            f"--resume {path}: run {standing.name} has later checkpoints, up to {newest.position.name}: take another "
-            "--name to go on from this one, or go on from the last by --resume auto"
+            f"--resume {shown(path)}: run {standing.name} has later checkpoints, up to {newest.position.name}: take "
+            "another --name to go on from this one, or go on from the last by --resume auto"
         )
-    lines = _refused(f"--resume {path}: it", saved, config, chosen.snapshot, fingerprint)
+    lines = _refused(f"--resume {shown(path)}: it", saved, config, chosen.snapshot, fingerprint)
     if lines is not None:
         return Refuse(f"{lines}; set them as they were")
     return Resume(chosen.entry, saved, _notes((), chosen.snapshot, config))
@@ -201,10 +223,12 @@ def _refused(
             different["data.data"] = (f"{saved.data.data} as it was", f"{config.data.data} as it is")
     if not different:
         return None
-    pairs = ", ".join(
-        f"{declared(config)[name].flag} {_text(old)} (now {_text(new)})" for name, (old, new) in different.items()
-    )
-    return f"{what} was made with {pairs}"
+    typed = {"data.data", *given_of(saved), *given_of(config)}  # what a recipe makes of another option is not said
+    different = {name: pair for name, pair in different.items() if name in typed} or different
+    pairs = [f"{_words(declared(config)[name], old)} (now {_text(new)})" for name, (old, new) in different.items()]
+    said = [pair for index, pair in enumerate(pairs) if index == 0 or len(", ".join(pairs[: index + 1])) <= _MOST_SAID]
+    rest = f" and {len(pairs) - len(said)} other options" if len(said) < len(pairs) else ""
+    return f"{what} was made with {', '.join(said)}{rest}"
 
 
 def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) -> tuple[str, ...]:
@@ -212,7 +236,7 @@ def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) 
     lines = [f"{each.position.name} is damaged and left out: {each.reason}" for each in damaged]
     saved = snapshot.facts.config
     changed = [
-        f"{each.flag} {each.of(saved)} became {each.of(config)}"
+        f"{each.flag} {_text(each.of(saved))} became {_text(each.of(config))}"
         for each in differences(saved, config)
         if each.option.affects is Affects.ROUNDING
     ]
@@ -227,5 +251,17 @@ def _notes(damaged: tuple[Damaged, ...], snapshot: Snapshot, config: RunConfig) 
     return tuple(lines)
 
 
+def _words(option: Declared, value: Any) -> str:
+    """Return an option with its value, as it is typed."""
+    if isinstance(value, bool):
+        return option.flag if value else f"without {option.flag}"
+    return f"{option.flag} {_text(value)}"
+
+
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) and value else str(value)
+    """Return a value as it is typed."""
+    if value is None or value == ():
+        return "not given"
+    if isinstance(value, bool):
+        return "given" if value else "not given"
+    return shown(" ".join(map(str, value)) if isinstance(value, tuple) else value, 60)

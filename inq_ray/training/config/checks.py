@@ -2,17 +2,53 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from inq_ray.files.shown import quoted, shown
 from inq_ray.training.config.option import Check
 
-
-def at_least(least: int) -> Check:
-    """Return a check of a whole number, or of each of several."""
-    return _each(lambda value: value >= least, f"at least {least}")
+# What counts something is no larger: beyond it, numbers are slips of the keyboard, and loops have no end.
+MOST = 1_000_000_000
 
 
-def between(interval: str) -> Check:
+@dataclass(frozen=True)
+class EachIs:
+    """A check of a number, or of each of several.
+
+    Attributes:
+        is_allowed: Whether a number is.
+        words: Which are, after "must be".
+        reason: What one that is not must be; None = the words.
+    """
+
+    is_allowed: Callable[[Any], bool]
+    words: str
+    reason: Callable[[Any], str] | None = None
+
+    def __call__(self, flag: str, value: Any) -> Any:
+        """Return the value.
+
+        Raises:
+            ValueError: A number is not allowed.
+        """
+        for entry in value if isinstance(value, tuple | list) else (value,):
+            if not self.is_allowed(entry):
+                reason = self.words if self.reason is None else self.reason(entry)
+                raise ValueError(f"{flag} must be {reason}, got {quoted(entry)}")
+        return value
+
+
+def count(least: int, most: int = MOST) -> EachIs:
+    """Return a check of a whole number, or of each of several, that counts something."""
+    return EachIs(
+        lambda value: least <= value <= most,
+        f"a whole number from {least} to {most}",
+        lambda value: f"at least {least}" if value < least else f"at most {most}",
+    )
+
+
+def between(interval: str) -> EachIs:
     """Return a check of a number, or of each of several.
 
     Args:
@@ -25,9 +61,11 @@ def between(interval: str) -> Check:
         above = value >= low if interval[0] == "[" else value > low
         return above and (value <= high if interval[-1] == "]" else value < high)
 
+    if interval[0] + interval[-1] == "[]":
+        return EachIs(is_inside, " to ".join(bound.strip() for bound in f"from {interval[1:-1]}".split(",")))
     if high < math.inf:
-        return _each(is_inside, f"in {interval}")
-    return _each(is_inside, f"finite and {'at least' if interval[0] == '[' else 'above'} {low:g}")
+        return EachIs(is_inside, f"in {interval}")
+    return EachIs(is_inside, f"finite and {'at least' if interval[0] == '[' else 'above'} {low:g}")
 
 
 def by(check: Callable[[Any], Any]) -> Check:
@@ -37,20 +75,7 @@ def by(check: Callable[[Any], Any]) -> Check:
         try:
             kept = check(value)
         except ValueError as error:
-            raise ValueError(f"{flag}: {error}") from None
+            raise ValueError(f"{flag}: {shown(error, 250)}") from None
         return value if kept is None else kept
 
     return checked
-
-
-def _each(is_allowed: Callable[[Any], bool], what: str) -> Check:
-    def check(flag: str, value: Any) -> Any:
-        for entry in value if isinstance(value, tuple | list) else (value,):
-            if not is_allowed(entry):
-                shown = repr(entry) if isinstance(entry, str) else entry
-                raise ValueError(
-                    f"{flag} must be {what}, got {shown if len(str(shown)) <= 80 else str(shown)[:77] + '...'}"
-                )
-        return value
-
-    return check

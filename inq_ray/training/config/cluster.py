@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-from inq_ray.training.config.checks import at_least
+from inq_ray.training.config.checks import count
 from inq_ray.training.config.duration import check_duration, seconds_of
 from inq_ray.training.config.option import Affects, check_options, option
 from inq_ray.training.config.worker_range import WorkerRange
@@ -28,15 +28,14 @@ class ClusterConfig:
         "Processes that train together, one for each GPU or CPU slot; of a range (2..8) as many as fit at each start.",
         check=_check_workers,
         affects=Affects.ROUNDING,
+        is_first=True,
     )
-    use_gpu: bool = _option(False, "Give each worker a GPU.")
-    cpus_per_worker: int = _option(
-        1, "CPU cores, and threads, of a worker.", check=at_least(1), affects=Affects.ROUNDING
-    )
+    use_gpu: bool = _option(False, "Give each worker a GPU.", is_first=True)
+    cpus_per_worker: int = _option(1, "CPU cores, and threads, of a worker.", check=count(1), affects=Affects.ROUNDING)
     max_failures: int = _option(
         3,
         "Times that a run goes on from its last checkpoint after a worker or a node was lost.",
-        check=at_least(0),
+        check=count(0),
         affects=Affects.NOTHING,
     )
     placement_timeout: str = _option(

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.preprocessing import LARGEST_SIZE
 from inq_ray.data.source import named_source
-from inq_ray.training.config.checks import at_least, between
+from inq_ray.files.shown import shown
+from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
@@ -25,6 +26,11 @@ def _why_they_stay(_: Any, info: SourceInfo | None) -> str:
         f"has no effect: the images of {info.name} are all of {info.width}x{info.height} pixels, are kept in memory, "
         "and stay as they are; leave it out"
     )
+
+
+def _has_no_files(config: Any) -> bool:
+    data = config.data.data
+    return named_source(data) is not None or ("://" in data and not data.startswith("file:"))
 
 
 def _is_ungrouped(info: SourceInfo) -> bool:
@@ -48,7 +54,7 @@ _size = functools.partial(option, None, check=between(f"[1, {LARGEST_SIZE}]"), u
 
 def _channels(*, is_positive: bool) -> Check:
     def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
-        given = " ".join(map(str, values))
+        given = shown(" ".join(map(str, values)))
         if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
             raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
         if any(abs(value) > 1 for value in values):
@@ -70,6 +76,7 @@ class DataConfig:
         in_stage_key=False,  # its fingerprint is
         sweep=False,
         path=lambda data: named_source(data) is not None,
+        is_first=True,
     )
     follow_links: bool = option(
         False,
@@ -77,11 +84,12 @@ class DataConfig:
         affects=Affects.NOTHING,
         sweep=False,
         sees=True,
+        unused=(Unused(when=_has_no_files, why="has no effect: these data are not files in a folder"),),
     )
     holdout: int = option(
         0,
         "Training images to hold out and to measure on instead of the test set, for choosing hyperparameters.",
-        check=at_least(0),
+        check=count(0),
         sweep=False,
         sees=True,
     )
@@ -89,20 +97,20 @@ class DataConfig:
         None,
         "Processes of each worker that read and decode images; by default its CPUs, none for data in memory.",
         aliases=("-j", "--workers"),
-        check=at_least(0),
+        check=count(0, 1024),
         affects=Affects.NOTHING,
     )
     shuffle_buffer: int = option(
         8192,
         "Images among which a worker shuffles Parquet that is read while training; their files are held in memory.",
-        check=at_least(1),
+        check=count(1),
         phase=Phase.TRAINING,
         unused=(Unused(data=_is_ungrouped, why="has no effect: only Parquet that is read while training needs it"),),
     )
     skip_bad_images: int = option(
         0,
         "Images that may be unreadable: they are left out and counted. With more the run ends and names one.",
-        check=at_least(0),
+        check=count(0),
         affects=Affects.NOTHING,
         sees=True,
         unused=(_WHOLE,),

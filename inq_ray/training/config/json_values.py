@@ -6,6 +6,8 @@ import types
 import typing
 from typing import Any, Literal
 
+from inq_ray.files.shown import quoted, shown
+
 
 def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
     """An instance of a dataclass from JSON values of the same names.
@@ -20,12 +22,13 @@ def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
     """
     if not isinstance(values, dict):
         what = where.removesuffix(".") or "the configuration"
-        raise ValueError(f"{what} must be an object of names and values, got {_short(values)}")
+        raise ValueError(f"{what} must be an object of names and values, got {quoted(values, 80)}")
     fields = {item.name: item for item in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or list(fields)
-            raise ValueError(f"{_short(where + name)} is unknown; nearest: {', '.join(where + name for name in near)}")
+            near = difflib.get_close_matches(name[:100], fields, n=1, cutoff=0.5) or list(fields)
+            names = shown(", ".join(where + name for name in near))
+            raise ValueError(f"{quoted(where + name, 80)} is unknown; nearest: {names}")
     arguments = {}
     for name, value in values.items():
         arguments[name] = checked(f"{where}{name}", value, fields[name].type)
@@ -54,7 +57,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     if origin is types.UnionType and not _is_plain(kind):
         return checked(name, value, options[0])  # of "| None", and it is not None
     if origin is dict and isinstance(value, dict):
-        return {key: checked(f"{name}[{_short(key)}]", each, options[1]) for key, each in value.items()}
+        return {key: checked(f"{name}[{quoted(key, 40)}]", each, options[1]) for key, each in value.items()}
     if origin is tuple and not _is_plain(kind) and isinstance(value, list):
         return tuple(checked(f"{name}[{index}]", each, options[0]) for index, each in enumerate(value))
     if origin is tuple:
@@ -64,8 +67,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     elif _is_a(value, kind):
         return float(value) if kind in (float, float | None) and value is not None else value
     elif origin is Literal:
-        raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {_short(value)}")
-    raise ValueError(f"{name} must be {_in_words(kind)}, got {_short(value)}")
+        raise ValueError(f"{name} must be one of {', '.join(kind.__args__)}, got {quoted(value, 80)}")
+    raise ValueError(f"{name} must be {_in_words(kind)}, got {quoted(value, 80)}")
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
@@ -97,9 +100,3 @@ def _is_a(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is Literal:
         return isinstance(value, str)
     return type(value) is kind
-
-
-def _short(value: Any) -> str:
-    """For a message; a thousand digits make no clear line."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -22,12 +22,14 @@ class NetworkConfig:
         "digits_cnn",
         "Network: torchvision's name, timm/NAME, cifar_resnet20 (to 110), digits_cnn, or your own as module:function.",
         aliases=("-a",),
+        is_first=True,
     )
     weights: str | None = _option(
         None,
         "Trained weights: a file (.safetensors, or a state dict), or torchvision's or timm's name, such as DEFAULT.",
         in_stage_key=False,  # the weights are
         path=is_weights_name,
+        is_first=True,
     )
     replace_head: bool = _option(
         False, "Take weights of a network with another number of classes, all but the last layer's, which starts fresh."

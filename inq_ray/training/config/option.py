@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.files.shown import quoted
 
 Check = Callable[[str, Any], Any]
 """Takes a flag and its value; returns the value to keep, or raises a ValueError that names the flag."""
@@ -66,6 +67,7 @@ class Option:
         check: Refuses values, or returns them in another form.
         choices: Allowed values, where the type does not list them.
         aliases: Other flags for it.
+        is_first: Whether --help shows it; --help-all shows all.
         affects: What another value changes.
         phase: From when on it has an effect.
         in_stage_key: Whether the value is in the keys by which sweeps find stages again, if it affects anything; False:
@@ -82,6 +84,7 @@ class Option:
     check: Check | None = None
     choices: tuple[Any, ...] | None = None
     aliases: tuple[str, ...] = ()
+    is_first: bool = False
     affects: Affects = Affects.RESULT
     phase: Phase = Phase.ALWAYS
     in_stage_key: bool = True
@@ -204,7 +207,7 @@ def check_choices(what: str, value: Any, choices: tuple[Any, ...]) -> None:
     """
     for entry in value if isinstance(value, tuple | list) else (value,):
         if entry not in choices:
-            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {entry!r}")
+            raise ValueError(f"{what} must be one of {', '.join(choices)}, got {quoted(entry)}")
 
 
 def _may_be_none(kind: Any) -> bool:

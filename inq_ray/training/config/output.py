@@ -4,7 +4,8 @@ import functools
 import re
 from dataclasses import dataclass
 
-from inq_ray.training.config.checks import at_least
+from inq_ray.files.shown import quoted
+from inq_ray.training.config.checks import count
 from inq_ray.training.config.duration import check_duration_or_steps
 from inq_ray.training.config.option import Affects, Phase, check_options, option
 
@@ -19,15 +20,15 @@ _option = functools.partial(option, affects=Affects.NOTHING, phase=Phase.TRAININ
 def _check_name(flag: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{flag} {name!r} is not allowed: take letters, digits, dots, dashes and underscores, and begin with a "
-            "letter or digit"
+            f"{flag} {quoted(name)} is not allowed: take at most 128 letters, digits, dots, dashes and underscores, "
+            "and begin with a letter or digit"
         )
     return name
 
 
 def _check_folder(flag: str, path: str) -> str:
     if "://" in path:
-        raise ValueError(f"{flag} must be a folder that every node sees, got the address {path!r}")
+        raise ValueError(f"{flag} must be a folder that every node sees, got the address {quoted(path)}")
     return path
 
 
@@ -48,14 +49,14 @@ class OutputConfig:
         phase=Phase.ALWAYS,  # the index of a folder of images is kept there
     )
     name: str | None = _option(
-        None, "Name of the run and of its folder; by default network, bits and time.", check=_check_name
+        None, "Name of the run and of its folder; by default network, bits and time.", check=_check_name, is_first=True
     )
     overwrite: bool = _option(False, "Delete an earlier run of the same name.")
     print_freq: int | None = _option(
         None,
         "Steps between printed lines of progress; by default a line a minute, or a live one on a terminal.",
         aliases=("-p",),
-        check=at_least(1),
+        check=count(1),
     )
     track: tuple[str, ...] = _option(
         (),
@@ -72,7 +73,7 @@ class OutputConfig:
         path=_is_never_a_name,
     )
     keep_checkpoints: int = _option(
-        2, "Checkpoints to keep in addition to those of each stage's end and the best one.", check=at_least(1)
+        2, "Checkpoints to keep in addition to those of each stage's end and the best one.", check=count(1)
     )
     resume: str = _option(
         AUTO,

@@ -3,13 +3,17 @@
 import functools
 from dataclasses import dataclass
 
-from inq_ray.core.codebook import Rule, check_num_bits
+from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Rule
 from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import check_portions
-from inq_ray.training.config.checks import by
+from inq_ray.training.config.checks import EachIs, by
 from inq_ray.training.config.option import Phase, check_options, option
 
 _option = functools.partial(option, phase=Phase.STAGES)
+
+_BITS = EachIs(
+    lambda bits: type(bits) is int and MIN_BITS <= bits <= MAX_BITS, f"a whole number from {MIN_BITS} to {MAX_BITS}"
+)
 
 
 def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
@@ -20,7 +24,7 @@ def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
 class QuantizationConfig:
     """How weights become powers of two."""
 
-    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=by(check_num_bits), fits_all=True)
+    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=_BITS, fits_all=True, is_first=True)
     iterative_steps: tuple[float, ...] = _option(
         (0.5, 0.75, 0.875, 1.0),
         "Accumulated portions of each tensor that are frozen after each stage; they increase and end at 1.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inq_ray.files.shown import shown
 from inq_ray.training.config.cluster import ClusterConfig
 from inq_ray.training.config.data import DataConfig
 from inq_ray.training.config.json_values import checked, from_dict
@@ -81,8 +82,8 @@ class RunConfig:
         if each and len(each) != len(portions):
             raise ValueError(
                 f"{flag} must have one number for each of the {len(portions)} stages of --iterative-steps "
-                f"{' '.join(f'{portion:g}' for portion in portions)}, got {len(each)}: "
-                f"{' '.join(f'{number:g}' for number in each)}"
+                f"{shown(' '.join(f'{portion:g}' for portion in portions))}, got {len(each)}: "
+                f"{shown(' '.join(f'{number:g}' for number in each))}"
             )
 
     @property
@@ -159,7 +160,7 @@ class RunConfig:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"--config {path}: {reason}; name the config.json of a run") from None
+            raise ValueError(f"--config {shown(path)}: {shown(reason, 150)}; name the config.json of a run") from None
 
 
 def field_value(name: str, value: Any) -> Any:

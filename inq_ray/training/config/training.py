@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from inq_ray.training.config.checks import at_least, between
+from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.network import is_weights_name
 from inq_ray.training.config.option import Affects, Phase, Unused, check_options, option
 
@@ -13,7 +13,8 @@ Precision = Literal["auto", "float32", "bf16", "fp16"]
 OnNan = Literal["stop", "skip", "rewind"]
 
 _RATE = between("(0, inf)")
-_COUNT = at_least(0)
+_ALPHA = between("[0, 1000]")
+_EPOCHS = count(0, 1_000_000)
 
 _option = functools.partial(option, phase=Phase.TRAINING)
 _of_stages = functools.partial(option, phase=Phase.STAGES)
@@ -28,9 +29,17 @@ _NOT_STEP = _without("--lr-schedule step", lambda config: config.training.lr_sch
 _NOT_DISTILLED = _without("--distill", lambda config: not config.training.distill)
 
 
+_ONE_WORKER = (Unused(when=lambda config: config.cluster.workers.most == 1, why="has no effect with one worker"),)
+
+
 def _is_without_labels(config: Any) -> bool:
-    training = config.training
-    return bool(training.distill and training.distill_labels == 0 and config.float_epochs == 0)
+    return bool(config.training.distill and config.training.distill_labels == 0)
+
+
+def _why_without_labels(config: Any, _: object) -> str:
+    if config.float_epochs:  # the training before the stages uses labels
+        return "has no effect in stages with --distill: no labels are used there; add --distill-labels"
+    return "has no effect with --distill: no labels are used; add --distill-labels"
 
 
 def _warms_too_long(config: Any) -> bool:
@@ -50,7 +59,7 @@ class TrainingConfig:
     epochs: int = _option(
         4,
         "Epochs of re-training per stage (of all training with --plain).",
-        check=_COUNT,
+        check=_EPOCHS,
         in_stage_key=False,
         fits_all=True,
         replaces=("epochs_total", "epochs_each"),
@@ -64,25 +73,25 @@ class TrainingConfig:
     epochs_total: int | None = _option(
         None,
         "Epochs of re-training over all stages, shared evenly, earlier stages first; instead of --epochs.",
-        check=_COUNT,
+        check=_EPOCHS,
         in_stage_key=False,
         replaces=("epochs_each",),
     )
     epochs_each: tuple[int, ...] = _option(
         (),
         "Epochs of re-training of each stage, such as 2 2 2 6; instead of --epochs.",
-        check=_COUNT,
+        check=_EPOCHS,
         in_stage_key=False,
         replaces=("epochs_total",),
     )
     float_epochs: int = _option(
-        0, "Epochs of float training before the first stage, for a network without trained weights.", check=_COUNT
+        0, "Epochs of float training before the first stage, for a network without trained weights.", check=_EPOCHS
     )
     batch_size: int = _option(
-        256, "Images of a step over all workers together (global).", aliases=("-b",), check=at_least(1)
+        256, "Images of a step over all workers together (global).", aliases=("-b",), check=count(1)
     )
     accumulate: int = _option(
-        1, "Microbatches in which a worker computes its part of a step, to save memory.", check=at_least(1)
+        1, "Microbatches in which a worker computes its part of a step, to save memory.", check=count(1)
     )
     lr: float = _option(
         0.001,
@@ -156,7 +165,10 @@ class TrainingConfig:
         ),
     )
     distill_temperature: float = _of_stages(
-        3.0, "Softmax temperature for distillation; higher gives softer targets.", check=_RATE, unused=_NOT_DISTILLED
+        3.0,
+        "Softmax temperature for distillation; higher gives softer targets.",
+        check=between("(0, 1000]"),
+        unused=_NOT_DISTILLED,
     )
     distill_labels: float = _of_stages(
         0.0,
@@ -168,16 +180,10 @@ class TrainingConfig:
         0.0,
         "Part of each label that is spread over all classes in training.",
         check=between("[0, 1)"),
-        unused=(
-            Unused(
-                when=_is_without_labels, why="has no effect with --distill: no labels are used; add --distill-labels"
-            ),
-        ),
+        unused=(Unused(when=_is_without_labels, why=_why_without_labels),),
     )
-    mixup: float = _option(
-        0.0, "Alpha of mixup; 0 = off. With --cutmix too, each batch is either.", check=between("[0, inf)")
-    )
-    cutmix: float = _option(0.0, "Alpha of cutmix; 0 = off.", check=between("[0, inf)"))
+    mixup: float = _option(0.0, "Alpha of mixup; 0 = off. With --cutmix too, each batch is either.", check=_ALPHA)
+    cutmix: float = _option(0.0, "Alpha of cutmix; 0 = off.", check=_ALPHA)
     clip_grad_norm: float | None = _option(
         None, "Largest norm of the gradient of all live weights; a longer one is scaled down to it.", check=_RATE
     )
@@ -199,11 +205,13 @@ class TrainingConfig:
         "Run a step's passes as one CUDA graph: the same bits, fewer launches; for small networks on one GPU.",
         affects=Affects.NOTHING,
     )
-    sync_batchnorm: bool = _option(False, "Compute BatchNorm over all workers' images together (GPUs only).")
+    sync_batchnorm: bool = _option(
+        False, "Compute BatchNorm over all workers' images together (GPUs only).", unused=_ONE_WORKER
+    )
     bn_images: int = _of_stages(
         0,
         "Training images from which BatchNorm's statistics, if any, are estimated after the last stage; 0 = off.",
-        check=_COUNT,
+        check=count(0),
         in_stage_key=False,  # has an effect on the last stage's end only, which has no key
     )
     on_nan: OnNan = _option(
@@ -215,7 +223,7 @@ class TrainingConfig:
     limit_batches: int | None = option(
         None,
         "Largest number of steps of an epoch, and of batches of 250 validation images: for a trial.",
-        check=at_least(1),
+        check=count(1),
         sweep="it decides on how many held-out images accuracy is measured, and trials compare on the same ones only: "
         "give all trials one, by --limit-batches N",
     )

@@ -6,6 +6,10 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Declared, Phase, declared
 
+# Learning rates of SGD beyond these are slips of the keyboard.
+_LARGEST_RATE = 10.0
+_LEAST_RATE = 1e-8
+
 
 def unused_options(
     given: Collection[str], config: RunConfig, info: SourceInfo, *, is_evaluation: bool = False
@@ -23,6 +27,20 @@ def unused_options(
     options = [each for name, each in declared(config).items() if name in given]
     lines = [(each, _why(each, config, info, is_evaluation=is_evaluation)) for each in options]
     return [f"{each.flag} {why}" for each, why in lines if why is not None]
+
+
+def doubtful_options(config: RunConfig) -> list[str]:
+    """Return a line for each learning rate with which training is lost, or changes nothing."""
+    training = config.training
+    rates = {"--float-lr": [training.float_lr] if training.float_epochs else []}
+    rates |= {"--lr-each": list(training.lr_each)} if training.lr_each else {"--lr": [training.lr]}
+    lines = []
+    for flag, each in rates.items():
+        if max(each, default=0) > _LARGEST_RATE:
+            lines.append(f"{flag} {max(each):g}: training at such a rate diverges; usual ones are 0.001 to 0.1")
+        if min(each, default=1) < _LEAST_RATE:
+            lines.append(f"{flag} {min(each):g}: training at such a rate changes nothing; usual ones are 0.001 to 0.1")
+    return lines
 
 
 def _why(each: Declared, config: RunConfig, info: SourceInfo, *, is_evaluation: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""Running statistics of BatchNorm, estimated anew once no weight moves any more.
+"""Running statistics of BatchNorm, estimated again once no weight moves any more.
 
 While a network trains they are a moving average over its last steps, of weights that were still moving. Where nothing
 moves any more, a plain mean over many batches is what the network that is left sees.

@@ -21,7 +21,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, b
 
     Args:
         model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.
-        batches: this rank's share of the set; the composition of the batches does not depend on the number of ranks.
+        batches: this rank's shard of the set; the composition of the batches does not depend on the number of ranks.
         to_input: from uint8 images to what the network takes.
         bad_images: counts what cannot be read.
 

@@ -1,7 +1,11 @@
 """A configuration as the command that runs it."""
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from inq_ray.training.config import RunConfig
@@ -9,7 +13,6 @@ from inq_ray.training.config.option import Declared, declared
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.flags.start import start_of
 
-JOB = ("python", "jobs/quantize_imagenet.py")
 # Options that decide from which recipe the others start.
 _FIRST = ("data.data", "network.arch", "network.weights", "quantization.weight_bits")
 
@@ -23,17 +26,23 @@ def command_of(config: RunConfig) -> str:
         ValueError: No flags give this configuration.
     """
     options = {name: each for name, each in declared(config).items() if each.section != "output"}
+    words = words_of((options[name] for name in given_of(config)), config)
+    read = parse(words).run
+    if any(each.of(read) != each.of(config) for each in options.values()):
+        raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
+    return shlex.join([*program("quantize"), *words])
+
+
+def given_of(config: RunConfig) -> dict[str, Any]:
+    """Return the values, by dotted name, that flags must give for a configuration; recipes say the others."""
+    options = {name: each for name, each in declared(config).items() if each.section != "output"}
     given: dict[str, Any] = {}
     for names in (*([name] for name in _FIRST), [name for name in options if name not in _FIRST]):
         start = start_of(given)
         given |= {
             name: options[name].of(config) for name in names if options[name].of(config) != options[name].of(start)
         }
-    words = words_of((options[name] for name in given), config)
-    read = parse(words).run
-    if any(each.of(read) != each.of(config) for each in options.values()):
-        raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
-    return shlex.join([*JOB, *words])
+    return given
 
 
 def words_of(options: Iterable[Declared], config: RunConfig) -> list[str]:
@@ -53,3 +62,18 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return str(value)
+
+
+def program(command: str) -> list[str]:
+    """Return the words that run a command of the program `inq-ray` of this environment, from this folder."""
+    script = Path(sys.executable).with_name("inq-ray")
+    if not script.exists():
+        return [_shown(sys.executable), "-m", "inq_ray", command]
+    is_on_path = shutil.which("inq-ray") == str(script)
+    return ["inq-ray" if is_on_path else _shown(str(script)), command]
+
+
+def _shown(path: str) -> str:
+    """Return a path as one would type it here."""
+    below = os.path.relpath(path)
+    return path if below.startswith("..") else below

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from inq_ray.files.shown import quoted, shown
+from inq_ray.models.registry import is_ours, is_own
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import check_options, declared, option
 from inq_ray.training.flags.read import read_flags
 from inq_ray.training.flags.start import start_of, with_values
+from inq_ray.training.flags.words import is_flag
 
 # Flags of INQ-pytorch's example that stand for another one with a value; the others are aliases of options.
 _PHRASES = {
@@ -35,6 +38,7 @@ class Start:
         None,
         "Recipe to start from, such as resnet18-3bit, or lossless for any network and bits; by default that of the "
         "network and bits.",
+        is_first=True,
     )
     config: str | None = option(None, "The config.json of an earlier run to start from.")
     verbose: bool = option(False, "Show what Ray itself logs.")
@@ -44,8 +48,10 @@ class Start:
 class Action(Start):
     """What to do."""
 
-    evaluate: bool = option(False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",))
-    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.")
+    evaluate: bool = option(
+        False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",), is_first=True
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
     log_format: Literal["text", "json"] = option(
         "text",
         "Form in which a run reports: lines for people, or JSON objects, one a line, with time, run, rank and stage.",
@@ -83,13 +89,16 @@ def parse(arguments: Sequence[str]) -> Command:
     typed = read_flags(
         our_words(arguments),
         [*run.values(), *actions.values()],
-        what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.",
+        what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.\n\n"
+        "Example: --data imagenet --arch resnet18 --weights DEFAULT --weight-bits 5 --num-workers 8 --use-gpu",
         defaults=run_defaults,
     )
     given = {name: value for name, value in typed.items() if name in run}
     action = Action(**{name: value for name, value in typed.items() if name in actions})
     start = start_of(given, recipe_name=action.recipe, file=action.config)
-    return Command(run=with_values(start, given), action=action, given=frozenset(given))
+    run_config = with_values(start, given)
+    check_pretrained(arguments, run_config.network.arch)
+    return Command(run=run_config, action=action, given=frozenset(given))
 
 
 def our_words(arguments: Sequence[str]) -> list[str]:
@@ -99,12 +108,29 @@ def our_words(arguments: Sequence[str]) -> list[str]:
         ValueError: One is a flag of theirs for what is different here.
     """
     words: list[str] = []
-    for argument in arguments:
+    for index, argument in enumerate(arguments):
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in _REPLACED:
             raise ValueError(f"{argument.partition('=')[0]} of INQ-pytorch's example is here {_REPLACED[flag]}")
-        words += _PHRASES.get(argument, (argument,))
+        if flag in _PHRASES:
+            value = argument.partition("=")[2] or next(iter(arguments[index + 1 :]), "--")
+            if "=" in argument or not is_flag(value):
+                raise ValueError(f"{flag} takes no value, got {quoted(value)}: leave that out")
+        words += _PHRASES.get(flag, (argument,))
     return words
+
+
+def check_pretrained(arguments: Sequence[str], arch: str) -> None:
+    """Refuse --pretrained, which stands for --weights DEFAULT, where a network has no trained weights by name.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if "--pretrained" in arguments and (is_own(arch) or is_ours(arch)):
+        raise ValueError(
+            f"--pretrained: there are no trained weights of {shown(arch)}: name a file by --weights, or train the "
+            "network first by --float-epochs N"
+        )
 
 
 def run_defaults(typed: Mapping[str, Any]) -> dict[str, Any]:

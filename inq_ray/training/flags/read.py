@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import tyro
 
+from inq_ray.files.shown import one_line
 from inq_ray.training.config.option import Declared
+from inq_ray.training.flags.words import check_words
 
 _Flags = TypeVar("_Flags")
 
-_NUMBERS = re.compile(r"[0-9.]+(,[0-9.]+)+,?")
+_HELP = ("-h", "--help", "--help-all")
 
 
 def read_flags(
@@ -30,7 +32,7 @@ def read_flags(
     Args:
         arguments: Words of the command line.
         options: All that may be typed; each field's name is another.
-        what: What the command does, for --help.
+        what: What the command does, with an example, for --help.
         defaults: Values that options have, by dotted name, if these were typed; for --help.
 
     Raises:
@@ -38,15 +40,15 @@ def read_flags(
         SystemExit: After printing the help that was asked for.
     """
     by_field = {each.field: each for each in options}
-    asked = [word for word in arguments if word not in ("-h", "--help")]
-    _check_commas(asked, by_field)
-    kind = _flags_type(by_field.values(), what, {})
-    if len(asked) < len(arguments):
-        typed = in_one_line(lambda: tyro.cli(kind, args=asked))
-        values = defaults({by_field[field].name: value for field, value in typed.items()})
-        kind, asked = _flags_type(by_field.values(), what, values), ["--help"]
+    asked = [word for word in arguments if word not in _HELP]
+    check_words(asked, by_field.values())
+    kind = _flags_type({field: _annotated(each, {}) for field, each in by_field.items()}, what)
     typed = in_one_line(lambda: tyro.cli(kind, args=asked))
-    return {by_field[field].name: value for field, value in typed.items()}
+    values = {by_field[field].name: value for field, value in typed.items()}
+    if len(asked) < len(arguments):
+        help_type = _help_type(by_field.values(), what, defaults(values), is_whole="--help-all" in arguments)
+        tyro.cli(help_type, args=["--help"])
+    return values
 
 
 def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
@@ -61,16 +63,28 @@ def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
             return parse()
         except SystemExit as stop:
             if stop.code:
-                raise ValueError(_one_line(output.getvalue())) from None
+                raise ValueError(one_line(_message(output.getvalue()))) from None
     return parse()  # prints the help, with the terminal's width and colours, and exits
 
 
-def _flags_type(options: Iterable[Declared], what: str, values: Mapping[str, Any]) -> Any:
-    """Return a TypedDict of flags, none of which has to be typed."""
-    kinds = {each.field: _annotated(each, values) for each in options}
+def _flags_type(kinds: Mapping[str, Any], what: str) -> Any:
+    """Return a TypedDict of flags, or of groups of such, none of which has to be typed."""
     return types.new_class(
         "Flags", (TypedDict,), {"total": False}, lambda body: body.update(__doc__=what, __annotations__=kinds)
     )
+
+
+def _help_type(options: Iterable[Declared], what: str, values: Mapping[str, Any], *, is_whole: bool) -> Any:
+    """Return what --help is printed of: the options that matter first, or all of them by topic."""
+    topics: dict[str, dict[str, Any]] = {}
+    for each in options:
+        if is_whole or each.option.is_first:
+            topics.setdefault(each.section if is_whole else "", {})[each.field] = _annotated(each, values)
+    if not is_whole:
+        return _flags_type(topics[""], f"{what}\n--help-all lists all flags.")
+    kinds = {topic: _flags_type(flags, "") for topic, flags in topics.items() if topic}
+    whole: Any = Annotated[_flags_type(topics.get("", {}) | kinds, what), tyro.conf.OmitArgPrefixes]
+    return whole
 
 
 def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
@@ -84,25 +98,10 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
         metavar = "|".join(one.__name__.upper() for one in typing.get_args(kind) if one is not types.NoneType)
     value = values.get(each.name, each.default)
     shown = " ".join(map(str, value)) if is_tuple else str(value)
-    hint = "" if value is None or shown == "" else f"(default: {shown})"
+    hint = "" if value is None or value is False or shown == "" else f"(default: {shown})"
     aliases = list(each.option.aliases)
     argument = tyro.conf.arg(help=each.option.help, aliases=aliases, metavar=metavar, help_behavior_hint=hint)
     return Annotated[kind, argument]
-
-
-def _check_commas(arguments: Sequence[str], by_field: Mapping[str, Declared]) -> None:
-    """Refuse ``0.5,0.75,1`` where the numbers of a flag stand apart.
-
-    Raises:
-        ValueError: Names the flag and what to type.
-    """
-    flag = ""
-    for word in arguments:
-        if word.startswith("--"):
-            flag, _, word = word.partition("=")
-        each = by_field.get(flag[2:].replace("-", "_"))
-        if each is not None and typing.get_args(each.type)[:1] in ((int,), (float,)) and _NUMBERS.fullmatch(word):
-            raise ValueError(f"{each.flag} {word}: put blanks between the numbers, no commas")
 
 
 @contextlib.contextmanager
@@ -121,7 +120,7 @@ def _plain_output() -> Iterator[io.StringIO]:
             os.environ["COLUMNS"] = columns
 
 
-def _one_line(box: str) -> str:
+def _message(box: str) -> str:
     """Return the message of tyro's box, without borders and rules, and the flags it suggests."""
     lines = [line.strip("│| ") for line in box.splitlines()[1:]]  # the first line is the border with the title
     message: list[str] = []
@@ -142,4 +141,4 @@ def _one_line(box: str) -> str:
     if checked:
         return text[checked.end() :]  # what our own checks say needs nothing around it
     hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
-    return f"{text}{hint} (--help lists all flags)"
+    return f"{text}{hint} (--help-all lists all flags)"

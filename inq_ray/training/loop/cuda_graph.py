@@ -66,7 +66,7 @@ class CudaGraph:
                 buffer.copy_(value)
 
     def _warm_up(self, function: Callable[..., Tensor]) -> None:
-        """Leave no gradients, so that the graph makes its own and writes them anew at each replay."""
+        """Leave no gradients, so that the graph makes its own and writes them again at each replay."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -19,8 +19,8 @@ class Ema:
     ``--model-ema-steps 1``.
 
     A frozen weight keeps its bits: with s = w the difference is +0.0, whatever the decay, and adding or subtracting it
-    gives s. (Only -0.0 would turn into +0.0, and no level is -0.0.) For that, averages have to begin anew where weights
-    were frozen: :meth:`reset` after each stage's quantization, :meth:`store` before it.
+    gives s. (Only -0.0 would turn into +0.0, and no level is -0.0.) For that, averages have to begin again when
+    weights were frozen: :meth:`reset` after each stage's quantization, :meth:`store` before it.
 
     Weights are the same bits on every rank, so their averages are. BatchNorm's statistics are each rank's own while it
     trains; wherever averages are put into the model they are rank 0's.
@@ -43,7 +43,7 @@ class Ema:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew with the network as it is: after a stage's quantization, and where other weights are trained.
+        """Begin again with the network as it is: after a stage's quantization, and where other weights are trained.
 
         A tensor that modules share has its first name, as in ``named_parameters()``.
         """

@@ -100,11 +100,11 @@ class Console:
         float_top1 = summary["float_top1"]
         if summary["stages"]:
             self._rich.print(_stage_table(summary, float_top1))
-            proof = summary["verification"]
-            share = 100 * proof["num_zero"] / max(1, proof["num_weights"])
+            verified = summary["verification"]
+            zeros = 100 * verified["num_zero"] / max(1, verified["num_weights"])
             self.say(
-                f"verified  {proof['num_weights']:,} weights in {proof['num_tensors']} tensors are 0 or ±2^k and equal "
-                f"their codes, bit for bit ({share:.1f} % zeros)"
+                f"verified  {verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k "
+                f"and equal their codes, bit for bit ({zeros:.1f} % zeros)"
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")

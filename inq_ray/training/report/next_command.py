@@ -1,15 +1,13 @@
 """What one may do next with a run's result: a command that sees the same images, in the same way."""
 
-import os
 import shlex
-import sys
 
 from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.models.registry import is_timm
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.config.option import declared
-from inq_ray.training.flags.command import words_of
+from inq_ray.training.flags.command import program, words_of
 from inq_ray.training.flags.start import start_of
 from inq_ray.training.task.build import image_preset
 
@@ -22,7 +20,7 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool) -> str:
         folder: of its result.
         is_quantized: whether anything was quantized; what was only trained can be.
     """
-    job = [_python(), "jobs/quantize_imagenet.py"]
+    job = program("quantize")
     start = start_of({})
     is_start = (config.data.data, config.network.arch) == (start.data.data, start.network.arch)
     if is_quantized and is_start and config.quantization.weight_bits > 3:
@@ -57,9 +55,3 @@ def _images(config: RunConfig, weights: str) -> list[str]:
     if data.holdout:
         repeated.append(declared(config)["training.seed"])  # which images are held out
     return [*flags, *words_of(repeated, config)]
-
-
-def _python() -> str:
-    """Return the interpreter as one would type it here."""
-    path = os.path.relpath(sys.executable)
-    return sys.executable if path.startswith("..") else path

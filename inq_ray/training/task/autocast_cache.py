@@ -1,4 +1,4 @@
-"""A network that is only called, in bf16: its weights are cast once, and not anew at each call.
+"""A network that is only called, in bf16: its weights are cast once, and not at each call.
 
 torch.autocast casts weights at each call, and keeps what it has cast only of weights that are trained, and only within
 one call. For a network that does not change, that is work of as many kernels a call as it has weights.

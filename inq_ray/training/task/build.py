@@ -1,5 +1,6 @@
 """From a configuration to what a run works on: network, data, transforms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -145,8 +146,13 @@ def _num_loader_workers(num_cpus: int, info: SourceInfo, train: Images) -> int:
     return num_cpus if train.groups is None else fitting_workers(num_cpus)
 
 
-def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
+def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None] = lambda _: None) -> nn.Module:
     """Return the network with its weights, or with fresh ones that are a function of the seed; on the CPU.
+
+    Args:
+        config: The configuration.
+        info: Facts about the data.
+        tell: Takes a line that says which tensors of a file were taken, where there was a choice.
 
     Raises:
         ValueError: There is no such network, or the weights do not fit it.
@@ -158,10 +164,12 @@ def build_model(config: RunConfig, info: SourceInfo) -> nn.Module:
     path = resolve_weights(network.arch, network.weights)
     if path is not None:
         head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
-        fresh = load_weights(model, path, replace_head=head).fresh
-        if fresh and config.float_epochs == 0:
+        loaded = load_weights(model, path, replace_head=head)
+        if loaded.note:
+            tell(loaded.note)
+        if loaded.fresh and config.float_epochs == 0:
             raise ValueError(
-                f"--replace-head: {', '.join(fresh)} start fresh: train them before they are quantized, by "
+                f"--replace-head: {', '.join(loaded.fresh)} start fresh: train them before they are quantized, by "
                 "--float-epochs N"
             )
     return model

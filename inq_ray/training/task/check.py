@@ -1,6 +1,7 @@
 """Check a configuration before anything expensive starts."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,15 @@ from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.wrapping import check_wrapping
 
 
-def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Module]:
+def check(
+    config: RunConfig, *, evaluate: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Source, nn.Module]:
     """Find what is wrong with a configuration before anything expensive starts; decodes no image.
 
     Args:
         config: The configuration.
         evaluate: Whether the network is only to be evaluated, as it is.
+        tell: Takes lines that say what was chosen where a file left a choice.
 
     Returns:
         The opened source, and the network with its weights, in evaluation mode, on the CPU.
@@ -31,21 +35,21 @@ def check(config: RunConfig, *, evaluate: bool = False) -> tuple[Source, nn.Modu
     network, training, num_held_out = config.network, config.training, config.data.holdout
     check_arch(network.arch)
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=training.compile, sync_batchnorm=False)
+    source = open_data(config)
     if network.weights is None:
         _check_no_weights(network, evaluate=evaluate, is_trained=config.float_epochs > 0)
-    source = open_data(config)
     check_refused(config, source.info)
     _check_validation(source.info, num_held_out)
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
-    model = build_model(config, source.info)
+    model = build_model(config, source.info, tell)
     chosen: list[str] = []
     if not evaluate:
         # --skip may meet nothing, or everything
         groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
         chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
         if training.teacher is not None:
-            load_teacher(copy.deepcopy(model), network.arch, training.teacher)
+            load_teacher(copy.deepcopy(model), network.arch, training.teacher, tell)
     sizes, num_images = {(source.info.height, source.info.width)}, 1
     if not evaluate:
         num_images = training.batch_size // config.cluster.workers.most // training.accumulate

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -94,8 +95,8 @@ def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teach
     )
 
 
-def load_teacher(model: nn.Module, arch: str, weights: str) -> None:
-    """Load the weights that --teacher names.
+def load_teacher(model: nn.Module, arch: str, weights: str, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Load the weights that --teacher names; `tell` takes a line that says which of a file's tensors were taken.
 
     Raises:
         ValueError: They do not exist or do not fit; names the flag.
@@ -103,7 +104,8 @@ def load_teacher(model: nn.Module, arch: str, weights: str) -> None:
     try:
         path = resolve_weights(arch, weights)
         assert path is not None
-        load_weights(model, path)
+        if note := load_weights(model, path).note:
+            tell(f"--teacher: {note}")
     except WeightsError as error:  # its advice would be --replace-head: a teacher with a fresh head knows nothing
         raise ValueError(f"--teacher: {error.reason}") from None
     except ValueError as error:

@@ -9,7 +9,7 @@ quantized and written, never compiled. What was tried of the order (torch 2.15, 
   first, with two breaks of the graph and warnings, and an nn.Sequential was not compiled at all.
 
 Two runs end with the same bits, and differ from the network that is not compiled by rounding. A stage that changes
-which tensors need gradients compiles anew, once: of all stages the last one does. Wrapping again does not.
+which tensors need gradients compiles again, once: of all stages the last one does. Wrapping again does not.
 """
 
 import importlib.util
@@ -72,7 +72,7 @@ def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
 def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     """Let DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
 
-    DDP sums gradients in buckets, which it arranges anew after the first backward pass. With more than two ranks the
+    DDP sums gradients in buckets, which it arranges again after the first backward pass. With more than two ranks the
     order of a sum follows an element's place in its bucket, so a run that was stopped and goes on would differ from one
     that was not. After two passes whose gradients are dropped it is arranged; buffers are left as they were.
 

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from inq_ray.core import one_pass
-from inq_ray.core.one_pass import Kernels
 from inq_ray.core.optim import masked_step
+from inq_ray.core.optim import sgd as sgd_module
+from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop
 from inq_ray.core.optim.sgd import SGD
-from tests.core.weights import bits
+from tests.core.weights import DTYPES, bits
 
 SHAPES = [(7,), (5, 8), (4, 3, 3, 3), (1,)]
 FORMS: list[dict[str, bool]] = [{}, {"foreach": False}, {"foreach": True}, {"fused": True}]
@@ -43,6 +44,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
 def random_params(seed: int, dtype: torch.dtype = torch.float32, *, channels_last: bool = False) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
     params = [torch.randn(shape, generator=generator).to(dtype) for shape in SHAPES]
+    params[1][0, :5] = torch.tensor([0.0, -0.0, 2.0**-126, -(2.0**-149), 3e-41])
     if channels_last:
         params[2] = params[2].to(memory_format=torch.channels_last)
     return [nn.Parameter(param) for param in params]
@@ -67,14 +69,6 @@ def blocks_of(size: int) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["loop", "operations"])
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The two ways of a fused step of partly frozen weights; without llvmlite both are the second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_pass, "kernels", Kernels(worthwhile=0 if request.param == "loop" else math.inf))
-        yield
-
-
 def same(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> bool:
     return [bits(param) for param in ours] == [bits(param) for param in theirs]
 
@@ -84,9 +78,9 @@ def buffers(optimizer: torch.optim.Optimizer, params: list[nn.Parameter]) -> lis
 
 
 @settings(max_examples=60)
-@given(options(), st.integers(0, 5), st.sampled_from([torch.float32, torch.float64]), st.booleans())
+@given(options(), st.integers(0, 5), st.sampled_from(DTYPES), st.booleans(), st.sampled_from([16, 1 << 16]))
 def test_with_nothing_frozen_it_is_torch_sgd(
-    chosen: dict[str, Any], seed: int, dtype: torch.dtype, channels_last: bool
+    chosen: dict[str, Any], seed: int, dtype: torch.dtype, channels_last: bool, block: int
 ) -> None:
     ours, theirs = (random_params(seed, dtype, channels_last=channels_last) for _ in range(2))
     optimizers = [SGD(ours, **chosen), torch.optim.SGD(theirs, **chosen)]
@@ -96,7 +90,8 @@ def test_with_nothing_frozen_it_is_torch_sgd(
         for params, optimizer in zip((ours, theirs), optimizers, strict=True):
             set_gradients(params, step)
             gradients = [bits(param.grad) for param in params if param.grad is not None]
-            optimizer.step()
+            with blocks_of(block):
+                optimizer.step()
             if params is ours:
                 assert [bits(param.grad) for param in params if param.grad is not None] == gradients
         assert same(ours, theirs)
@@ -105,7 +100,6 @@ def test_with_nothing_frozen_it_is_torch_sgd(
             assert mine is None or other is None or bits(mine) == bits(other)
 
 
-@pytest.mark.usefixtures("way")
 @settings(max_examples=80)
 @given(
     options(),
@@ -114,7 +108,7 @@ def test_with_nothing_frozen_it_is_torch_sgd(
     st.sampled_from([torch.float32, torch.float64]),
     st.booleans(),
     st.integers(0, 2),
-    st.sampled_from([16, 1 << 18]),
+    st.sampled_from([16, 1 << 16]),
 )
 def test_live_weights_move_as_torch_moves_them_and_frozen_ones_keep_their_bits(
     chosen: dict[str, Any],
@@ -158,6 +152,113 @@ def test_live_weights_move_as_torch_moves_them_and_frozen_ones_keep_their_bits(
             assert bits(mine_buffer[~mask]) == bits(other_buffer[~mask])
 
 
+@contextmanager
+def num_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("portion", [0.0, 0.5])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_neither_blocks_nor_threads_change_bits(form: dict[str, bool], portion: float) -> None:
+    generator = torch.Generator().manual_seed(5)
+    start, grad, chance = (torch.randn(300_001, generator=generator) for _ in range(3))
+    ends: list[Tensor] = []
+    for block, threads in ((1 << 20, 1), (1 << 16, 1), (1 << 16, 2), (1 << 10, 3)):
+        param = nn.Parameter(start.clone())
+        optimizer = SGD([param], lr=0.1, momentum=0.9, weight_decay=0.07, **form)  # type: ignore[arg-type]
+        optimizer.freeze(param, chance > (math.inf if portion == 0 else 0.0))
+        with blocks_of(block), num_threads(threads):
+            for _ in range(3):
+                param.grad = grad.clone()
+                optimizer.step()
+        ends.append(param.detach().view(torch.int32))
+    assert all(end.equal(ends[0]) for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rounds_alike", "expected"),
+    [
+        ({}, True, [(64, True), (6, None), ("blocks", 64), (6, None)]),
+        ({}, False, [(70, None), (70, None)]),
+        ({"fused": True}, False, [(70, True), ("blocks", 70)]),
+        ({"fused": False}, True, [(70, False), (70, False)]),
+        ({"foreach": False}, True, [(70, None), (70, None)]),
+        ({"foreach": True}, True, [(70, None), (70, None)]),
+    ],
+)
+def test_on_a_cpu_the_default_is_the_fused_kernel_where_it_rounds_as_the_loop(
+    chosen: dict[str, bool], rounds_alike: bool, expected: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(sgd_module, "fused_rounds_as_loop", lambda _: rounds_alike)
+    monkeypatch.setattr(sgd_module, "sgd", lambda params, *_, fused, **__: calls.append((params[0].numel(), fused)))
+    monkeypatch.setattr(sgd_module, "step_in_blocks", lambda part, **_: calls.append(("blocks", part.param.numel())))
+    all_live, partly_frozen = (nn.Parameter(torch.ones(70)) for _ in range(2))
+    optimizer = SGD([all_live, partly_frozen], lr=0.1, **chosen)  # type: ignore[arg-type]
+    optimizer.freeze(partly_frozen, torch.arange(70) < 35)
+    all_live.grad, partly_frozen.grad = torch.ones(70), torch.ones(70)
+    optimizer.step()
+    assert calls == expected
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere compilers may round otherwise")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_fused_kernel_rounds_as_the_loop(dtype: torch.dtype) -> None:
+    assert fused_rounds_as_loop(dtype)
+
+
+@pytest.mark.parametrize("num", [1, 7, 16, 48, 70])
+def test_a_division_holds_every_element_once(num: int) -> None:
+    columns = torch.arange(2.0 * num), torch.ones(2 * num), torch.ones(2 * num, dtype=torch.uint8), None
+    weights = Weights._make(None if column is None else column[num:] for column in columns)
+    part, rest = weights.divide()
+    assert part is None or part.param.numel() % 16 == 0
+    assert rest is None or rest.param.numel() < 16
+    params = [each.param for each in (part, rest) if each is not None]
+    assert torch.cat(params).equal(weights.param)
+
+
+class Subclass(torch.Tensor):
+    """Memory of which nobody knows what it means."""
+
+
+@pytest.mark.parametrize(
+    ("change", "is_plain"),
+    [
+        ({}, True),
+        ({"param": nn.Parameter(torch.ones(8, 6))}, True),
+        ({"live": None, "momentum": None}, True),
+        ({"grad": torch.ones(6, 8).T}, False),
+        ({"live": torch.ones(6, 8, dtype=torch.uint8).T}, False),
+        ({"grad": torch.ones(8, 6).bfloat16()}, False),
+        ({"grad": torch.ones(8, 6).as_subclass(Subclass)}, False),
+        ({"grad": torch.ones(8, 6).to_sparse()}, False),
+        ({"grad": torch.ones(8, 6, device="meta")}, False),
+        ({"grad": torch._neg_view(torch.ones(8, 6))}, False),
+    ],
+    ids=lambda value: "" if isinstance(value, bool) else ", ".join(value),
+)
+def test_parts_are_made_of_plain_memory_only(change: dict[str, Any], is_plain: bool) -> None:
+    weights = Weights(torch.ones(8, 6), torch.ones(8, 6), torch.ones(8, 6, dtype=torch.uint8), torch.ones(8, 6))
+    assert weights._replace(**change).is_plain() == is_plain
+
+
+def test_sparse_gradients() -> None:
+    ours, theirs = (nn.Embedding(40, 2, sparse=True) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    for layer, optimizer in ((ours, SGD(ours.parameters())), (theirs, torch.optim.SGD(theirs.parameters()))):
+        for _ in range(2):
+            optimizer.zero_grad()
+            layer(torch.tensor([3, 3, 39])).sum().backward()
+            optimizer.step()
+    assert bits(ours.weight) == bits(theirs.weight)
+
+
 def one_param(**chosen: Any) -> tuple[nn.Parameter, SGD]:
     param = nn.Parameter(torch.tensor([1.0, 0.5, -0.25, 0.0, -0.0, 3.0]))
     return param, SGD([param], lr=0.1, **{"momentum": 0.9, "weight_decay": 0.1, **chosen})
@@ -169,7 +270,6 @@ def mask(*places: int) -> Tensor:
     return frozen
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_hundred_steps_leave_frozen_bits_alone(form: dict[str, bool]) -> None:
     param, optimizer = one_param(nesterov=True, **form)
@@ -224,7 +324,6 @@ def test_weight_bits_of_groups() -> None:
     assert SGD([one]).param_groups[0]["weight_bits"] is None
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_an_added_group_steps_beside_frozen_ones(form: dict[str, bool]) -> None:
     param, optimizer = one_param(**form)
@@ -297,7 +396,6 @@ def test_grad_scaler(form: dict[str, bool], portion: float) -> None:
     assert same(ours, theirs)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.filterwarnings("ignore:weight_bits=5 quantizes 2 tensors of fewer than two dimensions")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_state_dict_round_trip_goes_on_with_the_same_bits(form: dict[str, bool]) -> None:
@@ -383,7 +481,6 @@ def test_what_is_no_state_of_an_optimizer_is_an_error(state: Any) -> None:
         one_param()[1].load_state_dict(state)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])  # noqa: S301
 def test_copies_know_what_is_frozen(duplicate: Callable[[Any], Any]) -> None:
     param, optimizer = one_param(fused=True)
@@ -410,7 +507,6 @@ def test_step_hooks() -> None:
     assert calls == ["before", "after"]
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_learning_rate_in_a_tensor(form: dict[str, bool]) -> None:
     chosen = {"momentum": 0.9, "weight_decay": 0.1, **form}
@@ -441,7 +537,6 @@ def test_bfloat16() -> None:
     assert param[1].item() == torch.tensor(0.9, dtype=torch.bfloat16).item()
 
 
-@pytest.mark.usefixtures("way")
 def test_gradients_of_another_layout() -> None:
     """As DDP may leave them: right, if not in blocks."""
     ours, theirs = (random_params(4, channels_last=channels_last) for channels_last in (True, True))

@@ -117,7 +117,7 @@ def test_a_configuration_that_differs_is_refused_with_the_difference(mode: str) 
     chosen = found() if mode != AUTO else None
     line = line_of(decide(mode, standing(found()), config, chosen=chosen))
     assert "--lr 0.001 (now 0.5)" in line
-    assert "--nesterov False (now True)" in line
+    assert "without --nesterov (now given)" in line
     assert "--iterative-steps 0.5 0.75 0.875 1.0 (now 0.5 1.0)" in line
 
 

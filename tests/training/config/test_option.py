@@ -46,7 +46,7 @@ assert (base.training.sharpness, other.training.sharpness) == (0.5, 0.75)
 for read in (parse, parse_sweep):
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        read(["--help"])
+        read(["--help-all"])
     assert "in furlongs" in " ".join(text.getvalue().replace("│", " ").split())
 
 def refused(make):

@@ -58,7 +58,6 @@ def test_an_option_without_effect_is_reported(flags: str, told: str) -> None:
         "--lr-gamma 0.5 --lr-schedule step",
         "--float-lr 0.1 --float-epochs 2",
         "--distill --distill-labels 0.5 --distill-temperature 2 --label-smoothing 0.1",
-        "--distill --label-smoothing 0.1 --float-epochs 1",
         "--recipe cifar_resnet20-3bit --data d --weights w.pth --epochs 3 --distill-labels 0.1",
         "--plain --epochs 3 --lr 0.1",
         "--weight-bits 3 --iterative-steps 0.5 1 --epochs-each 1 2",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.flags.command import command_of
+from inq_ray.training.flags.command import command_of, program
 from inq_ray.training.flags.parse import parse
 
 CHANGES: list[dict[str, dict[str, Any]]] = [
@@ -33,15 +33,17 @@ def test_the_command_gives_the_configuration(arch: str, bits: int, changes: list
     for change in changes:
         config = config.replace(**change)
     words = shlex.split(command_of(config))
-    assert words[:2] == ["python", "jobs/quantize_imagenet.py"]
-    run = parse(words[2:]).run
+    first = program("quantize")
+    assert words[: len(first)] == first
+    run = parse(words[len(program("quantize")) :]).run
     assert run.replace(output={"name": "best", "storage_path": "elsewhere"}) == config
 
 
 def test_it_says_no_more_than_it_has_to() -> None:
-    assert command_of(default_recipe("digits_cnn", 5)) == "python jobs/quantize_imagenet.py"
+    start = shlex.join(program("quantize"))
+    assert command_of(default_recipe("digits_cnn", 5)) == start
     config = default_recipe("digits_cnn", 3).replace(quantization={"iterative_steps": (0.5, 1.0)})
-    assert command_of(config) == "python jobs/quantize_imagenet.py --weight-bits 3 --iterative-steps 0.5 1"
+    assert command_of(config) == f"{start} --weight-bits 3 --iterative-steps 0.5 1"
 
 
 def test_what_no_flags_can_say_is_refused() -> None:
@@ -54,4 +56,4 @@ def test_numbers_of_each_stage_are_in_the_command() -> None:
     each = {"epochs_each": (0, 2), "lr_each": (0.1 + 0.2, 1.0)}
     config = default_recipe("digits_cnn", 5).replace(quantization={"iterative_steps": (0.5, 1.0)}, training=each)
     words = shlex.split(command_of(config))
-    assert parse(words[2:]).run == config
+    assert parse(words[len(program("quantize")) :]).run == config

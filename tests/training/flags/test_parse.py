@@ -258,7 +258,19 @@ def test_a_file_with_an_unknown_name_names_it(tmp_path: Path) -> None:
         parse(["--config", str(path)])
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_fits_a_screen_and_has_what_matters_first(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--help", "-h"):
+        with pytest.raises(SystemExit) as stopped:
+            parse([flag])
+        assert not stopped.value.code
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) <= 45
+        first = "data arch weights weight-bits recipe num-workers use-gpu name evaluate dry-run help-all"
+        assert all(f"--{name}" in text for name in first.split())
+        assert "--momentum" not in text
+
+
+@pytest.mark.parametrize("flag", ["--help-all"])
 def test_help_names_every_flag_and_exits_0(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse([flag])

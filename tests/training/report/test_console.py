@@ -10,6 +10,7 @@ from torch import nn
 from inq_ray.models.layers import describe
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.flags.command import program
 from inq_ray.training.report import console as console_module
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.events import Progress, Row, Started
@@ -158,7 +159,7 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
         "events    resumed 2x, workers lost 2x; 0:01:01 lost, listed in events.jsonl",
     ):
         assert part in out
-    assert re.search(r"next +\S+ jobs/quantize_imagenet.py", out)
+    assert re.search(rf"next +{re.escape(shlex.join(program('quantize')))} ", out)
 
 
 def test_plain_training_ends_with_how_to_quantize(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,9 +174,9 @@ def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
     config = CONFIG.replace(data={"data": "/data/two words"}, quantization={"weight_bits": 3})
     out = printed(lambda console: console.show_summary(SUMMARY, "/runs/my run"), capsys, config)
     command = next(line for line in out.splitlines() if line.startswith("next"))
-    words = shlex.split(command)[2:]
+    words = shlex.split(command)[1:]
     assert words == [
-        "jobs/quantize_imagenet.py", "--data", "/data/two words", "--arch", "digits_cnn", "--weights",
+        *program("quantize"), "--data", "/data/two words", "--arch", "digits_cnn", "--weights",
         "/runs/my run/model.safetensors", "--evaluate",
     ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 from inq_ray.data.preprocessing import Preprocessing
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.flags.command import program
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.report.next_command import next_command
 from inq_ray.training.task import build
@@ -19,11 +20,11 @@ def preset_of(config: RunConfig) -> Preprocessing:
 
 def again(config: RunConfig) -> RunConfig:
     """The configuration that the command starts with."""
-    return parse(shlex.split(next_command(config, "/runs/a", is_quantized=True))[2:]).run
+    return parse(shlex.split(next_command(config, "/runs/a", is_quantized=True))[len(program("quantize")) :]).run
 
 
 def test_nothing_is_said_that_goes_without_saying() -> None:
-    assert shlex.split(next_command(IMAGENET, "/runs/a", is_quantized=True))[2:] == [
+    assert shlex.split(next_command(IMAGENET, "/runs/a", is_quantized=True))[len(program("quantize")) :] == [
         "--data", "/data", "--arch", "resnet50", "--weights", "/runs/a/model.safetensors", "--evaluate",
     ]  # fmt: skip
 

@@ -1,0 +1,120 @@
+"""`inq-ray quantize`, `inq-ray evaluate` and jobs/quantize_imagenet.py: one run on Ray workers, or one evaluation.
+
+Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start as asked. 143 or 130:
+stopped by SIGTERM or Ctrl-C, with a checkpoint left.
+"""
+
+import dataclasses
+import signal
+import sys
+
+from inq_ray.cluster.connection import check_fits_here
+from inq_ray.cluster.failure import RunFailedError, RunStoppedError
+from inq_ray.cluster.trainer import evaluate, quantize
+from inq_ray.files.shown import one_line
+from inq_ray.models.layers import describe
+from inq_ray.tracking.trackers import check_trackers
+from inq_ray.training.checkpoint.resume import Finished, Resume
+from inq_ray.training.config import RunConfig
+from inq_ray.training.config.unused import doubtful_options, unused_options
+from inq_ray.training.flags.parse import Command, parse
+from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.report.console import Console
+from inq_ray.training.report.json_log import JsonLog
+from inq_ray.training.report.plan import plan
+from inq_ray.training.run_folder import RunFolder, default_name
+from inq_ray.training.start import check_storage, held, look
+from inq_ray.training.task.check import check, float_notes
+
+
+def main(arguments: list[str], program: str) -> int:
+    """Do what the flags ask for.
+
+    Args:
+        arguments: Words of the command line.
+        program: Name that messages begin with.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        command = parse(arguments)
+        config = with_absolute_paths(command.run)
+        config = config.replace(
+            output={"name": config.output.name or default_name(config.network.arch, config.num_bits)}
+        )
+        return execute(dataclasses.replace(command, run=config))
+    except (ValueError, ConnectionError, TimeoutError) as error:
+        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        return 2
+    except RunFailedError as error:
+        print(f"{program}: failed: {error}", file=sys.stderr)
+        return 1
+    except RunStoppedError as stop:
+        print(f"{program}: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:  # the status with which Ray's own handler exits, where ours is not set
+            raise
+        print(f"{program}: ended by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
+
+
+def execute(command: Command) -> int:
+    """Check, then does what is asked for; reports unused options and notes on the data first."""
+    config, action = command.run, command.action
+    console = Console(config)
+    check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
+    chosen: list[str] = []
+    if action.evaluate:
+        source, _ = check(config, evaluate=True, tell=chosen.append)
+        unused = unused_options(command.given, config, source.info, is_evaluation=True)
+        for note in (*unused, *source.notes, *chosen):
+            print(note, file=sys.stderr)
+        accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
+        print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+        return 0
+    check_storage(config)
+    check_trackers(config.output.track)
+    source, model = check(config, tell=chosen.append)
+    fingerprint = source.info.fingerprint
+    unused = unused_options(command.given, config, source.info)
+    notes = [*unused, *doubtful_options(config), *source.notes, *chosen, *float_notes(config, model)]
+    if action.dry_run:
+        for note in notes:
+            console.say(note)
+        look(config, fingerprint=fingerprint)
+        layers = describe(model, config.num_bits, config.quantization.skip, include=config.quantization.include)
+        console.show_plan(plan(config, source.info, model), layers)
+        return 0
+    log = JsonLog(config.output.name) if action.log_format == "json" else console
+    for note in notes:
+        log.say(note)
+    with held(config, log.say):
+        return run(config, log, fingerprint, verbose=action.verbose)
+
+
+def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, *, verbose: bool) -> int:
+    """Start a run, or goes on with it, if it is not finished."""
+    decision = look(config, fingerprint=fingerprint)
+    if isinstance(decision, Finished):
+        console.say(decision.line)
+        return 0
+    try:
+        console.start()
+        if isinstance(decision, Resume):
+            for note in decision.notes:
+                console.say(note)
+        summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=verbose)
+    finally:
+        console.close()
+    console.show_summary(summary, str(RunFolder.planned(config).path))
+    return 0
+
+
+def main_evaluate(arguments: list[str], program: str) -> int:
+    """Measure a network as it is; see :func:`main`."""
+    return main([*arguments, "--evaluate"], program)

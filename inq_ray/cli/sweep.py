@@ -1,0 +1,68 @@
+"""`inq-ray sweep` and jobs/sweep_schedules.py: many runs on Ray workers; stages that trials share are trained once.
+
+The flags of `inq-ray quantize` say what all trials have in common. The same command goes on with a sweep that ended.
+Exit status 0: the sweep is over, and has a best trial. 1: no trial came to its end. 2: it could not start as asked.
+130: it was interrupted.
+"""
+
+import signal
+import sys
+
+from inq_ray.cluster.connection import check_fits_here
+from inq_ray.cluster.tune.sweep import run_sweep
+from inq_ray.files.shown import one_line
+from inq_ray.sweep.command_line import SweepCommand, parse
+from inq_ray.sweep.console import SweepConsole
+from inq_ray.sweep.plan import plan_sweep
+from inq_ray.sweep.space.options import space_of
+from inq_ray.tracking.trackers import check_trackers
+from inq_ray.training.config.unused import doubtful_options, unused_options
+
+
+def main(arguments: list[str], program: str) -> int:
+    """Do what the flags ask for.
+
+    Args:
+        arguments: Words of the command line.
+        program: Name that messages begin with.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        command = parse(arguments)
+        status = execute(command)
+        if status:
+            print(f"{program}: no trial came to its end", file=sys.stderr)
+        return status
+    except (ValueError, ConnectionError, TimeoutError) as error:
+        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits
+            raise
+        print(f"{program}: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def execute(command: SweepCommand) -> int:
+    """Checks, then does what is asked for; reports unused options and notes on the data first."""
+    console = SweepConsole()
+    check_fits_here(command.search.workers(command.run).cluster, loader_workers=command.run.data.loader_workers)
+    check_trackers(command.run.output.track)
+    plan = plan_sweep(command.run, space_of(command.space), command.search)
+    trials = plan.registry().trials
+    doubtful = {
+        line: None for config in (plan.base, *(trial.config for trial in trials)) for line in doubtful_options(config)
+    }
+    for note in (*unused_options(command.given, command.run, plan.info), *doubtful, *plan.notes):
+        console.say(note)
+    if command.action.dry_run:
+        console.show_plan(plan, trials)
+        return 0
+    console.say(f"sweep {plan.base.output.name} in {plan.folder.path}")
+    try:
+        result = run_sweep(plan, console, verbose=command.action.verbose)
+    finally:
+        console.close()
+    return int(result.best is None)

@@ -1,0 +1,42 @@
+"""Texts from outside, such as names and paths, for a person's terminal."""
+
+import unicodedata
+
+_UNSAFE = ("Cc", "Cs", "Zl", "Zp")
+# Of a message: more is not read.
+_MOST_OF_LINE = 300
+
+
+def has_control(text: str) -> bool:
+    """Return whether a text has control characters or line breaks, which a terminal would obey."""
+    return any(unicodedata.category(each) in ("Cc", "Zl", "Zp") for each in text)
+
+
+def shown(value: object, most: int = 100) -> str:
+    """Return a value for a message: as it is, by repr if it has what cannot be printed, and never too long.
+
+    Args:
+        value: What was given.
+        most: Characters; of a longer text the middle is left out.
+    """
+    text = str(value)
+    if any(unicodedata.category(each) in _UNSAFE for each in text):
+        text = ascii(text)
+    return _cut(text, most)
+
+
+def quoted(value: object, most: int = 100) -> str:
+    """Return the repr of a value for a message, never too long."""
+    return _cut(ascii(value) if isinstance(value, str) and has_control(value) else repr(value), most)
+
+
+def one_line(message: object, most: int = _MOST_OF_LINE) -> str:
+    """Return a message as one line that can be printed: control characters escaped, its middle cut if it is long."""
+    line = " ".join(str(message).split())
+    safe = "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in line)
+    return _cut(safe, most)
+
+
+def _cut(text: str, most: int) -> str:
+    head = (most - 3) * 2 // 3
+    return text if len(text) <= most else f"{text[:head]}...{text[head + 3 - most :]}"

@@ -1,0 +1,174 @@
+"""State dicts by torch's weights-only loader: no code of a file is ever run."""
+
+import pickletools
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+
+from inq_ray.files.kind import kind_of
+from inq_ray.files.shown import one_line
+
+
+class _Passed:
+    """In place of an object that holds no weights: takes whatever that would be made from, and keeps nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _Dict:
+    """In place of dictionaries of other types: one that torch fills, and gives attributes where they had some."""
+
+    def __new__(cls, *_: object) -> Any:
+        return OrderedDict()
+
+
+class _List:
+    """In place of lists of other types: a plain one."""
+
+    def __new__(cls, *_: object) -> Any:
+        return []
+
+
+# What checkpoints have beside their tensors. The names are those in files; of the modules themselves nothing is called,
+# nor need they be installed.
+_STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
+    _Passed: (
+        "argparse.Namespace",
+        *(
+            f"builtins.{name}"
+            for name in ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "range", "slice", "str", "tuple")
+        ),
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        "decimal.Decimal",
+        "fractions.Fraction",
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+        *(f"numpy.{name}" for name in ("bool", "bool_", "dtype", "ndarray", "str_")),
+        *(f"numpy.{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+        *(f"numpy.float{bits}" for bits in (16, 32, 64)),
+        *(f"numpy.random._pickle.__{name}_ctor" for name in ("bit_generator", "generator", "randomstate")),
+        *(f"numpy.random.{name}" for name in ("_mt19937.MT19937", "_pcg64.PCG64", "bit_generator.SeedSequence")),
+        "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+        *(f"omegaconf.{name}" for name in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+        *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "Path", "String")),
+        *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
+        *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath")),
+        "torch.torch_version.TorchVersion",
+        "types.SimpleNamespace",
+        "typing.Any",
+        "uuid.UUID",
+    ),
+    _Dict: (
+        "addict.addict.Dict",
+        "collections.defaultdict",
+        "easydict.EasyDict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "lightning.pytorch.utilities.parsing.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "ml_collections.config_dict.config_dict.ConfigDict",
+        "munch.Munch",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "yacs.config.CfgNode",
+    ),
+    _List: ("collections.deque",),
+}
+_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (stand_in, name) for stand_in, names in _STAND_INS.items() for name in names
+]
+# What torch itself takes, and what only says how the next object is made.
+_OF_TORCH = re.compile(
+    r"torch\.\w+|torch\.(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+|_codecs\.encode|copyreg\.\w+"
+    r"|collections\.(OrderedDict|Counter)|builtins\.(set|bytearray|complex|object)"
+)
+_ZIP = b"PK\x03\x04"
+# Files older than torch 1.6 are a row of pickles, then tensors.
+_MOST_PICKLES = 5
+_MOST_PROTOCOL = 3
+# What pickletools raises of bytes that are none, or a damaged one.
+_NO_PICKLE = (AttributeError, EOFError, IndexError, OverflowError, ValueError, struct.error)
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def load(path: Path) -> object:
+    """Return what torch.save wrote, on the CPU; objects that hold no weights are replaced by stand-ins.
+
+    Raises:
+        ValueError: The file is another's, damaged, or would run code when loaded; one line that says what to do.
+    """
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocols of pickle that torch reads in part
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail as anything; it is always the file's fault
+        # Not torch's own words: they are advice to load the file all the same.
+        reason = str(error) if isinstance(error, OSError | MemoryError) else _reason(path)
+        raise ValueError(one_line(f"weights: cannot read {one_line(str(path), 100)}: {reason}")) from error
+
+
+def _reason(path: Path) -> str:
+    """Return why a file could not be loaded, and what to do."""
+    damaged = "it is damaged, cut short, or no file of torch.save"
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return _reason_of_archive(archive) or damaged
+        with path.open("rb") as file:
+            start = file.read(9)
+            if start.startswith(_ZIP):
+                return damaged
+            if start[6:] == b"\0\0{":  # the length of a header, of less than 2^48 bytes, and its beginning
+                return "it is a safetensors file: name it .safetensors"
+            file.seek(0)
+            return _reason_of_pickles(file) or (f"it is {kind}" if (kind := kind_of(path)) else damaged)
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error):
+        return damaged
+
+
+def _reason_of_archive(archive: zipfile.ZipFile) -> str:
+    files = {name.rpartition("/")[2]: name for name in archive.namelist()}
+    if "constants.pkl" in files:
+        return "it is TorchScript: convert it by torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
+    if "data.pkl" not in files:
+        return "it is a ZIP archive of other files: unpack it"
+    with archive.open(files["data.pkl"]) as file:
+        return _reason_of_pickles(file)
+
+
+def _reason_of_pickles(file: IO[bytes]) -> str:
+    """Return what stands in the way in pickles, "" where nothing does."""
+    classes, protocols = [], [0]
+    with suppress(*_NO_PICKLE):
+        for _ in range(_MOST_PICKLES):
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    module, _, name = str(argument).partition(" ")
+                    classes.append(f"{_PYTHON_2.get(module, module)}.{name}")
+                elif opcode.name == "PROTO":
+                    protocols.append(int(str(argument)))
+    harmless = {name for names in _STAND_INS.values() for name in names}
+    foreign = list(dict.fromkeys(name for name in classes if name not in harmless and not _OF_TORCH.fullmatch(name)))
+    if foreign:
+        return (
+            f"it holds {one_line(foreign[0], 60)} and would run code when loaded: where it was made, save it by "
+            "torch.save(model.state_dict(), 'w.pth')"
+        )
+    if max(protocols) > _MOST_PROTOCOL:
+        return f"it is a pickle of protocol {max(protocols)}: write it by torch.save without pickle_protocol"
+    return ""

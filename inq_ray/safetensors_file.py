@@ -1,0 +1,114 @@
+"""A safetensors file, written as openly as the process writes files, and read with checks."""
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inq_ray.files.kind import kind_of
+from inq_ray.files.shown import one_line, quoted
+
+# What safetensors and torch raise of headers that no program wrote: shapes beyond 64 bits, types that torch has not.
+_DAMAGED = (
+    AttributeError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+# Types of less than a byte, and scales without a number, have no arithmetic.
+_DTYPES = frozenset(
+    (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.bool, torch.complex64),
+        *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
+    )
+)
+_MOST_DIMENSIONS = 64  # torch's operations take no more
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors of any device; equal tensors and metadata give equal bytes.
+
+    Args:
+        path: The file.
+        tensors: Tensors by name; shared ones are written once a name.
+        metadata: At most one key: safetensors writes several in random order.
+
+    Raises:
+        OSError: The file cannot be written.
+        SafetensorError: The same.
+    """
+    assert len(metadata) <= 1, metadata
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)  # the process's umask cannot be read without setting it, for all threads
+    save_file(_plain(tensors), path, metadata)
+    path.chmod(mode)  # safetensors makes files that only their owner may read
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all tensors, on the CPU, and the metadata.
+
+    Raises:
+        ValueError: The file is missing, cut short, no safetensors file, or one that no program wrote; one line.
+    """
+    if not path.is_file():
+        raise ValueError(one_line(f"{path}: no such file"))
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata() or {}
+        _check(tensors)
+    except _DAMAGED as error:
+        raise ValueError(
+            one_line(f"{path}: not a whole safetensors file ({kind_of(path) or _reason(error)})")
+        ) from error
+    return tensors, metadata
+
+
+def decode(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file's contents, on the CPU.
+
+    Raises:
+        ValueError: They are not those of a whole safetensors file; one line.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        _check(tensors)
+    except _DAMAGED as error:
+        raise ValueError(one_line(f"not a whole safetensors file ({_reason(error)})")) from error
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong; torch's own errors are pages long and speak of other things."""
+    return str(error) if isinstance(error, SafetensorError | OSError | ValueError) else "it has what no tensor has"
+
+
+def _check(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(f"{quoted(name)} is of {tensor.dtype}, with which nothing is computed")
+        if tensor.dim() > _MOST_DIMENSIONS:
+            raise ValueError(f"{quoted(name)} has {tensor.dim()} dimensions")
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU of which no two share memory, as safetensors wants them."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        copy = tensor.detach().cpu().contiguous()
+        storage = copy.untyped_storage().data_ptr()
+        plain[name] = copy.clone() if storage in seen else copy
+        seen.add(storage)
+    return plain
