@@ -30,10 +30,14 @@ def quoted(value: object, most: int = 100) -> str:
     return _cut(ascii(value) if isinstance(value, str) and has_control(value) else repr(value), most)
 
 
+def escaped(text: str) -> str:
+    r"""Return a text with its control characters written as \x1b."""
+    return "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in text)
+
+
 def one_line(message: object) -> str:
     """Return a message as one line that can be printed: its control characters escaped, its end cut if it is long."""
-    line = " ".join(str(message).split())
-    safe = "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in line)
+    safe = escaped(" ".join(str(message).split()))
     return safe if len(safe) <= _MOST_OF_LINE else f"{safe[: _MOST_OF_LINE - 3]}..."
 
 
