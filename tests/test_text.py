@@ -1,7 +1,6 @@
 """Texts from outside in messages."""
 
 import pytest
-
 from inq_ray.text import one_line, shown
 
 
