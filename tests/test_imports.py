@@ -302,6 +302,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         "SGD type True",
         "StageError type True",
         "__version__ str True",
+        "clip_grad_norm_ function True",
         "float_state function True",
         "param_groups function True",
         "reset_lr_scheduler function True",

@@ -12,6 +12,7 @@ import tyro
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
 from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location, locate
+from inq_ray.training.config.checks import count
 from inq_ray.training.flags.read import in_one_line
 
 
@@ -38,8 +39,7 @@ class Flags:
 
     def __post_init__(self) -> None:
         for name, least in (("rows_per_group", 1), ("shard_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+            count(least)(f"--{name.replace('_', '-')}", getattr(self, name))
 
 
 def main(arguments: list[str], program: str) -> int:
@@ -71,7 +71,7 @@ def main(arguments: list[str], program: str) -> int:
             status = 1
             write(flags, output, old, plans)
     except (ValueError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

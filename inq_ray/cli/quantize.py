@@ -46,7 +46,7 @@ def main(arguments: list[str], program: str) -> int:
         )
         return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return 2
     except RunFailedError as error:
         print(f"{program}: failed: {error}", file=sys.stderr)

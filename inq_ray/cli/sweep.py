@@ -36,7 +36,7 @@ def main(arguments: list[str], program: str) -> int:
             print(f"{program}: no trial came to its end", file=sys.stderr)
         return status
     except (ValueError, ConnectionError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}"), file=sys.stderr)
+        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits

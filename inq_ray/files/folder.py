@@ -5,6 +5,7 @@ process leaves has such a name, see :func:`leftovers`. One process at a time mak
 no name has a tilde.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -29,13 +30,15 @@ def try_writing(folder: Path) -> None:
         OSError: it cannot.
     """
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    trial = Path(tempfile.mkdtemp(prefix=".inq_ray-", suffix=PARTIAL, dir=above))
+    inside = Path(tempfile.mkdtemp(prefix=".inq_ray-", suffix=PARTIAL, dir=above)) / folder.relative_to(above)
     try:
-        inside = trial / folder.relative_to(above)
         inside.mkdir(parents=True, exist_ok=True)
         (inside / "trial").touch()
+        (inside / "trial").unlink()
     finally:
-        shutil.rmtree(trial, ignore_errors=True)
+        for each in (inside, *inside.parents[: len(inside.parents) - len(above.parents) - 1]):
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

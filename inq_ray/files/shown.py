@@ -3,8 +3,8 @@
 import unicodedata
 
 _UNSAFE = ("Cc", "Cs", "Zl", "Zp")
-# Of a message: more is not read.
-_MOST_OF_LINE = 300
+# Of a message, so that with the name of a program before it it has 300 at most.
+_MOST_OF_LINE = 280
 
 
 def has_control(text: str) -> bool:
@@ -30,11 +30,14 @@ def quoted(value: object, most: int = 100) -> str:
     return _cut(ascii(value) if isinstance(value, str) and has_control(value) else repr(value), most)
 
 
+def escaped(text: str) -> str:
+    r"""Return a text with its control characters written as \x1b."""
+    return "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in text)
+
+
 def one_line(message: object, most: int = _MOST_OF_LINE) -> str:
     """Return a message as one line that can be printed: control characters escaped, its middle cut if it is long."""
-    line = " ".join(str(message).split())
-    safe = "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in line)
-    return _cut(safe, most)
+    return _cut(escaped(" ".join(str(message).split())), most)
 
 
 def _cut(text: str, most: int) -> str:

@@ -8,6 +8,7 @@
     shapes       head_parameters: what depends on the number of classes
     preset       input_preset: the images that trained weights want to see
     selection    param_groups: which weights become powers of two, to how many bits
+    used_weights transformed_weights: which of them a forward pass changes before it uses them
     layers       describe: the same as a table
 
 `param_groups` needs torch and safetensors; torchvision and timm are imported when a network of theirs is asked for.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
+from inq_ray.files.kind import kind_of
 from inq_ray.files.shown import one_line
 from inq_ray.models import state_dicts
 
@@ -89,7 +90,8 @@ def read_parts(path: Path) -> list[Tensors]:
         parts = _parts(path, state_dicts.load(path))
     else:
         allowed = ", ".join(SAFETENSORS + STATE_DICTS)
-        raise ValueError(one_line(f"weights: {path} ends in {path.suffix!r}; allowed are {allowed}"))
+        kind = f", it is {kind}" if (kind := kind_of(path)) else ""
+        raise ValueError(one_line(f"weights: {path} ends in {path.suffix!r}{kind}; allowed are {allowed}"))
     for name, tensor in (item for part in parts for item in part.tensors.items()):
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
             kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from inq_ray.files.shown import escaped
+
 
 @dataclass(frozen=True)
 class Fence:
@@ -78,5 +80,5 @@ def _blobs(real: str) -> str | None:
 
 
 def shown(path: str) -> str:
-    r"""Return a path that can be printed: one that is not UTF-8 has \xff in it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Return a path that can be printed: one that is not UTF-8 has \xff in it, control characters are escaped too."""
+    return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))

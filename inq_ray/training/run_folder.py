@@ -124,7 +124,7 @@ class RunFolder:
             raise ValueError(self.taken())
 
     def check_usable(self) -> None:
-        """Refuse a name that something else has than a run, and a place that cannot be written to; leaves nothing.
+        """Refuse a name that something else has than a run, and a place that cannot be written to; makes nothing.
 
         Raises:
             ValueError: what is there is no run, or the folder of runs is none or not writable.
@@ -136,7 +136,7 @@ class RunFolder:
             raise ValueError(
                 f"--storage-path {shown(self.path.parent)}: cannot be looked at ({error.strerror})"
             ) from None
-        check_writable("--storage-path", self.path.parent)
+        _check_folder("--storage-path", self.path.parent)
 
     def taken(self) -> str:
         """What to say where the folder exists."""
@@ -183,20 +183,28 @@ class RunFolder:
 
 
 def check_writable(flag: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to; leaves nothing.
+    """Refuse a folder that cannot be made or written to, by trying that; leaves nothing.
 
     Raises:
         ValueError: names the flag and what is in the way.
     """
-    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    if not above.is_dir():
-        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is no folder: take another")
+    above = _check_folder(flag, folder)
     try:
         try_writing(folder)
     except OSError as error:
         raise ValueError(
             f"{flag} {shown(folder)}: {shown(above)} cannot be written to ({error.strerror}): take another"
         ) from None
+
+
+def _check_folder(flag: str, folder: Path) -> Path:
+    """Refuse a folder that cannot be made or written to, by what can be seen; return the first above it that exists."""
+    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not above.is_dir():
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is no folder: take another")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} cannot be written to: take another")
+    return above
 
 
 def _as_json(rows: Sequence[Row]) -> str:

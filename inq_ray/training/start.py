@@ -85,10 +85,12 @@ def check_storage(config: RunConfig) -> None:
     Raises:
         ValueError: names the flag and what is in the way.
     """
-    RunFolder.planned(config).check_usable()
+    folder = RunFolder.planned(config)
+    folder.check_usable()
+    check_writable("--storage-path", folder.path.parent)
     checkpoints = store_of(config).location
     if config.output.checkpoint_path is not None and checkpoints.is_local:
-        check_writable("--checkpoint-path", Path(checkpoints.path))
+        check_writable("--checkpoint-path", Path(checkpoints.path).parent)
 
 
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inq_ray.files import folder as module
-from inq_ray.files.folder import delete_folder, leftovers, write_folder
+from inq_ray.files.folder import delete_folder, leftovers, try_writing, write_folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,3 +58,16 @@ def test_what_a_killed_process_leaves_is_found_by_its_name(tmp_path: Path, monke
     delete_folder(tmp_path / "a")  # what was left of it is deleted too
     assert leftovers(tmp_path) == [partial]
     assert leftovers(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("name", ["", "a", "a/b/c"])
+def test_trying_to_write_leaves_nothing(tmp_path: Path, name: str) -> None:
+    try_writing(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a/" + "x" * 256])
+def test_a_folder_that_cannot_be_made_is_found_by_trying(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match="too long"):
+        try_writing(tmp_path / name)
+    assert not any(tmp_path.iterdir())

@@ -62,7 +62,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_wait_that_ends_is_one_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def waits(*_: Any) -> Any:
+    def waits(*_: Any, **__: Any) -> Any:
         raise TimeoutError("another process has been downloading for an hour")
 
     monkeypatch.setattr(quantize_imagenet, "check", waits)

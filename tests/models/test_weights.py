@@ -200,7 +200,9 @@ def test_missing_file_folder_and_unknown_suffix(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "a.pth")
     assert "not a file" in refusal(tmp_path)
     (tmp_path / "a.npz").write_bytes(b"x")
-    assert "allowed are .safetensors, .pth" in refusal(tmp_path / "a.npz")
+    assert "ends in '.npz'; allowed are .safetensors, .pth" in refusal(tmp_path / "a.npz")
+    zipped(tmp_path / "a.zip", {})
+    assert "ends in '.zip', it is a ZIP archive: unpack it" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])

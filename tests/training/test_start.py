@@ -266,3 +266,13 @@ def test_a_checkpoint_of_another_configuration_is_never_taken(tmp_path: Path) ->
     ):
         run_here(one)
     assert not RunFolder.planned(one).is_finished
+
+
+@pytest.mark.parametrize("path", ["/proc/x", "/dev/null/x", "/proc/1/x/y"])
+@pytest.mark.parametrize("field", ["storage_path", "checkpoint_path"])
+def test_folders_that_cannot_be_written_to_are_refused_before_the_start(tmp_path: Path, field: str, path: str) -> None:
+    config = tiny_config(tmp_path).replace(output={field: path})
+    flag = f"--{field.replace('_', '-')}"
+    with pytest.raises(ValueError, match=rf"^{flag} {path}: .*(cannot be written to|is no folder).*: take another"):
+        look(config, fingerprint=None)
+    assert not any(tmp_path.iterdir())

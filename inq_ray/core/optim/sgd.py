@@ -50,6 +50,9 @@ class SGD(torch.optim.SGD):
         ValueError: an option is out of range.
     """
 
+    # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
+    has_loaded_frozen = False
+
     def __init__(
         self,
         params: ParamsT,
@@ -70,8 +73,6 @@ class SGD(torch.optim.SGD):
         # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
         # of which nothing is frozen is not in it.
         self._live: dict[Tensor, Tensor | None] = {}
-        # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
-        self.has_loaded_frozen = False
         super().__init__(
             given,
             lr=lr,

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from inq_ray.data.source import open_source
-from inq_ray.training.config.unused import unused_options
+from inq_ray.training.config.unused import doubtful_options, unused_options
 from inq_ray.training.flags.parse import parse
 
 DIGITS = open_source("digits").info
@@ -34,6 +34,12 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
             "--weights w.pth --distill --label-smoothing 0.1",
             "--label-smoothing has no effect with --distill: no labels are used; add --distill-labels",
         ),
+        (
+            "--distill --label-smoothing 0.1 --float-epochs 1",
+            "--label-smoothing has no effect in stages with --distill: no labels are used there; add --distill-labels",
+        ),
+        ("--follow-links", "--follow-links has no effect: these data are not files in a folder"),
+        ("--num-workers 1 --sync-batchnorm --use-gpu", "--sync-batchnorm has no effect with one worker"),
         ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only Parquet that is read while training needs it"),
         ("--plain --weight-bits 3", "--weight-bits has no effect with --plain: nothing is quantized"),
         (
@@ -70,3 +76,18 @@ def test_options_with_an_effect_are_not(flags: str) -> None:
 
 def test_where_images_are_streamed_the_buffer_has_an_effect() -> None:
     assert unused("--shuffle-buffer 100", is_streamed=True) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--lr 0.1 --float-lr 10", []),
+        ("--lr 1000", ["--lr 1000: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
+        ("--lr-each 0.1 1 11 1", ["--lr-each 11: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
+        ("--float-lr 1e308", ["--float-lr 1e+308: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
+        ("--plain --float-lr 1e308", []),
+        ("--lr 1e-30", ["--lr 1e-30: training at such a rate changes nothing; usual ones are 0.001 to 0.1"]),
+    ],
+)
+def test_rates_with_which_training_is_lost_are_said(flags: str, told: list[str]) -> None:
+    assert doubtful_options(parse(flags.split()).run) == told
