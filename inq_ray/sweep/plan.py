@@ -27,7 +27,7 @@ from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
-from inq_ray.training.start import checkpoints_held
+from inq_ray.training.start import check_checkpoint_path, checkpoints_held
 from inq_ray.training.task.build import image_preset, open_data
 from inq_ray.training.task.check import check
 
@@ -213,6 +213,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         origin=Origin.of(base, model, source.info.fingerprint),
     )
     plan.folder.check_usable()
+    check_checkpoint_path(plan.base)
     return plan
 
 

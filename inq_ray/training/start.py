@@ -88,6 +88,18 @@ def check_storage(config: RunConfig) -> None:
     folder = RunFolder.planned(config)
     folder.check_usable()
     check_writable("--storage-path", folder.path.parent)
+    check_checkpoint_path(config)
+
+
+def check_checkpoint_path(config: RunConfig) -> None:
+    """Refuse a --checkpoint-path that is a folder and cannot be written to; leaves nothing.
+
+    Args:
+        config: with a name.
+
+    Raises:
+        ValueError: names the flag and what is in the way.
+    """
     checkpoints = store_of(config).location
     if config.output.checkpoint_path is not None and checkpoints.is_local:
         check_writable("--checkpoint-path", Path(checkpoints.path).parent)
