@@ -2,7 +2,7 @@
 
 import unicodedata
 
-_UNSAFE = ("Cc", "Cs", "Zl", "Zp")
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Cf: what turns the direction of writing, among others
 # Of a message, so that with the name of a program before it it has 300 at most.
 _MOST_OF_LINE = 280
 

@@ -1,5 +1,6 @@
 """State dicts by torch's weights-only loader: no code of a file is ever run."""
 
+import io
 import pickletools
 import re
 import struct
@@ -10,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 
@@ -18,10 +19,10 @@ from inq_ray.files.kind import kind_of
 from inq_ray.files.shown import one_line
 
 
-class _Passed:
+class Passed:
     """In place of an object that holds no weights: takes whatever that would be made from, and keeps nothing."""
 
-    def __new__(cls, *_: object, **__: object) -> Self:
+    def __new__(cls, *_: object, **__: object) -> Self:  # noqa: D102
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -48,7 +49,7 @@ class _List:
 # What checkpoints have beside their tensors. The names are those in files; of the modules themselves nothing is called,
 # nor need they be installed.
 _STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
-    _Passed: (
+    Passed: (
         "argparse.Namespace",
         *(
             f"builtins.{name}"
@@ -100,6 +101,7 @@ _OF_TORCH = re.compile(
 _ZIP = b"PK\x03\x04"
 # Files older than torch 1.6 are a row of pickles, then tensors.
 _MOST_PICKLES = 5
+_MOST_BYTES = 2**24
 _MOST_PROTOCOL = 3
 # What pickletools raises of bytes that are none, or a damaged one.
 _NO_PICKLE = (AttributeError, EOFError, IndexError, OverflowError, ValueError, struct.error)
@@ -136,7 +138,8 @@ def _reason(path: Path) -> str:
             if start[6:] == b"\0\0{":  # the length of a header, of less than 2^48 bytes, and its beginning
                 return "it is a safetensors file: name it .safetensors"
             file.seek(0)
-            return _reason_of_pickles(file) or (f"it is {kind}" if (kind := kind_of(path)) else damaged)
+            kind = kind_of(path)
+            return _reason_of_pickles(file.read(_MOST_BYTES)) or (f"it is {kind}" if kind else damaged)
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error):
         return damaged
 
@@ -148,11 +151,12 @@ def _reason_of_archive(archive: zipfile.ZipFile) -> str:
     if "data.pkl" not in files:
         return "it is a ZIP archive of other files: unpack it"
     with archive.open(files["data.pkl"]) as file:
-        return _reason_of_pickles(file)
+        return _reason_of_pickles(file.read(_MOST_BYTES))
 
 
-def _reason_of_pickles(file: IO[bytes]) -> str:
+def _reason_of_pickles(data: bytes) -> str:
     """Return what stands in the way in pickles, "" where nothing does."""
+    file = io.BytesIO(data)
     classes, protocols = [], [0]
     with suppress(*_NO_PICKLE):
         for _ in range(_MOST_PICKLES):

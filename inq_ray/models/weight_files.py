@@ -20,7 +20,7 @@ SAFETENSORS = (".safetensors",)
 STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
 # torch.optim.swa_utils.AveragedModel, and so the "model_ema" of torchvision's reference, counts its updates.
 _COUNTER = "n_averaged"
-_DEEPEST = 4
+_DEEPEST = 8
 
 
 class WeightsError(ValueError):
@@ -114,7 +114,9 @@ def _parts(path: Path, loaded: object) -> list[Tensors]:
     parts = list(_walk(loaded))
     if not parts:
         found = ", ".join(one_line(str(key), 40) for key in list(loaded)[:5]) or "nothing"
-        raise ValueError(one_line(f"weights: {path} holds no tensors by name, only: {found}; save model.state_dict()"))
+        are_arrays = any(isinstance(value, state_dicts.Passed) for value in loaded.values())
+        advice = "model.state_dict(), tensors and no arrays of NumPy" if are_arrays else "model.state_dict()"
+        raise ValueError(one_line(f"weights: {path} holds no tensors by name, only: {found}; save {advice}"))
     return parts
 
 
