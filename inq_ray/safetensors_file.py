@@ -91,7 +91,8 @@ def decode(data: bytes) -> dict[str, Tensor]:
 
 def _reason(error: Exception) -> str:
     """Return what is wrong; torch's own errors are pages long and speak of other things."""
-    return str(error) if isinstance(error, SafetensorError | OSError | ValueError) else "it has what no tensor has"
+    is_of_file = isinstance(error, SafetensorError | OSError | ValueError)
+    return str(error) if is_of_file else "damaged: a shape or a type that no tensor has"
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
