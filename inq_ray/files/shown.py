@@ -41,5 +41,5 @@ def one_line(message: object, most: int = _MOST_OF_LINE) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    head = (most - 3) * 2 // 3
-    return text if len(text) <= most else f"{text[:head]}...{text[head + 3 - most :]}"
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.files.shown import shown
+from inq_ray.files.shown import one_line, shown
 from inq_ray.storage.address import locate
 from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.reuse.keys import Origin, stage_keys
@@ -156,7 +156,7 @@ class SweepPlan:
             return read_state(state)
         except ValueError as error:
             raise ValueError(
-                f"{shown(self.folder.state)} is broken: {error}: mend it, or delete the sweep by --overwrite"
+                f"{shown(self.folder.state)} is broken: {one_line(error, 150)}: mend it, or delete the sweep by --overwrite"
             ) from error
 
     def _check_same(self, state: Mapping[str, Any], saved: SavedSweep) -> None:

@@ -30,7 +30,7 @@ def test_a_quoted_value_is_never_long() -> None:
 
 def test_a_message_is_one_line() -> None:
     assert one_line("a\n  b\x1b[31m\u2028c") == r"a b\x1b[31m c"
-    assert len(one_line("x" * 10**6)) == 300
+    assert len(one_line("x" * 10**6)) <= 280
     assert escaped("a\x07\udcff") == r"a\x07\udcff"
     assert has_control("a\x9bb")
     assert not has_control("a\u200db 💥")
