@@ -156,7 +156,8 @@ class SweepPlan:
             return read_state(state)
         except ValueError as error:
             raise ValueError(
-                f"{shown(self.folder.state)} is broken: {one_line(error, 150)}: mend it, or delete the sweep by --overwrite"
+                f"{shown(self.folder.state)} is broken: {one_line(error, 150)}: mend it, or delete the sweep by "
+                "--overwrite"
             ) from error
 
     def _check_same(self, state: Mapping[str, Any], saved: SavedSweep) -> None:

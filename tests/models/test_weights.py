@@ -174,25 +174,29 @@ def test_half_precision_is_converted(tmp_path: Path, state: dict[str, Tensor]) -
     assert_loads(tmp_path / "a.safetensors", {name: tensor.to(state[name].dtype) for name, tensor in half.items()})
 
 
-def test_what_does_not_fit_is_told_in_one_line(tmp_path: Path, state: dict[str, Tensor]) -> None:
+def test_what_does_not_fit_is_told_in_one_line(
+    tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path takes room from the rest
+    path = Path("a.safetensors")
     del state["features.0.weight"]
     state["classifier.weight"] = torch.zeros(11, 256)
     state["classifier.bias"] = torch.zeros(10, dtype=torch.uint8)
     for number in range(5):
         state[f"extra{number}"] = torch.zeros(1)
-    save_file(state, tmp_path / "a.safetensors")
-    message = refusal(tmp_path / "a.safetensors")
+    save_file(state, path)
+    message = refusal(path)
     assert "does not fit DigitsCNN: 1 missing (features.0.weight); 5 unexpected (extra0, ...); 1 of another" in message
     assert len(message) <= 300
-    save_file({name: tensor for name, tensor in state.items() if "class" not in name}, tmp_path / "a.safetensors")
-    message = refusal(tmp_path / "a.safetensors")
+    save_file({name: tensor for name, tensor in state.items() if "class" not in name}, path)
+    message = refusal(path)
     assert "3 missing (features.0.weight, classifier.weight, classifier.bias)" in message
     assert "5 unexpected (extra0, extra1, extra2, ...)" in message
     state = network().state_dict()
     state["classifier.weight"] = torch.zeros(11, 256)
     state["classifier.bias"] = torch.zeros(10, dtype=torch.uint8)
-    save_file(state, tmp_path / "a.safetensors")
-    message = refusal(tmp_path / "a.safetensors")
+    save_file(state, path)
+    message = refusal(path)
     assert "1 of another shape (classifier.weight [11, 256] for [10, 256])" in message
     assert "1 of another type (classifier.bias torch.uint8 for torch.float32)" in message
 
