@@ -157,4 +157,4 @@ def _is_level(weight: Tensor, codebook: Codebook) -> Tensor:
 
 def _bytes(weight: Tensor) -> Tensor:
     """uint8 [number of weights, bytes of a weight]."""
-    return weight.reshape(-1, 1).view(torch.uint8)
+    return weight.reshape(-1).view(torch.uint8).view(-1, weight.element_size())

@@ -14,6 +14,8 @@ from torch import nn
 
 from inq_ray import safetensors_file
 from inq_ray.core.codebook import Codebook
+from inq_ray.core.stage import apply, decide
+from inq_ray.core.state import TensorState
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.formats import FORMATS, write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
@@ -106,6 +108,17 @@ def test_weights_that_contradict_their_codes_are_refused_before_anything_is_writ
         with pytest.raises(ValueError, match=r"^'3\.weight' is not what its codes stand for \(.*; float_state\("):
             write_result(tmp_path / "result", network.state_dict() | {"3.weight": changed}, states)
     assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(16, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(1, 4, 3)], ids=str)
+def test_convolutions_of_any_strides_are_written(conv: nn.Conv2d, tmp_path: Path) -> None:
+    """With channels last a convolution of 1x1, or of one channel, has strides of its own."""
+    conv = conv.to(memory_format=torch.channels_last)
+    state = TensorState.live(conv.weight, 5)
+    apply(conv.weight, state, decide(conv.weight, state, 1.0, name="weight", strategy="pruning", seed=0, stage=0))
+    write_result(tmp_path, conv.state_dict(), {"weight": state})
+    codebook, codes = read_codes(tmp_path / CODES_FILE)["weight"]
+    assert same_bits(codebook.decode(codes, torch.float32), conv.weight)
 
 
 def test_a_killed_writer_leaves_nothing_for_long(tmp_path: Path) -> None:
