@@ -115,7 +115,8 @@ def test_a_dtype_that_cannot_be_quantized_is_an_error_at_once() -> None:
 
 
 def test_weight_bits_that_change_under_the_scheduler_are_an_error() -> None:
-    optimizer, scheduler = make(make_model())
+    model = make_model()  # which the scheduler does not keep alive
+    optimizer, scheduler = make(model)
     optimizer.param_groups[0]["weight_bits"] = 2
     with pytest.raises(ValueError, match=r"0\.weight is being quantized at 4 bits, its group's weight_bits is now 2"):
         scheduler.step()

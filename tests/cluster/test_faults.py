@@ -160,7 +160,8 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(2, marks=pytest.mark.long), 6])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [2, 6])
 def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
     """A round of `make soak`: workers are killed in a change of stages, or in a checkpoint."""
     soak.check_round(tmp_path, seed, _calm(soak.config_of(tmp_path, "calm")))

@@ -52,7 +52,7 @@ def is_flag(word: str) -> bool:
 def _by_flag(options: Iterable[Declared]) -> Mapping[str, Declared]:
     found: dict[str, Declared] = {}
     for each in options:
-        off = [_off(each)] if each.type is bool else []
+        off = [_off(each)] if bool in _kinds(each) else []
         found |= dict.fromkeys([each.flag, *off, *each.option.aliases], each)
     return found
 
@@ -84,7 +84,7 @@ def _check_alone(values: Sequence[str]) -> None:
 
 
 def _check_values(flag: str, each: Declared, values: Sequence[str]) -> None:
-    if each.type is bool:
+    if bool in _kinds(each):
         if values:
             off = f", or to turn it off give {_off(each)}" if flag == each.flag else ""
             raise ValueError(f"{flag} takes no value, got {quoted(values[0])}: leave that out{off}")
