@@ -28,6 +28,7 @@ def job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # other tests of this process may have a cluster
 
     def run(*flags: str) -> tuple[int, str, str]:
         status = quantize_imagenet.main(list(flags), "quantize_imagenet")
