@@ -18,7 +18,7 @@ from inq_ray.training.flags.read import in_one_line
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Writes images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet; bytes stay the same."""
+    """Write images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet; bytes stay the same."""
 
     data: str
     """Folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://)."""
@@ -80,7 +80,7 @@ def main(arguments: list[str], program: str) -> int:
 
 
 def write(flags: Flags, output: Location, old: list[Location], plans: list[Plan]) -> None:
-    """Writes all shards, after removing those of before."""
+    """Write all shards, after removing the old ones."""
     for file in old:
         remove(file)
     for plan in plans:

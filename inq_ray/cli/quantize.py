@@ -65,7 +65,7 @@ def main(arguments: list[str], program: str) -> int:
 
 
 def execute(command: Command) -> int:
-    """Check, then does what is asked for; reports unused options and notes on the data first."""
+    """Check, report unused options and notes on the data, then do what is asked for."""
     config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
@@ -103,7 +103,7 @@ def execute(command: Command) -> int:
 
 
 def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images: list[str], *, verbose: bool) -> int:
-    """Start a run, or goes on with it, if it is not finished."""
+    """Start a run, or go on with it if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
         console.say(decision.line)

@@ -46,7 +46,7 @@ def main(arguments: list[str], program: str) -> int:
 
 
 def execute(command: SweepCommand) -> int:
-    """Checks, then does what is asked for; reports unused options and notes on the data first."""
+    """Check, report unused options and notes on the data, then do what is asked for."""
     console = SweepConsole()
     check_fits_here(command.search.workers(command.run).cluster, loader_workers=command.run.data.loader_workers)
     check_trackers(command.run.output.track)

@@ -25,7 +25,7 @@ class DigitsSource:
     """The digits, split once and for all: 1,297 to train on, 500 to test on, drawn with a fixed seed.
 
     The file is in the order of its writers: a split without drawing would test on hands that training never saw.
-    Training crops by one pixel, and does not flip unless it is told to: a mirrored digit is none.
+    Training crops by one pixel, and does not flip by default: a mirrored digit is no digit.
 
     Args:
         augmentation: What training does to them.

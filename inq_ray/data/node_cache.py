@@ -50,7 +50,7 @@ def shared_file(
 
     Args:
         key: Names the contents: other contents, another key.
-        num_bytes: Size of the file; one of another size is made anew.
+        num_bytes: Size of the file; one of another size is made again.
         write: Called with the open file, in at most one process of the node at a time; what it raises is passed on.
         wait_seconds: How long to wait for another process that is writing.
 

@@ -117,7 +117,7 @@ def _is_gone(writer: str) -> bool:
     pid, _, count = numbers.partition("-")
     if host or not (pid.isdecimal() and count.isdecimal()):
         return False
-    if int(pid) == os.getpid():  # a restarted container gives numbers anew; what this process writes is known
+    if int(pid) == os.getpid():  # a restarted container has the same ids again; what this process writes is known
         return True
     try:
         os.kill(int(pid), 0)

@@ -67,7 +67,7 @@ def create(arch: str, *, num_classes: int, in_channels: int = 3, image_size: int
         arch: A name as in the table above.
         num_classes: Number of logits. A user's function that does not take it says itself how many there are.
         in_channels: Channels of the images. torchvision's networks take 3: with another number their first convolution
-            is made anew. Their auxiliary classifiers (googlenet, inception_v3) are left out.
+            is made again. Their auxiliary classifiers (googlenet, inception_v3) are left out.
         image_size: Height and width, pixels. It matters for networks that are built for one size (vision transformers),
             and is ignored for all others; None = what the network is published with.
 

@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Location:
-    r"""A file or folder, there or not. Cheap to pickle: access is opened anew in each process, and no key is within.
+    r"""A file or folder, there or not. Cheap to pickle: access is opened again in each process, and no key is within.
 
     Attributes:
         root: Which file system: "" for this machine's, else "s3://bucket", "gs://bucket", "hdfs://host:port".

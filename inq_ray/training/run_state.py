@@ -158,7 +158,7 @@ class RunState:
             return
         num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
         if rank() == 0:
-            self.journal.report(Note(f"BatchNorm's statistics are estimated anew from {num_images:,} training images"))
+            self.journal.report(Note(f"BatchNorm's statistics are estimated from {num_images:,} training images"))
 
     def validate(
         self,

@@ -1,6 +1,6 @@
 """Whether all nodes see the folders that a run writes to: the driver puts a file there, and every worker looks for it.
 
-Without it a run would go well until rank 0 comes to be on another node, and would begin there anew.
+Without it a run would go well until rank 0 comes to be on another node, and would begin again there.
 """
 
 import contextlib

@@ -36,7 +36,7 @@ _LISTED = "listed"
 def find_index(
     root: Location, folder: Path | None = None, fingerprint: str | None = None, *, fence: Fence | None = None
 ) -> FolderIndex:
-    """Return the index of a folder of images, listed anew only if that is needed.
+    """Return the index of a folder of images, listed again only if that is needed.
 
     Args:
         root: The folder of images.

@@ -169,7 +169,7 @@ def _check_all_there(folder: str, split: str, files: list[Location]) -> None:
 
 
 def read_shards(files: list[Location], columns: Columns = Columns()) -> list[Shard]:  # noqa: B008
-    """Read the footers of a split's files, several at a time; files without rows play no part.
+    """Read the footers of a split's files, several at a time; files without rows are left out.
 
     Args:
         files: The files.

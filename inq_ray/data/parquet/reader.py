@@ -78,7 +78,7 @@ class ParquetReader:
             if shard.largest_group > held_bytes:
                 raise ValueError(
                     f"{shard.file.name} has a row group of {shard.largest_group / 2**30:.1f} GiB, more than the "
-                    f"{held_bytes / 2**30:.1f} GiB that a process holds: write it anew, in groups of some 100 images"
+                    f"{held_bytes / 2**30:.1f} GiB that a process holds: write it again, in groups of some 100 images"
                 )
         self._files = [_File(shard.file, shard.footer, shard.image_path, shard.label_column) for shard in shards]
         self._num_classes = num_classes

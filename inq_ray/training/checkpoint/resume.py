@@ -170,14 +170,14 @@ def _go_on(standing: Standing, saved: RunConfig, config: RunConfig, fingerprint:
         newest = found.damaged[0]
         return Refuse(
             f"run {standing.name}: none of its {len(found.damaged)} checkpoints is whole, {newest.position.name}: "
-            f"{newest.reason}; mend the storage, or start anew by --overwrite"
+            f"{newest.reason}; mend the storage, or start again by --overwrite"
         )
     if found.entry is None or found.snapshot is None:  # it ended before its first checkpoint
         if standing.begun_from is None:
             return Start()
         return Refuse(
             f"run {standing.name} has no checkpoint of its own yet: give --resume {shown(standing.begun_from)}, by "
-            "which it was begun, or start anew by --overwrite"
+            "which it was begun, or start again by --overwrite"
         )
     return Resume(found.entry, found.snapshot.facts.config, _notes(found.damaged, found.snapshot, config))
 

@@ -103,7 +103,7 @@ def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
 
     Stages learn from the float network at a constant rate and end as an average over their last steps (a network that
     the recipe trains before the first stage: at a falling one), powers are those of least squared error, and
-    BatchNorm's statistics are estimated anew at the end. docs/results/README.md has what of it was measured, on
+    BatchNorm's statistics are estimated at the end. docs/results/README.md has what of it was measured, on
     held-out images of CIFAR-10, at 5 and 3 bits. The number of epochs and the rate of other families were not.
     """
     start = default_recipe(arch, weight_bits)

@@ -84,9 +84,7 @@ class Console:
             table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
         self._rich.print(table)
         if plan.num_batchnorm:
-            self.say(
-                f"at the end BatchNorm's statistics are estimated anew from {plan.num_batchnorm:,} training images"
-            )
+            self.say(f"at the end BatchNorm's statistics are estimated from {plan.num_batchnorm:,} training images")
         if plan.seconds is None:
             self.say("time not estimated: this machine has no GPU to time a step on")
         else:

@@ -45,7 +45,7 @@ class PlannedPhase:
 class Plan:
     """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be.
 
-    ``num_batchnorm`` are the images from which BatchNorm's statistics are estimated anew, 0 where they are not.
+    ``num_batchnorm`` are the images from which BatchNorm's statistics are estimated at the end, 0 if they are not.
     """
 
     phases: tuple[PlannedPhase, ...]

@@ -210,7 +210,7 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         ["float", "0", "0", "12", "0.1", "240"],
         ["1/4", "0.5", "12,872", "3", "0.004", "6,000"],
     ]
-    assert "BatchNorm's statistics are estimated anew from 1,280 training images" in out
+    assert "BatchNorm's statistics are estimated from 1,280 training images" in out
     assert "0:52:00" in out
     assert "4 tensors" in out
 
