@@ -25,11 +25,12 @@ from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.report.images import describe_images
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import check_checkpoint_path, checkpoints_held
 from inq_ray.training.task.build import image_preset, open_data
-from inq_ray.training.task.check import check
+from inq_ray.training.task.check import check, float_notes
 
 # Of the training images, where --holdout is not given: a tenth, and no more than so many.
 _HELD_OUT = 10
@@ -205,12 +206,14 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         check(configured(base, point))
     if base.output.name is None:
         base = base.replace(output={"name": default_name(base, space, options)})
+    sees_alike = not any(name.startswith("data.") for name in space.axes)
+    images = describe_images(base.data, base.network, source.info, is_trained=True) if sees_alike else []
     plan = SweepPlan(
         base=base,
         space=space,
         options=options,
         info=source.info,
-        notes=(*source.notes, *chosen),
+        notes=(*source.notes, *chosen, *float_notes(configured(base, first), model), *images),
         origin=Origin.of(base, model, source.info.fingerprint),
     )
     plan.folder.check_usable()

@@ -37,6 +37,17 @@ def test_a_dry_run_lists_trials_and_what_they_share(job: Job, tmp_path: Path) ->
     assert not any(tmp_path.iterdir())
 
 
+def test_what_is_done_to_images_is_printed_where_all_trials_see_the_same(job: Job, tmp_path: Path) -> None:
+    _, out, _ = job("--dry-run --bits 5 3")
+    assert "images: 1x8x8" in out
+    assert "not mirrored" in out
+    space = tmp_path / "space.yaml"
+    space.write_text("fields: {data.random_erasing: [0.0, 0.5]}")
+    status, out, _ = job(f"--dry-run --space {space}")
+    assert status == 0
+    assert "images: 1x8x8" not in out
+
+
 def test_what_optuna_proposes_is_not_known_before(job: Job) -> None:
     status, out, _ = job("--dry-run --rising free --lrs 1e-3..1e-1 --search optuna --trials 7")
     assert status == 0

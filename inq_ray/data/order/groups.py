@@ -18,7 +18,7 @@ of 1,280 images, in groups of 100; a true shuffle has 226.
     sorted by class          7.9       45.8                                  43.3      168.1
     random                 226.1      226.2                                 225.8      226.2
 
-So sets that are sorted by class are to be written again in random order (jobs/make_parquet.py does), and then nothing is
+So write sets that are sorted by class again in random order (jobs/make_parquet.py does), and then nothing is
 lost. Sets of less than about `LANES` groups a rank are shuffled little: each lane has hardly more than one group.
 """
 
