@@ -49,7 +49,7 @@ def main(arguments: list[str], program: str) -> int:
         print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return 2
     except RunFailedError as error:
-        print(f"{program}: failed: {error}", file=sys.stderr)
+        print(one_line(f"{program}: failed: {error}", 1000), file=sys.stderr)  # it may hold a library's words
         return 1
     except RunStoppedError as stop:
         print(f"{program}: {stop}", file=sys.stderr)
