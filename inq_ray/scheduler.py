@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from inq_ray.core.codebook import Codebook, Rule, check_rule, float_format
+from inq_ray.core.channels import codebook_of, undecided
+from inq_ray.core.codebook import Rule, check_rule, float_format
 from inq_ray.core.optim.sgd import SGD, unwrapped
 from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
 from inq_ray.core.partition import check_strategy
@@ -141,6 +142,7 @@ class INQScheduler:
                 name: {
                     "num_bits": state.codebook.num_bits,
                     "n_1": state.codebook.n_1,
+                    "levels": state.codebook.levels,
                     "frozen": state.frozen.clone(),
                     "codes": state.codes.clone(),
                 }
@@ -172,10 +174,7 @@ class INQScheduler:
         check_rule(codebook)
         if type(stage) is not int or not 0 <= stage <= len(portions):
             raise ValueError(f"the state is of stage {stage}, of {len(portions)} stages")
-        states = {
-            name: _loaded(name, param, tensors[name], self.state[name].codebook.num_bits)
-            for name, param in params.items()
-        }
+        states = {name: _loaded(name, param, tensors[name], self.state[name]) for name, param in params.items()}
         fault = self._orphan()
         if fault is None and self.optimizer.has_loaded_frozen:
             fault = self._other_masks(states)
@@ -243,12 +242,17 @@ class INQScheduler:
             num_bits, known = group["weight_bits"], self.state.get(name)
             if known is None:
                 if num_bits is not None:
-                    self.state[name] = _state_of_new(name, param, num_bits)
+                    self.state[name] = _state_of_new(name, param, group)
                     new[name] = param
             elif known.codebook.num_bits != num_bits:
                 raise ValueError(
                     f"{name} is being quantized at {known.codebook.num_bits} bits, its group's weight_bits is now "
                     f"{num_bits}: set it before INQScheduler is made"
+                )
+            elif not _is_of(known, param, group):
+                raise ValueError(
+                    f"{name} is being quantized with other levels or another codebook_per than its group has now, "
+                    f"{group['levels']!r} and {group['codebook_per']!r}: set them before INQScheduler is made"
                 )
             elif known.frozen.device != param.device:  # the model was moved since
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
@@ -261,7 +265,8 @@ class INQScheduler:
         options = ("stage", "portions", "strategy", "seed", "codebook")
         entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
         for group, name, param in _grouped_params(self.optimizer):
-            entries[name] = f"{param.dtype} {list(param.shape)} weight_bits {group['weight_bits']}"
+            chosen = ", ".join(f"{option} {group[option]}" for option in ("weight_bits", "levels", "codebook_per"))
+            entries[name] = f"{param.dtype} {list(param.shape)} {chosen}"
         if fault:
             entries[fault.name] = fault.text
         check_equal(entries, stage=None, what="stages, options or parameters")
@@ -307,13 +312,19 @@ def _in_words(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _state_of_new(name: str, param: Tensor, num_bits: int) -> TensorState:
+def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:
     """Return the state of a parameter that joins, which must be of a dtype that can be quantized."""
     try:
         float_format(param.dtype)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return TensorState.live(param, num_bits)
+    return TensorState.live(param, group["weight_bits"], group["levels"], group["codebook_per"])
+
+
+def _is_of(state: TensorState, param: Tensor, group: Mapping[str, Any]) -> bool:
+    """Return whether a state has the levels of a parameter's group, and as many n_1."""
+    due = undecided(param, group["weight_bits"], group["levels"], group["codebook_per"])
+    return state.codebook.levels == due.levels and type(state.codebook) is type(due)
 
 
 def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
@@ -325,15 +336,17 @@ def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
         raise ValueError(f"{what} lacks {', '.join(missing)}")
 
 
-def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -> TensorState:
+def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], own: TensorState) -> TensorState:
     """Return the saved state of one parameter, checked, on its device."""
     _check_entries(f"the state of {name}", saved, ("num_bits", "n_1", "frozen", "codes"))
     try:
-        codebook = Codebook(num_bits=saved["num_bits"], n_1=saved["n_1"])
+        codebook = codebook_of(saved["num_bits"], saved["n_1"], saved.get("levels", "paper"))  # the first had no others
     except ValueError as error:
         raise ValueError(f"the state of {name}: {error}") from None
-    if codebook.num_bits != num_bits:
+    if codebook.num_bits != (num_bits := own.codebook.num_bits):
         raise ValueError(f"the state of {name} is at {codebook.num_bits} bits, its group's weight_bits is {num_bits}")
+    if (codebook.levels, type(codebook)) != (own.codebook.levels, type(own.codebook)):
+        raise ValueError(f"the state of {name} is of other levels or another codebook_per than its group")
     frozen, codes = saved["frozen"], saved["codes"]
     for what, tensor, dtype in (("frozen", frozen, torch.bool), ("codes", codes, torch.uint8)):
         if not isinstance(tensor, Tensor):
@@ -347,7 +360,7 @@ def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], num_bits: int) -
         frozen=frozen.to(param.device, copy=True, memory_format=torch.contiguous_format),
         codes=codes.to(param.device, copy=True, memory_format=torch.contiguous_format),
     )
-    if bool(codebook.decode(state.codes).isnan().any()) or bool((state.codes != 0).logical_and_(~state.frozen).any()):
+    if codebook.strange_code(state.codes) is not None or bool((state.codes != 0).logical_and_(~state.frozen).any()):
         raise ValueError(f"the state of {name} has codes that its codebook does not, or codes of live weights")
     return state
 

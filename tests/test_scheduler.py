@@ -14,6 +14,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 import inq_ray
 import inq_ray.scheduler as scheduler_module
+from inq_ray.core.channels import Per
+from inq_ray.core.codebook import Levels
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.optim.lr_restart import reset_lr_scheduler
 from inq_ray.core.optim.sgd import SGD
@@ -25,6 +27,7 @@ from inq_ray.distributed.broadcast import StageError
 from inq_ray.distributed.digest import state_tensors
 from inq_ray.distributed.wire import rank
 from inq_ray.scheduler import INQScheduler
+from tests.core.test_channels import ANY_LEVELS, ANY_PER
 from tests.core.weights import bits
 from tests.ranks import rank_outcomes, run_ranks
 
@@ -40,8 +43,10 @@ def make_model(seed: int = 0) -> nn.Sequential:
     return model
 
 
-def make(model: nn.Module, portions: list[float] = PORTIONS, **chosen: Any) -> tuple[SGD, INQScheduler]:
-    groups = inq_ray.param_groups(model, weight_bits=4)
+def make(
+    model: nn.Module, portions: list[float] = PORTIONS, *, levels: Levels = "paper", per: Per = "tensor", **chosen: Any
+) -> tuple[SGD, INQScheduler]:
+    groups = inq_ray.param_groups(model, weight_bits=4, levels=levels, codebook_per=per)
     optimizer = SGD(groups, lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True, fused=True)
     return optimizer, INQScheduler(optimizer, portions, **chosen)
 
@@ -56,7 +61,7 @@ def train(model: nn.Module, optimizer: Optimizer, seed: int, num_steps: int = 3)
 
 
 def levels_of(scheduler: INQScheduler, name: str) -> set[float]:
-    return set(scheduler.state[name].codebook.levels())
+    return set(scheduler.state[name].codebook.values())
 
 
 @settings(max_examples=15)
@@ -65,13 +70,17 @@ def levels_of(scheduler: INQScheduler, name: str) -> set[float]:
     st.sampled_from([[1.0], [0.5, 1.0], PORTIONS, [0.2, 0.4, 0.6]]),
     st.sampled_from(["pruning", "random"]),
     st.booleans(),
+    ANY_LEVELS,
+    ANY_PER,
 )
-def test_stages_and_training(seed: int, portions: list[float], strategy: str, channels_last: bool) -> None:
+def test_stages_and_training(
+    seed: int, portions: list[float], strategy: str, channels_last: bool, levels: Levels, per: Per
+) -> None:
     """Properties 1 to 3 of the design, in the loop that a user writes."""
     model = make_model(seed)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer, scheduler = make(model, portions, strategy=strategy)
+    optimizer, scheduler = make(model, portions, levels=levels, per=per, strategy=strategy)
     params = dict(model.named_parameters())
     frozen_bits: dict[str, list[int]] = {}
     for portion in portions:
@@ -171,9 +180,10 @@ def test_what_else_rank_0_meets_is_named_by_its_type(monkeypatch: pytest.MonkeyP
     assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
-def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
+@pytest.mark.parametrize(("levels", "per"), [("paper", "tensor"), ("full", "channel")])
+def test_resumed_from_state_dicts_it_ends_with_the_same_bits(levels: Levels, per: Per) -> None:
     model = make_model()
-    optimizer, scheduler = make(model, strategy="random", seed=7, codebook="mse")
+    optimizer, scheduler = make(model, levels=levels, per=per, strategy="random", seed=7, codebook="mse")
     for stage in range(2):
         scheduler.step()
         train(model, optimizer, stage)
@@ -183,7 +193,7 @@ def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
     weights, momentum, state = torch.load(file, weights_only=True)
     resumed = make_model(99)
     resumed.load_state_dict(weights)
-    resumed_optimizer, resumed_scheduler = make(resumed, [0.1])
+    resumed_optimizer, resumed_scheduler = make(resumed, [0.1], levels=levels, per=per)
     resumed_optimizer.load_state_dict(momentum)
     resumed_scheduler.load_state_dict(state)
     assert (resumed_scheduler.portions, resumed_scheduler.seed) == (tuple(PORTIONS), 7)
@@ -197,12 +207,42 @@ def test_resumed_from_state_dicts_it_ends_with_the_same_bits() -> None:
         assert digest_tensors(tensors[0]) == digest_tensors(tensors[1])
 
 
+@pytest.mark.parametrize(("option", "value"), [("levels", "full"), ("per", "channel")])
+def test_states_of_other_levels_or_channels_are_refused(option: str, value: Any) -> None:
+    model, other = make_model(), make_model(3)
+    optimizer, scheduler = make(model)
+    scheduler.step()
+    other_optimizer, other_scheduler = make(other, **{option: value})
+    with pytest.raises(ValueError, match="other levels or another codebook_per than its group"):
+        other_scheduler.load_state_dict(scheduler.state_dict())
+    with pytest.raises(ValueError, match="make the optimizer with those of the state"):
+        other_optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.param_groups[0][{"per": "codebook_per"}.get(option, option)] = value
+    with pytest.raises(ValueError, match="set them before INQScheduler is made"):
+        scheduler.step()
+
+
+def test_a_group_without_levels_takes_those_of_the_optimizer() -> None:
+    param, other = (nn.Parameter(torch.randn(4, 6, generator=torch.Generator().manual_seed(0))) for _ in range(2))
+    groups = [{"params": [("a", param)], "weight_bits": 3}, {"params": [("b", other)], "levels": "paper"}]
+    scheduler = INQScheduler(SGD(groups, weight_bits=4, levels="full", codebook_per="channel"), [1.0])
+    scheduler.step()
+    codebooks = {name: state.codebook for name, state in scheduler.state.items()}
+    assert [(each.num_bits, each.levels) for each in codebooks.values()] == [(3, "full"), (4, "paper")]
+    assert isinstance(codebooks["a"].n_1, tuple)
+    for wrong in ({"levels": "all"}, {"codebook_per": "row"}):
+        with pytest.raises(ValueError, match="must be one of"):
+            SGD([nn.Parameter(torch.zeros(2, 2))], weight_bits=4, **wrong)  # type: ignore[arg-type]
+
+
 def test_a_state_from_before_there_were_rules_is_of_the_papers() -> None:
     model, other = make_model(), make_model(3)
     _, scheduler = make(model)
     scheduler.step()
     old = scheduler.state_dict()
     del old["codebook"]
+    for tensor in old["tensors"].values():
+        del tensor["levels"]
     _, later = make(other, codebook="mse")
     later.load_state_dict(old)
     assert (later.stage, later.codebook) == (1, "max")

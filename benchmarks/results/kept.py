@@ -1,7 +1,8 @@
 """The final weights of a run as one small safetensors file: codes packed at their bits, and what stayed float.
 
 A quantized weight is `core.packing.pack_codes` of its codes, row by row. Metadata `inq_ray`: JSON with
-`format_version`, and in `packed` shape, num_bits and n_1 of each quantized weight.
+`format_version`, and in `packed` shape, num_bits and n_1 of each quantized weight, and levels if they are not the
+paper's.
 """
 
 import json
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import codebook_of
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.packing import pack_codes, unpack_codes
 from inq_ray.export.codes_file import read_codes
@@ -30,6 +31,8 @@ def packed(folder: Path) -> bytes:
     tensors, described = read_model(folder / "model.safetensors"), {}
     for name, (codebook, codes) in read_codes(folder / "codes.safetensors").items():
         described[name] = {"shape": list(codes.shape), "num_bits": codebook.num_bits, "n_1": codebook.n_1}
+        if codebook.levels != "paper":
+            described[name]["levels"] = codebook.levels
         tensors[name] = pack_codes(codes.reshape(-1), codebook.num_bits)
     contents = save(tensors, {"inq_ray": json.dumps({"format_version": 1, "packed": described}, sort_keys=True)})
     if len(contents) > MOST_BYTES:
@@ -47,8 +50,9 @@ def restore(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as opened:
         described = json.loads(opened.metadata()["inq_ray"])["packed"]
     for name, line in described.items():
-        codes = unpack_codes(tensors[name], line["num_bits"], math.prod(line["shape"]))
-        tensors[name] = Codebook(line["num_bits"], line["n_1"]).decode(codes).reshape(line["shape"])
+        codes = unpack_codes(tensors[name], line["num_bits"], math.prod(line["shape"])).reshape(line["shape"])
+        codebook = codebook_of(line["num_bits"], line["n_1"], line.get("levels", "paper"))
+        tensors[name] = codebook.decode(codes)
     return tensors
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.results.groups import Group, differences, ends, groups_of, main_groups, main_of_each, spread
 from benchmarks.results.record import Record, read_records
 from benchmarks.results.tables import commands, comparison, main_table, table
+from inq_ray.core.codebook import num_exponents
 
 _HEAD = """# Results
 
@@ -122,7 +123,12 @@ def _frozen(records: Sequence[Record]) -> str:
     for network in dict.fromkeys(record["network"] for record in records):
         of_network = [record for record in records if record["network"] == network]
         parts += [f"{network} by layer: zeros, exponents k of ±2^k that occur, entropy.", _by_layer(of_network)]
-    parts += ["Share of all weights in %, by how far below the top of its tensor's codebook:", _by_place(records)]
+    with_one_top = [record for record in records if record.get("codebook_per", "tensor") == "tensor"]
+    if with_one_top:
+        parts += [
+            "Share of all weights in %, by how far below the top of its tensor's codebook:",
+            _by_place(with_one_top),
+        ]
     return "\n\n".join(parts)
 
 
@@ -172,10 +178,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _by_place(records: Sequence[Record]) -> str:
     """Return the table of shares of weights by distance from the top of their tensor's codebook."""
-    most = max(1 << (record["bits"] - 2) for record in records)
+    sizes = [num_exponents(record["bits"], record.get("levels", "paper")) for record in records]
+    most = max(sizes)
     rows = []
-    for record in records:
-        counts, tensors = [0] * (1 << (record["bits"] - 2)), record["tensors"].values()
+    for record, size in zip(records, sizes, strict=True):
+        counts, tensors = [0] * size, record["tensors"].values()
         for tensor in tensors:
             for k, *signs in tensor["powers"]:
                 counts[tensor["n_1"] - k] += sum(signs)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import AnyCodebook
 from inq_ray.data.source import open_source
 from inq_ray.export.codes_file import read_codes
 from inq_ray.export.errors import VerificationError
@@ -74,6 +74,8 @@ def _settings(config: RunConfig) -> Record:
     return {
         "bits": config.quantization.weight_bits,
         "codebook": config.quantization.codebook,
+        "codebook_per": config.quantization.codebook_per,
+        "levels": config.quantization.levels,
         "config": values,
         "data": values["data"]["data"],
         "epochs": {"float": float_epochs, "by_stage": stage_epochs, "all": float_epochs + sum(stage_epochs)},
@@ -99,7 +101,7 @@ def _figures(summary: Record, rows: list[Record]) -> Record:
     }
 
 
-def levels_of(codebook: Codebook, codes: Tensor) -> Record:
+def levels_of(codebook: AnyCodebook, codes: Tensor) -> Record:
     """Count the weights (codes: uint8 [*]) at each level: those at 0, and [k, number at -2^k, number at 2^k]."""
     levels, counts = (each.tolist() for each in torch.unique(codebook.decode(codes, torch.float64), return_counts=True))
     powers: dict[int, list[int]] = {}
@@ -137,7 +139,7 @@ def fields_of(config: Record) -> dict[str, Any]:
     return {f"{section}.{field}": value for section, values in sections.items() for field, value in values.items()}
 
 
-def _verified_codes(folder: RunFolder, digest: str) -> dict[str, tuple[Codebook, Tensor]]:
+def _verified_codes(folder: RunFolder, digest: str) -> dict[str, tuple[AnyCodebook, Tensor]]:
     """Verify the files again, because they may have changed since summary.json was written."""
     codes = read_codes(folder.result / "codes.safetensors")
     try:

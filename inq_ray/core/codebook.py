@@ -1,6 +1,8 @@
 """The levels that a weight may take, {0, ±2^n_2, …, ±2^n_1}, and rounding to them by bit patterns."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
@@ -13,6 +15,11 @@ MAX_BITS = 8
 
 Rule = Literal["max", "mse"]
 RULES: tuple[Rule, ...] = ("max", "mse")
+Levels = Literal["paper", "full"]
+LEVELS: tuple[Levels, ...] = ("paper", "full")
+
+# Most counters at once in a search for the least squared error: 64 MB.
+_MOST_COUNTERS = 1 << 22
 
 # Levels are normal numbers of float32, whatever the dtype of the weights: so codes mean the same weights everywhere.
 MIN_EXPONENT = -126
@@ -68,6 +75,17 @@ def check_rule(rule: str) -> None:
         raise ValueError(f"codebook must be one of {', '.join(RULES)}, got {rule!r}")
 
 
+def check_levels(levels: str) -> None:
+    """Raise ValueError unless ``levels`` is one of LEVELS."""
+    if levels not in LEVELS:
+        raise ValueError(f"levels must be one of {', '.join(LEVELS)}, got {levels!r}")
+
+
+def num_exponents(num_bits: int, levels: Levels) -> int:
+    """Return the number of powers of two: the paper's 2^(num_bits-2), or all 2^(num_bits-1) - 1 that have codes."""
+    return 1 << (num_bits - 2) if levels == "paper" else (1 << (num_bits - 1)) - 1
+
+
 def magnitudes(weight: Tensor) -> Tensor:
     """Order-preserving non-negative integers of ``|weight|``: its bit pattern without the sign.
 
@@ -101,8 +119,9 @@ def max_magnitude(weight: Tensor) -> float:
 class Codebook:
     """The levels of one weight tensor (Zhou et al., ICLR 2017, arXiv 1702.03044, section 2.1).
 
-    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels. The code of a level is a
-    uint8 below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
+    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels, which leaves codes unused;
+    with ``levels`` "full" it has all 2^(num_bits-1) - 1 exponents that have a code. The code of a level is a uint8
+    below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
 
     Magnitudes below 2^-126, subnormal in float32, count as 0 in every dtype, and n_1 is at most 127: so what weights
     are rounded to is exact in float32, float64 and bfloat16, and is not flushed to 0 where subnormal numbers are.
@@ -110,20 +129,23 @@ class Codebook:
     Attributes:
         num_bits: width b of a weight, 2 to 8; one of the bits stands for zero.
         n_1: largest exponent; None for a tensor of zeros only, whose single level is 0.
+        levels: "paper" or "full".
     """
 
     num_bits: int
     n_1: int | None
+    levels: Levels = "paper"
 
     def __post_init__(self) -> None:
         check_num_bits(self.num_bits)
+        check_levels(self.levels)
         if self.n_1 is not None and not (type(self.n_1) is int and MIN_EXPONENT <= self.n_1 <= MAX_EXPONENT):
             raise ValueError(
                 f"n_1 must be None or a whole number from {MIN_EXPONENT} to {MAX_EXPONENT}, got {self.n_1!r}"
             )
 
     @classmethod
-    def for_max(cls, max_abs: float, num_bits: int) -> "Codebook":
+    def for_max(cls, max_abs: float, num_bits: int, levels: Levels = "paper") -> "Codebook":
         """Codebook whose n_1 = floor(log2(4 s / 3)) follows from s = ``max_abs`` (section 2.1), exactly.
 
         With s = m 2^e and m in [1/2, 1), 4 s / 3 reaches 2^e just where m >= 3/4.
@@ -134,13 +156,13 @@ class Codebook:
         if not max_abs <= torch.finfo(torch.float32).max:  # NaN is not either
             raise ValueError(f"weights of magnitude {max_abs:g} are beyond the range of float32")
         if max_abs < 2.0**MIN_EXPONENT:
-            return cls(num_bits=num_bits, n_1=None)
+            return cls(num_bits, None, levels)
         mantissa, exponent = math.frexp(max_abs)
         n_1 = exponent if mantissa >= 0.75 else exponent - 1
-        return cls(num_bits=num_bits, n_1=min(n_1, MAX_EXPONENT))
+        return cls(num_bits, min(n_1, MAX_EXPONENT), levels)
 
     @classmethod
-    def for_weight(cls, weight: Tensor, num_bits: int, rule: Rule = "max") -> "Codebook":
+    def for_weight(cls, weight: Tensor, num_bits: int, rule: Rule = "max", levels: Levels = "paper") -> "Codebook":
         """Codebook of ``weight`` (float [*]).
 
         Args:
@@ -149,26 +171,27 @@ class Codebook:
             rule: "max" takes the paper's n_1, so that nothing saturates; "mse" the n_1 of least squared error over the
                 tensor, the largest of equals. At 2 bits all below half of the only power becomes 0, and where that
                 power follows from the maximum this is nearly all of a bell-shaped tensor.
+            levels: "paper" or "full".
 
         Raises:
             ValueError: a weight is NaN, infinite or beyond the range of float32, its dtype cannot be quantized, or
                 there is no such rule.
         """
         check_rule(rule)
-        largest = cls.for_max(max_magnitude(weight), num_bits)
-        return largest if rule == "max" or largest.n_1 is None else _of_least_error(weight, largest)
+        largest = cls.for_max(max_magnitude(weight), num_bits, levels)
+        return largest if rule == "max" else of_least_error(weight.reshape(1, -1), [largest])[0]
 
     @property
     def num_exponents(self) -> int:
-        """Number of powers of two, 2^(num_bits-2)."""
-        return 1 << (self.num_bits - 2)
+        """Number of powers of two."""
+        return num_exponents(self.num_bits, self.levels)
 
     @property
     def n_2(self) -> int | None:
-        """Smallest exponent, n_1 + 1 - 2^(num_bits-1)/2; None where n_1 is."""
+        """Smallest exponent, n_1 + 1 - num_exponents; None where n_1 is."""
         return None if self.n_1 is None else self.n_1 + 1 - self.num_exponents
 
-    def levels(self) -> list[float]:
+    def values(self) -> list[float]:
         """Return the levels, rising."""
         if self.n_1 is None or self.n_2 is None:
             return [0.0]
@@ -213,28 +236,58 @@ class Codebook:
         """``weight`` rounded to the levels; float [*] in, the same out."""
         return self.decode(self.encode(weight), weight.dtype)
 
+    def used(self, codes: Tensor) -> list[tuple[int, float]]:
+        """Return the codes that occur in ``codes`` (uint8 [*]), rising, and their levels: NaN where a code has none."""
+        used = torch.bincount(codes.reshape(-1), minlength=256).nonzero().reshape(-1)
+        levels: list[float] = _decoding_table(self).index_select(0, used.cpu()).tolist()
+        return list(zip(used.tolist(), levels, strict=True))
 
-def _of_least_error(weight: Tensor, largest: Codebook) -> Codebook:
-    """Return the codebook, from the largest n_1 downwards, whose levels have the least squared distance from weights.
+    def strange_code(self, codes: Tensor) -> int | None:
+        """Return a code of ``codes`` (uint8 [*]) that stands for no level, None where all stand for one."""
+        return next((code for code, level in self.used(codes) if math.isnan(level)), None)
+
+
+def of_least_error(rows: Tensor, largest: Sequence[Codebook]) -> list[Codebook]:
+    """Return for each row the codebook, from the largest n_1 downwards, of the least squared distance from its weights.
 
     With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights of one exponent and
     first bit of the mantissa share their level in any codebook, so their number and sum are all that is needed, and
     one pass over the tensor does for all codebooks. On the CPU, where the order of a sum does not change.
+
+    Args:
+        rows: float [r, n].
+        largest: [r], alike but for their n_1; a row of zeros has None.
     """
-    assert largest.n_1 is not None
-    layout = float_format(weight.dtype)
-    halves = (magnitudes(weight) >> (layout.num_mantissa_bits - 1)).reshape(-1).to("cpu", torch.int64)
-    num_halves = 1 << (layout.num_exponent_bits + 1)
-    counts = torch.bincount(halves, minlength=num_halves).double()
-    sums = torch.bincount(halves, weight.detach().reshape(-1).to("cpu", torch.float64).abs(), minlength=num_halves)
+    num_halves = 1 << (float_format(rows.dtype).num_exponent_bits + 1)
+    step = _MOST_COUNTERS // num_halves
+    parts = range(0, len(rows), step)
+    return [each for at in parts for each in _least_of(rows[at : at + step], largest[at : at + step], num_halves)]
 
-    def error(codebook: Codebook) -> float:
-        levels = codebook.decode(_encoding_table(codebook, weight.dtype)[:num_halves], torch.float64)
-        return float((levels * (levels * counts - 2 * sums)).sum())
 
-    smallest = max(MIN_EXPONENT, (int(counts[2:].nonzero()[0]) + 2) // 2 - layout.exponent_bias)
-    candidates = [Codebook(largest.num_bits, n_1) for n_1 in range(largest.n_1, smallest - 1, -1)]
-    return min(candidates, key=error)
+def _least_of(rows: Tensor, largest: Sequence[Codebook], num_halves: int) -> list[Codebook]:
+    """Return what :func:`of_least_error` does for so few rows that there is memory for their counters."""
+    tops = torch.tensor([MIN_EXPONENT - 1 if each.n_1 is None else each.n_1 for each in largest], device="cpu")
+    layout = float_format(rows.dtype)
+    halves = (magnitudes(rows.contiguous()) >> (layout.num_mantissa_bits - 1)).to("cpu", torch.int64)
+    bins = (halves + torch.arange(len(rows), device="cpu").view(-1, 1) * num_halves).reshape(-1)
+    size, values = len(rows) * num_halves, rows.detach().reshape(-1).to("cpu", torch.float64).abs()
+    counts = torch.bincount(bins, minlength=size).double().view(-1, num_halves)
+    sums = torch.bincount(bins, values, minlength=size).view(-1, num_halves)
+    occurring = counts[:, 2:].any(dim=0).nonzero()
+    if not len(occurring):
+        return list(largest)
+    smallest = max(MIN_EXPONENT, (int(occurring[0]) + 2) // 2 - layout.exponent_bias)
+    best, least = tops.clone(), torch.full((len(rows),), math.inf, dtype=torch.float64, device="cpu")
+    for n_1 in range(int(tops.max()), smallest - 1, -1):
+        codebook = dataclasses.replace(largest[0], n_1=n_1)
+        levels = codebook.decode(_encoding_table(codebook, rows.dtype)[:num_halves], torch.float64)
+        error = (levels * (levels * counts - 2 * sums)).sum(dim=1)
+        better = (error < least) & (n_1 <= tops)
+        best[better], least[better] = n_1, error[better]
+    return [
+        each if each.n_1 is None else dataclasses.replace(each, n_1=int(n_1))
+        for each, n_1 in zip(largest, best, strict=True)
+    ]
 
 
 @cache

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, Rule, float_format
+from inq_ray.core.channels import AnyCodebook, decided
+from inq_ray.core.codebook import Rule, float_format
 from inq_ray.core.partition import partition
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
@@ -24,7 +25,7 @@ class StageUpdate:
         codes: uint8, the weight's shape; codes of the newly frozen weights, 0 elsewhere.
     """
 
-    codebook: Codebook
+    codebook: AnyCodebook
     newly_frozen: Tensor
     codes: Tensor
 
@@ -42,8 +43,8 @@ def decide(
 ) -> StageUpdate:
     """Decide a stage for one tensor; changes nothing.
 
-    The codebook is fixed at the first stage in which the tensor has a non-zero weight. Exactly round(portion · N)
-    weights are frozen afterwards, or as many as before where that was more.
+    The codebook is fixed at the first stage in which the tensor, or the channel, has a non-zero weight. Exactly
+    round(portion · N) weights are frozen afterwards, or as many as before where that was more.
 
     Args:
         weight: float [*].
@@ -61,21 +62,13 @@ def decide(
     """
     weight = weight.detach().contiguous()
     try:
-        codebook = _codebook(weight, state.codebook, rule)
+        codebook = decided(state.codebook, weight, rule)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     count = max(0, num_frozen(portion, weight.numel()) - state.num_frozen)
     newly = partition(weight, state.frozen, count, strategy=strategy, seed=seed, stage=stage, name=name)
     codes = codebook.encode(weight).mul_(newly.view(torch.uint8))
     return StageUpdate(codebook=codebook, newly_frozen=newly, codes=codes)
-
-
-def _codebook(weight: Tensor, current: Codebook, rule: Rule) -> Codebook:
-    """Return the codebook that holds from this stage on; weights are looked at, even where it is fixed."""
-    if current.n_1 is None:
-        return Codebook.for_weight(weight, current.num_bits, rule)
-    Codebook.for_weight(weight, current.num_bits)
-    return current
 
 
 def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import AnyCodebook, Per, undecided
+from inq_ray.core.codebook import Levels
 
 
 @dataclass
@@ -13,20 +14,20 @@ class TensorState:
     """INQ state of one weight tensor; a run keeps one by parameter name.
 
     Attributes:
-        codebook: levels of this tensor, fixed at the first stage in which it has a non-zero weight.
+        codebook: levels of this tensor, fixed at the first stage in which it (or a channel) has a non-zero weight.
         frozen: bool, the weight's shape, contiguous; True = frozen.
         codes: uint8, the weight's shape, contiguous; 0 where the weight is live.
     """
 
-    codebook: Codebook
+    codebook: AnyCodebook
     frozen: Tensor
     codes: Tensor
 
     @classmethod
-    def live(cls, weight: Tensor, num_bits: int) -> "TensorState":
+    def live(cls, weight: Tensor, num_bits: int, levels: Levels = "paper", per: Per = "tensor") -> "TensorState":
         """State of a tensor of which nothing is frozen yet."""
         return cls(
-            codebook=Codebook(num_bits=num_bits, n_1=None),
+            codebook=undecided(weight, num_bits, levels, per),
             frozen=torch.zeros(weight.shape, dtype=torch.bool, device=weight.device),
             codes=torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device),
         )

@@ -3,7 +3,7 @@
 On the wire, one message (`encode` and `decode` are its two ends):
 
     uint32     length of the header, little endian
-    header     JSON: stage, error, and for each tensor [name, num_bits, n_1, number of newly frozen weights]
+    header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights]
     payload    for each tensor, each part beginning at a whole byte, weights in row-major order:
                    1 bit for each weight that was live before: does it freeze now? Left out where all or none do
                    num_bits bits for each newly frozen weight: its code
@@ -13,13 +13,14 @@ a newly frozen weight; num_bits / 8 at the last stage, which freezes all that is
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import AnyCodebook, codebook_of
+from inq_ray.core.codebook import Levels
 from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
@@ -51,8 +52,14 @@ class _Entry(NamedTuple):
 
     name: str
     num_bits: int
-    n_1: int | None
+    n_1: int | Sequence[int | None] | None
+    levels: Levels
     num_newly: int
+
+    @property
+    def codebook(self) -> AnyCodebook:
+        """Levels of the tensor."""
+        return codebook_of(self.num_bits, self.n_1, self.levels)
 
 
 def broadcast_stage(
@@ -104,8 +111,9 @@ def encode(
         live = ~states[name].frozen
         if 0 < codes.numel() < int(torch.count_nonzero(live)):
             parts.append(pack_codes(update.newly_frozen[live], 1).cpu())
-        parts.append(pack_codes(codes, update.codebook.num_bits).cpu())
-        entries.append(_Entry(name, update.codebook.num_bits, update.codebook.n_1, codes.numel()))
+        codebook = update.codebook
+        parts.append(pack_codes(codes, codebook.num_bits).cpu())
+        entries.append(_Entry(name, codebook.num_bits, codebook.n_1, codebook.levels, codes.numel()))
     header = json.dumps({"stage": stage, "error": error, "tensors": entries}, separators=(",", ":")).encode()
     return torch.cat([bytes_to_tensor(len(header).to_bytes(_LENGTH_BYTES, "little") + header), *parts])
 
@@ -145,7 +153,7 @@ def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageU
     packed, payload = _take(payload, entry.num_newly, entry.num_bits)
     codes = torch.zeros_like(live, dtype=torch.uint8)
     codes.masked_scatter_(newly_frozen, unpack_codes(packed.to(live.device), entry.num_bits, entry.num_newly))
-    return StageUpdate(Codebook(entry.num_bits, entry.n_1), newly_frozen, codes), payload
+    return StageUpdate(entry.codebook, newly_frozen, codes), payload
 
 
 def _take(payload: Tensor, count: int, num_bits: int) -> tuple[Tensor, Tensor]:

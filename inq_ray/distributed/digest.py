@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from inq_ray.core.channels import AnyCodebook
+from inq_ray.core.codebook import num_exponents
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import check_equal
@@ -32,13 +34,19 @@ def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: st
 def state_tensors(states: Mapping[str, TensorState]) -> dict[str, Tensor]:
     """Return masks, codes and codebooks as tensors named `<parameter>/frozen`, `/codes` and `/codebook`.
 
-    A codebook becomes int64 [num_bits, n_1]; [num_bits] where n_1 is None, the codebook of an all-zero tensor.
+    A codebook becomes int64 [num_bits, n_1], with all n_1 where each channel has one, and the number of exponents after
+    them where levels are "full". An n_1 that is None is left out for a tensor, and 2^15 for a channel.
     """
     tensors: dict[str, Tensor] = {}
     for name, state in states.items():
-        codebook = state.codebook
-        exponents = [] if codebook.n_1 is None else [codebook.n_1]
         tensors[f"{name}/frozen"] = state.frozen
         tensors[f"{name}/codes"] = state.codes
-        tensors[f"{name}/codebook"] = torch.tensor([codebook.num_bits, *exponents], dtype=torch.int64)
+        tensors[f"{name}/codebook"] = torch.tensor(_numbers(state.codebook), dtype=torch.int64)
     return tensors
+
+
+def _numbers(codebook: AnyCodebook) -> list[int]:
+    n_1 = codebook.n_1
+    exponents = [n_1] if isinstance(n_1, int) else [1 << 15 if each is None else each for each in n_1 or ()]
+    last = [num_exponents(codebook.num_bits, "full")] if codebook.levels == "full" else []
+    return [codebook.num_bits, *exponents, *last]

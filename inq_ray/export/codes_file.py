@@ -3,6 +3,10 @@
 Its metadata `inq_ray` is JSON with `format_version`, and in `tensors` num_bits, n_1 and n_2 of each tensor (n_1 and n_2
 null: every weight is zero). Code 0 is the weight 0; else code = (negative << (num_bits - 1)) | (k - n_2 + 1) is the
 weight (-1)^negative * 2^k.
+
+In version 1 all tensors have the paper's levels, n_1 - n_2 + 1 = 2^(num_bits - 2), and one n_1. Version 2 is written
+if a tensor needs it. It has `levels` of each tensor too: "paper", or "full" with n_1 - n_2 + 1 = 2^(num_bits - 1) - 1.
+Its n_1 and n_2 may be lists, with one number or null for each index of the tensor's first dimension.
 """
 
 import json
@@ -14,27 +18,30 @@ import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
+from inq_ray.core.channels import AnyCodebook, ChannelCodebook, codebook_of
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.state import TensorState
 from inq_ray.export.errors import VerificationError
-from inq_ray.export.float_state import check_exact, used_codes
+from inq_ray.export.float_state import check_exact
 from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.files.shown import one_line, quoted
 
 CODES_FILE = "codes.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
 _METADATA_KEY = "inq_ray"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
     """Write codes and codebooks; see :class:`inq_ray.export.formats.Format`."""
-    described = {name: _describe(state.codebook) for name, state in states.items()}
-    metadata = json.dumps({"format_version": FORMAT_VERSION, "tensors": described}, sort_keys=True)
+    codebooks = {name: state.codebook for name, state in states.items()}
+    version = 1 if all(isinstance(each, Codebook) and each.levels == "paper" for each in codebooks.values()) else 2
+    described = {name: _describe(codebook, version) for name, codebook in codebooks.items()}
+    metadata = json.dumps({"format_version": version, "tensors": described}, sort_keys=True)
     safetensors_file.save(path, {name: state.codes for name, state in states.items()}, {_METADATA_KEY: metadata})
 
 
-def read_codes(path: str | Path) -> dict[str, tuple[Codebook, Tensor]]:
+def read_codes(path: str | Path) -> dict[str, tuple[AnyCodebook, Tensor]]:
     """Return what the file holds, once every code is known to stand for a level of its codebook.
 
     Returns:
@@ -75,11 +82,12 @@ def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> N
             raise VerificationError(name, reason)
 
 
-def _describe(codebook: Codebook) -> dict[str, int | None]:
-    return {"num_bits": codebook.num_bits, "n_1": codebook.n_1, "n_2": codebook.n_2}
+def _describe(codebook: AnyCodebook, version: int) -> dict[str, Any]:
+    line = {"num_bits": codebook.num_bits, "n_1": codebook.n_1, "n_2": codebook.n_2}
+    return line if version == 1 else {**line, "levels": codebook.levels}
 
 
-def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, tuple[Codebook, Tensor]]:
+def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, tuple[AnyCodebook, Tensor]]:
     codebooks = _codebooks(metadata)
     if codebooks.keys() != tensors.keys():
         odd = sorted(codebooks.keys() ^ tensors.keys())
@@ -89,7 +97,7 @@ def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
     return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
 
 
-def _codebooks(metadata: Mapping[str, str]) -> dict[str, Codebook]:
+def _codebooks(metadata: Mapping[str, str]) -> dict[str, AnyCodebook]:
     if _METADATA_KEY not in metadata:
         raise ValueError(f"holds no codes, its metadata has no {_METADATA_KEY!r}; {CODES_FILE} is wanted")
     try:
@@ -97,35 +105,42 @@ def _codebooks(metadata: Mapping[str, str]) -> dict[str, Codebook]:
         version, tensors = described["format_version"], described["tensors"].items()
     except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"its metadata {_METADATA_KEY!r} is broken ({quoted(error)})") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"format_version is {quoted(version)}, this program reads {FORMAT_VERSION}")
-    return {name: _codebook(name, line) for name, line in tensors}
+    if version not in FORMAT_VERSIONS:
+        raise ValueError(f"format_version is {quoted(version)}, this program reads {FORMAT_VERSIONS[-1]} and earlier")
+    fields = ("num_bits", "n_1", "n_2") if version == 1 else ("num_bits", "n_1", "n_2", "levels")
+    return {name: _codebook(name, line, fields) for name, line in tensors}
 
 
-def _codebook(name: str, line: Any) -> Codebook:
+def _codebook(name: str, line: Any, fields: tuple[str, ...]) -> AnyCodebook:
     """Read one tensor's metadata; whatever a hand or a disk has made of it, only a true codebook passes."""
-    if not isinstance(line, dict) or line.keys() != {"num_bits", "n_1", "n_2"}:
-        raise ValueError(f"{quoted(name)} has metadata {quoted(line)} where num_bits, n_1 and n_2 are wanted")
-    num_bits, n_1, n_2 = line["num_bits"], line["n_1"], line["n_2"]
+    if not isinstance(line, dict) or line.keys() != set(fields):
+        wanted = f"{', '.join(fields[:-1])} and {fields[-1]}"
+        raise ValueError(f"{quoted(name)} has metadata {quoted(line)} where {wanted} are wanted")
+    num_bits, n_1, n_2, levels = line["num_bits"], line["n_1"], line["n_2"], line.get("levels", "paper")
     try:
-        codebook = Codebook(num_bits, n_1)
+        codebook = codebook_of(num_bits, n_1, levels)
     except ValueError as error:
         raise ValueError(f"{quoted(name)}: {error}") from None
-    if codebook.n_2 != n_2:
-        raise ValueError(f"{quoted(name)} has n_2={quoted(n_2)} where {num_bits=} and {n_1=} give {codebook.n_2}")
+    due = list(codebook.n_2) if isinstance(codebook.n_2, tuple) else codebook.n_2
+    if due != n_2:
+        raise ValueError(
+            f"{quoted(name)} has n_2={quoted(n_2)} where {num_bits=} and n_1={quoted(n_1)} give {quoted(due)}"
+        )
     return codebook
 
 
-def _check_codes(name: str, codebook: Codebook, codes: Tensor) -> None:
+def _check_codes(name: str, codebook: AnyCodebook, codes: Tensor) -> None:
     if codes.dtype != torch.uint8:
         raise ValueError(f"{quoted(name)} has codes of {codes.dtype}, torch.uint8 is wanted")
-    used = used_codes(codes)
-    wrong = used[codebook.decode(used, torch.float64).isnan()]  # a code of no level decodes to NaN
-    if wrong.numel():
-        raise ValueError(f"{quoted(name)} has code {int(wrong[0])}, which is no level of {codebook}")
+    try:
+        strange = codebook.strange_code(codes)
+    except ValueError as error:
+        raise ValueError(f"{quoted(name)}: {error}") from None
+    if strange is not None:
+        raise ValueError(f"{quoted(name)} has code {strange}, which is no level of {quoted(codebook)}")
 
 
-def fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str | None:
+def fault(name: str, weight: Tensor, codebook: AnyCodebook, codes: Tensor) -> str | None:
     """Return what is wrong with a quantized tensor, None where nothing is."""
     if weight.shape != codes.shape:
         return f"has shape {quoted(list(weight.shape))}, its codes {quoted(list(codes.shape))}"
@@ -137,15 +152,17 @@ def fault(name: str, weight: Tensor, codebook: Codebook, codes: Tensor) -> str |
         return str(error)
     num_off = int((~_is_level(weight, codebook)).sum())
     if num_off:
-        return f"{num_off} of {weight.numel()} weights are neither 0 nor a power of two of {codebook}"
+        return f"{num_off} of {weight.numel()} weights are neither 0 nor a power of two of {quoted(codebook)}"
     num_other = int((_bytes(weight) != _bytes(codebook.decode(codes, weight.dtype))).any(dim=1).sum())
     if num_other:
         return f"{num_other} of {weight.numel()} weights are not what their codes say"
     return None
 
 
-def _is_level(weight: Tensor, codebook: Codebook) -> Tensor:
+def _is_level(weight: Tensor, codebook: AnyCodebook) -> Tensor:
     """True where a weight is +0 or +-2^k, n_2 <= k <= n_1; by frexp, apart from the way in which codes are decoded."""
+    if isinstance(codebook, ChannelCodebook):
+        return torch.stack([_is_level(row, each) for row, each in zip(weight, codebook.channels, strict=True)])
     zero = (weight == 0) & ~torch.signbit(weight)
     if codebook.n_1 is None:
         return zero

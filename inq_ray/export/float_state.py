@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import AnyCodebook
 from inq_ray.core.state import TensorState
 
 
@@ -48,7 +48,7 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
     return weights
 
 
-def check_exact(name: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> None:
+def check_exact(name: str, codebook: AnyCodebook, codes: Tensor, dtype: torch.dtype) -> None:
     """Check that every level that a tensor uses is exact in `dtype`.
 
     Raises:
@@ -56,13 +56,7 @@ def check_exact(name: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype
     """
     if not dtype.is_floating_point:
         raise ValueError(f"weights need a floating dtype such as torch.float32, got {dtype=}")
-    used = used_codes(codes)
-    levels = codebook.decode(used, torch.float64)
-    inexact = levels[codebook.decode(used, dtype).double() != levels]
+    levels = torch.tensor([level for _, level in codebook.used(codes)], dtype=torch.float64)
+    inexact = levels[levels.to(dtype).double() != levels]
     if inexact.numel():
         raise ValueError(f"{dtype} cannot hold {float(inexact[0])!r}, a weight of {name!r}: take a wider dtype")
-
-
-def used_codes(codes: Tensor) -> Tensor:
-    """Return the codes that occur in uint8 [*], each once, rising; uint8 [m]."""
-    return torch.bincount(codes.reshape(-1), minlength=256).nonzero().reshape(-1).to(torch.uint8)

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
-from inq_ray.core.codebook import check_num_bits
+from inq_ray.core.channels import Per, check_per
+from inq_ray.core.codebook import Levels, check_levels, check_num_bits
 from inq_ray.core.owners import remember, shown
 from inq_ray.models.used_weights import is_transformed, transformed_weights
 
@@ -77,6 +78,8 @@ def param_groups(
     bits: Mapping[str, int] | None = None,
     include: Iterable[str] = (),
     example: Any = None,
+    levels: Levels = "paper",
+    codebook_per: Per = "tensor",
 ) -> list[dict[str, Any]]:
     """Sort a model's parameters into groups for `inq_ray.SGD`: quantized ones by number of bits, then the float rest.
 
@@ -100,23 +103,27 @@ def param_groups(
         include: Patterns of other parameters, of two dimensions and more, that are quantized too.
         example: What the model's forward takes: a tensor, a tuple of arguments, or a dictionary of named ones. One pass
             then shows every weight that the network changes before it uses it; layers are tried one by one without.
+        levels: "paper": zero and 2^(bits-2) powers of two of either sign; "full": all 2^(bits-1) - 1 that have codes.
+        codebook_per: Whether the largest power is that of a "tensor", or of each of its channels, "channel".
 
     Returns:
-        Groups `{"params": [(name, parameter), ...], "weight_bits": int | None}`, in the order of first appearance, None
-        last, none of them empty.
+        Groups `{"params": [(name, parameter), ...], "weight_bits": int | None, "levels": ..., "codebook_per": ...}`, in
+        the order of first appearance, None last, none of them empty.
 
     Raises:
-        ValueError: The model is no module; bits out of range; a pattern that meets no quantizable weight; nothing to
-            quantize; a weight that is lazy, computed by a parametrization, or changed in forward before it is used, as
-            in quantization-aware training or standardization; a network whose ranks hold pieces of its parameters
-            (FSDP).
+        ValueError: The model is no module; bits, levels or codebook_per are not allowed; a pattern that meets no
+            quantizable weight; nothing to quantize; a weight that is lazy, computed by a parametrization, or changed in
+            forward before it is used, as in quantization-aware training or standardization; a network whose ranks hold
+            pieces of its parameters (FSDP).
 
     Warns:
         UserWarning: Less than 80 % of the weights are quantized; names the largest others. What `skip` names does not
             count.
     """
     skip, include = as_patterns(skip), as_patterns(include)
-    groups = make_groups(model, weight_bits, skip=skip, bits=bits, include=include)
+    groups = make_groups(
+        model, weight_bits, skip=skip, bits=bits, include=include, levels=levels, codebook_per=codebook_per
+    )
     chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
     if example is not None:
         check_used_as_stored(model, chosen, example)
@@ -132,11 +139,15 @@ def make_groups(
     skip: Iterable[str] = (),
     bits: Mapping[str, int] | None = None,
     include: Iterable[str] = (),
+    levels: Levels = "paper",
+    codebook_per: Per = "tensor",
 ) -> list[dict[str, Any]]:
     """Return the groups of :func:`param_groups` without its warning; arguments and errors as there."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     model = unwrap(model)
+    check_levels(levels)
+    check_per(codebook_per)
     if weight_bits is not None or bits:
         _check_whole(model)
     chosen = choose(model, weight_bits, skip=skip, bits=bits, include=include)
@@ -145,7 +156,10 @@ def make_groups(
         groups.setdefault(chosen.get(name), []).append((name, parameter))
     remember(model)  # INQScheduler makes sure that these stay the model's parameters
     order = sorted(groups, key=lambda num_bits: num_bits is None)
-    return [{"params": groups[num_bits], "weight_bits": num_bits} for num_bits in order]
+    return [
+        {"params": groups[num_bits], "weight_bits": num_bits, "levels": levels, "codebook_per": codebook_per}
+        for num_bits in order
+    ]
 
 
 def choose(

@@ -79,7 +79,15 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
     """Do the whole run, from its last checkpoint if there is one; return the summary."""
     config, model = run.config, run.task.model
     run.load()
-    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
+    quantization = config.quantization
+    groups = make_groups(
+        model,
+        config.num_bits,
+        skip=quantization.skip,
+        include=quantization.include,
+        levels=quantization.levels,
+        codebook_per=quantization.codebook_per,
+    )
     _report_start(run, groups)
     run.go_on()
     if run.start is None and config.network.weights is not None:

@@ -37,6 +37,8 @@ def figures(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
         "data": config.data.data,
         "measured_on": "held-out training images" if config.data.holdout else "test set",
         "weight_bits": config.num_bits,
+        "levels": config.quantization.levels,
+        "codebook_per": config.quantization.codebook_per,
         "float_top1": float_rows[-1].top1 if float_rows else None,
         "float_top5": float_rows[-1].top5 if float_rows else None,
         "stages": stages,

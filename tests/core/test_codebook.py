@@ -43,7 +43,7 @@ def test_encode_is_equation_4_and_codes_mean_the_weights(weight: Tensor, num_bit
     assert int(codes.max()) < 2**num_bits
     quantized = codebook.decode(codes, weight.dtype)
     assert quantized.reshape(-1).tolist() == [equation_4(value, codebook) for value in weight.reshape(-1).tolist()]
-    assert set(quantized.reshape(-1).tolist()) <= set(codebook.levels())
+    assert set(quantized.reshape(-1).tolist()) <= set(codebook.values())
     assert not bool((quantized == 0).logical_and_(quantized.signbit()).any()), "zero is +0.0"
     assert bits(codebook.quantize(quantized)) == bits(quantized), "levels stay"
     # What is stored as codes is the same weight in every dtype.
@@ -60,7 +60,7 @@ def test_at_most_one_half_of_the_levels_apart_and_what_grew_saturates() -> None:
 @pytest.mark.parametrize(("num_bits", "num_levels"), [(2, 3), (3, 5), (4, 9), (5, 17), (8, 129)])
 def test_levels(num_bits: int, num_levels: int) -> None:
     codebook = Codebook(num_bits=num_bits, n_1=-1)
-    levels = codebook.levels()
+    levels = codebook.values()
     assert len(levels) == num_levels
     assert levels == sorted(levels)
     assert max(levels) == 0.5
@@ -106,7 +106,7 @@ def test_n_1_stays_in_the_range_of_float32() -> None:
 def test_tensors_of_zeros_and_subnormals_have_the_level_0_only(values: list[float], dtype: torch.dtype) -> None:
     weight = torch.tensor(values, dtype=dtype)
     codebook = Codebook.for_weight(weight, 4)
-    assert (codebook.n_1, codebook.n_2, codebook.levels()) == (None, None, [0.0])
+    assert (codebook.n_1, codebook.n_2, codebook.values()) == (None, None, [0.0])
     assert codebook.quantize(weight).tolist() == [0.0] * len(values)
     assert not codebook.quantize(weight).signbit().any()
 

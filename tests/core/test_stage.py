@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, Rule
+from inq_ray.core.channels import Per
+from inq_ray.core.codebook import Codebook, Levels, Rule
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.stage import StageUpdate, apply, decide, restore
 from inq_ray.core.state import TensorState
+from tests.core.test_channels import ANY_LEVELS, ANY_PER
 from tests.core.weights import DTYPES, bits, equation_4, weights
 
 PORTIONS = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.75, 0.8, 0.875, 0.975]), min_size=1, max_size=5, unique=True)
@@ -30,12 +32,19 @@ def run_stage(
     return update
 
 
-@given(weights(), PORTIONS, st.integers(2, 8), STRATEGIES, st.sampled_from([0.1, 1.7, 3.0]))
+def rows_of(state: TensorState, *tensors: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Codebook]]:
+    """Return the rows of three tensors with the codebook of each, or the whole tensors where there is one."""
+    if isinstance(state.codebook, Codebook):
+        return [(*tensors, state.codebook)]
+    return list(zip(*tensors, state.codebook.channels, strict=True))
+
+
+@given(weights(), PORTIONS, st.integers(2, 8), STRATEGIES, st.sampled_from([0.1, 1.7, 3.0]), ANY_LEVELS, ANY_PER)
 def test_stages_freeze_exactly_the_portion_for_ever_at_levels(
-    weight: Tensor, portions: list[float], num_bits: int, strategy: str, growth: float
+    weight: Tensor, portions: list[float], num_bits: int, strategy: str, growth: float, levels: Levels, per: Per
 ) -> None:
     """Properties 1 to 3 of the design: counts, bits of frozen weights, codebook; live weights move between stages."""
-    state = TensorState.live(weight, num_bits)
+    state = TensorState.live(weight, num_bits, levels, per)
     for stage, portion in enumerate([*sorted(portions), 1.0]):
         before, frozen_before = weight.clone(), state.frozen.clone()
         update = decide(weight, state, portion, name="w", strategy=strategy, seed=0, stage=stage)
@@ -47,12 +56,13 @@ def test_stages_freeze_exactly_the_portion_for_ever_at_levels(
         assert bits(weight[frozen_before]) == bits(before[frozen_before]), "frozen weights keep their bits"
         assert bits(weight[~state.frozen]) == bits(before[~state.frozen]), "live weights keep theirs"
         newly = update.newly_frozen
-        assert weight[newly].tolist() == [equation_4(value, state.codebook) for value in before[newly].tolist()]
+        for row, row_before, row_newly, codebook in rows_of(state, weight, before, newly):
+            assert row[row_newly].tolist() == [equation_4(value, codebook) for value in row_before[row_newly].tolist()]
         assert bits(state.codebook.decode(state.codes, weight.dtype)[state.frozen]) == bits(weight[state.frozen])
         assert not bool(state.codes[~state.frozen].any())
         weight.copy_(torch.where(state.frozen, weight, weight * growth))
     assert bool(state.frozen.all())
-    assert set(weight.reshape(-1).tolist()) <= set(state.codebook.levels())
+    assert set(weight.reshape(-1).tolist()) <= set(state.codebook.values())
 
 
 @given(weights(), STRATEGIES)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import PERS, Per, decided, undecided
+from inq_ray.core.codebook import LEVELS, Levels
 from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
@@ -34,9 +35,18 @@ def assert_same(update: StageUpdate, other: StageUpdate) -> None:
     newly=st.sampled_from([0.0, 0.3, 1.0]),
     is_zero=st.booleans(),
     seed=st.integers(0, 2**31),
+    levels=st.sampled_from(LEVELS),
+    per=st.sampled_from(PERS),
 )
 def test_decode_gives_back_what_was_encoded(
-    shape: list[int], num_bits: int, frozen_before: float, newly: float, is_zero: bool, seed: int
+    shape: list[int],
+    num_bits: int,
+    frozen_before: float,
+    newly: float,
+    is_zero: bool,
+    seed: int,
+    levels: Levels,
+    per: Per,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.zeros(shape) if is_zero else torch.randn(shape, generator=generator)
@@ -45,7 +55,7 @@ def test_decode_gives_back_what_was_encoded(
     for name in ("b", "a"):
         states[name].frozen |= torch.rand(shape, generator=generator) < frozen_before
         chosen = (torch.rand(shape, generator=generator) < newly) & ~states[name].frozen
-        codebook = Codebook.for_weight(weight, num_bits)
+        codebook = decided(undecided(weight, num_bits, levels, per), weight)
         updates[name] = StageUpdate(codebook, chosen, codebook.encode(weight) * chosen)
     decoded = decode(encode(updates, states, None, stage=3), states)
     assert decoded.keys() == updates.keys()

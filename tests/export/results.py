@@ -3,11 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from inq_ray.core.channels import Per
+from inq_ray.core.codebook import Levels
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 
 
-def quantized(num_bits: int = 5, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequential, dict[str, TensorState]]:
+def quantized(
+    num_bits: int = 5, dtype: torch.dtype = torch.float32, levels: Levels = "paper", per: Per = "tensor"
+) -> tuple[nn.Sequential, dict[str, TensorState]]:
     """A small network of which every conv and linear weight is frozen; one weight tensor is all zero."""
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -18,7 +22,7 @@ def quantized(num_bits: int = 5, dtype: torch.dtype = torch.float32) -> tuple[nn
     states: dict[str, TensorState] = {}
     for name in ("0.weight", "3.weight", "4.weight"):
         weight = network.get_parameter(name)
-        states[name] = TensorState.live(weight, num_bits)
+        states[name] = TensorState.live(weight, num_bits, levels, per)
         apply(weight, states[name], decide(weight, states[name], 1.0, name=name, strategy="pruning", seed=0, stage=0))
     return network, states
 

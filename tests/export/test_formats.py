@@ -13,18 +13,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from inq_ray import safetensors_file
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import PERS, Per
+from inq_ray.core.codebook import LEVELS, Codebook, Levels
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.formats import FORMATS, write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
+from inq_ray.export.verify import verify
 from inq_ray.files.whole import whole
 from tests.export.results import quantized, same_bits
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    network, states = quantized()
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("per", PERS)
+def test_what_is_written_is_read_back(tmp_path: Path, levels: Levels, per: Per) -> None:
+    network, states = quantized(3, levels=levels, per=per)
     folder = tmp_path / "new" / "result"
     write_result(folder, network.state_dict(), states)
     assert sorted(path.name for path in folder.iterdir()) == sorted(each.file for each in FORMATS)
@@ -40,24 +44,28 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for name, (codebook, tensor) in codes.items():
         assert codebook == states[name].codebook
         assert torch.equal(tensor, states[name].codes)
-    assert codes["4.weight"][0].n_1 is None
+    assert codes["4.weight"][0].n_1 == (None if per == "tensor" else (None,) * 4)
+    assert verify(folder, states).num_tensors == 3
 
 
-def test_the_metadata_says_how_to_read_the_codes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("per", PERS)
+def test_the_metadata_says_how_to_read_the_codes(tmp_path: Path, levels: Levels, per: Per) -> None:
     """A reader without this package: header length, JSON header, levels by the documented formula."""
-    network, states = quantized(num_bits=3)
+    network, states = quantized(3, levels=levels, per=per)
     write_result(tmp_path, network.state_dict(), states)
     data = (tmp_path / CODES_FILE).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     described = json.loads(header["__metadata__"]["inq_ray"])
-    assert described["format_version"] == 1
+    assert described["format_version"] == (1 if (levels, per) == ("paper", "tensor") else 2)
     line = described["tensors"]["3.weight"]
     begin, end = header["3.weight"]["data_offsets"]
     weights = []
-    for code in data[8 + length + begin : 8 + length + end]:
+    for place, code in enumerate(data[8 + length + begin : 8 + length + end]):
+        n_2 = line["n_2"] if per == "tensor" else line["n_2"][place // 128]
         negative, index = code >> (line["num_bits"] - 1), code & ((1 << (line["num_bits"] - 1)) - 1)
-        weights.append(0.0 if index == 0 else (-1) ** negative * 2.0 ** (line["n_2"] + index - 1))
+        weights.append(0.0 if index == 0 else (-1) ** negative * 2.0 ** (n_2 + index - 1))
     assert weights == network.get_parameter("3.weight").flatten().tolist()
 
 
@@ -161,9 +169,9 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def described(**changes: Any) -> dict[str, str]:
+def described(version: int = 1, **changes: Any) -> dict[str, str]:
     line = {"num_bits": 5, "n_1": -1, "n_2": -8} | changes
-    return {"inq_ray": json.dumps({"format_version": 1, "tensors": {"w": line}})}
+    return {"inq_ray": json.dumps({"format_version": version, "tensors": {"w": line}})}
 
 
 GOOD = torch.tensor([0, 1, 8, 17, 24], dtype=torch.uint8)
@@ -173,13 +181,17 @@ BROKEN = {
     "no JSON": (GOOD, {"inq_ray": "{"}, "broken"),
     "JSON nested too deep": (GOOD, {"inq_ray": "[" * 200_000}, "broken"),
     "JSON of another kind": (GOOD, {"inq_ray": "[1]"}, "broken"),
-    "a later version": (GOOD, {"inq_ray": '{"format_version": 2, "tensors": {}}'}, "format_version is 2"),
+    "a later version": (GOOD, {"inq_ray": '{"format_version": 3, "tensors": {}}'}, "format_version is 3"),
     "a tensor without metadata": (GOOD, {"inq_ray": '{"format_version": 1, "tensors": {}}'}, "'w' is not in both"),
     "a field more": (GOOD, described(scale=1), "num_bits, n_1 and n_2 are wanted"),
     "9 bits": (GOOD, described(num_bits=9), "from 2 to 8, got 9"),
     "a boolean width": (GOOD, described(num_bits=True), "from 2 to 8, got True"),
     "a fractional exponent": (GOOD, described(n_1=-1.5), "from -126 to 127, got -1.5"),
     "an absurd exponent": (GOOD, described(n_1=10**9, n_2=10**9 - 7), "from -126 to 127, got 1000000000"),
+    "channels of version 1": (GOOD, described(levels="paper"), "num_bits, n_1 and n_2 are wanted"),
+    "unknown levels": (GOOD, described(2, levels="all"), "levels must be one of paper, full, got 'all'"),
+    "no channels": (GOOD, described(2, levels="full", n_1=[], n_2=[]), "n_1 must be None, a whole number"),
+    "other channels": (GOOD, described(2, levels="full", n_1=[-1], n_2=[-15]), "of 1 channels, the tensor has 5"),
     "another n_2": (GOOD, described(n_2=-7), "n_2=-7 where"),
     "a negative zero": (torch.tensor([16], dtype=torch.uint8), described(), "code 16"),
     "a code past the levels": (torch.tensor([9], dtype=torch.uint8), described(), "code 9"),

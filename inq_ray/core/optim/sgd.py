@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from inq_ray.core.codebook import check_num_bits, float_format
+from inq_ray.core.channels import Per, check_per
+from inq_ray.core.codebook import Levels, check_levels, check_num_bits, float_format
 from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop, keep_live, live_gradient, step_in_blocks
 
 # What a group keeps of its own when a state is loaded.
-_KEPT = ("weight_bits", "param_names")
+_KEPT = ("weight_bits", "levels", "codebook_per", "param_names")
 
 # How deep an optimizer or scheduler is looked for in wrappers of trainers.
 MOST_WRAPPERS = 10
@@ -42,6 +43,8 @@ class SGD(torch.optim.SGD):
         nesterov: whether momentum is Nesterov's.
         weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them. Biases and normalization
             among them are quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
+        levels: for groups that name none, which levels a codebook has: "paper" or "full".
+        codebook_per: for groups that name none, whether one largest power holds for a "tensor" or a "channel".
         maximize: whether to go up the gradient.
         foreach: whether to take torch's foreach form; None = the default, see above.
         fused: whether to take torch's fused form; None = the default, see above.
@@ -63,11 +66,13 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         weight_bits: int | None = None,
         *,
+        levels: Levels = "paper",
+        codebook_per: Per = "tensor",
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
     ) -> None:
-        self._default_weight_bits = weight_bits
+        self._defaults = {"weight_bits": weight_bits, "levels": levels, "codebook_per": codebook_per}
         given: Any = params if isinstance(params, Tensor) else list(params)  # torch refuses a tensor
         has_own_bits = [isinstance(each, dict) and "weight_bits" in each for each in given]
         # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
@@ -91,14 +96,17 @@ class SGD(torch.optim.SGD):
         self._step_supports_amp_scaling = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; see torch.optim.Optimizer.add_param_group. Its ``weight_bits`` is checked.
+        """Adds a group; see torch.optim.Optimizer.add_param_group.
 
         Raises:
-            ValueError: ``weight_bits`` is neither None nor 2 to 8.
+            ValueError: ``weight_bits`` is neither None nor 2 to 8, or ``levels`` or ``codebook_per`` is not allowed.
         """
-        weight_bits = param_group.setdefault("weight_bits", self._default_weight_bits)
-        if weight_bits is not None:
-            check_num_bits(weight_bits)
+        for option, default in self._defaults.items():
+            param_group.setdefault(option, default)
+        if param_group["weight_bits"] is not None:
+            check_num_bits(param_group["weight_bits"])
+        check_levels(param_group["levels"])
+        check_per(param_group["codebook_per"])
         super().add_param_group(param_group)
 
     def freeze(self, param: Tensor, frozen: Tensor) -> None:
@@ -219,7 +227,7 @@ class SGD(torch.optim.SGD):
         return frozen
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_live", "_default_weight_bits", "has_loaded_frozen")
+        own = ("_live", "_defaults", "has_loaded_frozen")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def __repr__(self) -> str:
@@ -384,6 +392,12 @@ def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: 
             f"the state's group {index} has weight_bits {bits[0]}, this optimizer's {bits[1]}: make the optimizer "
             "with those of the state"
         )
+    for option in ("levels", "codebook_per"):
+        if bits[0] is not None and saved.get(option, own[option]) != own[option]:
+            raise ValueError(
+                f"the state's group {index} has {option} {saved[option]!r}, this optimizer's {own[option]!r}: make the "
+                "optimizer with those of the state"
+            )
     for there, here in zip(saved.get("param_names", ()), own.get("param_names", ()), strict=False):
         if there != here and there in known:
             raise ValueError(

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, float_format
+from inq_ray.core.channels import AnyCodebook
+from inq_ray.core.codebook import float_format
 from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
 from inq_ray.training.checkpoint.facts import TensorFacts
 from inq_ray.training.checkpoint.snapshot import CODES, FROZEN, LIVE_KINDS, MODEL, MOMENTUM, Snapshot
@@ -37,17 +38,16 @@ def compact(snapshot: Snapshot) -> Snapshot:
         frozen, codes = tensors.pop(FROZEN + name), tensors.pop(CODES + name)
         num_frozen, live_only = int(torch.count_nonzero(frozen)), []
         if num_frozen:
-            flat, codes = frozen.reshape(-1), codes.reshape(-1)
+            flat = frozen.reshape(-1)
             live = _indices(~flat)
-            codebook = Codebook(entry.num_bits, entry.n_1)
             if num_frozen < frozen.numel():
                 tensors[FROZEN + name] = pack_codes(flat, 1)
-            tensors[CODES + name] = pack_codes(codes.index_select(0, _indices(flat)), codebook.num_bits)
+            tensors[CODES + name] = pack_codes(codes.reshape(-1).index_select(0, _indices(flat)), entry.num_bits)
             for kind in LIVE_KINDS:
                 if kind + name not in tensors:
                     continue
                 values = tensors[kind + name].reshape(-1)
-                if _follows(values, flat, _at_frozen(kind, codebook, codes, values.dtype)):
+                if _follows(values, flat, _at_frozen(kind, entry.codebook, codes, values.dtype)):
                     tensors[kind + name] = values.index_select(0, live)
                     live_only.append(kind)
         quantized[name] = dataclasses.replace(
@@ -70,17 +70,16 @@ def expand(snapshot: Snapshot) -> Snapshot:
         if len(set(live_only)) < len(live_only) or set(live_only) - set(LIVE_KINDS):
             raise ValueError(f"the checkpoint has only live values of {live_only!r:.80} of {name}")
         count = math.prod(shape)
-        codebook = Codebook(entry.num_bits, entry.n_1)
         # Nothing is made as large as facts say before a tensor is found to be.
         _check_size(tensors, MODEL + name, (count - num_frozen,) if MODEL in live_only else shape)
-        packed = _take(tensors, CODES + name, packed_size(codebook.num_bits, num_frozen)) if num_frozen else None
+        packed = _take(tensors, CODES + name, packed_size(entry.num_bits, num_frozen)) if num_frozen else None
         if 0 < num_frozen < count:
             flat = unpack_codes(_take(tensors, FROZEN + name, packed_size(1, count)), 1, count).bool()
         else:
             flat = torch.full((count,), num_frozen > 0)
         codes = torch.zeros(count, dtype=torch.uint8)
         if packed is not None:
-            frozen_codes = unpack_codes(packed, codebook.num_bits, num_frozen)
+            frozen_codes = unpack_codes(packed, entry.num_bits, num_frozen)
             frozen, alive = _indices(flat), _indices(~flat)
             if len(frozen) != num_frozen:
                 raise ValueError(f"the checkpoint has {num_frozen} codes of {name} for {len(frozen)} frozen weights")
@@ -89,16 +88,16 @@ def expand(snapshot: Snapshot) -> Snapshot:
                 live = _take(tensors, kind + name, None)
                 if len(live) != len(alive):
                     raise ValueError(f"the checkpoint has {len(live)} live values in {kind}{name} for {len(alive)}")
-                values = _at_frozen(kind, codebook, codes, live.dtype)
+                values = _at_frozen(kind, entry.codebook, codes.view(shape), live.dtype)
                 tensors[kind + name] = values.index_copy_(0, alive, live).view(shape)
         tensors[FROZEN + name], tensors[CODES + name] = flat.view(shape), codes.view(shape)
-        quantized[name] = TensorFacts(num_bits=entry.num_bits, n_1=entry.n_1)
+        quantized[name] = TensorFacts.of(entry.codebook)
     return Snapshot(tensors, snapshot.facts.with_quantized(quantized))
 
 
-def _at_frozen(kind: str, codebook: Codebook, codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what a tensor of a kind holds at frozen weights: weight and average the level, momentum +0.0."""
-    return torch.zeros(codes.shape, dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype)
+def _at_frozen(kind: str, codebook: AnyCodebook, codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what a tensor of a kind holds at frozen weights, flat: weight and average the level, momentum +0.0."""
+    return torch.zeros(codes.numel(), dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype).reshape(-1)
 
 
 def _indices(mask: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from inq_ray.core.codebook import Codebook, check_rule
+from inq_ray.core.channels import AnyCodebook, codebook_of
+from inq_ray.core.codebook import Levels, check_rule
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -42,17 +43,33 @@ class TensorFacts:
 
     Attributes:
         num_bits: of a code.
-        n_1: exponent of the codebook's largest level; None = all levels are 0.
+        n_1: exponent of the codebook's largest level, or those of all channels; None = all levels are 0.
+        levels: of the codebook.
         shape: of the tensor; () in an expanded snapshot, as the other two are empty there.
         num_frozen: frozen weights.
         live_only: kinds of tensors of which only values of live weights are kept.
     """
 
     num_bits: int
-    n_1: int | None
+    n_1: int | tuple[int | None, ...] | None
+    levels: Levels = "paper"
     shape: tuple[int, ...] = ()
     num_frozen: int = 0
     live_only: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, codebook: AnyCodebook) -> "TensorFacts":
+        """Return the facts of an expanded snapshot."""
+        return cls(num_bits=codebook.num_bits, n_1=codebook.n_1, levels=codebook.levels)
+
+    @property
+    def codebook(self) -> AnyCodebook:
+        """The codebook.
+
+        Raises:
+            ValueError: there is no such codebook.
+        """
+        return codebook_of(self.num_bits, self.n_1, self.levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +242,7 @@ def _check_stages(inq: StageFacts, stage: int) -> None:
     if not 0 <= inq.seed < 2**63:
         raise ValueError(f"inq.seed is {inq.seed!r:.80}")
     for name, tensor in inq.tensors.items():
-        Codebook(tensor.num_bits, tensor.n_1)
+        _ = tensor.codebook
         if not all(0 <= size < _MOST for size in tensor.shape):
             raise ValueError(f"{name} has shape {tensor.shape!r:.80}")
         if not 0 <= tensor.num_frozen <= math.prod(tensor.shape):

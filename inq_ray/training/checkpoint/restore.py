@@ -90,6 +90,7 @@ def _stage_state(snapshot: Snapshot, stages: StageFacts) -> dict[str, Any]:
         name: {
             "num_bits": each.num_bits,
             "n_1": each.n_1,
+            "levels": each.levels,
             "frozen": snapshot.tensors[FROZEN + name],
             "codes": snapshot.tensors[CODES + name],
         }

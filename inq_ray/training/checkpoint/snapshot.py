@@ -161,9 +161,7 @@ def replicated(parts: Parts, *, has_buffers: bool) -> dict[str, Tensor]:
 
 def _stage_facts(inq: INQScheduler) -> StageFacts:
     """Return INQScheduler.state_dict() without its tensors; it is not called, because it copies them."""
-    tensors = {
-        name: TensorFacts(num_bits=each.codebook.num_bits, n_1=each.codebook.n_1) for name, each in inq.state.items()
-    }
+    tensors = {name: TensorFacts.of(each.codebook) for name, each in inq.state.items()}
     return StageFacts(
         stage=inq.stage,
         portions=tuple(inq.portions),

@@ -7,11 +7,9 @@ somebody else's, or made by a program that was wrong, are refused in one line.
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook
 from inq_ray.core.portions import num_frozen
 from inq_ray.training.checkpoint.facts import TensorFacts
 from inq_ray.training.checkpoint.snapshot import (
@@ -69,9 +67,7 @@ def _check_quantized(
     count, due = int(torch.count_nonzero(frozen)), num_frozen(portion, frozen.numel())
     if count != due:
         raise ValueError(f"{name} has {count} frozen weights of {frozen.numel()}, {due} are due at {portion:g}")
-    codebook = Codebook(entry.num_bits, entry.n_1)
-    used = torch.from_numpy(np.flatnonzero(np.bincount(codes.reshape(-1).numpy())).astype(np.uint8))
-    if bool(codebook.decode(used).isnan().any()) or bool((codes != 0).logical_and_(~frozen).any()):
+    if entry.codebook.strange_code(codes) is not None or bool((codes != 0).logical_and_(~frozen).any()):
         raise ValueError(f"{name} has codes that its codebook has not, or codes of live weights")
 
 

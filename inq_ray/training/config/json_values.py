@@ -55,7 +55,8 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
     if origin is types.UnionType and not _is_plain(kind):
-        return checked(name, value, options[0])  # of "| None", and it is not None
+        lists = [each for each in options if typing.get_origin(each) is tuple]
+        return checked(name, value, lists[0] if lists and isinstance(value, list) else options[0])  # it is not None
     if origin is dict and isinstance(value, dict):
         return {key: checked(f"{name}[{quoted(key, 40)}]", each, options[1]) for key, each in value.items()}
     if origin is tuple and not _is_plain(kind) and isinstance(value, list):

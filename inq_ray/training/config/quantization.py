@@ -3,11 +3,12 @@
 import functools
 from dataclasses import dataclass
 
-from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Rule
+from inq_ray.core.channels import Per
+from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Levels, Rule
 from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import check_portions
 from inq_ray.training.config.checks import EachIs, by
-from inq_ray.training.config.option import Phase, check_options, option
+from inq_ray.training.config.option import Phase, Unused, check_options, option
 
 _option = functools.partial(option, phase=Phase.STAGES)
 
@@ -41,6 +42,20 @@ class QuantizationConfig:
     codebook: Rule = _option(
         "max",
         "What a tensor's largest power follows from: max, its largest weight (the paper); mse, least squared error.",
+    )
+    levels: Levels = _option(
+        "paper",
+        "Levels of a weight: paper, zero and 2^(bits-2) powers of two of either sign; full, all 2^(bits-1) - 1 powers "
+        "that have codes.",
+        unused=(
+            Unused(
+                when=lambda config: config.quantization.weight_bits == MIN_BITS,
+                why="has no effect at 2 bits, where either has one power of two",
+            ),
+        ),
+    )
+    codebook_per: Per = _option(
+        "tensor", "What the largest power holds for: a tensor, or each channel (output) of it by itself."
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
     include: tuple[str, ...] = _option(

@@ -161,10 +161,18 @@ def _progress(event: Progress) -> str:
 
 
 def _headline(config: RunConfig) -> str:
-    what = "plain training" if config.plain else f"{config.quantization.weight_bits} bits"
+    what = "plain training" if config.plain else _bits(config)
     workers = f"{config.cluster.num_workers} {'GPU' if config.cluster.use_gpu else 'CPU'} worker(s)"
     batch = f"global batch {config.training.batch_size}"
     return f"inq_ray {__version__}: {config.network.arch} on {config.data.data}, {what}, {workers}, {batch}"
+
+
+def _bits(config: RunConfig) -> str:
+    """Return at how many bits a run quantizes, and of what codebooks if they are not the paper's."""
+    quantization = config.quantization
+    levels = f", {quantization.levels} levels" if quantization.levels != "paper" else ""
+    per = f", a codebook per {quantization.codebook_per}" if quantization.codebook_per != "tensor" else ""
+    return f"{quantization.weight_bits} bits{levels}{per}"
 
 
 def _percent(counts: Plan | Started) -> str:

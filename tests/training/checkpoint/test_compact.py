@@ -8,7 +8,8 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inq_ray.core.codebook import Codebook
+from inq_ray.core.channels import codebook_of
+from inq_ray.core.codebook import LEVELS
 from inq_ray.training.checkpoint.compact import compact, expand
 from inq_ray.training.checkpoint.facts import TensorFacts
 from inq_ray.training.checkpoint.files import encode
@@ -47,8 +48,10 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         name = f"layer{index}.weight"
         shape = draw(st.lists(st.integers(0, 5), max_size=4))
         dtype = draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
-        codebook = Codebook(draw(st.integers(2, 8)), draw(st.none() | st.integers(-126, 127)))
-        quantized[name] = TensorFacts(num_bits=codebook.num_bits, n_1=codebook.n_1)
+        exponents = st.none() | st.integers(-126, 127)
+        n_1 = [draw(exponents) for _ in range(shape[0])] if len(shape) > 1 and shape[0] else draw(exponents)
+        codebook = codebook_of(draw(st.integers(2, 8)), n_1, draw(st.sampled_from(LEVELS)))
+        quantized[name] = TensorFacts.of(codebook)
         portion = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0]))
         frozen = torch.rand(shape, generator=generator) < portion
         codes = codebook.encode(anything(shape, dtype).nan_to_num(0)) * frozen
