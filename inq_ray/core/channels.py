@@ -105,10 +105,10 @@ def codebook_of(num_bits: int, n_1: int | Sequence[int | None] | None, levels: L
     Raises:
         ValueError: there is no such codebook.
     """
-    if n_1 is None or isinstance(n_1, int):
-        return Codebook(num_bits, n_1, levels)
-    if not isinstance(n_1, list | tuple) or not n_1:
-        raise ValueError(f"n_1 must be None, a whole number, or one of these for each channel, got {n_1!r:.80}")
+    if not isinstance(n_1, list | tuple):
+        return Codebook(num_bits, n_1, levels)  # which refuses what is no number
+    if not n_1:
+        raise ValueError("n_1 must be None, a whole number, or a list with one of these for each channel, got []")
     return ChannelCodebook(tuple(Codebook(num_bits, each, levels) for each in n_1))
 
 

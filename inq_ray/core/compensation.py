@@ -1,0 +1,145 @@
+"""Compensation: weights that are still free make up for the rounding of others, so that outputs change least.
+
+A row of a layer's weight gives an output w·x of inputs x with second moments H = E[x xᵀ]. If some of its weights change
+by d, the output changes by d·x, whose mean square is d H dᵀ. The weights that may still move take the change that makes
+this least: d_L = -H_LL⁻¹ H_LF d_F for live ones L and changed ones F (Optimal Brain Surgeon, Hassibi & Stork 1993). If
+none is left, weights are rounded one after the other, each with the errors of those before it in mind (GPTQ, Frantar et
+al. 2023, arXiv 2210.17323, in the form of LDLQ, Chee et al. 2023, arXiv 2307.13304).
+
+Rows come in groups, as those of a grouped convolution: all rows of a group have the same inputs. Everything is float64.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Part of the mean of H's diagonal that is added to it: H is singular where inputs are few or depend on each other.
+DAMPING = 0.01
+# Largest number of values of the matrices of rows that are factored at once: 256 MB.
+_MOST_VALUES = 1 << 25
+# Columns between which errors are passed on by one matrix product.
+_BLOCK = 64
+_MOST_ITERATIONS = 100
+_TOLERANCE = 1e-6
+
+Nearest = Callable[[Tensor], Tensor]
+"""From values (float64 [..., rows] of one column) to the levels to which they are rounded."""
+
+
+def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
+    """Return second moments that can be factored: damped, and 1 on the diagonal of inputs that are always 0.
+
+    Args:
+        moments: float64 [groups, n, n], symmetric.
+        damping: part of the mean of the diagonal that is added to it.
+    """
+    diagonal = moments.diagonal(dim1=-2, dim2=-1)
+    mean = diagonal.mean(dim=-1, keepdim=True)
+    added = torch.where(diagonal > 0, damping * mean, torch.ones_like(diagonal))
+    return moments + torch.diag_embed(added)
+
+
+def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
+    """Return how live weights move so that the changes of others change each row's output least.
+
+    Solved by conjugate gradients for all rows at once, whatever their masks: only products with H are needed.
+
+    Args:
+        change: float64 [groups, rows, n], what was added to the changed weights; 0 elsewhere.
+        live: bool [groups, rows, n], weights that may move; none of them was changed.
+        moments: float64 [groups, n, n], positive definite: see :func:`damped`.
+
+    Returns:
+        float64 [groups, rows, n], 0 where weights are not live.
+    """
+    free = live.to(moments.dtype)
+    scale = moments.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-2)  # makes the diagonal 1: Jacobi's preconditioner
+    matrix = moments * scale * scale.transpose(-1, -2)
+    residual = -(change / scale) @ matrix * free
+    moved, direction = torch.zeros_like(residual), residual.clone()
+    norm = (residual * residual).sum(-1, keepdim=True)
+    target = norm * _TOLERANCE**2
+    for _ in range(_MOST_ITERATIONS):
+        product = direction @ matrix * free
+        curvature = (direction * product).sum(-1, keepdim=True)
+        step = torch.where(norm > target, norm / curvature.clamp_min(torch.finfo(norm.dtype).tiny), 0)
+        moved += step * direction
+        residual -= step * product
+        new = (residual * residual).sum(-1, keepdim=True)
+        direction = (
+            residual + torch.where(norm > target, new / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0) * direction
+        )
+        norm = new
+        if not bool((norm > target).any()):
+            break
+    return moved * scale
+
+
+def round_in_turn(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor | None = None) -> Tensor:
+    """Round weights column by column to levels, so that each row's output changes least.
+
+    Columns of large moments come first. Each weight is rounded where it is best, given how those before it were.
+
+    Args:
+        rows: float64 [groups, rows, n].
+        moments: float64 [groups, n, n], positive definite: see :func:`damped`.
+        nearest: to which levels values are rounded, for float64 [groups, rows].
+        live: bool [groups, rows, n], which weights are rounded, None = all; others keep their values.
+
+    Returns:
+        float64 [groups, rows, n].
+    """
+    order = moments.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, descending=True, stable=True)
+    if live is not None and not bool(live.all()):
+        return _round_each_row(rows, moments, nearest, live, order)
+    by_column = order.unsqueeze(-2).expand_as(rows)
+    sorted_rows = rows.gather(-1, by_column)
+    index = order.unsqueeze(-1)
+    matrix = moments.gather(-2, index.expand_as(moments)).gather(-1, index.transpose(-1, -2).expand_as(moments))
+    feedback = _feedback(matrix)
+    rounded, error = torch.zeros_like(rows), torch.zeros_like(rows)
+    num_columns = rows.shape[-1]
+    for start in range(0, num_columns, _BLOCK):
+        end = min(start + _BLOCK, num_columns)
+        pushed = error[..., :start] @ feedback[..., :start, start:end]
+        for at in range(start, end):
+            inner = (error[..., start:at] @ feedback[..., start:at, at : at + 1]).squeeze(-1)
+            rounded[..., at] = nearest(sorted_rows[..., at] + pushed[..., at - start] + inner)
+            error[..., at] = sorted_rows[..., at] - rounded[..., at]
+    return torch.empty_like(rows).scatter_(-1, by_column, rounded)
+
+
+def _round_each_row(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor, order: Tensor) -> Tensor:
+    """Do :func:`round_in_turn` where each row has live weights of its own, and so a matrix of its own."""
+    groups, num_rows, n = rows.shape
+    width = max(1, int(live.sum(-1).max()))
+    # A row's live columns in order, then others up to the width, which are decoupled below.
+    place = torch.empty_like(order).scatter_(-1, order, torch.arange(n, device=rows.device).expand_as(order))
+    keys = place.unsqueeze(-2).expand_as(rows) + n * (~live)
+    columns = keys.argsort(dim=-1)[..., :width]
+    values, used = rows.gather(-1, columns), live.gather(-1, columns)
+    feedback = torch.empty(groups, num_rows, width, width, dtype=rows.dtype, device=rows.device)
+    step = max(1, _MOST_VALUES // (width * width))
+    for group in range(groups):
+        for start in range(0, num_rows, step):
+            index, mask = columns[group, start : start + step], used[group, start : start + step]
+            matrix = moments[group][index.unsqueeze(-1), index.unsqueeze(-2)]
+            matrix = matrix * (mask.unsqueeze(-1) & mask.unsqueeze(-2))
+            feedback[group, start : start + step] = _feedback(matrix + torch.diag_embed((~mask).to(matrix.dtype)))
+    rounded, error = values.clone(), torch.zeros_like(values)
+    for at in range(width):
+        pushed = (error[..., :at] * feedback[..., :at, at]).sum(-1)
+        rounded[..., at] = torch.where(used[..., at], nearest(values[..., at] + pushed), values[..., at])
+        error[..., at] = values[..., at] - rounded[..., at]
+    return rows.scatter(-1, columns, rounded)
+
+
+def _feedback(matrix: Tensor) -> Tensor:
+    """Return U, strictly upper triangular, of H = (U + 1) D (U + 1)ᵀ: how errors of earlier columns move later ones.
+
+    Args:
+        matrix: float64 [..., n, n], H.
+    """
+    upper = torch.linalg.cholesky(matrix.flip(-1, -2)).flip(-1, -2)
+    return (upper / upper.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).triu(diagonal=1)

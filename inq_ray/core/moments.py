@@ -1,0 +1,170 @@
+"""Second moments of what layers get as inputs, gathered while a network runs."""
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+# Largest number of inputs of a row, of which a matrix of float64 takes 512 MB.
+MOST_INPUTS = 8192
+# Largest number of values of inputs that are laid out at once: 128 MB of float32.
+_MOST_VALUES = 1 << 25
+_PROJECTIONS = {"q_proj_weight": 0, "k_proj_weight": 1, "v_proj_weight": 2}
+
+
+class Layer(NamedTuple):
+    """A layer's weight as rows of a linear map: float [groups, rows, n] of inputs [groups, samples, n].
+
+    Attributes:
+        module: The layer.
+        key: Name of its parameter.
+        groups: Number of groups; an attention's in-projection has three: of queries, keys and values.
+        inputs: Number n of inputs of a row.
+    """
+
+    module: nn.Module
+    key: str
+    groups: int
+    inputs: int
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter."""
+        weight: Tensor = getattr(self.module, self.key)
+        return weight
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Return a tensor of the weight's shape as [groups, rows, n]."""
+        return weight.reshape(self.groups, -1, self.inputs)
+
+    def rows_of_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """Return what the module is called with as inputs of rows: pieces [groups, samples, n] of bounded size."""
+        if isinstance(self.module, nn.MultiheadAttention):
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
+            parts = [given[name].reshape(-1, given[name].shape[-1]) for name in ("query", "key", "value")]
+            return [parts[_PROJECTIONS[self.key]].unsqueeze(0)] if self.key in _PROJECTIONS else [torch.stack(parts)]
+        x: Tensor = args[0] if args else kwargs["input"]
+        if isinstance(self.module, nn.Linear):
+            return [x.reshape(1, -1, self.inputs)]
+        assert isinstance(self.module, _ConvNd)
+        dims = len(self.module.kernel_size)
+        x = x if x.dim() == dims + 2 else x.unsqueeze(0)
+        taps = self.weight[0, 0].numel() * x[0].numel()
+        return [_unfolded(self.module, piece) for piece in x.split(max(1, _MOST_VALUES // max(1, taps)))]
+
+
+def _unfolded(module: _ConvNd, x: Tensor) -> Tensor:
+    """Return a convolution's inputs (float [N, C, *]) as [groups, samples, n], in the order of its weight."""
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001  # of torch, for all modes
+    for dim, (size, stride, dilation) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True), start=2
+    ):
+        # Each dimension becomes that of outputs, and its taps a new last one.
+        x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    dims = len(module.kernel_size)
+    x = x.reshape(len(x), module.groups, -1, *x.shape[2:])  # [N, groups, C / groups, outputs, taps]
+    order = (1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
+    return x.permute(order).reshape(module.groups, -1, x.shape[2] * x.shape[3 + dims :].numel())
+
+
+def layers_of(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[dict[str, Layer], dict[str, str]]:
+    """Return the layers that have moments, by their parameter's name, and why others have none.
+
+    Args:
+        model: The network.
+        params: Its parameters that are asked for, by name.
+    """
+    names = {param: name for name, param in params.items()}
+    layers: dict[str, Layer] = {}
+    reasons = dict.fromkeys(params, "is no weight of a convolution, linear layer or attention's in-projection")
+    for module in model.modules():
+        for key, param in module.named_parameters(recurse=False):
+            if param not in names:
+                continue
+            name = names[param]
+            layer, reason = _layer(module, key)
+            if name in layers:
+                reason = "is shared by several layers"
+                del layers[name]
+            elif layer is not None and layer.inputs > MOST_INPUTS:
+                reason = f"has rows of {layer.inputs} inputs, more than {MOST_INPUTS}"
+            elif layer is not None:
+                layers[name] = layer
+            reasons[name] = reason
+    return layers, {name: reason for name, reason in reasons.items() if name not in layers}
+
+
+def _layer(module: nn.Module, key: str) -> tuple[Layer | None, str]:
+    """Return a module's parameter as a layer, or why it is none."""
+    weight = getattr(module, key)
+    if isinstance(module, _ConvTransposeNd):
+        return None, "is a transposed convolution"
+    if isinstance(module, nn.MultiheadAttention) and (key == "in_proj_weight" or key in _PROJECTIONS):
+        groups = 1 if key in _PROJECTIONS else 3
+        return Layer(module, key, groups, weight.shape[1]), ""
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return None, "is an attention's output projection, which is not called as a module"
+    if isinstance(module, _ConvNd) and key == "weight":
+        return Layer(module, key, module.groups, weight[0].numel()), ""
+    if isinstance(module, nn.Linear) and key == "weight":
+        return Layer(module, key, 1, weight.shape[1]), ""
+    return None, f"is no weight that {type(module).__name__} multiplies its input with"
+
+
+class Moments:
+    """Second moments of layers' inputs over all samples that run through a network while this is entered.
+
+    Args:
+        model: The network. Its outputs stay as they are.
+        params: Parameters whose layers are looked at, by name.
+
+    Attributes:
+        left_out: Why parameters have no moments, by name.
+        sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; none if nothing ran.
+        counts: Number of samples of each sum.
+    """
+
+    def __init__(self, model: nn.Module, params: Mapping[str, Tensor]) -> None:
+        self.layers, self.left_out = layers_of(model, params)
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Self:
+        by_module: dict[nn.Module, list[str]] = {}
+        for name, layer in self.layers.items():
+            by_module.setdefault(layer.module, []).append(name)
+        for module, names in by_module.items():
+
+            def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str] = names) -> None:
+                for name in names:
+                    self.add(name, self.layers[name].rows_of_inputs(args, kwargs))
+
+            self._hooks.append(module.register_forward_pre_hook(gather, with_kwargs=True))
+        return self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    @torch.no_grad()
+    def add(self, name: str, pieces: Iterable[Tensor]) -> None:
+        """Add samples (float [groups, samples, n]) to the sums of a layer."""
+        for piece in pieces:
+            rows = piece.detach().to(torch.promote_types(piece.dtype, torch.float32))
+            product = (rows.transpose(-1, -2) @ rows).double()
+            self.sums[name] = self.sums[name].add_(product) if name in self.sums else product
+            self.counts[name] = self.counts.get(name, 0) + rows.shape[-2]
+
+    def of(self, name: str) -> Tensor | None:
+        """Return the moments of a parameter's inputs, float64 [groups, n, n]; None if there are none."""
+        return self.sums[name] / self.counts[name] if name in self.sums else None

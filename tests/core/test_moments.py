@@ -1,0 +1,81 @@
+"""Moments of inputs: a layer's rows times its unfolded inputs are its outputs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inq_ray.core.moments import Layer, Moments, layers_of
+
+CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "linear": (nn.Linear(5, 3, bias=False), (2, 4, 5)),
+    "linear of a vector": (nn.Linear(5, 3, bias=False), (5,)),
+    "conv1d": (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2, bias=False), (2, 4, 9)),
+    "conv2d": (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), bias=False), (2, 3, 7, 8)),
+    "depthwise": (nn.Conv2d(6, 12, 3, groups=6, padding="same", bias=False), (2, 6, 5, 5)),
+    "without a batch": (nn.Conv2d(3, 4, 3, bias=False), (3, 5, 5)),
+    "circular": (nn.Conv2d(3, 4, 3, padding=2, padding_mode="circular", bias=False), (2, 3, 5, 6)),
+    "conv3d": (nn.Conv3d(2, 4, (2, 3, 1), groups=2, dilation=(2, 1, 1), bias=False), (2, 2, 5, 4, 3)),
+}
+
+
+def run(module: nn.Module, *inputs: Tensor, **named: Tensor) -> tuple[Layer, Tensor, Moments]:
+    """Return the layer, its unfolded inputs, and its moments."""
+    params = dict(module.named_parameters())
+    layers, _ = layers_of(module, params)
+    layer = next(iter(layers.values()))
+    moments = Moments(module, params)
+    with moments:
+        for _ in range(2):
+            module(*inputs, **named)
+    module(*inputs, **named)  # not counted
+    return layer, torch.cat(layer.rows_of_inputs(inputs, named), dim=1), moments
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("most", [1 << 25, 60])
+def test_rows_times_inputs_are_outputs(case: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inq_ray.core.moments._MOST_VALUES", most)
+    module, shape = CASES[case]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer, inputs, moments = run(module, x)
+    outputs = layer.rows(layer.weight) @ inputs.transpose(1, 2)  # [groups, rows, samples]
+    expected = module(x)
+    if isinstance(module, nn.Linear):
+        expected = expected.reshape(-1, expected.shape[-1]).T.unsqueeze(0)
+    else:
+        expected = expected if x.dim() == layer.weight.dim() else expected.unsqueeze(0)
+        expected = expected.transpose(0, 1).reshape(layer.groups, len(layer.weight) // layer.groups, -1)
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+    mean = inputs.double().transpose(1, 2) @ inputs.double() / inputs.shape[1]
+    found = moments.of("weight")
+    assert found is not None
+    torch.testing.assert_close(found, mean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_self", [True, False])
+def test_attention_has_three_groups(is_self: bool) -> None:
+    module = nn.MultiheadAttention(4, 2, batch_first=True, bias=False)
+    query, key, value = (torch.randn(2, length, 4) for length in (3, 3, 3))
+    key, value = (query, query) if is_self else (key, value)
+    layer, inputs, moments = run(module, query, key, value=value)
+    assert (layer.key, inputs.shape) == ("in_proj_weight", (3, 6, 4))
+    assert torch.equal(inputs[2], value.reshape(-1, 4))
+    assert moments.left_out.keys() == {"out_proj.weight"}
+
+
+def test_what_has_no_moments_is_named() -> None:
+    tied = nn.Linear(4, 4)
+    model = nn.Sequential(tied, nn.Linear(4, 4), nn.ConvTranspose1d(2, 3, 2), nn.LSTM(2, 2), nn.Linear(9000, 1))
+    model[1].weight = tied.weight
+    reasons = layers_of(model, dict(model.named_parameters()))[1]
+    expected: dict[str, Any] = {
+        "0.weight": "shared by several",
+        "2.weight": "transposed",
+        "3.weight_hh_l0": "no weight that LSTM",
+        "4.weight": "9000 inputs, more than 8192",
+        "0.bias": "no weight that Linear",
+    }
+    for name, reason in expected.items():
+        assert reason in reasons[name]
