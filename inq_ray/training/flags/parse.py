@@ -51,7 +51,11 @@ class Action(Start):
     evaluate: bool = option(
         False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",), is_first=True
     )
-    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
+    dry_run: bool = option(
+        False,
+        "Check everything, print the plan, and write nothing; with --evaluate measure given weights too.",
+        is_first=True,
+    )
     log_format: Literal["text", "json"] = option(
         "text",
         "Form in which a run reports: lines for people, or JSON objects, one a line, with time, run, rank and stage.",
@@ -59,8 +63,6 @@ class Action(Start):
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.evaluate and self.dry_run:
-            raise ValueError("--evaluate and --dry-run exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True)

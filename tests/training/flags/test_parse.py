@@ -227,7 +227,6 @@ def test_one_number_for_all_stages_goes_before_those_of_each_in_a_file(tmp_path:
         ("--name a/b", "^--name.*'a/b'"),
         ("--recipe resnet18-3bits", "^--recipe resnet18-3bits.*resnet18-3bit"),
         ("--recipe resnet18-3bit --config x", "exclude each other"),
-        ("--evaluate --dry-run", "exclude each other"),
         ("--config /nowhere/config.json", "^--config /nowhere/config.json: .*No such file"),
         ("--plain --float-epochs 3", "^--plain.*--float-epochs"),
     ],
