@@ -43,6 +43,18 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
     return cached(torchvision_networks.weights(arch, weights).url)
 
 
+def has_weights(arch: str) -> bool:
+    """Return whether a network has trained weights by name.
+
+    Raises:
+        ValueError: There is no such network, or timm is not installed.
+    """
+    if is_own(arch) or is_ours(arch):
+        return False
+    check_arch(arch)
+    return timm_networks.has_weights(arch) if is_timm(arch) else len(torchvision_networks.all_weights(arch)) > 0
+
+
 def stated_top1(arch: str, weights: str | None) -> float | None:
     """Return the top-1 in percent on ImageNet-1K that is stated for trained weights by name.
 

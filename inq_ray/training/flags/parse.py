@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inq_ray.files.shown import quoted, shown
-from inq_ray.models.registry import is_ours, is_own
+from inq_ray.models.pretrained import has_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import check_options, declared, option
 from inq_ray.training.flags.read import read_flags
@@ -126,9 +126,9 @@ def check_pretrained(arguments: Sequence[str], arch: str) -> None:
     """Refuse --pretrained, which stands for --weights DEFAULT, where a network has no trained weights by name.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It has none, or there is no such network.
     """
-    if "--pretrained" in arguments and (is_own(arch) or is_ours(arch)):
+    if "--pretrained" in arguments and not has_weights(arch):
         raise ValueError(
             f"--pretrained: there are no trained weights of {shown(arch)}: name a file by --weights, or train the "
             "network first by --float-epochs N"
