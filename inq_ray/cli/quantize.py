@@ -9,8 +9,9 @@ import signal
 import sys
 
 from inq_ray.cluster.connection import check_fits_here
-from inq_ray.cluster.failure import RunFailedError, RunStoppedError
+from inq_ray.cluster.failure import RunFailedError, RunRefusedError, RunStoppedError
 from inq_ray.cluster.trainer import evaluate, quantize
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.files.shown import one_line
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
@@ -19,13 +20,14 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.config.unused import doubtful_options, unused_options
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.images import describe_images
 from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import check_storage, held, look
-from inq_ray.training.task.check import check, float_notes
+from inq_ray.training.task.check import check, check_given, float_notes
 
 
 def main(arguments: list[str], program: str) -> int:
@@ -46,6 +48,9 @@ def main(arguments: list[str], program: str) -> int:
         )
         return execute(dataclasses.replace(command, run=config))
     except (ValueError, ConnectionError, TimeoutError) as error:
+        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
+        return 2
+    except RunRefusedError as error:
         print(one_line(f"{program}: {error}", 300), file=sys.stderr)
         return 2
     except RunFailedError as error:
@@ -70,7 +75,7 @@ def execute(command: Command) -> int:
     console = Console(config)
     check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
     chosen: list[str] = []
-    if action.evaluate:
+    if action.evaluate and not action.dry_run:
         source, _ = check(config, evaluate=True, tell=chosen.append)
         unused = unused_options(command.given, config, source.info, is_evaluation=True)
         images = describe_images(config.data, config.network, source.info, is_trained=False)
@@ -78,7 +83,11 @@ def execute(command: Command) -> int:
             print(note, file=sys.stderr)
         accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+        if (doubt := doubt_of_given(config, source.info, accuracy)) is not None:
+            print(f"warning: {warning_of_given(doubt)}", file=sys.stderr)
         return 0
+    if action.evaluate:
+        check_given(config.network)
     check_storage(config)
     check_trackers(config.output.track)
     source, model = check(config, tell=chosen.append)
@@ -94,12 +103,31 @@ def execute(command: Command) -> int:
             console.say(line)
         layers = describe(model, config.num_bits, config.quantization.skip, include=config.quantization.include)
         console.show_plan(plan(config, source.info, model), layers)
+        if action.evaluate:
+            measure(config, console, source.info, verbose=action.verbose)
+        else:
+            console.say("dry run: nothing was started, no run was written")
         return 0
     log = JsonLog(config.output.name) if action.log_format == "json" else console
     for note in notes:
         log.say(note)
     with held(config, log.say):
         return run(config, log, fingerprint, images, verbose=action.verbose)
+
+
+def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> None:
+    """Measure the float network of a dry run, on Ray workers.
+
+    Raises:
+        FloatAccuracyError: A run would not go on from it.
+    """
+    accuracy = evaluate(config, fingerprint=info.fingerprint, verbose=verbose)
+    console.say(f"float top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+    doubt = doubt_of_given(config, info, accuracy)
+    if doubt is not None:
+        check_float_accuracy(config, doubt)
+        console.say(f"warning: {warning_of_given(doubt)}")
+    console.say("dry run: only the float network was measured, no run was written")
 
 
 def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images: list[str], *, verbose: bool) -> int:

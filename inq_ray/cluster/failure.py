@@ -9,6 +9,7 @@ import ray.train
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
 
 # What gloo and NCCL say of it, among the names of their files and their guesses.
@@ -32,6 +33,10 @@ class ReplicasDifferError(RunFailedError):
 
 class RunDivergedError(RunFailedError):
     """The loss was no longer finite; another try would end in the same way."""
+
+
+class RunRefusedError(RunFailedError):
+    """A run found by its first measurement that it should not go on: nothing was frozen, and nothing is kept."""
 
 
 class RunStoppedError(RuntimeError):
@@ -61,6 +66,8 @@ def failure_of(error: Exception) -> RunFailedError:
     if not causes:
         return _failure_without_rank(error)
     rank = min(causes, key=lambda rank: (_is_echo(causes[rank]), rank))
+    if isinstance(causes[rank], FloatAccuracyError):
+        return RunRefusedError(str(causes[rank]))
     line = f"rank {rank}: {_in_words(causes[rank])}"
     if _is_out_of_memory(causes[rank]):
         line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"

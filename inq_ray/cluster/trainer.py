@@ -3,19 +3,25 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from inq_ray.cluster.connection import connected
-from inq_ray.cluster.failure import ReplicasDifferError, RunFailedError, RunStoppedError, WorkersLostError
+from inq_ray.cluster.failure import (
+    ReplicasDifferError,
+    RunFailedError,
+    RunRefusedError,
+    RunStoppedError,
+    WorkersLostError,
+)
 from inq_ray.cluster.fit import fit
 from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.placement import GRACE_SECONDS, NoRoomError, wait_for_placement
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.tracking.together import Together
 from inq_ray.tracking.trackers import open_trackers
-from inq_ray.training.checkpoint.resume import Decision
+from inq_ray.training.checkpoint.resume import Decision, Start
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Event, Note, Reporter
@@ -49,6 +55,7 @@ def quantize(
 
     Raises:
         ValueError: the name is taken, or the workers do not fit into the cluster; nothing was started or written.
+        RunRefusedError: the accuracy of the weights cannot be right; the run's folder is deleted again.
         RunFailedError: a worker failed, or workers were lost too often, or there is no room for new ones.
         RunStoppedError: a signal came (SIGTERM, SIGINT; in the main thread); the run has left a checkpoint.
     """
@@ -60,13 +67,26 @@ def quantize(
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
         num_workers = wait_for_placement(config.cluster, _notes(reporter))
-        folder = prepare(config, decision or look(config, fingerprint=fingerprint))
+        decision = decision or look(config, fingerprint=fingerprint)
+        folder = prepare(config, decision)
+        if isinstance(decision, Start):
+            stack.enter_context(_deleted_if_refused(folder))
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
         together = Together(reporter, trackers, RunMetrics(folder.path.name))
         run = _Attempts(config, together, signals, folder, fingerprint)
         summary = run.fit_to_the_end(num_workers)
     return summary
+
+
+@contextlib.contextmanager
+def _deleted_if_refused(folder: RunFolder) -> Iterator[None]:
+    """Delete the folder of a run that is refused, which has no checkpoint yet: its name is free again."""
+    try:
+        yield
+    except RunRefusedError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 class _Attempts:
@@ -112,6 +132,8 @@ class _Attempts:
                 fingerprint=self._fingerprint,
                 is_evaluation=False,
             )
+        except RunRefusedError:
+            raise
         except RunFailedError as error:
             kind = self._kind_that_may_pass(error)
             if kind is None:

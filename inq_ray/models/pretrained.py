@@ -41,3 +41,37 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
     if is_timm(arch):
         return timm_networks.weights_file(arch, weights)
     return cached(torchvision_networks.weights(arch, weights).url)
+
+
+def has_weights(arch: str) -> bool:
+    """Return whether a network has trained weights by name.
+
+    Raises:
+        ValueError: There is no such network, or timm is not installed.
+    """
+    if is_own(arch) or is_ours(arch):
+        return False
+    check_arch(arch)
+    return timm_networks.has_weights(arch) if is_timm(arch) else len(torchvision_networks.all_weights(arch)) > 0
+
+
+def stated_top1(arch: str, weights: str | None) -> float | None:
+    """Return the top-1 in percent on ImageNet-1K that is stated for trained weights by name.
+
+    torchvision states it; timm's package does not.
+
+    Args:
+        arch: A name as in `create`.
+        weights: As in `resolve_weights`.
+
+    Returns:
+        None if nothing is stated, as for a file.
+
+    Raises:
+        ValueError: No weights of this name.
+    """
+    if weights is None or is_weights_file(weights) or is_timm(arch) or is_own(arch) or is_ours(arch):
+        return None
+    metrics = torchvision_networks.weights(arch, weights).meta.get("_metrics", {})
+    top1: float | None = metrics.get("ImageNet-1K", {}).get("acc@1")
+    return top1

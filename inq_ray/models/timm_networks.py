@@ -54,6 +54,12 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
     return model
 
 
+def has_weights(arch: str) -> bool:
+    """Return whether timm has trained weights for "timm/NAME", or those of the tag in "timm/NAME.TAG"."""
+    config = _config(arch, "DEFAULT", needs_weights=False)
+    return bool(config.hf_hub_id or config.url)
+
+
 def weights_file(arch: str, weights: str) -> Path:
     """Return a .safetensors file of trained weights as this version of timm loads them; made once per node.
 

@@ -17,7 +17,7 @@ from inq_ray.sweep.plan import SweepPlan
 from inq_ray.sweep.space.schedules import as_text, bar
 from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
-from inq_ray.sweep.trials.report import Begun, Done, Ended, Failed, Report, Stored, TrialRetryable
+from inq_ray.sweep.trials.report import Begun, Done, Ended, Failed, Refused, Report, Stored, TrialRetryable
 from inq_ray.sweep.trials.trial import Status, Trial, has_bits, in_words, short
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note, Progress
@@ -208,7 +208,7 @@ def _line(trial: Trial, report: Report) -> str | None:
             return None if reason is None else f"the end of stage {stage} is not kept: {reason}"
         case Done():
             return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
-        case Failed(reason):
+        case Failed(reason) | Refused(reason):
             return f"failed    {reason}"
         case TrialRetryable(reason):
             return f"failed    {reason}; it is started again if --retries allows"

@@ -8,9 +8,9 @@ from inq_ray.core.optim.sgd import SGD
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Parts
+from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.trainer import EpochState, Trainer
-from inq_ray.training.report.events import Row
 from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_state import RunState
 from inq_ray.training.task.distill import Teacher
@@ -47,8 +47,11 @@ def parts_of(run: RunState, phase: Phase) -> Parts:
     )
 
 
-def train_phase(run: RunState, phase: Phase) -> None:
+def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
     """Train the epochs of a phase that are left, and save its end; call it on every rank.
+
+    Returns:
+        Accuracy after the last epoch; None if none was left.
 
     Raises:
         DivergedError: A loss or its gradient is not finite.
@@ -56,7 +59,7 @@ def train_phase(run: RunState, phase: Phase) -> None:
     """
     position = run.position_in(phase.stage) or TrainingPosition(stage=phase.stage, epoch=0, step=0)
     if position.epoch >= phase.epochs:
-        return
+        return None
     trainer = make_trainer(
         run.train_batches(),
         phase.optimizer,
@@ -67,8 +70,10 @@ def train_phase(run: RunState, phase: Phase) -> None:
         teacher=phase.teacher,
     )
     trainer.warm_up_ddp()
-    row = PhaseTraining(run, phase, trainer).train(position)
-    run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0), row.top1)
+    accuracy = PhaseTraining(run, phase, trainer).train(position)
+    end = TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0)
+    run.save_stage_end(parts_of(run, phase), end, accuracy.top1)
+    return accuracy
 
 
 class PhaseTraining:
@@ -89,16 +94,16 @@ class PhaseTraining:
         )
         self._is_due = False
 
-    def train(self, start: TrainingPosition) -> Row:
-        """Train from a position to the end of the phase; return the metrics of the last epoch."""
+    def train(self, start: TrainingPosition) -> Accuracy:
+        """Train from a position to the end of the phase; return the accuracy after the last epoch."""
         state = self.run.restore_epoch(self._parts, start)
         for number in range(start.epoch + 1, self._phase.epochs):
-            row = self._train_epoch(number, state)
-            self._save_if_due(number, row)
+            accuracy = self._train_epoch(number, state)
+            self._save_if_due(number, accuracy)
             state = None
         return self._train_epoch(self._phase.epochs, state)
 
-    def _train_epoch(self, number: int, state: EpochState | None) -> Row:
+    def _train_epoch(self, number: int, state: EpochState | None) -> Accuracy:
         """Train and validate one epoch of the phase.
 
         Args:
@@ -135,10 +140,10 @@ class PhaseTraining:
             position = TrainingPosition(stage=epoch.stage, epoch=epoch.epoch - 1, step=state.step)
             self.run.save(self._parts, position, state=state, is_last=look.is_asked)
 
-    def _save_if_due(self, number: int, row: Row) -> None:
+    def _save_if_due(self, number: int, accuracy: Accuracy) -> None:
         """Save the run between two epochs, if that is due or the run is to stop."""
         is_asked = self.run.checkpoints.clock.look()
         if self._is_due or is_asked:
             self._is_due = False
             position = TrainingPosition(stage=self._phase.stage, epoch=number, step=0)
-            self.run.save(self._parts, position, top1=row.top1, is_last=is_asked)
+            self.run.save(self._parts, position, top1=accuracy.top1, is_last=is_asked)

@@ -17,7 +17,7 @@ from inq_ray.training.loop.non_finite import MOST_REWINDS, DivergedError, Faults
 from inq_ray.training.report.events import Reporter, Started
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.run_state import RunState
-from inq_ray.training.stages import run_stages, train_float
+from inq_ray.training.stages import measure_given, run_stages, train_float
 from inq_ray.training.task.determinism import set_deterministic
 
 
@@ -49,6 +49,7 @@ def run(
 
     Raises:
         ValueError: Data or weights do not exist on this machine.
+        FloatAccuracyError: The accuracy of given weights cannot be right, and is not accepted; nothing is frozen.
         ReplicaMismatchError: The ranks no longer hold the same bits.
         DivergedError: A loss or its gradient is not finite, and --on-nan stops there.
         StopError: On every rank, once one was asked to stop; a checkpoint is written.
@@ -91,7 +92,7 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
     _report_start(run, groups)
     run.go_on()
     if run.start is None and config.network.weights is not None:
-        run.validate(stage=0, portion=0.0)
+        measure_given(run)
     train_float(run)
     inq = None if config.plain else run_stages(run, groups)
     digest = run.check_replicas(Parts(model=model, inq=inq), has_buffers=True)

@@ -15,6 +15,7 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.restore import restore, sums_of_rank
 from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
 from inq_ray.training.evaluation.evaluate import validate
 from inq_ray.training.journal import Journal
@@ -168,7 +169,7 @@ class RunState:
         epoch: int = 0,
         lr: float | None = None,
         result: EpochResult | None = None,
-    ) -> Row:
+    ) -> Accuracy:
         """Measure accuracy and report it; every rank has rank 0's BatchNorm statistics afterwards.
 
         Args:
@@ -204,7 +205,7 @@ class RunState:
             **(result.figures() if result else {}),
         )
         journal.add(row)
-        return row
+        return accuracy
 
     def save(
         self,

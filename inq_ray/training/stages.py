@@ -4,11 +4,14 @@ from typing import Any
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.distributed.wire import rank
 from inq_ray.models.selection import named_parameters
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.position import TrainingPosition
+from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given, warning_of_trained
 from inq_ray.training.loop.build import sgd_options
 from inq_ray.training.phase import Phase, parts_of, train_phase
+from inq_ray.training.report.events import Note
 from inq_ray.training.run_state import RunState
 from inq_ray.training.task.distill import make_teacher
 
@@ -25,7 +28,25 @@ def train_float(run: RunState) -> None:
     phase = Phase(stage=0, portion=0.0, epochs=config.float_epochs, optimizer=optimizer)
     if run.position_in(0) is not None:
         run.restore(parts_of(run, phase))
-    train_phase(run, phase)
+    accuracy = train_phase(run, phase)
+    warning = None if accuracy is None else warning_of_trained(run.task.info, accuracy)
+    if warning is not None and rank() == 0:
+        run.journal.report(Note(f"warning: {warning}"))
+
+
+def measure_given(run: RunState) -> None:
+    """Measure given weights as they are, and warn if their accuracy cannot be right; call it on every rank.
+
+    Raises:
+        FloatAccuracyError: On every rank, if they are not to be quantized then; nothing is frozen.
+    """
+    accuracy = run.validate(stage=0, portion=0.0)
+    doubt = doubt_of_given(run.config, run.task.info, accuracy)
+    if doubt is None:
+        return
+    check_float_accuracy(run.config, doubt)
+    if rank() == 0:
+        run.journal.report(Note(f"warning: {warning_of_given(doubt)}"))
 
 
 def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
@@ -76,8 +97,8 @@ def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[
     if is_new:
         if not (phase.epochs and has_live):
             run.estimate_batchnorm(phase.stage)
-        row = run.validate(stage=phase.stage, portion=phase.portion)
-        run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=0, step=0), row.top1)
+        accuracy = run.validate(stage=phase.stage, portion=phase.portion)
+        run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=0, step=0), accuracy.top1)
     if has_live:
         train_phase(run, phase)
 

@@ -17,11 +17,19 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from inq_ray.cluster import fit, trainer
-from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError, WorkersLostError, failure_of
+from inq_ray.cluster.failure import (
+    RunDivergedError,
+    RunFailedError,
+    RunRefusedError,
+    RunStoppedError,
+    WorkersLostError,
+    failure_of,
+)
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.training.config.recipes import default_recipe
+from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
 from inq_ray.training.report.events import Event, SilentReporter
 from inq_ray.training.report.incident import IncidentLog
@@ -279,3 +287,21 @@ def test_fitting_hears_signals_and_leaves_the_environment_as_it_was(
     assert signals.asked == signal.SIGTERM
     assert bounds == ["77", "120"]
     assert fit._BOUNDS[1] not in os.environ
+
+
+def test_a_run_that_its_ranks_refuse_is_not_tried_again_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = "float top-1 is 10.00 % on 500 images, near chance (10 % of 10 classes)"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise failure_of(_FailedError({rank: _wrapped(FloatAccuracyError(line)) for rank in range(2)}))
+
+    monkeypatch.setattr(trainer, "fit", refuse)
+    attempts, told = _attempts(tmp_path)
+    folder = RunFolder(tmp_path / "lost")
+    with pytest.raises(RunRefusedError) as refused, trainer._deleted_if_refused(folder):
+        attempts.fit_to_the_end(2)
+    assert str(refused.value) == line
+    assert told.texts == []
+    assert not folder.path.exists()

@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from inq_ray.models.registry import create
+from inq_ray.training.evaluation.accuracy import Accuracy
 from tests.data.parquet_files import encode, random_images, write_dataset, write_parquet
 
 ray = pytest.importorskip("ray", reason="the job runs on Ray")
 
 from inq_ray.cli import quantize as quantize_imagenet  # noqa: E402, it imports Ray
+from inq_ray.cluster.failure import RunRefusedError  # noqa: E402
 
 pytestmark = pytest.mark.system
 
@@ -117,7 +119,7 @@ BAD = [
     ("--storage-path {}/file", ["--storage-path {}/file", "no folder"]),
     ("--evaluate", ["--evaluate", "--weights"]),
     ("--evaluate --weights {}/nowhere.safetensors", ["{}/nowhere.safetensors"]),
-    ("--evaluate --dry-run", ["--evaluate", "--dry-run"]),
+    ("--evaluate --dry-run", ["--evaluate", "--weights"]),
     ("--plain --float-epochs 2", ["--plain", "--float-epochs"]),
     ("--plain --epochs 0", ["--plain", "--epochs"]),
 ]
@@ -209,6 +211,45 @@ def test_a_dry_run_of_own_images_and_weights(job: Job, files: Path) -> None:
     assert (status, err) == (0, "")
     assert "20 training images, accuracy measured on 7" in out
     assert "8/8" in out
+
+
+@pytest.mark.parametrize(("hits", "status"), [(480, 0), (50, 2), (1, 2)])
+def test_a_dry_run_measures_the_float_network_if_asked(
+    hits: int, status: int, job: Job, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Accuracy(num_samples=500, num_top1=hits, num_top5=500, loss=1.0)
+    monkeypatch.setattr(quantize_imagenet, "evaluate", lambda *_, **__: found)
+    flags = ["--weights", f"{files}/digits.safetensors", "--dry-run", "--evaluate"]
+    got, out, err = job(*flags)
+    assert got == status
+    assert "tensors" in out
+    assert f"float top-1 {hits / 5:.2f} %, top-5 100.00 % of 500 images" in out
+    if status:
+        assert len(err.splitlines()) == 1
+        assert err.startswith("quantize_imagenet: float top-1 is")
+        assert "--accept-float-accuracy" in err
+        got, out, err = job(*flags, "--accept-float-accuracy")
+        assert (got, err) == (0, "")
+        assert "warning: float top-1 is" in out
+    assert out.rstrip().endswith("dry run: only the float network was measured, no run was written")
+
+
+def test_an_evaluation_near_chance_is_warned_about(job: Job, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Accuracy(num_samples=500, num_top1=40, num_top5=250, loss=1.0)
+    monkeypatch.setattr(quantize_imagenet, "evaluate", lambda *_, **__: found)
+    status, out, err = job("--weights", f"{files}/digits.safetensors", "--evaluate")
+    assert (status, out) == (0, "top-1 8.00 %, top-5 50.00 % of 500 images\n")
+    assert "warning: float top-1 is 8.00 % on 500 images, near chance" in err
+
+
+def test_weights_that_workers_refuse_have_the_status_of_a_start_that_is_refused(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RunRefusedError("float top-1 is 8.00 %")
+
+    monkeypatch.setattr(quantize_imagenet, "execute", refuse)
+    assert job() == (2, "", "quantize_imagenet: float top-1 is 8.00 %\n")
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

@@ -25,7 +25,7 @@ from inq_ray.sweep.plan import SweepPlan, config_on_test_set
 from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
-from inq_ray.sweep.trials.report import Report
+from inq_ray.sweep.trials.report import Refused, Report
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.tracking.together import Together
 from inq_ray.training.config import RunConfig
@@ -49,11 +49,15 @@ class Drive:
         registry: its trials, and which is next.
         console: shows it.
         state: what the folder held of it; None = it begins.
+
+    Attributes:
+        refusal: why nothing is quantized, if the first trial found the accuracy of the given weights to be wrong.
     """
 
     def __init__(
         self, plan: SweepPlan, registry: TrialRegistry, console: SweepConsole, state: Mapping[str, Any] | None
     ) -> None:
+        self.refusal: str | None = None
         self._plan = plan
         self._registry = registry
         self._console = console
@@ -129,6 +133,8 @@ class Drive:
             shutil.rmtree(self._plan.folder.stages, ignore_errors=True)
 
     def _suggest(self, num_slots: int, mailbox: Any) -> dict[str, Any] | str | None:
+        if self.refusal is not None:
+            return "FINISHED"
         trial = self._registry.next(num_slots)
         if trial is None:
             return "FINISHED" if self._registry.is_over else None
@@ -148,10 +154,17 @@ class Drive:
         if trial.is_over:
             return
         self._registry.take(name, report)
-        self._console.told(trial, report)
+        if isinstance(report, Refused) and not self._has_trained():
+            self.refusal = report.reason  # which every trial would find, and is said once
+        else:
+            self._console.told(trial, report)
         self._save()
         if trial.status == "stopped":
             self._plan.folder.stop_of(name).touch()
+
+    def _has_trained(self) -> bool:
+        """Return whether any trial has got further than measuring the weights that all begin with."""
+        return any(end.how != "given" for trial in self._registry.trials for end in trial.ends)
 
     def _fail(self, name: str) -> None:
         trial = self._registry.of(name)

@@ -70,7 +70,8 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         verbose: whether Ray's own log is shown.
 
     Raises:
-        ValueError: a trial would never have room, or the sweep of this name is another one, or is running.
+        ValueError: a trial would never have room, or the sweep of this name is another one, or is running; or the
+            accuracy of the given weights cannot be right.
         SweepInterrupted: a signal came; the table so far has been shown.
     """
     began = time.monotonic()
@@ -88,6 +89,11 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         drive = Drive(plan, registry, console, state)
         with connected(plan.base.cluster, verbose=verbose):
             is_over = registry.is_over or drive.tune()
+            if drive.refusal is not None:
+                console.close()
+                if state is None:
+                    plan.folder.clear()  # nothing was trained, and the name is free again
+                raise ValueError(drive.refusal)
             best = best_of(registry.trials)
             if is_over and best is not None:
                 drive.measure(best)

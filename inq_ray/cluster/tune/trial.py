@@ -9,13 +9,13 @@ from typing import Any
 
 from ray import tune
 
-from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunRefusedError, RunStoppedError
 from inq_ray.cluster.mailbox import Sender
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.incidents import FromTrial
-from inq_ray.sweep.trials.report import Failed, Report, TrialRetryable
+from inq_ray.sweep.trials.report import Failed, Refused, Report, TrialRetryable
 from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
 from inq_ray.training.report.events import Event, Note, Progress, Reporter
 from inq_ray.training.report.incident import Incident
@@ -61,6 +61,9 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         if stop.exists():
             return
         line = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, RunRefusedError):
+            tell(Refused(line))
+            return
         if isinstance(error, RunDivergedError):  # it would again
             tell(Failed(line))
             return

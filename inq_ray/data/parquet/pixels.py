@@ -1,17 +1,20 @@
 """The rows of Parquet shards, decoded as a whole: labels and pixels of small images."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inq_ray.data.decode.small import Layout, decode
+from inq_ray.data.encoded import Encoded
 from inq_ray.data.parquet.access import open_parquet, read_groups, readable
 from inq_ray.data.parquet.files import NO_BYTES, Shard, check_labels, check_no_nulls, image_bytes
 from inq_ray.data.parquet.labels import numbers
 
 _NUM_DECODED = 64
+# At a storage that is far most of the time of a read is waiting.
+_NUM_READERS = 8
 
 
 def read_labels(shard: Shard, class_names: Sequence[str]) -> NDArray[np.int64]:
@@ -30,16 +33,44 @@ def read_labels(shard: Shard, class_names: Sequence[str]) -> NDArray[np.int64]:
     return labels
 
 
-def peek_blobs(shard: Shard, num: int) -> list[bytes | None]:
-    """Return the first `num` image files; None where there are no bytes.
+def peek_blobs(shard: Shard, group: int, num: int) -> list[bytes | None]:
+    """Return the first `num` image files of a row group; None where there are no bytes.
 
     Raises:
         ValueError: The file is damaged.
     """
     with open_parquet(shard.file, shard.footer, whole_columns=False) as parquet, readable(shard.file.name):
-        batches = parquet.iter_batches(num, columns=[shard.image_path], use_threads=False)
+        batches = parquet.iter_batches(num, row_groups=[group], columns=[shard.image_path], use_threads=False)
         first = next(batches, None)
     return [] if first is None else image_bytes([first.column(0)])
+
+
+def sample_blobs(shards: Sequence[Shard], num_first: int, num_groups: int, num: int) -> list[Encoded]:
+    """Return some image files of a split, without labels: of its first row group, and of others from all over it.
+
+    Args:
+        shards: The files.
+        num_first: Images of the first row group, at most.
+        num_groups: Row groups of which some are returned, at most, the last among them.
+        num: Images of each but the first, at most.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    groups = [(shard, group) for shard in shards for group in range(len(shard.group_rows))]
+    chosen = sorted({round(each) for each in np.linspace(0, len(groups) - 1, num_groups)}) if groups else []
+
+    def read(number: int) -> list[Encoded]:
+        shard, group = groups[number]
+        row, name = sum(shard.group_rows[:group]), shard.file.name
+        blobs = peek_blobs(shard, group, num if number else num_first)
+        return [
+            Encoded(f"{name}, row {row + place}", data, 0, NO_BYTES if data is None else None)
+            for place, data in enumerate(blobs)
+        ]
+
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        return [each for encoded in pool.map(read, chosen) for each in encoded]
 
 
 def decode_shard(

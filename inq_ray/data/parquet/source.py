@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,21 +13,24 @@ from inq_ray.data.decoded import decode_some, decoded_set, fits, size_notes
 from inq_ray.data.encoded import Encoded
 from inq_ray.data.image_set import Images, Samples, SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
-from inq_ray.data.parquet.files import NO_BYTES, Columns, Shard, check_labels, find_files, read_shards
-from inq_ray.data.parquet.pixels import decode_shard, peek_blobs, read_labels
+from inq_ray.data.parquet.files import Columns, Shard, check_labels, find_files, read_shards
+from inq_ray.data.parquet.pixels import decode_shard, read_labels, sample_blobs
 from inq_ray.data.preprocessing import Augmentation, Preprocessing, of_channels
 from inq_ray.storage.address import Location
 
 FORMAT_VERSION = 1
+# Images that are looked at: the first ones of a split, and where those are small, some of row groups all over it.
 _NUM_PEEKED = 32
+_NUM_GROUPS = 32
+_NUM_OF_GROUP = 8
 _NUM_NAMED = 4
 
 
 class ParquetSource:
     """A folder of train-*.parquet and test-*.parquet (or validation-*.parquet), one such file, or a glob of them.
 
-    Making one reads the footers and the headers of the first images. If those are of one size and small
-    (`inq_ray.data.decoded.fits`), a split is decoded as a whole, once per node. Else its
+    Making one reads the footers and the headers of some images, from all over a split if the first ones are small. If
+    they are of one size and small (`inq_ray.data.decoded.fits`), a split is decoded as a whole, once per node. Else its
     image files are read when they are asked for, and become what the preprocessing says.
 
     A test split without labels (-1, as on the hub) is passed over for the validation split, or for none. Without
@@ -64,11 +67,20 @@ class ParquetSource:
         shards, class_names = [*test, *train], _class_names(train, test)
         self._preprocessing, self._augmentation = preprocessing or Preprocessing(), augmentation or Augmentation()
         channels, crop_size = self._preprocessing.channels, self._preprocessing.crop_size
-        layouts = _layouts([split[0] for split in self._shards.values() if split])
-        layout = common_layout(layouts)
+        self._samples = {split: sample_blobs(some, _NUM_PEEKED, 1, 0) for split, some in self._shards.items()}
+        layouts = _layouts(self._samples)
         self._layout = None
-        if layout is not None and fits(layout, max(map(self._num, self._shards))):
-            self._layout = dataclasses.replace(layout, channels=channels or layout.channels)
+        if self._stays(common_layout(layouts)):  # as far as the first images show
+            self._samples = {
+                split: sample_blobs(some, _NUM_PEEKED, _NUM_GROUPS, _NUM_OF_GROUP)
+                for split, some in self._shards.items()
+            }
+            layouts = _layouts(self._samples)
+            layout = common_layout(layouts)
+            if layout is not None and self._stays(layout):
+                self._layout = dataclasses.replace(layout, channels=channels or layout.channels)
+        if self._layout is None:
+            self._samples.clear()
         self.notes = () if self._layout else size_notes(data, layouts, self._preprocessing)
         seen = self._layout or Layout(channels or 3, crop_size, crop_size)
         self.info = SourceInfo(
@@ -114,16 +126,10 @@ class ParquetSource:
 
     def peek(self, split: Split) -> Samples:
         """Read and decode the first images of a split; see :meth:`inq_ray.data.image_set.Source.peek`."""
-        shards = self._shards[split]
         if self._layout is None:
             images = self.split(split)
             return images.fetch(torch.arange(min(_NUM_PEEKED, len(images))), None)
-        blobs = peek_blobs(shards[0], _NUM_PEEKED) if shards else []
-        encoded = [
-            Encoded(f"{shards[0].file.name}, row {row}", data, 0, NO_BYTES if data is None else None)
-            for row, data in enumerate(blobs)
-        ]
-        return decode_some(encoded, self._layout, may_lose_colours=self._preprocessing.channels == 1)
+        return decode_some(self._samples[split], self._layout, may_lose_colours=self._preprocessing.channels == 1)
 
     def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> ImageSet:
         may_lose_colours = self._preprocessing.channels == 1
@@ -140,6 +146,10 @@ class ParquetSource:
             self._augmentation,
             self.info.mean,
         )
+
+    def _stays(self, layout: Layout | None) -> bool:
+        """Return whether images of this layout are kept in memory, as they are."""
+        return fits(layout, max(map(self._num, self._shards)))
 
     def _num(self, split: Split) -> int:
         return sum(shard.num_rows for shard in self._shards[split])
@@ -208,12 +218,12 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(words[:_NUM_NAMED]) + ", ..." * (len(words) > _NUM_NAMED)
 
 
-def _layouts(shards: list[Shard]) -> list[Layout]:
-    """Return the layouts of the files' first images, those left out that cannot be read: `peek` says what is wrong."""
+def _layouts(samples: Mapping[Split, Sequence[Encoded]]) -> list[Layout]:
+    """Return the layouts of some images, those left out that cannot be read: `peek` says what is wrong."""
     layouts: list[Layout] = []
-    for data in (data for shard in shards for data in peek_blobs(shard, _NUM_PEEKED)):
+    for encoded in (encoded for split in samples.values() for encoded in split):
         with suppress(ValueError):
-            layouts.append(read_layout(data or b""))
+            layouts.append(read_layout(encoded.data or b""))
     return layouts
 
 

@@ -14,7 +14,7 @@ from inq_ray.sweep.space.proposer import Proposer
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import Point, point_key
 from inq_ray.sweep.trials.early_stopping import Rungs, is_below_median
-from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Report, Stored, TrialRetryable
+from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Refused, Report, Stored, TrialRetryable
 from inq_ray.sweep.trials.trial import Trial, objectives
 from inq_ray.training.config import RunConfig
 
@@ -141,7 +141,7 @@ class TrialRegistry:
                 self._close(trial)
             case TrialRetryable(reason):
                 trial.reason = reason
-            case Failed(reason):
+            case Failed(reason) | Refused(reason):
                 self._fail(trial, reason)
                 return False
         return True

@@ -92,6 +92,17 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A trial did not go on from the accuracy of the given weights; nothing is frozen.
+
+    Attributes:
+        reason: one line.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class TrialRetryable:
     """A trial has failed, and may be started again.
 
@@ -102,7 +113,7 @@ class TrialRetryable:
     reason: str
 
 
-Report = Begun | Ended | Stored | Done | Failed | TrialRetryable
+Report = Begun | Ended | Stored | Done | Failed | Refused | TrialRetryable
 
 
 def ends_of(config: RunConfig, rows: Iterable[Row], how: How) -> list[End]:

@@ -2,9 +2,10 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from inq_ray.models.weight_files import is_weights_file
-from inq_ray.training.config.option import option
+from inq_ray.training.config.option import Affects, Phase, Unused, option
 
 _option = functools.partial(option, sweep=False)
 
@@ -12,6 +13,10 @@ _option = functools.partial(option, sweep=False)
 def is_weights_name(weights: str) -> bool:
     """Return whether weights are those that torchvision or timm calls so, and no file."""
     return bool(weights) and not is_weights_file(weights)
+
+
+def _is_trained_first(config: Any) -> bool:
+    return config.float_epochs > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +38,17 @@ class NetworkConfig:
     )
     replace_head: bool = _option(
         False, "Take weights of a network with another number of classes, all but the last layer's, which starts fresh."
+    )
+    accept_float_accuracy: bool = _option(
+        False,
+        "Quantize given weights whatever their accuracy; without it, none that is near chance, or more than 5 points "
+        "below what they state.",
+        affects=Affects.NOTHING,
+        phase=Phase.STAGES,
+        unused=(
+            Unused(
+                when=_is_trained_first,
+                why="has no effect with --float-epochs: what the run itself trains is quantized in any case",
+            ),
+        ),
     )

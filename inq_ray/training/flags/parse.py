@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inq_ray.files.shown import quoted, shown
-from inq_ray.models.registry import is_ours, is_own
+from inq_ray.models.pretrained import has_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import check_options, declared, option
 from inq_ray.training.flags.read import read_flags
@@ -51,7 +51,11 @@ class Action(Start):
     evaluate: bool = option(
         False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",), is_first=True
     )
-    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
+    dry_run: bool = option(
+        False,
+        "Check everything, print the plan, and write nothing; with --evaluate measure given weights too.",
+        is_first=True,
+    )
     log_format: Literal["text", "json"] = option(
         "text",
         "Form in which a run reports: lines for people, or JSON objects, one a line, with time, run, rank and stage.",
@@ -59,8 +63,6 @@ class Action(Start):
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.evaluate and self.dry_run:
-            raise ValueError("--evaluate and --dry-run exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +126,9 @@ def check_pretrained(arguments: Sequence[str], arch: str) -> None:
     """Refuse --pretrained, which stands for --weights DEFAULT, where a network has no trained weights by name.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It has none, or there is no such network.
     """
-    if "--pretrained" in arguments and (is_own(arch) or is_ours(arch)):
+    if "--pretrained" in arguments and not has_weights(arch):
         raise ValueError(
             f"--pretrained: there are no trained weights of {shown(arch)}: name a file by --weights, or train the "
             "network first by --float-epochs N"

@@ -90,7 +90,6 @@ class Console:
         else:
             text = _duration(plan.seconds)
             self.say(f"about {text} of training, from one step timed on this machine; start and validation come on top")
-        self.say("dry run: nothing was started, no run was written")
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
         """Print the table of stages, where the result is, and what to do next."""

@@ -79,12 +79,22 @@ def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
     return [f"{note}: quantize them by --include PATTERN, or accept that by --skip PATTERN"] if note else []
 
 
+def check_given(network: NetworkConfig) -> None:
+    """Refuse to measure a network without trained weights.
+
+    Raises:
+        ValueError: None are named.
+    """
+    if network.weights is None:
+        raise ValueError("--evaluate measures a trained network: name the file of its weights by --weights")
+
+
 def _check_no_weights(network: NetworkConfig, *, evaluate: bool, is_trained: bool) -> None:
     """Refuse a network without --weights where trained ones are needed."""
     if network.replace_head:
         raise ValueError("--replace-head is about trained weights: name them by --weights")
     if evaluate:
-        raise ValueError("--evaluate measures a trained network: name the file of its weights by --weights")
+        check_given(network)
     if not is_trained:
         raise ValueError(
             "there are no trained weights to quantize: name a file by --weights, train them first by --float-epochs N, "

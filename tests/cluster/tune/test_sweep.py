@@ -38,7 +38,7 @@ from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, SCHEDULE, Point, Space
 from inq_ray.sweep.trials.ranking import savings
 from inq_ray.sweep.trials.registry import TrialRegistry
-from inq_ray.sweep.trials.report import Ended
+from inq_ray.sweep.trials.report import Done, End, Ended, Refused
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -350,6 +350,36 @@ def test_the_accuracy_on_the_test_set_is_the_bests_alone(tmp_path: Path, monkeyp
     assert again.test is not None
     assert again.test.num_top1 == 402
     assert start().test == again.test
+
+
+def test_weights_that_are_refused_end_the_sweep_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = SearchOptions(reuse=False)
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1, 0.2, 0.3))}), options)
+    plan.folder.path.mkdir()
+    drive = Drive(plan, plan.registry(), SweepConsole(), None)
+    assert isinstance(drive._suggest(2, None), dict)
+    assert isinstance(drive._suggest(2, None), dict)
+    capsys.readouterr()
+    drive._take("t001", Refused("near chance"))
+    assert drive.refusal == "near chance"
+    drive._take("t002", Refused("near chance"))
+    assert drive._suggest(2, None) == "FINISHED"
+    assert capsys.readouterr().out == ""  # whoever drives it says it, once
+
+
+def test_a_trial_that_is_refused_after_others_have_trained_is_one_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1, 0.2))}), SearchOptions())
+    plan.folder.path.mkdir()
+    drive = Drive(plan, plan.registry(), SweepConsole(), None)
+    drive._suggest(1, None)
+    drive._take("t001", Ended(End(stage=0, portion=0.0, top1=90.0, seconds=1.0, how="trained")))
+    drive._take("t001", Done(top1=90.0, digest="d"))
+    drive._suggest(1, None)
+    drive._take("t002", Refused("near chance"))
+    assert drive.refusal is None
+    assert "t002  failed    near chance" in capsys.readouterr().out
 
 
 def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:

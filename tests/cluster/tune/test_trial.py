@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunStoppedError
+from inq_ray.cluster.failure import RunDivergedError, RunFailedError, RunRefusedError, RunStoppedError
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.tune import trial as sweep_trial
@@ -22,7 +22,7 @@ from inq_ray.sweep.plan import plan_sweep
 from inq_ray.sweep.space.axes import Choices
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import LR, Space
-from inq_ray.sweep.trials.report import Begun, Failed, Report, TrialRetryable
+from inq_ray.sweep.trials.report import Begun, Failed, Refused, Report, TrialRetryable
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Note, Reporter, Row
 from inq_ray.training.report.incident import Incident
@@ -175,6 +175,15 @@ def test_a_trial_that_diverges_is_not_tried_again(
         sweep.run(monkeypatch)
     kind = TrialRetryable if is_tried_again else Failed
     assert sweep.reports == [Begun(ends=()), kind(str(error))]
+
+
+def test_a_trial_whose_weights_are_refused_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RunRefusedError("near chance")
+
+    sweep = _Sweep(tmp_path, lambda _: None, refuse)
+    sweep.run(monkeypatch)
+    assert sweep.reports == [Begun(ends=()), Refused("near chance")]
 
 
 def test_a_trial_that_is_to_end_does_not_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

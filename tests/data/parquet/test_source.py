@@ -267,8 +267,30 @@ def test_a_broken_image_is_named(folder: Path) -> None:
 
 def test_images_of_unequal_size(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
-    write_parquet(path, [*blobs(50), *blobs(1, height=9)], [0] * 51)
+    write_parquet(path, [*blobs(50), *blobs(1, height=9)], [0] * 51, row_group_size=100)
     assert f"{path}, row 50: the image is 8x9 where the first ones are 8x8" in refusal(folder)
+
+
+@pytest.mark.parametrize("row", [48, 400])
+def test_images_of_another_size_further_on_are_found_before_the_start(folder: Path, row: int) -> None:
+    """Of each of some row groups the first images are looked at."""
+    path = folder / "train-00001-of-00002.parquet"
+    images = blobs(404)
+    images[row] = blobs(1, height=9)[0]
+    write_parquet(path, images, [0] * 404, row_group_size=4 if row < 100 else 100)
+    source = open_source(str(folder))
+    assert source.info.is_streamed == (row == 400)  # among 101 row groups of 4, one may be passed over
+    if source.info.is_streamed:
+        (note,) = source.notes
+        assert "images of 8x8 to 8x9 pixels are resized to 256" in note
+        assert not source.peek("train").bad
+
+
+def test_images_further_on_that_cannot_be_read_are_found_before_the_start(folder: Path) -> None:
+    path = folder / "train-00001-of-00002.parquet"
+    write_parquet(path, [*blobs(101)[:100], b"no image"], [0] * 101, row_group_size=50)
+    (bad,) = open_source(str(folder)).peek("train").bad
+    assert bad.name == f"{path}, row 100"
 
 
 def test_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

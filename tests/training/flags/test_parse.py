@@ -227,7 +227,6 @@ def test_one_number_for_all_stages_goes_before_those_of_each_in_a_file(tmp_path:
         ("--name a/b", "^--name.*'a/b'"),
         ("--recipe resnet18-3bits", "^--recipe resnet18-3bits.*resnet18-3bit"),
         ("--recipe resnet18-3bit --config x", "exclude each other"),
-        ("--evaluate --dry-run", "exclude each other"),
         ("--config /nowhere/config.json", "^--config /nowhere/config.json: .*No such file"),
         ("--plain --float-epochs 3", "^--plain.*--float-epochs"),
     ],
@@ -335,3 +334,12 @@ def test_what_is_done_to_images() -> None:
 def test_what_cannot_be_done_to_images(words: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         parse(["--data", "/d", *words.split()])
+
+
+def test_pretrained_of_a_network_without_trained_weights_is_named_as_typed() -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    with pytest.raises(
+        ValueError, match=r"^--pretrained: there are no trained weights of timm/coatnet_0_224: name a file"
+    ):
+        parse(["-a", "timm/coatnet_0_224", "--pretrained", "--data", "d"])
+    assert parse(["-a", "timm/resnet18", "--pretrained", "--data", "d"]).run.network.weights == "DEFAULT"

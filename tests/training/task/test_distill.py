@@ -102,7 +102,7 @@ def with_teacher(storage: Path, name: str, weights: Path, **training: Any) -> Ru
     return configured(
         storage,
         name,
-        network={"weights": str(weights)},
+        network={"weights": str(weights), "accept_float_accuracy": True},  # fresh ones know nothing
         training={"float_epochs": 0, "distill": True, "teacher": str(storage / "teacher.safetensors"), **training},
     )
 
