@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig
@@ -85,7 +86,7 @@ def fit(
         )
         try:
             _fit_beside(trainer, signals, mailbox)
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise failure_of(error) from error
 
 

@@ -117,7 +117,10 @@ class _Attempts:
             if kind is None:
                 self._note("failed", str(error))
                 raise
-            self._count(kind, error)
+            if self._signals.asked is None:
+                self._count(kind, error)
+            else:
+                self._note(kind, str(error))
         else:
             if (summary := self._folder.read_summary()) is not None:
                 return summary

@@ -8,6 +8,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from inq_ray.cluster.failure import MailboxLostError
 from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.node.notice import Notice
 from inq_ray.cluster.node.shared_folders import check_seen, folders_of
@@ -34,19 +35,22 @@ def work(arguments: dict[str, Any]) -> None:
         _work(config, arguments, SilentReporter(), notice.has_come)
         return
     with contextlib.closing(MailboxReporter(arguments["mailbox"])) as mailbox:
-        _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
+        is_over = _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
+        if mailbox.is_lost and not is_over:
+            raise MailboxLostError("the actor that passes on reports and stop requests is gone; a checkpoint is left")
 
 
 def _work(
     config: RunConfig, arguments: dict[str, Any], reporter: Reporter, is_asked_to_stop: Callable[[], bool]
-) -> None:
+) -> bool:
+    """Return whether all is done; else the run was stopped, and has left a checkpoint."""
     device = ray.train.torch.get_device()
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
-        return
+        return True
     reporter.report(WorkersPlaced(tuple(whereabouts(device))))
     check_seen(folders_of(config), arguments["mark"])
-    with contextlib.suppress(StopError):  # it is reported, and the driver finds no summary
+    try:
         run(
             config,
             device=device,
@@ -55,3 +59,6 @@ def _work(
             fingerprint=arguments["fingerprint"],
             is_asked_to_stop=is_asked_to_stop,
         )
+    except StopError:  # it is reported, and the driver finds no summary
+        return False
+    return True
