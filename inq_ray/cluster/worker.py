@@ -13,6 +13,7 @@ from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.node.notice import Notice
 from inq_ray.cluster.node.shared_folders import check_seen, folders_of
 from inq_ray.cluster.node.whereabouts import whereabouts
+from inq_ray.training.attempt import Attempt
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.evaluate import evaluate_only
@@ -26,7 +27,7 @@ def work(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
-            :func:`inq_ray.cluster.node.shared_folders.marked`, or None).
+            :func:`inq_ray.training.attempt.begun`, or None).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
@@ -55,7 +56,7 @@ def _work(
             config,
             device=device,
             reporter=reporter,
-            folder=RunFolder.planned(config),
+            folder=RunFolder.planned(config, Attempt(arguments["mark"], tuple(folders_of(config).values()))),
             fingerprint=arguments["fingerprint"],
             is_asked_to_stop=is_asked_to_stop,
         )

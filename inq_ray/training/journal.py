@@ -66,7 +66,7 @@ class Journal:
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
-        self._log = IncidentLog(folder.events)
+        self._log = IncidentLog(folder.events, folder.check_writer)
         self._progress = progress
         self._num_skipped_reported = self.faults.num_skipped
         self._is_behind = False
