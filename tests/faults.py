@@ -120,6 +120,27 @@ def _notice(run: RunFolder, planned: Planned) -> None:
         send(signal.SIGTERM, workers[planned.choice % len(workers)])
 
 
+def _kill_actor(name: str) -> None:
+    for process in processes_of_ray(name):
+        send(signal.SIGKILL, process)
+
+
+def _kill_controller(run: RunFolder, planned: Planned) -> None:
+    """Ray Train's own process, which watches the workers."""
+    _kill_actor("TrainController")
+
+
+def _kill_mailbox(run: RunFolder, planned: Planned) -> None:
+    """The process by which rank 0 and the driver talk."""
+    _kill_actor("Mailbox")
+
+
+def _stop_driver_without_mailbox(run: RunFolder, planned: Planned) -> None:
+    _kill_mailbox(run, planned)
+    if _wait_for(lambda: not processes_of_ray("Mailbox")):
+        _stop_driver(run, planned)
+
+
 def _stop_driver(run: RunFolder, planned: Planned) -> None:
     send(signal.SIGINT if planned.choice % 2 else signal.SIGTERM, os.getpid())
 
@@ -156,9 +177,12 @@ FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
     "kill_twice": _kill_twice,
     "kill_in_checkpoint": _kill_in_checkpoint,
     "kill_in_stage_change": _kill_in_stage_change,
+    "kill_controller": _kill_controller,
+    "kill_mailbox": _kill_mailbox,
     "freeze": _freeze,
     "notice": _notice,
     "stop_driver": _stop_driver,
+    "stop_driver_without_mailbox": _stop_driver_without_mailbox,
     "damage": _damage,
 }
 
@@ -208,7 +232,7 @@ class Saboteur:
 
     def _strike(self, planned: Planned) -> None:
         time.sleep(planned.delay_seconds)
-        self.has_stopped_driver |= planned.fault == "stop_driver"
+        self.has_stopped_driver |= planned.fault.startswith("stop_driver")
         FAULTS[planned.fault](self.run, planned)
 
     def join(self) -> None:

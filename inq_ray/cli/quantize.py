@@ -10,7 +10,7 @@ import sys
 
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunRefusedError, RunStoppedError
-from inq_ray.cluster.trainer import evaluate, quantize
+from inq_ray.cluster.trainer import evaluate, quantize, tidy
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.files.shown import one_line
 from inq_ray.models.layers import describe
@@ -134,6 +134,7 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
     """Start a run, or go on with it if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
+        tidy(config)
         console.say(decision.line)
         return 0
     try:

@@ -27,6 +27,10 @@ class WorkersLostError(RunFailedError):
     """Workers or a node are gone; the run can go on from its last checkpoint."""
 
 
+class MailboxLostError(RuntimeError):
+    """The actor between rank 0 and the driver is gone; rank 0 has left a checkpoint, since no stop could reach it."""
+
+
 class ReplicasDifferError(RunFailedError):
     """The workers' networks were no longer the same bits; the last checkpoint is from before."""
 
@@ -59,7 +63,7 @@ def failure_of(error: Exception) -> RunFailedError:
     """What went wrong, in one line: the error of the rank that failed first, not of those that lost touch with it.
 
     Args:
-        error: of Ray Train's ``fit``.
+        error: of Ray Train's ``fit``: its own, or Ray's where the actor is gone that it waits for.
     """
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     causes = {rank: _cause(failure) for rank, failure in failures.items()}
@@ -80,11 +84,15 @@ def failure_of(error: Exception) -> RunFailedError:
 
 
 def _failure_without_rank(error: Exception) -> RunFailedError:
-    """What went wrong where Ray Train names no worker: not all have started, or their machine is about to go."""
+    """What went wrong where Ray Train names no worker: some have not started or have to leave, or it is gone itself."""
     cause: Exception = getattr(error, "controller_failure", error)
     line = next((line for line in str(cause).splitlines() if line.strip()), "no message")
+    if isinstance(cause, ray.exceptions.RayTaskError):  # the watching process has failed, and is there
+        return RunFailedError(line)
+    if isinstance(error, ray.exceptions.RayError):
+        return WorkersLostError(f"Ray Train's controller, which watches the workers, is gone: {line}")
     is_lost = type(cause).__name__ in _NOT_STARTED or isinstance(
-        cause, ray.train.PreemptionError | ray.exceptions.RayActorError
+        cause, ray.train.PreemptionError | ray.exceptions.RayError
     )
     return WorkersLostError(line) if is_lost else RunFailedError(line)
 
@@ -100,7 +108,7 @@ def _in_words(cause: BaseException) -> str:
 def _is_lost(failure: Exception, cause: BaseException) -> bool:
     """Return whether a process or its machine went away, and not the program that failed: another try may end well."""
     is_silent = type(failure).__name__ in _SILENT
-    return is_silent or isinstance(cause, ray.exceptions.RayError) or _is_echo(cause)
+    return is_silent or isinstance(cause, ray.exceptions.RayError | MailboxLostError) or _is_echo(cause)
 
 
 def _is_out_of_memory(cause: BaseException) -> bool:

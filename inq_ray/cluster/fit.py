@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig
@@ -14,12 +15,13 @@ from ray.train.v2.api.config import FailureConfig
 from inq_ray.cluster.failure import failure_of
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.node.notice import ListeningTorchConfig
-from inq_ray.cluster.node.shared_folders import folders_of, marked
+from inq_ray.cluster.node.shared_folders import folders_of
 from inq_ray.cluster.placement import worker_resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
+from inq_ray.training.attempt import begun
 from inq_ray.training.config import RunConfig
-from inq_ray.training.report.events import Reporter
+from inq_ray.training.report.events import Note, Reporter
 
 # By itself Ray Train asks for as many workers as before, for ever, where some do not start or were preempted.
 _NO_SECOND_TRY = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
@@ -56,13 +58,14 @@ def fit(
     Raises:
         RunFailedError: a worker failed; WorkersLostError where one is gone, ReplicasDifferError where they differ.
         RunStoppedError: a second signal came.
+        ValueError: a folder of the run cannot be written to, or its storage is away.
     """
     cluster = config.cluster
     unmarked = contextlib.nullcontext()  # an evaluation writes nothing
     with (
         deliver(reporter) as mailbox,
         _bounded(cluster.collective_seconds),
-        unmarked if is_evaluation else marked(folders_of(config)) as mark,
+        unmarked if is_evaluation else begun(folders_of(config), lambda text: reporter.report(Note(text))) as mark,
     ):
         trainer = TorchTrainer(
             work,
@@ -85,7 +88,7 @@ def fit(
         )
         try:
             _fit_beside(trainer, signals, mailbox)
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise failure_of(error) from error
 
 

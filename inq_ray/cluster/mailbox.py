@@ -86,9 +86,15 @@ class Sender:
 
 
 class MailboxReporter:
-    """The reporter of rank 0: sends and does not wait."""
+    """The reporter of rank 0: sends and does not wait.
+
+    Attributes:
+        is_lost: whether the mailbox is gone, as far as :meth:`is_asked_to_stop` has seen.
+    """
 
     def __init__(self, mailbox: Any) -> None:
+        self.is_lost = False
+        self._mailbox = mailbox
         self._sender = Sender(mailbox)
         self._stop = mailbox.asked_to_stop.remote().future()
         self._sent: list[Any] = []
@@ -104,8 +110,15 @@ class MailboxReporter:
             ray.wait(self._sent, num_returns=len(self._sent), timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
-        """Return whether the driver has asked for it; a mailbox that is gone, with its node, asks for nothing."""
-        return bool(self._stop.done()) and self._stop.exception() is None
+        """Return whether the driver has asked for it, or could not any more: the mailbox is gone."""
+        if not self._stop.done():
+            return False
+        error = self._stop.exception()
+        if isinstance(error, ray.exceptions.ActorUnavailableError):  # it may come back, or be dead then
+            self._stop = self._mailbox.asked_to_stop.remote().future()
+            return False
+        self.is_lost = error is not None
+        return True
 
 
 @contextlib.contextmanager

@@ -17,10 +17,12 @@ from inq_ray.cluster.failure import (
 )
 from inq_ray.cluster.fit import fit
 from inq_ray.cluster.metrics import RunMetrics
+from inq_ray.cluster.node.shared_folders import folders_of
 from inq_ray.cluster.placement import GRACE_SECONDS, NoRoomError, wait_for_placement
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.tracking.together import Together
 from inq_ray.tracking.trackers import open_trackers
+from inq_ray.training.attempt import remove_marks
 from inq_ray.training.checkpoint.resume import Decision, Start
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -89,6 +91,12 @@ def _deleted_if_refused(folder: RunFolder) -> Iterator[None]:
         raise
 
 
+def tidy(config: RunConfig) -> None:
+    """Remove what a killed driver of a finished run has left: call it while the run's name is held."""
+    RunFolder.planned(config).clean()
+    remove_marks(folders_of(config).values())
+
+
 class _Attempts:
     """Fits one after the other, where workers are lost, as often as is allowed, on as many as have room then."""
 
@@ -105,7 +113,9 @@ class _Attempts:
         self._signals = signals
         self._folder = folder
         self._fingerprint = fingerprint
+        self._log = IncidentLog(folder.events)
         self._num_failures = 0
+        self._num_fits = 0
 
     def fit_to_the_end(self, num_workers: int) -> dict[str, Any]:
         """Train, on so many workers first; return the summary."""
@@ -121,7 +131,7 @@ class _Attempts:
     def _fit(self, num_workers: int) -> dict[str, Any] | None:
         """Train; return the summary, where that was to the end."""
         # A storage of its own each time: Ray Train would take up its own state of the time before.
-        shutil.rmtree(self._folder.ray, ignore_errors=True)
+        self._folder.clean()
         try:
             fit(
                 self._config,
@@ -139,12 +149,22 @@ class _Attempts:
             if kind is None:
                 self._note("failed", str(error))
                 raise
-            self._count(kind, error)
+            if self._signals.asked is None:
+                self._count(kind, error)
+            else:
+                self._note(kind, str(error))
+        except ValueError as error:
+            if not self._num_fits:
+                raise
+            raise self._failed(error) from error
         else:
             if (summary := self._folder.read_summary()) is not None:
                 return summary
             if self._signals.asked is None:  # a worker's machine is about to go: elsewhere it goes on
                 self._reporter.report(Note("starting again on other workers"))
+        finally:
+            self._folder.clean()
+            self._num_fits += 1
         if self._signals.asked is not None:
             raise RunStoppedError(self._signals.asked, "stopped; the same command goes on from the last checkpoint")
         return None
@@ -176,7 +196,7 @@ class _Attempts:
     def _note(self, kind: Kind, text: str) -> None:
         """While no worker is running: they write to the same file."""
         incident = Incident(kind=kind, text=text)
-        IncidentLog(self._folder.events).add(incident)
+        self._log.add(incident)
         if kind != "failed":  # that is said where it ends
             self._reporter.report(incident)
 

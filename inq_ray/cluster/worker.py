@@ -8,10 +8,12 @@ import ray.train
 import ray.train.torch
 import torch
 
+from inq_ray.cluster.failure import MailboxLostError
 from inq_ray.cluster.mailbox import MailboxReporter
 from inq_ray.cluster.node.notice import Notice
 from inq_ray.cluster.node.shared_folders import check_seen, folders_of
 from inq_ray.cluster.node.whereabouts import whereabouts
+from inq_ray.training.attempt import Attempt
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.evaluate import evaluate_only
@@ -25,7 +27,7 @@ def work(arguments: dict[str, Any]) -> None:
 
     Args:
         arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
-            :func:`inq_ray.cluster.node.shared_folders.marked`, or None).
+            :func:`inq_ray.training.attempt.begun`, or None).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)
@@ -34,24 +36,30 @@ def work(arguments: dict[str, Any]) -> None:
         _work(config, arguments, SilentReporter(), notice.has_come)
         return
     with contextlib.closing(MailboxReporter(arguments["mailbox"])) as mailbox:
-        _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
+        is_over = _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
+        if mailbox.is_lost and not is_over:
+            raise MailboxLostError("the actor that passes on reports and stop requests is gone; a checkpoint is left")
 
 
 def _work(
     config: RunConfig, arguments: dict[str, Any], reporter: Reporter, is_asked_to_stop: Callable[[], bool]
-) -> None:
+) -> bool:
+    """Return whether all is done; else the run was stopped, and has left a checkpoint."""
     device = ray.train.torch.get_device()
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
-        return
+        return True
     reporter.report(WorkersPlaced(tuple(whereabouts(device))))
     check_seen(folders_of(config), arguments["mark"])
-    with contextlib.suppress(StopError):  # it is reported, and the driver finds no summary
+    try:
         run(
             config,
             device=device,
             reporter=reporter,
-            folder=RunFolder.planned(config),
+            folder=RunFolder.planned(config, Attempt(arguments["mark"], tuple(folders_of(config).values()))),
             fingerprint=arguments["fingerprint"],
             is_asked_to_stop=is_asked_to_stop,
         )
+    except StopError:  # it is reported, and the driver finds no summary
+        return False
+    return True

@@ -79,6 +79,17 @@ def append_text(path: Path, lines: str) -> None:
             raise
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove what writers have left half written in a folder, of whatever machine they were.
+
+    Only for a folder in which nobody writes. Where something cannot be removed, it stays.
+    """
+    with suppress(OSError):
+        for path in folder.glob(f".*{_PARTIAL}"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Have a file's contents, or the names in a folder, reach the disk.
 

@@ -6,7 +6,9 @@ from typing import Any
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.export.formats import write_result
 from inq_ray.export.verify import verify
+from inq_ray.files.shown import shown
 from inq_ray.scheduler import INQScheduler
+from inq_ray.storage.retry import retry
 from inq_ray.training.config import RunConfig
 from inq_ray.training.journal import Journal
 from inq_ray.training.report.images import describe_images
@@ -38,6 +40,7 @@ def finish(
     summary = {**figures(config, journal.rows), "digest": digest, "world_size": world_size()}
     if rank() != 0:
         return summary
+    retry(folder.check_writer, shown(folder.path), verb="write to")
     state = task.model.state_dict()
     write_result(folder.result, state, inq.state if inq else {})
     verification = verify(folder.result, inq.state if inq else {})

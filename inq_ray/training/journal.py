@@ -16,7 +16,7 @@ from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.loop.trainer import EpochState
-from inq_ray.training.report.events import Event, Reporter, Row
+from inq_ray.training.report.events import Event, Note, Reporter, Row
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
 from inq_ray.training.report.progress import Epoch, ProgressReporter
 from inq_ray.training.run_folder import RunFolder
@@ -66,7 +66,7 @@ class Journal:
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
-        self._log = IncidentLog(folder.events)
+        self._log = IncidentLog(folder.events, folder.check_writer)
         self._progress = progress
         self._num_skipped_reported = self.faults.num_skipped
         self._is_behind = False
@@ -98,14 +98,18 @@ class Journal:
         """Begin a run, or begins it again, without the metrics of an attempt that was given up or interrupted."""
         if rank() != 0:
             return
-        was_interrupted = not self._keeps_faults and (
-            self._folder.events.exists() or self._folder.metrics_jsonl.exists()
-        )
+        was_interrupted = not self._keeps_faults and self._has_begun()
         self._write_metrics(lambda: self._folder.rewrite([]))
         if was_interrupted:
-            # The configuration was written when the run began, and never again.
-            lost = max(0.0, time.time() - self._folder.config.stat().st_mtime)
-            self.note("restarted", "beginning again: there is no checkpoint", lost)
+            self.note("restarted", "beginning again: there is no checkpoint", self._seconds_since_begun())
+
+    def _has_begun(self) -> bool:
+        """Return whether the run has been at work before."""
+        return self._folder.events.exists() or self._folder.metrics_jsonl.exists()
+
+    def _seconds_since_begun(self) -> float:
+        """Return the age of the configuration, which is written when the run begins, and never again."""
+        return max(0.0, time.time() - self._folder.config.stat().st_mtime)
 
     def flush_metrics(self) -> None:
         """Write metrics that could not be written; rank 0, at the end.
@@ -160,10 +164,21 @@ class Journal:
         has_changed = before[-1] != world_size()
         self.world_sizes = (*before, world_size()) if has_changed else before
         if rank() == 0:
+            has_begun = self._has_begun()
             self._write_metrics(lambda: self._folder.rewrite(self.rows))
-            lost = None if history.time is None else max(0.0, time.time() - history.time)
             changed = f", on {world_size()} worker(s) after {before[-1]}" if has_changed else ""
-            self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
+            self._report_resumed(snapshot, has_begun, changed)
+
+    def _report_resumed(self, snapshot: Snapshot, has_begun: bool, changed: str) -> None:
+        """Report from which checkpoint the run goes on. One that begins with another run's has lost nothing."""
+        history, name = snapshot.facts, self._folder.path.name
+        is_own = history.time is not None and history.config.output.name == name
+        if not is_own and not has_begun:
+            self.report(Note(f"beginning with {snapshot.position.name} of another run{changed}"))
+            return
+        since_taken = max(0.0, time.time() - (history.time or 0.0))
+        lost = since_taken if is_own else min(since_taken, self._seconds_since_begun())
+        self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
 
     def report_step(self, epoch: Epoch, state: EpochState) -> None:
         """To be called on every rank after each step."""

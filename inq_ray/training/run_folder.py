@@ -15,7 +15,8 @@ from typing import Any
 
 from inq_ray.files.folder import delete_folder, leftovers, try_writing, write_folder
 from inq_ray.files.shown import shown
-from inq_ray.files.whole import append_text, write_text
+from inq_ray.files.whole import append_text, remove_partial, write_text
+from inq_ray.training.attempt import Attempt
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
 
@@ -29,9 +30,21 @@ class RunFolder:
 
     Attributes:
         path: absolute.
+        attempt: whose writer this is; None = nobody else writes, and the folder stays where it is.
     """
 
     path: Path
+    attempt: Attempt | None = None
+
+    def check_writer(self) -> None:
+        """Refuse to write for an attempt that is over, or to a storage that is away; call it before each change.
+
+        Raises:
+            StaleAttemptError: another start of the run has taken over.
+            ConnectionError: the storage is away.
+        """
+        if self.attempt is not None:
+            self.attempt.check()
 
     @property
     def config(self) -> Path:
@@ -109,10 +122,10 @@ class RunFolder:
         return folder
 
     @classmethod
-    def planned(cls, config: RunConfig) -> "RunFolder":
+    def planned(cls, config: RunConfig, attempt: Attempt | None = None) -> "RunFolder":
         """Return the folder that a run will have; nothing is made."""
         assert config.output.name is not None
-        return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name)
+        return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name, attempt)
 
     def check_free(self, overwrite: bool) -> None:
         """Refuse a name that is taken; makes nothing.
@@ -151,6 +164,7 @@ class RunFolder:
         Raises:
             OSError: one cannot be written; then both are to be written again.
         """
+        self.check_writer()
         append_text(self.metrics_jsonl, _as_json([row]))
         append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
@@ -160,12 +174,21 @@ class RunFolder:
         Raises:
             OSError: one cannot be written.
         """
+        self.check_writer()
         if not rows:
             self.metrics_jsonl.unlink(missing_ok=True)
             self.metrics_csv.unlink(missing_ok=True)
             return
         write_text(self.metrics_jsonl, _as_json(rows))
         write_text(self.metrics_csv, _as_csv(rows, has_header=True))
+
+    def clean(self) -> None:
+        """Remove what Ray Train has kept, and what killed writers have left half written, those of other machines too.
+
+        Only who holds the lock may call it, while no worker is running.
+        """
+        shutil.rmtree(self.ray, ignore_errors=True)
+        remove_partial(self.path)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json, the last file of a run.
@@ -174,6 +197,7 @@ class RunFolder:
             ValueError: it cannot be written; the run goes on from its end then.
         """
         try:
+            self.check_writer()
             write_text(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         except OSError as error:
             raise ValueError(

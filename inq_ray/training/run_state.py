@@ -76,7 +76,9 @@ class RunState:
             num_data_shards=config.cluster.workers.most,
             faults=rewound,
         )
-        self.checkpoints = Checkpoints(config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop)
+        self.checkpoints = Checkpoints(
+            config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop, folder.check_writer
+        )
         self.start: TrainingPosition | None = None
         self._rewound = rewound
         self._snapshot: Snapshot | None = None

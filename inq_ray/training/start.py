@@ -129,10 +129,10 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
 
 
 def prepare(config: RunConfig, decision: Decision) -> RunFolder:
-    """Make the folder of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
+    """Make the folders of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
 
     Raises:
-        ValueError: the folder cannot be made.
+        ValueError: a folder cannot be made.
     """
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
@@ -146,7 +146,25 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
             write_text(folder.config, decision.config.to_json() + "\n")
         except OSError as error:
             raise ValueError(f"--storage-path {folder.path.parent}: cannot write there ({error})") from error
+    _make_checkpoint_path(config)
     return folder
+
+
+def _make_checkpoint_path(config: RunConfig) -> None:
+    """Make the folder of the run at --checkpoint-path, if that is one: later its absence means a storage that is away.
+
+    Raises:
+        ValueError: the folder cannot be made.
+    """
+    location = store_of(config).location
+    if config.output.checkpoint_path is None or not location.is_local:
+        return
+    try:
+        Path(location.path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--checkpoint-path {shown(config.output.checkpoint_path)}: cannot write there ({error.strerror or error})"
+        ) from error
 
 
 def _standing(folder: RunFolder, config: RunConfig) -> Standing:

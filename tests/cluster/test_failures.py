@@ -18,6 +18,7 @@ from ray.train.v2._internal.exceptions import (
 
 from inq_ray.cluster import fit, trainer
 from inq_ray.cluster.failure import (
+    MailboxLostError,
     RunDivergedError,
     RunFailedError,
     RunRefusedError,
@@ -96,6 +97,32 @@ def test_workers_that_do_not_start_are_lost_workers(error: Exception) -> None:
     assert isinstance(failure, WorkersLostError)
     assert str(failure) == str(error).splitlines()[0]
     assert not isinstance(failure_of(ray.train.ControllerError(ValueError("ours"))), WorkersLostError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.ActorDiedError(),
+        ray.exceptions.ActorUnavailableError("no route to it\nactor: 1", None),
+        ray.exceptions.NodeDiedError("the node is gone\nits id"),
+    ],
+)
+def test_a_controller_that_is_gone_is_lost_workers(error: Exception) -> None:
+    """A bug once: a traceback, status 1, and no other start."""
+    failure = failure_of(error)
+    assert isinstance(failure, WorkersLostError)
+    assert str(failure).startswith("Ray Train's controller, which watches the workers, is gone: ")
+    assert "\n" not in str(failure)
+
+
+def test_a_controller_that_fails_is_there() -> None:
+    error = ray.exceptions.RayTaskError("run", "trace\nValueError: ours", ValueError("ours"))
+    assert not isinstance(failure_of(error), WorkersLostError)
+
+
+def test_a_mailbox_that_is_gone_is_lost_workers() -> None:
+    failure = failure_of(_FailedError({0: _wrapped(MailboxLostError("it is gone"))}))
+    assert isinstance(failure, WorkersLostError)
 
 
 class _Told:
@@ -209,6 +236,23 @@ def test_a_signal_ends_a_run_that_has_left_a_checkpoint(monkeypatch: pytest.Monk
     with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; the same command goes on") as stopped:
         attempts.fit_to_the_end(2)
     assert stopped.value.signal == signal.SIGTERM
+
+
+def test_workers_that_are_lost_while_a_run_stops_are_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    signals = StopSignals()
+    attempts, told = _attempts(tmp_path, signals, max_failures=0)
+
+    def lose(*_: object, **__: object) -> None:
+        signals.asked = signal.SIGTERM
+        raise WorkersLostError("rank 0: the mailbox is gone")
+
+    monkeypatch.setattr(trainer, "fit", lose)
+    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; the same command goes on"):
+        attempts.fit_to_the_end(2)
+    assert not [text for text in told.texts if "starting again" in text]
+    assert _counts(tmp_path) == {"workers_lost": 1}
 
 
 def test_half_a_summary_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -71,6 +71,22 @@ def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) 
 
 
 @pytest.mark.long
+def test_killed_processes_of_the_driver_s_side_change_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """Ray Train's controller, and the actor by which rank 0 and the driver talk: a stop reaches the workers too."""
+    plan = [
+        Planned("kill_controller", stage=0, epoch=1),
+        Planned("kill_mailbox", stage=1, epoch=1),
+        Planned("stop_driver_without_mailbox", stage=2, epoch=0),
+    ]
+    summary, texts = quantize_under(_config(tmp_path, "killed"), plan)
+    _check_same(summary, _calm(_config(tmp_path, "calm")))
+    counts = summary["events"]["counts"]
+    assert (counts["workers_lost"], counts["resumed"], counts["stopped"]) == (3, 3, 2)
+    assert [text for text in texts if text.startswith("Ray Train's controller, which watches the workers, is gone: ")]
+    assert [text for text in texts if text.startswith("rank 0: MailboxLostError: ")]
+
+
+@pytest.mark.long
 def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """A worker is frozen, one has to leave; a loss is no number, and a weight differs by one bit."""
     options: dict[str, Any] = {

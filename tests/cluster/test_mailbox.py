@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import ray
@@ -245,14 +245,35 @@ def test_a_mailbox_of_ray_carries_events_one_way_and_the_wish_to_stop_the_other(
     assert told.events == [*NOTES, NOTES[0]]
 
 
+def test_a_mailbox_out_of_reach_is_asked_again(actor: _Actor) -> None:
+    actor.started.set()
+    away: Future[Any] = _failed(ray.exceptions.ActorUnavailableError("no route to it", None))
+    asked = [away, Future()]
+    reporter = MailboxReporter(SimpleNamespace(asked_to_stop=SimpleNamespace(remote=lambda: _Call(asked.pop(0)))))
+    assert not reporter.is_asked_to_stop()
+    assert not reporter.is_asked_to_stop()
+    assert not asked
+    assert not reporter.is_lost
+
+
+class _Call(NamedTuple):
+    """What a call of an actor returns."""
+
+    answer: "Future[Any]"
+
+    def future(self) -> "Future[Any]":
+        return self.answer
+
+
 @pytest.mark.ray
-def test_a_mailbox_of_ray_that_is_gone_is_no_wish_to_stop(ray_cluster: RayCluster) -> None:
-    """A bug once: its node is lost, and rank 0 on another one ends a run that nobody asked to stop."""
+def test_a_mailbox_of_ray_that_is_gone_stops_the_run(ray_cluster: RayCluster) -> None:
+    """A bug once: no wish to stop could reach the run any more, and it went on. The driver starts it again."""
     with deliver(Recorder()) as mailbox:
         reporter = MailboxReporter(mailbox)
+        assert not reporter.is_lost
         ray.kill(mailbox)
-        wait_for(reporter._stop.done)
-        assert not reporter.is_asked_to_stop()
+        wait_for(reporter.is_asked_to_stop)
+        assert reporter.is_lost
         reporter.report(NOTES[0])  # goes nowhere, and holds nothing up
         reporter.close()
 

@@ -1,12 +1,14 @@
 """What KubeRay's resources may say, as far as this repository's say it: checked in the absence of the operator.
 
-KubeRay's own definitions are not among the packages of a registry. The fields of ray.io/v1 that we use are written down
-here by hand, and nothing else is let through: this finds slips of the pen, not all that an operator would refuse. Names
-and types were compared by eye with the operator's Go types (raycluster_types.go and rayjob_types.go, of versions before
-1.5); newer than those are `authOptions`, `autoscalerOptions.version` and SidecarMode, which are from the documentation.
-Pod templates are Kubernetes' own and are checked against its schemas.
+The fields of ray.io/v1 that we use are written down here by hand, and nothing else is let through: this finds slips of
+the pen, not all that an operator would refuse. KubeRay's own definitions are not among the packages of a registry:
+where they lie beside the checkout, resources are held to them too, see :func:`definition`. Pod templates are
+Kubernetes' own and are checked against its schemas.
 """
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -87,6 +89,40 @@ def pod_templates(resource: dict[str, Any]) -> list[dict[str, Any]]:
     if resource["kind"] == "RayJob":
         return [spec["submitterPodTemplate"]]
     return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
+
+
+@cache
+def definition(folder: Path, kind: str) -> jsonschema.Draft202012Validator:
+    """Return KubeRay's own schema of a kind in version v1, closed: a field that it does not know is an error.
+
+    Args:
+        folder: With its CustomResourceDefinitions as JSON.
+        kind: RayCluster or RayJob.
+    """
+    found = json.loads((folder / f"ray.io_{kind.lower()}s.json").read_text(encoding="utf-8"))
+    assert found["spec"]["names"]["kind"] == kind
+    (version,) = [version for version in found["spec"]["versions"] if version["name"] == "v1"]
+    schema: dict[str, Any] = _strict(version["schema"]["openAPIV3Schema"])
+    # Kubernetes' own, of which a definition says nothing.
+    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def _strict(schema: Any) -> Any:
+    """Return an OpenAPI schema of Kubernetes as a closed JSON schema, as `kubectl --validate=strict` reads it."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        name: {key: _strict(value) for key, value in each.items()} if name == "properties" else _strict(each)
+        for name, each in schema.items()
+    }
+    if closed.get("x-kubernetes-int-or-string") is True:
+        return {"type": ["integer", "string"]}
+    if "properties" in closed and closed.get("x-kubernetes-preserve-unknown-fields") is not True:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def validate(resource: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPO
-from tests.docker.kuberay import pod_templates, validate
+from tests.docker.kuberay import definition, pod_templates, validate
 
 FOLDER = REPO / "docker" / "kubernetes"
 OVERLAYS = ("overlays/cpu", "overlays/gpu", "overlays/spot")
@@ -45,7 +46,15 @@ def test_every_resource_fits_its_schema(name: str) -> None:
         validate(resource)
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize("name", [*OVERLAYS, "job"])
+def test_every_resource_fits_kuberays_own_definition(name: str, shared_data: Path) -> None:
+    of_kuberay = [resource for resource in build(name) if resource["kind"].startswith("Ray")]
+    assert of_kuberay
+    for resource in of_kuberay:
+        definition(shared_data / "kuberay", resource["kind"]).validate(resource)
+
+
+MISTAKES = pytest.mark.parametrize(
     "spoil",
     [
         lambda spec: spec.update(rayversion="2.60.0"),
@@ -55,6 +64,17 @@ def test_every_resource_fits_its_schema(name: str) -> None:
         lambda spec: spec["headGroupSpec"]["template"]["spec"]["containers"][0].pop("name"),
     ],
 )
+
+
+@MISTAKES
+def test_kuberays_own_definition_sees_mistakes(spoil: Any, shared_data: Path) -> None:
+    cluster = _one(build("overlays/cpu"), "RayCluster")
+    spoil(cluster["spec"])
+    with pytest.raises(jsonschema.ValidationError):
+        definition(shared_data / "kuberay", "RayCluster").validate(cluster)
+
+
+@MISTAKES
 def test_the_schemas_see_mistakes(spoil: Any) -> None:
     cluster = _one(build("overlays/cpu"), "RayCluster")
     spoil(cluster["spec"])

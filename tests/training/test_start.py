@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from inq_ray.files import name_lock
 from inq_ray.training.checkpoint.resume import Finished, Resume, Start
 from inq_ray.training.config import RunConfig
+from inq_ray.training.report.events import Note
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
 from tests.training.runs import Finished as Run
-from tests.training.runs import needs_digits, run_here, tiny_config
+from tests.training.runs import StoppedError, needs_digits, run_here, stopped_after, tiny_config
 
 pytestmark = needs_digits
 
@@ -83,7 +85,11 @@ def test_a_checkpoint_by_its_path_begins_a_run_of_another_name(run: Run, tmp_pat
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
     prepare(config, decision)
-    assert run_here(config).summary["digest"] == run.summary["digest"]
+    begun = run_here(config)
+    assert begun.summary["digest"] == run.summary["digest"]
+    assert begun.summary["events"] == {"counts": {}, "seconds_lost": 0.0}, "it was never interrupted"
+    assert not begun.folder.events.exists()
+    assert Note(f"beginning with {checkpoint.name} of another run") in begun.told.events
     with pytest.raises(ValueError, match="no checkpoint"):
         look(config.replace(output={"resume": str(tmp_path), "name": "third"}), fingerprint=None)
 
@@ -106,7 +112,11 @@ def test_the_command_that_began_a_run_by_a_path_goes_on_with_it(run: Run, tmp_pa
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
     assert decision.entry.position.name == checkpoint.name
+    with pytest.raises(StoppedError), stopped_after((2, 1, 1)):
+        run_here(config)
     finished = run_here(config)
+    assert finished.summary["events"]["counts"] == {"resumed": 1}
+    assert finished.summary["events"]["seconds_lost"] <= time.time() - finished.folder.config.stat().st_mtime
     shutil.rmtree(checkpoint)
     assert isinstance(look(config, fingerprint=None), Finished)
     finished.folder.summary.unlink()

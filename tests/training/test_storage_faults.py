@@ -5,6 +5,7 @@ A fault either passes and is said, or ends the run in one line; then the same st
 
 import contextlib
 import csv
+import dataclasses
 import os
 import resource
 import shutil
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from inq_ray.cluster.node.shared_folders import folders_of
+from inq_ray.training.attempt import Attempt, StaleAttemptError, begun
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.trainer import EpochState
@@ -115,6 +118,74 @@ def copied(config: RunConfig, to: Path) -> RunConfig:
     there = config.replace(output={"storage_path": str(to)})
     shutil.copytree(RunFolder.planned(config).path, RunFolder.planned(there).path)
     return there
+
+
+# A storage that is away for a while, and writers whose time is over.
+
+
+def run_attempt(config: RunConfig, mark: str, faults: dict[At, Callable[[], None]]) -> Told:
+    """As :func:`run_with`, by a worker of an attempt."""
+    planned = RunFolder.planned(config)
+    with pytest.MonkeyPatch.context() as patch:
+        attempt = Attempt(mark, tuple(folders_of(config).values()))
+        patch.setattr(RunFolder, "planned", lambda _: dataclasses.replace(planned, attempt=attempt))
+        return run_with(config, faults)
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_a_storage_that_is_moved_away_and_back_loses_nothing(
+    has_own: bool, calm: RunConfig, short_pauses: None, tmp_path: Path
+) -> None:
+    """A bug once: its path was made again on the disk below, and rows of metrics were missing."""
+    config = configured(tmp_path / "runs")
+    if has_own:
+        config = config.replace(output={"checkpoint_path": str(tmp_path / "kept")})
+    prepare(config, look(config, fingerprint=None))
+    root = tmp_path / ("kept" if has_own else "runs")
+    with begun(folders_of(config), pytest.fail) as mark:
+        faults = {
+            (1, 1, 3): lambda: os.rename(root, tmp_path / "away"),
+            (1, 2, 3): lambda: os.rename(tmp_path / "away", root),  # which fails if the path was made again
+        }
+        told = run_attempt(config, mark, faults)
+    assert told.digest == digest_of(calm)
+    assert rows(config) == rows(calm)
+    assert len(RunFolder.planned(config).metrics_jsonl.read_text().splitlines()) == len(rows(calm))
+    assert [line for line in told.lines if "the one before stands and training goes on: cannot write" in line]
+    assert [line for line in told.lines if "checkpoints are written again" in line]
+
+
+def test_a_storage_that_does_not_come_back_ends_the_run_in_one_line(short_pauses: None, tmp_path: Path) -> None:
+    config = configured(tmp_path / "runs")
+    prepare(config, look(config, fingerprint=None))
+    with (
+        begun(folders_of(config), pytest.fail) as mark,
+        pytest.raises(ValueError, match=r"^cannot write to .*/run: failed 6 times .* is not there any more; ") as error,
+    ):
+        run_attempt(config, mark, {(2, 1, 3): lambda: os.rename(tmp_path / "runs", tmp_path / "away")})
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stale_writer_writes_nothing_more(tmp_path: Path) -> None:
+    """A bug once: frozen, and thawed beside another start of its run, it wrote rows a second time."""
+    config = configured(tmp_path)
+    prepare(config, look(config, fingerprint=None))
+    folder = RunFolder.planned(config)
+    before: dict[str, bytes] = {}
+    with begun(folders_of(config), pytest.fail) as mark, contextlib.ExitStack() as stack:
+
+        def take_over() -> None:
+            stack.enter_context(begun(folders_of(config), pytest.fail))
+            before.update(contents(folder.path))
+
+        with pytest.raises(StaleAttemptError, match="another start of this run"):
+            run_attempt(config, mark, {(1, 1, 3): take_over})
+        assert contents(folder.path) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # Disks.

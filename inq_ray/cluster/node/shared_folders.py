@@ -1,12 +1,10 @@
-"""Whether all nodes see the folders that a run writes to: the driver puts a file there, and every worker looks for it.
+"""Whether all nodes see the folders that a run writes to: every worker looks for the driver's file of this attempt.
 
 Without it a run would go well until rank 0 comes to be on another node, and would begin again there.
 """
 
-import contextlib
-import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from inq_ray.cluster.node.interface import node_address
@@ -14,7 +12,6 @@ from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
 
-_PREFIX = ".seen-by-all-"
 # Shared folders may show a new file a little late.
 _WAIT_SECONDS = 5.0
 
@@ -28,44 +25,12 @@ def folders_of(config: RunConfig) -> dict[str, Path]:
     return folders
 
 
-@contextlib.contextmanager
-def marked(folders: Mapping[str, Path]) -> Iterator[str]:
-    """Put a file into each folder for the time of the block.
-
-    Its name is a new one each time, so that no node can have kept in mind that it is not there.
-
-    Args:
-        folders: Folders by flag.
-
-    Yields:
-        The name of the files, for :func:`check_seen`.
-
-    Raises:
-        ValueError: A folder cannot be written to.
-    """
-    name = f"{_PREFIX}{secrets.token_hex(8)}"
-    try:
-        for flag, folder in folders.items():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                for left in folder.glob(f"{_PREFIX}*"):
-                    left.unlink(missing_ok=True)
-                (folder / name).touch()
-            except OSError as error:
-                raise ValueError(f"{flag}: cannot write to {folder} ({error.strerror}): take another") from error
-        yield name
-    finally:
-        for folder in folders.values():
-            with contextlib.suppress(OSError):  # it may have been deleted, or its disk be full
-                (folder / name).unlink(missing_ok=True)
-
-
 def check_seen(folders: Mapping[str, Path], name: str) -> None:
     """Check that this node sees the driver's files; call it on every worker before it reads or writes anything.
 
     Args:
         folders: Folders by flag.
-        name: Name of the files, by :func:`marked`.
+        name: Name of the files, by :func:`inq_ray.training.attempt.begun`.
 
     Raises:
         ValueError: This node does not see a folder; one line with node and flag.

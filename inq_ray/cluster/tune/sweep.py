@@ -9,7 +9,7 @@ from typing import Any
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.tune.drive import Drive
 from inq_ray.cluster.tune.space import axis_of
-from inq_ray.files.whole import write_text
+from inq_ray.files.whole import remove_partial, write_text
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.picture import can_draw, draw
 from inq_ray.sweep.plan import SweepPlan, plan_sweep, recipe_of
@@ -79,6 +79,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         if plan.base.output.overwrite:
             plan.discard_checkpoints()
             plan.folder.clear()
+        remove_partial(plan.folder.path)
         state = plan.folder.read()
         registry = plan.registry(state)
         if state is not None and state["origin"]["numerics"] != plan.origin.numerics:

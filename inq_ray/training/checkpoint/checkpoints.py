@@ -21,8 +21,12 @@ from inq_ray.training.config.output import AUTO, NEVER
 from inq_ray.training.report.incident import Kind
 
 
-def store_of(config: RunConfig) -> CheckpointStore:
+def store_of(config: RunConfig, check_writer: Callable[[], None] = lambda: None) -> CheckpointStore:
     """Where a run's checkpoints lie: in its own folder, or in one of its name at --checkpoint-path.
+
+    Args:
+        config: of the run.
+        check_writer: as of :class:`CheckpointStore`.
 
     Raises:
         ValueError: the address is none, or the folder is a link, through which checkpoints elsewhere would be deleted.
@@ -38,7 +42,7 @@ def store_of(config: RunConfig) -> CheckpointStore:
         raise ValueError(
             f"{location.name} is a link, and checkpoints are deleted there: name its target by --checkpoint-path"
         )
-    return CheckpointStore(location, keep_last=output.keep_checkpoints)
+    return CheckpointStore(location, keep_last=output.keep_checkpoints, check_writer=check_writer)
 
 
 class Checkpoints:
@@ -49,6 +53,7 @@ class Checkpoints:
         fingerprint: of its data.
         note: takes the kind of an incident and a line; called on rank 0.
         is_asked_to_stop: whether this rank has been.
+        check_writer: refuses to write, see :meth:`inq_ray.training.run_folder.RunFolder.check_writer`.
 
     Attributes:
         clock: when the next one is due.
@@ -61,12 +66,14 @@ class Checkpoints:
         fingerprint: str,
         note: Callable[[Kind, str], None],
         is_asked_to_stop: Callable[[], bool],
+        check_writer: Callable[[], None] = lambda: None,
     ) -> None:
         self.clock = CheckpointClock(config.output.checkpoint_every, is_asked_to_stop)
         self.last: TrainingPosition | None = None
         self._config = config
         self._fingerprint = fingerprint
         self._note = note
+        self._check_writer = check_writer
         self._writer: CheckpointWriter | None = None
 
     def load(self, not_after: TrainingPosition | None = None) -> Snapshot | None:
@@ -91,7 +98,7 @@ class Checkpoints:
 
     def _open(self, not_after: TrainingPosition | None) -> Snapshot | None:
         """Reads on rank 0, and tidies: it is the only writer."""
-        store = store_of(self._config)
+        store = store_of(self._config, self._check_writer)
         store.clean()
         if not_after is not None:
             store.discard_after(not_after)

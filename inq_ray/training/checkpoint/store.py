@@ -57,13 +57,17 @@ class CheckpointStore:
     Args:
         location: the folder, there or not.
         keep_last: how many of the newest stay; see :func:`inq_ray.training.checkpoint.retention.kept`.
+        check_writer: called before each change; what it raises as an OSError is one of the storage.
     """
 
-    def __init__(self, location: Location, *, keep_last: int = 2) -> None:
+    def __init__(
+        self, location: Location, *, keep_last: int = 2, check_writer: Callable[[], None] = lambda: None
+    ) -> None:
         if keep_last < 1:
             raise ValueError(f"at least 1 checkpoint has to stay, got {keep_last}")
         self.location = location
         self.keep_last = keep_last
+        self._check_writer = check_writer
 
     def positions(self) -> list[TrainingPosition]:
         """Return the positions of all checkpoints, whole ones or not, the newest first.
@@ -125,6 +129,7 @@ class CheckpointStore:
         """
         entry, files = encode(snapshot, is_stage_end=is_stage_end, top1=top1)
         location = self.location.join(entry.position.name)
+        self._check("write")
         if location.is_local:
             retry(lambda: write_folder(Path(location.path), files), location.name, verb="write")
         else:
@@ -159,6 +164,7 @@ class CheckpointStore:
         Raises:
             ValueError: the storage fails.
         """
+        self._check("read")
         if self.location.is_local:
             left = [path.name for path in retry(lambda: leftovers(Path(self.location.path)), self.location.name)]
             for name in left:
@@ -170,6 +176,10 @@ class CheckpointStore:
             _delete_there(self.location.join(name))
         return left
 
+    def _check(self, verb: str) -> None:
+        """Refuse to change anything for a writer whose time is over, and wait for a storage that is away."""
+        retry(self._check_writer, self.location.name, verb=verb)
+
     def _names(self) -> list[str]:
         try:
             infos = self.location.list()
@@ -180,6 +190,7 @@ class CheckpointStore:
     def _delete(self, positions: Iterable[TrainingPosition]) -> list[TrainingPosition]:
         """Delete checkpoints, the oldest first."""
         ordered = sorted(positions)
+        self._check("delete")
         for position in ordered:
             location = self.location.join(position.name)
             if location.is_local:

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,10 +50,12 @@ class IncidentLog:
 
     Args:
         path: of the file, there or not.
+        check: called before each line is written; an OSError that it raises is one of writing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._check = check
         self._waiting: list[str] = []
         self._lock = threading.Lock()
 
@@ -63,6 +65,7 @@ class IncidentLog:
         with self._lock:
             self._waiting.append(json.dumps(values) + "\n")
             with contextlib.suppress(OSError):
+                self._check()
                 append_text(self.path, "".join(self._waiting))
                 self._waiting.clear()
 
