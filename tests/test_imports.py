@@ -56,10 +56,10 @@ ROOMS = {
     "export": _room("core files safetensors_file", "torch safetensors"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
-    "tracking": _room("training", "torch tensorboard mlflow wandb"),
+    "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "tyro"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster"),
     "__main__": _room("cli"),
     "__init__": _room("core models export scheduler"),
 }

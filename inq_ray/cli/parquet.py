@@ -5,44 +5,59 @@ there is not complete. 2: it could not start as asked.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
+from inq_ray.cli.status import complain, exit_status
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
-from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.config.checks import count
-from inq_ray.training.flags.read import in_one_line
+from inq_ray.training.config.option import check_options, declared, option
+from inq_ray.training.flags.read import read_flags
+
+
+def _is_given(flag: str, value: str) -> str:
+    if not value:
+        raise ValueError(f"{flag} is missing: give --data DIR, a folder of images, and --output DIR, for the shards")
+    return value
+
+
+def _is_never_a_name(_: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Write images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet; bytes stay the same."""
+    """What to write, and where to."""
 
-    data: str
-    """Folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://)."""
-    follow_links: bool = False
-    """Follow links that lead out of the folder: only if you trust who made it."""
-    output: str
-    """Folder for the shards: a path or an address."""
-    rows_per_group: int = 100
-    """Images in a row group: what training reads at once."""
-    shard_size: int = 500
-    """Size of a file in MB, about."""
-    seed: int = 0
-    """Of the order in which images are written."""
-    overwrite: bool = False
-    """Remove the shards that the folder has, before the first new one is written."""
-    dry_run: bool = False
-    """Check everything, print the plan, and write nothing."""
+    data: str = option(
+        "",
+        "Folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://).",
+        _is_given,
+        is_first=True,
+        path=_is_never_a_name,
+    )
+    output: str = option(
+        "", "Folder for the shards: a path or an address.", _is_given, is_first=True, path=_is_never_a_name
+    )
+    follow_links: bool = option(
+        False, "Follow links that lead out of the folder: only if you trust who made it.", is_first=True
+    )
+    rows_per_group: int = option(
+        100, "Number of images in a row group, which training reads at once.", count(1), is_first=True
+    )
+    shard_size: int = option(500, "Approximate size of a file in MB.", count(1), is_first=True)
+    seed: int = option(0, "Random seed for the order in which images are written.", count(0), is_first=True)
+    overwrite: bool = option(
+        False, "Remove the shards that the folder has, before the first new one is written.", is_first=True
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
 
     def __post_init__(self) -> None:
-        for name, least in (("rows_per_group", 1), ("shard_size", 1), ("seed", 0)):
-            count(least)(f"--{name.replace('_', '-')}", getattr(self, name))
+        check_options(self)
 
 
-def main(arguments: list[str], program: str) -> int:
+def main(arguments: Sequence[str], program: str) -> int:
     """Do what the flags ask for.
 
     Args:
@@ -52,30 +67,44 @@ def main(arguments: list[str], program: str) -> int:
     Returns:
         The exit status.
     """
-    status = 2
-    try:
-        flags = in_one_line(lambda: tyro.cli(Flags, args=arguments))
-        output = locate(flags.output, "--output")
-        old = find_shards(output)
-        if old and not flags.overwrite:
-            raise ValueError(f"{output.name} has shards ({old[0].name}, ...): pass --overwrite, or another --output")
-        plans = plan_folder(
-            flags.data, seed=flags.seed, shard_bytes=flags.shard_size * 10**6, follow_links=flags.follow_links
-        )
-        for plan in plans:
-            size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
-            print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")
-        if "train" not in {plan.split for plan in plans}:
-            print(f"{program}: note: no images in {flags.data}/train, validation alone", file=sys.stderr)
-        if not flags.dry_run:
-            status = 1
+    return exit_status(program, lambda: execute(parse(arguments, program), program))
+
+
+def parse(arguments: Sequence[str], program: str) -> Flags:
+    """Read the flags.
+
+    Raises:
+        ValueError: A flag or its value is not allowed; one line.
+        SystemExit: After printing the help that was asked for.
+    """
+    options = declared(Flags)
+    what = (
+        "Write images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet; bytes stay the same."
+        "\n\nExample: --data imagenet --output imagenet-parquet"
+    )
+    return Flags(**read_flags(arguments, options.values(), program=program, what=what, defaults=lambda _: {}))
+
+
+def execute(flags: Flags, program: str) -> int:
+    """Check, print the plan, then write."""
+    output = locate(flags.output, "--output")
+    old = find_shards(output)
+    if old and not flags.overwrite:
+        raise ValueError(f"{output.name} has shards ({old[0].name}, ...): pass --overwrite, or another --output")
+    plans = plan_folder(
+        flags.data, seed=flags.seed, shard_bytes=flags.shard_size * 10**6, follow_links=flags.follow_links
+    )
+    for plan in plans:
+        size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
+        print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")
+    if "train" not in {plan.split for plan in plans}:
+        print(f"{program}: note: no images in {flags.data}/train, validation alone", file=sys.stderr)
+    if not flags.dry_run:
+        try:
             write(flags, output, old, plans)
-    except (ValueError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
-        return status
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+        except (ValueError, TimeoutError) as error:
+            complain(program, str(error))
+            return 1
     return 0
 
 

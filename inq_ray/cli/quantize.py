@@ -5,14 +5,13 @@ stopped by SIGTERM or Ctrl-C, with a checkpoint left.
 """
 
 import dataclasses
-import signal
 import sys
 
+from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunRefusedError, RunStoppedError
 from inq_ray.cluster.trainer import evaluate, quantize, tidy
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.files.shown import one_line
 from inq_ray.models.layers import describe
 from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
@@ -40,33 +39,26 @@ def main(arguments: list[str], program: str) -> int:
     Returns:
         The exit status.
     """
-    try:
-        command = parse(arguments)
+
+    def command() -> int:
+        command = parse(arguments, program)
         config = with_absolute_paths(command.run)
         config = config.replace(
             output={"name": config.output.name or default_name(config.network.arch, config.num_bits)}
         )
-        return execute(dataclasses.replace(command, run=config))
-    except (ValueError, ConnectionError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
-        return 2
-    except RunRefusedError as error:
-        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
-        return 2
-    except RunFailedError as error:
-        print(one_line(f"{program}: failed: {error}", 1000), file=sys.stderr)  # it may hold a library's words
-        return 1
-    except RunStoppedError as stop:
-        print(f"{program}: {stop}", file=sys.stderr)
-        return 128 + stop.signal
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except SystemExit as end:
-        if end.code != signal.SIGTERM:  # the status with which Ray's own handler exits, where ours is not set
-            raise
-        print(f"{program}: ended by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        try:
+            return execute(dataclasses.replace(command, run=config))
+        except RunRefusedError as error:
+            complain(program, str(error))
+            return 2
+        except RunFailedError as error:
+            complain(program, f"failed: {error}", 1000)
+            return 1
+        except RunStoppedError as stop:
+            complain(program, str(stop))
+            return 128 + stop.signal
+
+    return exit_status(program, command)
 
 
 def execute(command: Command) -> int:

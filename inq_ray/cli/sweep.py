@@ -2,15 +2,12 @@
 
 The flags of `inq-ray quantize` say what all trials have in common. The same command goes on with a sweep that ended.
 Exit status 0: the sweep is over, and has a best trial. 1: no trial came to its end. 2: it could not start as asked.
-130: it was interrupted.
+130 or 143: it was interrupted.
 """
 
-import signal
-import sys
-
+from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.tune.sweep import run_sweep
-from inq_ray.files.shown import one_line
 from inq_ray.sweep.command_line import SweepCommand, parse
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.plan import plan_sweep
@@ -29,20 +26,14 @@ def main(arguments: list[str], program: str) -> int:
     Returns:
         The exit status.
     """
-    try:
-        command = parse(arguments)
-        status = execute(command)
+
+    def command() -> int:
+        status = execute(parse(arguments, program))
         if status:
-            print(f"{program}: no trial came to its end", file=sys.stderr)
+            complain(program, "no trial came to its end")
         return status
-    except (ValueError, ConnectionError, TimeoutError) as error:
-        print(one_line(f"{program}: {error}", 300), file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # with which Ray's own handler exits
-            raise
-        print(f"{program}: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+
+    return exit_status(program, command, "; the same command goes on")
 
 
 def execute(command: SweepCommand) -> int:

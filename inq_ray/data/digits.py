@@ -15,6 +15,7 @@ from inq_ray.data.image_set import Samples, SourceInfo, Split
 from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.order.epoch import holdout
 from inq_ray.data.preprocessing import Augmentation
+from inq_ray.files.extra import install_command
 
 NUM_TEST = 500
 _HIGHEST = 16
@@ -85,9 +86,8 @@ def _read_table() -> NDArray[np.int64]:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            "the data 'digits' come with scikit-learn, which is not installed: pip install 'inq-ray[demo]'"
-        )
+        command = install_command("demo", "scikit-learn")
+        raise ValueError(f"--data digits comes with scikit-learn, which is not installed: {command}")
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     table: NDArray[np.int64]
     if path.is_file():

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from inq_ray.files.extra import install_command
 from inq_ray.models.download import cached, checkpoints_folder, once
 from inq_ray.models.weight_files import WeightsError, first_line, read_parts
 
@@ -107,7 +108,8 @@ def _timm(arch: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ValueError(f"{arch=} needs timm, which is not installed: pip install 'inq-ray[timm]'") from error
+        command = install_command("timm", "timm")
+        raise ValueError(f"{arch=} needs timm, which is not installed: {command}") from error
     module: ModuleType = timm
     return module
 

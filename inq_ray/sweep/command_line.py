@@ -44,8 +44,12 @@ class SweepCommand:
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-def parse(arguments: Sequence[str]) -> SweepCommand:
+def parse(arguments: Sequence[str], program: str = "inq-ray sweep") -> SweepCommand:
     """Read the flags of a sweep; those of a run are read as the job of a single run reads them.
+
+    Args:
+        arguments: Words of the command line.
+        program: Name of the command, for --help.
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
@@ -56,6 +60,7 @@ def parse(arguments: Sequence[str]) -> SweepCommand:
     typed = read_flags(
         our_words(arguments),
         [each for part in parts.values() for each in part.values()],
+        program=program,
         what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.\n\n"
         "Example: --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --lrs 0.01 0.02 --bits 5 3",
         defaults=run_defaults,

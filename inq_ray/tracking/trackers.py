@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from inq_ray.files.extra import install_command
 from inq_ray.tracking import mlflow, tensorboard, wandb
 from inq_ray.tracking.guarded import Guarded
 from inq_ray.tracking.metrics import Scalar, Tracker, flat
@@ -41,7 +42,8 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(f"--track {name}: there is no such tracker; nearest: {', '.join(near)}")
         missing = [library for library in TRACKERS[name].needs() if importlib.util.find_spec(library) is None]
         if missing:
-            raise ValueError(f"--track {name} needs {', '.join(missing)}: pip install 'inq-ray[{name}]'")
+            command = install_command(name, *missing)
+            raise ValueError(f"--track {name} needs {', '.join(missing)}, not installed: {command}")
 
 
 def open_trackers(names: Sequence[str], config: RunConfig, folder: Path) -> Trackers:

@@ -38,8 +38,9 @@ def test_an_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureF
 def test_every_command_has_help_and_refuses_what_it_does_not_know(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([name, "--help"]) == 0
-    assert "usage: " in capsys.readouterr().out
+    for flag in ("--help", "--help-all"):
+        assert run([name, flag]) == 0
+        assert capsys.readouterr().out.startswith(f"usage: inq-ray {name} ")
     assert run([name, "--nonsense"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

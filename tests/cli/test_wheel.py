@@ -50,4 +50,10 @@ def test_it_quantizes_from_an_empty_folder(
     assert f"next      {environment / 'bin' / 'inq-ray'} quantize" in out
     summary = json.loads((empty / "runs" / "small" / "summary.json").read_text())
     assert summary["verification"]["num_weights"] == 25_744
+    refused = subprocess.run(
+        [environment / "bin" / "inq-ray", "demo", "--track", "tensorboard"],
+        cwd=empty, env=env, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("not installed: pip install tensorboard\n")  # the extra's name is on no index
     assert [path.name for path in empty.iterdir()] == ["runs"]

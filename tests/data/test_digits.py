@@ -53,7 +53,7 @@ def test_another_place_of_the_file_gives_the_same(monkeypatch: pytest.MonkeyPatc
 
 def test_without_scikit_learn_the_error_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"pip install 'inq-ray\[demo\]'"):
+    with pytest.raises(ValueError, match=r"not installed: pip install .*(demo|scikit-learn)"):
         open_source("digits")
 
 

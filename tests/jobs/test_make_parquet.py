@@ -62,7 +62,13 @@ def test_shards_are_only_overwritten_when_asked(job: Job, folder: Path, tmp_path
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("", ["--data", "--output"]),
+        ("", ["--data is missing: give --data DIR", "--output DIR"]),
+        ("--data {}/images", ["--output is missing"]),
+        ("--output", ["--output needs a value: a path"]),
+        ("--data {}/images {}/new", ["--data takes one value"]),
+        ("{}/images", ["images' follows no flag"]),
+        ("--data {}/images --output {}/new --seed x", ["--seed takes a whole number from 0", "got 'x'"]),
+        ("--data {}/images --output {}/new --overwrite yes", ["--overwrite takes no value, got 'yes'"]),
         ("--data {}/images --output {}/new --rows-per-group 0", ["--rows-per-group", "at least 1", "0"]),
         ("--data {}/images --output {}/new --shard-size 0", ["--shard-size", "at least 1"]),
         ("--data {}/images --output {}/new --shards 2", ["--shards", "--shard-size"]),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from inq_ray.files.extra import install_command
 from inq_ray.sweep.space.axes import RandomDrawer
 from inq_ray.sweep.space.search_options import Objective, SearchOptions
 from inq_ray.sweep.space.space import Point, Space, point_key
@@ -84,7 +85,8 @@ class OptunaProposer:
         try:
             import optuna
         except ModuleNotFoundError:
-            raise ValueError("--search optuna needs Optuna: pip install 'inq-ray[sweep]'") from None
+            command = install_command("sweep", "optuna")
+            raise ValueError(f"--search optuna needs Optuna, which is not installed: {command}") from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         directions: list[Literal["maximize", "minimize"]]
         directions = ["maximize"] if objective == "top1" else ["maximize", "minimize"]

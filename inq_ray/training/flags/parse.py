@@ -80,8 +80,12 @@ class Command:
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-def parse(arguments: Sequence[str]) -> Command:
+def parse(arguments: Sequence[str], program: str = "inq-ray quantize") -> Command:
     """Read the flags of a job; defaults are those of the recipe, or of the file, that the flags name.
+
+    Args:
+        arguments: Words of the command line.
+        program: Name of the command, for --help.
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
@@ -91,6 +95,7 @@ def parse(arguments: Sequence[str]) -> Command:
     typed = read_flags(
         our_words(arguments),
         [*run.values(), *actions.values()],
+        program=program,
         what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.\n\n"
         "Example: --data imagenet --arch resnet18 --weights DEFAULT --weight-bits 5 --num-workers 8 --use-gpu",
         defaults=run_defaults,

@@ -6,7 +6,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import tyro
@@ -24,6 +24,7 @@ def read_flags(
     arguments: Sequence[str],
     options: Iterable[Declared],
     *,
+    program: str,
     what: str,
     defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def read_flags(
     Args:
         arguments: Words of the command line.
         options: All that may be typed; each field's name is another.
+        program: Name of the command, for --help.
         what: What the command does, with an example, for --help.
         defaults: Values that options have, by dotted name, if these were typed; for --help.
 
@@ -43,15 +45,15 @@ def read_flags(
     asked = [word for word in arguments if word not in _HELP]
     check_words(asked, by_field.values())
     kind = _flags_type({field: _annotated(each, {}) for field, each in by_field.items()}, what)
-    typed = in_one_line(lambda: tyro.cli(kind, args=asked))
+    typed = _in_one_line(lambda: tyro.cli(kind, args=asked))
     values = {by_field[field].name: value for field, value in typed.items()}
     if len(asked) < len(arguments):
         help_type = _help_type(by_field.values(), what, defaults(values), is_whole="--help-all" in arguments)
-        tyro.cli(help_type, args=["--help"])
+        tyro.cli(help_type, prog=program, args=["--help"])
     return values
 
 
-def in_one_line(parse: Callable[[], _Flags]) -> _Flags:
+def _in_one_line(parse: Callable[[], _Flags]) -> _Flags:
     """Return what tyro reads from flags; what it does not allow becomes one line instead of a box.
 
     Raises:
@@ -74,14 +76,15 @@ def _flags_type(kinds: Mapping[str, Any], what: str) -> Any:
     )
 
 
-def _help_type(options: Iterable[Declared], what: str, values: Mapping[str, Any], *, is_whole: bool) -> Any:
+def _help_type(options: Collection[Declared], what: str, values: Mapping[str, Any], *, is_whole: bool) -> Any:
     """Return what --help is printed of: the options that matter first, or all of them by topic."""
     topics: dict[str, dict[str, Any]] = {}
     for each in options:
         if is_whole or each.option.is_first:
             topics.setdefault(each.section if is_whole else "", {})[each.field] = _annotated(each, values)
     if not is_whole:
-        return _flags_type(topics[""], f"{what}\n--help-all lists all flags.")
+        more = "" if all(each.option.is_first for each in options) else "\n--help-all lists all flags."
+        return _flags_type(topics[""], what + more)
     kinds = {topic: _flags_type(flags, "") for topic, flags in topics.items() if topic}
     whole: Any = Annotated[_flags_type(topics.get("", {}) | kinds, what), tyro.conf.OmitArgPrefixes]
     return whole

@@ -175,4 +175,5 @@ def test_what_is_said_of_a_word(flags: str, line: str) -> None:
 
 def test_numbers_below_zero_are_values() -> None:
     options = declared(RunConfig).values()
-    assert read_flags(["--mean", "-0.5", "-.1", "0"], options, what="", defaults=dict) == {"data.mean": (-0.5, -0.1, 0)}
+    typed = read_flags(["--mean", "-0.5", "-.1", "0"], options, program="", what="", defaults=dict)
+    assert typed == {"data.mean": (-0.5, -0.1, 0)}
