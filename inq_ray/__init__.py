@@ -8,6 +8,7 @@ What is handed out here is the library for one's own training loop; it needs tor
     clip_grad_norm_      clips gradients by their norm over live weights
     reset_lr_scheduler   starts a learning-rate schedule again, once a stage
     float_state          from codes back to the exact weights
+    save, load           a finished network as one small file, and back into any network of its shapes
     StageError           what INQScheduler.step raises on every rank where rank 0 cannot decide a stage
     ReplicaMismatchError what it raises on every rank where ranks do not hold the same bits
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from inq_ray.core.optim.lr_restart import reset_lr_scheduler
     from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
+    from inq_ray.export.packed_file import load, save
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
 
@@ -35,8 +37,10 @@ __all__ = [
     "__version__",
     "clip_grad_norm_",
     "float_state",
+    "load",
     "param_groups",
     "reset_lr_scheduler",
+    "save",
 ]
 
 _MODULE_OF = {
@@ -46,8 +50,10 @@ _MODULE_OF = {
     "StageError": "inq_ray.scheduler",
     "clip_grad_norm_": "inq_ray.core.optim.clip",
     "float_state": "inq_ray.export.float_state",
+    "load": "inq_ray.export.packed_file",
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
+    "save": "inq_ray.export.packed_file",
 }
 
 

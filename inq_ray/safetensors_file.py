@@ -26,14 +26,14 @@ _DAMAGED = (
     ValueError,
 )
 # Types of less than a byte, and scales without a number, have no arithmetic.
-_DTYPES = frozenset(
+DTYPES = frozenset(
     (
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
         *(torch.int64, torch.int32, torch.int16, torch.int8, torch.bool, torch.complex64),
         *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
     )
 )
-_MOST_DIMENSIONS = 64  # torch's operations take no more
+MOST_DIMENSIONS = 64  # torch's operations take no more
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -97,9 +97,9 @@ def _reason(error: Exception) -> str:
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in DTYPES:
             raise ValueError(f"{quoted(name)} is of {tensor.dtype}, with which nothing is computed")
-        if tensor.dim() > _MOST_DIMENSIONS:
+        if tensor.dim() > MOST_DIMENSIONS:
             raise ValueError(f"{quoted(name)} has {tensor.dim()} dimensions")
 
 

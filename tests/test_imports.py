@@ -53,7 +53,7 @@ ROOMS = {
     "models": _room("core files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core files safetensors_file", "torch safetensors"),
+    "export": _room("core files safetensors_file", "torch safetensors numpy"),
     "scheduler": _room("core distributed", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),

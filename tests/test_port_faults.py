@@ -18,6 +18,7 @@ from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.wire import rank
 from inq_ray.export.formats import write_result
+from inq_ray.export.result import Result
 from inq_ray.scheduler import INQScheduler
 from tests.core.weights import bits
 from tests.ranks import run_ranks
@@ -171,5 +172,5 @@ def test_fault_10_state_is_in_one_place_small_and_enough_to_resume(tmp_path: Pat
     for each in (scheduler, resumed):
         each.step()
     assert bits(weight_of(scheduler)) == bits(weight_of(resumed))
-    write_result(tmp_path, {"w": weight_of(scheduler).detach()}, scheduler.state)
+    write_result(tmp_path, Result({"w": weight_of(scheduler).detach()}, scheduler.state))
     assert (tmp_path / "codes.safetensors").stat().st_size < 0.26 * 4 * 100_000

@@ -22,6 +22,7 @@ from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.formats import write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
+from inq_ray.export.result import Result
 from inq_ray.export.verify import verify
 from inq_ray.models import recognition
 from inq_ray.models.weights import load_weights
@@ -69,7 +70,7 @@ def as_codes(data: bytes, folder: Path) -> None:
 def as_result(file: str) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         network, states = quantized()
-        write_result(folder, network.state_dict(), states)
+        write_result(folder, Result(network.state_dict(), states))
         (folder / file).write_bytes(data)
         verify(folder, NAMES)
 
@@ -258,7 +259,7 @@ def test_files_of_every_type_of_number_are_read(tmp_path: Path) -> None:
 
 def test_weights_of_eight_bits_are_no_result(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     model = read_model(tmp_path / MODEL_FILE)
     for dtype in (torch.float8_e4m3fn, torch.int64, torch.complex64, torch.bool):
         safetensors_file.save(tmp_path / MODEL_FILE, {**model, "0.weight": model["0.weight"].to(dtype)}, {})

@@ -14,31 +14,29 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
-from inq_ray.core.channels import AnyCodebook, ChannelCodebook, codebook_of
+from inq_ray.core.channels import AnyCodebook, codebook_of
 from inq_ray.core.codebook import Codebook
-from inq_ray.core.state import TensorState
 from inq_ray.export.errors import VerificationError
-from inq_ray.export.float_state import check_exact
+from inq_ray.export.level_check import check_codes, fault
 from inq_ray.export.model_file import MODEL_FILE
+from inq_ray.export.result import Result
 from inq_ray.files.shown import one_line, quoted
 
 CODES_FILE = "codes.safetensors"
 FORMAT_VERSIONS = (1, 2)
 _METADATA_KEY = "inq_ray"
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
+def write(path: Path, result: Result) -> None:
     """Write codes and codebooks; see :class:`inq_ray.export.formats.Format`."""
-    codebooks = {name: state.codebook for name, state in states.items()}
+    codebooks = {name: state.codebook for name, state in result.states.items()}
     version = 1 if all(isinstance(each, Codebook) and each.levels == "paper" for each in codebooks.values()) else 2
     described = {name: _describe(codebook, version) for name, codebook in codebooks.items()}
     metadata = json.dumps({"format_version": version, "tensors": described}, sort_keys=True)
-    safetensors_file.save(path, {name: state.codes for name, state in states.items()}, {_METADATA_KEY: metadata})
+    safetensors_file.save(path, {name: state.codes for name, state in result.states.items()}, {_METADATA_KEY: metadata})
 
 
 def read_codes(path: str | Path) -> dict[str, tuple[AnyCodebook, Tensor]]:
@@ -93,7 +91,7 @@ def _codes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[s
         odd = sorted(codebooks.keys() ^ tensors.keys())
         raise ValueError(f"{quoted(odd[0])} is not in both tensors and metadata ({len(odd)} such): write it again")
     for name, codebook in codebooks.items():
-        _check_codes(name, codebook, tensors[name])
+        check_codes(name, codebook, tensors[name])
     return {name: (codebook, tensors[name]) for name, codebook in codebooks.items()}
 
 
@@ -127,51 +125,3 @@ def _codebook(name: str, line: Any, fields: tuple[str, ...]) -> AnyCodebook:
             f"{quoted(name)} has n_2={quoted(n_2)} where {num_bits=} and n_1={quoted(n_1)} give {quoted(due)}"
         )
     return codebook
-
-
-def _check_codes(name: str, codebook: AnyCodebook, codes: Tensor) -> None:
-    if codes.dtype != torch.uint8:
-        raise ValueError(f"{quoted(name)} has codes of {codes.dtype}, torch.uint8 is wanted")
-    try:
-        strange = codebook.strange_code(codes)
-    except ValueError as error:
-        raise ValueError(f"{quoted(name)}: {error}") from None
-    if strange is not None:
-        raise ValueError(f"{quoted(name)} has code {strange}, which is no level of {quoted(codebook)}")
-
-
-def fault(name: str, weight: Tensor, codebook: AnyCodebook, codes: Tensor) -> str | None:
-    """Return what is wrong with a quantized tensor, None where nothing is."""
-    if weight.shape != codes.shape:
-        return f"has shape {quoted(list(weight.shape))}, its codes {quoted(list(codes.shape))}"
-    if weight.dtype not in _DTYPES:
-        return f"is of {weight.dtype}, and codes stand for numbers of a floating dtype such as {_DTYPES[0]}"
-    try:
-        check_exact(name, codebook, codes, weight.dtype)
-    except ValueError as error:
-        return str(error)
-    num_off = int((~_is_level(weight, codebook)).sum())
-    if num_off:
-        return f"{num_off} of {weight.numel()} weights are neither 0 nor a power of two of {quoted(codebook)}"
-    num_other = int((_bytes(weight) != _bytes(codebook.decode(codes, weight.dtype))).any(dim=1).sum())
-    if num_other:
-        return f"{num_other} of {weight.numel()} weights are not what their codes say"
-    return None
-
-
-def _is_level(weight: Tensor, codebook: AnyCodebook) -> Tensor:
-    """True where a weight is +0 or +-2^k, n_2 <= k <= n_1; by frexp, apart from the way in which codes are decoded."""
-    if isinstance(codebook, ChannelCodebook):
-        return torch.stack([_is_level(row, each) for row, each in zip(weight, codebook.channels, strict=True)])
-    zero = (weight == 0) & ~torch.signbit(weight)
-    if codebook.n_1 is None:
-        return zero
-    assert codebook.n_2 is not None
-    mantissa, exponent = torch.frexp(weight.double())  # double holds every float dtype's values exactly
-    in_range = (exponent - 1 >= codebook.n_2) & (exponent - 1 <= codebook.n_1)
-    return zero | ((mantissa.abs() == 0.5) & in_range)
-
-
-def _bytes(weight: Tensor) -> Tensor:
-    """uint8 [number of weights, bytes of a weight]."""
-    return weight.reshape(-1).view(torch.uint8).view(-1, weight.element_size())

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from torch import Tensor
 
-from inq_ray.core.state import TensorState
-from inq_ray.export import codes_file, model_file
+from inq_ray.export import codes_file, model_file, packed_file, packed_reader
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.result import Result
 from inq_ray.files.shown import quoted
 from inq_ray.files.whole import whole
 
@@ -18,65 +19,61 @@ class Format(NamedTuple):
     """A file of a result.
 
     Attributes:
-        file: Its name.
-        write: Writes it to a path, given the network's state and the quantized tensors' states by name, all frozen.
-            The same result gives the same bytes. Raises OSError or SafetensorError.
+        file: Its name, with * for the result's name.
+        write: Writes a result to a path; the same result gives the same bytes. Raises OSError, SafetensorError, or
+            ValueError for facts that the file cannot hold.
         verify: Reads it back from a path, and compares it with the tensors of model.safetensors, given the names of the
             quantized ones. Raises :class:`inq_ray.export.errors.VerificationError`.
     """
 
     file: str
-    write: Callable[[Path, Mapping[str, Tensor], Mapping[str, TensorState]], None]
+    write: Callable[[Path, Result], None]
     verify: Callable[[Path, Mapping[str, Tensor], Collection[str]], None]
+
+    def path(self, folder: Path, name: str) -> Path:
+        """Return the file of the result `name` in a folder."""
+        return folder / self.file.replace("*", name)
+
+    def find(self, folder: Path) -> Path:
+        """Return the file in the folder of one result.
+
+        Raises:
+            VerificationError: There is none, or there are several.
+        """
+        found = [folder / self.file] if "*" not in self.file else sorted(folder.glob(self.file))
+        if len(found) != 1 or not found[0].is_file():
+            several = f", but {len(found)}: {quoted([path.name for path in found])}" if len(found) > 1 else ""
+            raise VerificationError(None, f"there is no one {self.file} in {folder}{several}")
+        return found[0]
 
 
 FORMATS = (
     Format(model_file.MODEL_FILE, model_file.write, model_file.verify),
     Format(codes_file.CODES_FILE, codes_file.write, codes_file.verify),
+    Format(f"*{packed_reader.SUFFIX}", packed_file.write, packed_file.verify),
 )
 
 
-def write_result(folder: str | Path, model_state: Mapping[str, Any], states: Mapping[str, TensorState]) -> None:
+def write_result(folder: str | Path, result: Result, name: str = "model") -> None:
     """Write all files into a folder, which is made if it is missing; the same result gives the same bytes.
 
     Args:
         folder: Folder on any file system with an atomic rename.
-        model_state: `model.state_dict()` of the unwrapped model, on any device; shared tensors are written once a name.
-        states: States by parameter name, with every weight frozen.
+        result: What is written; shared tensors are written once a name, but for packed files.
+        name: Name of the result, for files that carry it.
 
     Raises:
-        ValueError: A weight is still live or not what its code stands for, a tensor of `states` is not in `model_state`
-            in its shape, something in that is no tensor, or the files cannot be written: then those of before stand.
+        ValueError: The files cannot be written: then those of before stand.
     """
     folder = Path(folder)
-    _check(model_state, states)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # All are written beside before one is renamed: a disk that is full leaves no two that do not fit together.
         with ExitStack() as stack:
             for each in FORMATS:
-                each.write(stack.enter_context(whole(folder / each.file)), model_state, states)
+                each.write(stack.enter_context(whole(each.path(folder, name))), result)
     except (OSError, SafetensorError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise ValueError(
             f"cannot write the result to {folder}: {reason}; make room, and give the same command again"
         ) from error
-
-
-def _check(model_state: Mapping[str, Any], states: Mapping[str, TensorState]) -> None:
-    for name, state in states.items():
-        if state.num_frozen != state.frozen.numel():
-            raise ValueError(f"{state.frozen.numel() - state.num_frozen} weights of {name!r} are still live")
-        if name not in model_state or model_state[name].shape != state.codes.shape:
-            raise ValueError(
-                f"{name!r} of shape {list(state.codes.shape)} is not in the model's state: give state_dict() of the "
-                "network inside DDP or torch.compile"
-            )
-        if reason := codes_file.fault(name, model_state[name].detach().cpu(), state.codebook, state.codes.cpu()):
-            raise ValueError(
-                f"{quoted(name)} is not what its codes stand for ({reason}): load nothing into the network after the "
-                "last stage; float_state(scheduler.state) has its weights"
-            )
-    odd = [name for name, value in model_state.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise ValueError(f"{odd[0]!r} of the model's state is no tensor, and files take tensors alone: leave it out")

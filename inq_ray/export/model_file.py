@@ -6,14 +6,14 @@ from pathlib import Path
 from torch import Tensor
 
 from inq_ray import safetensors_file
-from inq_ray.core.state import TensorState
+from inq_ray.export.result import Result
 
 MODEL_FILE = "model.safetensors"
 
 
-def write(path: Path, model_state: Mapping[str, Tensor], states: Mapping[str, TensorState]) -> None:  # noqa: ARG001
+def write(path: Path, result: Result) -> None:
     """Write the network's state; see :class:`inq_ray.export.formats.Format`."""
-    safetensors_file.save(path, model_state, {"format": "pt"})
+    safetensors_file.save(path, result.model_state, {"format": "pt"})
 
 
 def read_model(path: str | Path) -> dict[str, Tensor]:

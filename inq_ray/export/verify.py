@@ -46,7 +46,7 @@ def verify(folder: str | Path, expected_names: Iterable[str]) -> Verification:
     except ValueError as error:
         raise VerificationError(None, str(error)) from error
     for each in FORMATS:
-        each.verify(folder / each.file, model, names)
+        each.verify(each.find(folder), model, names)
     return Verification(
         num_tensors=len(names),
         num_weights=sum(model[name].numel() for name in names),

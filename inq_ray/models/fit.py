@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from inq_ray.core.unwrap import plain_name
 from inq_ray.files.shown import one_line, quoted
-from inq_ray.models.selection import plain_name
 from inq_ray.models.weight_files import Tensors, WeightsError
 
 _DDP = "module"

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
-from inq_ray.models.selection import choose, named_parameters, unwrap
+from inq_ray.core.unwrap import unwrap
+from inq_ray.models.selection import choose, named_parameters
 
 _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.files.shown import shown
-from inq_ray.models.selection import plain_name, unwrap
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 

@@ -26,9 +26,9 @@ from torch.nn.parameter import is_lazy
 from inq_ray.core.channels import Per, check_per
 from inq_ray.core.codebook import Levels, check_levels, check_num_bits
 from inq_ray.core.owners import remember, shown
+from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.models.used_weights import is_transformed, transformed_weights
 
-COMPILED = "_orig_mod"
 _IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 # Whose parameters are pieces on each rank, by the names of their classes: FSDP, and its second form.
 _SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule"})
@@ -57,17 +57,6 @@ class Weight:
     name: str
     names: tuple[str, ...]
     refusal: str = ""
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside DistributedDataParallel, DataParallel and torch.compile, or `model` itself."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, COMPILED, None), nn.Module):
-            model = inner
-        else:
-            return model
 
 
 def param_groups(
@@ -251,11 +240,6 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         if is_lazy(parameter):
             raise ValueError(f"{name} has no shape yet (a lazy module): run one batch through the model first")
         yield plain_name(name), parameter
-
-
-def plain_name(name: str) -> str:
-    """Return a name without the parts that torch.compile of a submodule puts into it."""
-    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 def layer_weights(model: nn.Module) -> list[Weight]:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.files.shown import one_line
 from inq_ray.models.fit import choose
 from inq_ray.models.recognition import looks_like
-from inq_ray.models.selection import plain_name, unwrap
 from inq_ray.models.weight_files import WeightsError, existing_file, read_parts
 
 # What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.

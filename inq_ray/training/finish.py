@@ -5,11 +5,13 @@ from typing import Any
 
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.export.formats import write_result
+from inq_ray.export.result import Result
 from inq_ray.export.verify import verify
 from inq_ray.files.shown import shown
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.retry import retry
 from inq_ray.training.config import RunConfig
+from inq_ray.training.facts import result_facts
 from inq_ray.training.journal import Journal
 from inq_ray.training.report.images import describe_images
 from inq_ray.training.run_folder import RunFolder
@@ -42,7 +44,8 @@ def finish(
         return summary
     retry(folder.check_writer, shown(folder.path), verb="write to")
     state = task.model.state_dict()
-    write_result(folder.result, state, inq.state if inq else {})
+    result = Result(state, inq.state if inq else {}, result_facts(config, task, summary, digest))
+    write_result(folder.result, result, config.output.name or "model")
     verification = verify(folder.result, inq.state if inq else {})
     journal.flush_metrics()
     summary |= {

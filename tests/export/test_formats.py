@@ -20,6 +20,7 @@ from inq_ray.core.state import TensorState
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.formats import FORMATS, write_result
 from inq_ray.export.model_file import MODEL_FILE, read_model
+from inq_ray.export.result import Result
 from inq_ray.export.verify import verify
 from inq_ray.files.whole import whole
 from tests.export.results import quantized, same_bits
@@ -30,8 +31,8 @@ from tests.export.results import quantized, same_bits
 def test_what_is_written_is_read_back(tmp_path: Path, levels: Levels, per: Per) -> None:
     network, states = quantized(3, levels=levels, per=per)
     folder = tmp_path / "new" / "result"
-    write_result(folder, network.state_dict(), states)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(each.file for each in FORMATS)
+    write_result(folder, Result(network.state_dict(), states))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(each.path(folder, "model").name for each in FORMATS)
 
     other = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 10), nn.Linear(10, 4))
     other.load_state_dict(load_file(folder / MODEL_FILE), strict=True)
@@ -53,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, levels: Levels, per: Per) 
 def test_the_metadata_says_how_to_read_the_codes(tmp_path: Path, levels: Levels, per: Per) -> None:
     """A reader without this package: header length, JSON header, levels by the documented formula."""
     network, states = quantized(3, levels=levels, per=per)
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     data = (tmp_path / CODES_FILE).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
@@ -71,9 +72,9 @@ def test_the_metadata_says_how_to_read_the_codes(tmp_path: Path, levels: Levels,
 
 def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path / "a", network.state_dict(), states)
+    write_result(tmp_path / "a", Result(network.state_dict(), states))
     reversed_state = dict(reversed(network.state_dict().items()))
-    write_result(tmp_path / "b", reversed_state, dict(reversed(states.items())))
+    write_result(tmp_path / "b", Result(reversed_state, dict(reversed(states.items()))))
     for name in (MODEL_FILE, CODES_FILE):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -87,11 +88,11 @@ def test_shared_and_sliced_tensors_are_written_under_each_name(tmp_path: Path) -
         "right": base[3:],
         "turned": base.view(3, 4).T,
     }
-    write_result(tmp_path, {**network.state_dict(), **extra}, states)
+    write_result(tmp_path, Result({**network.state_dict(), **extra}, states))
     read = read_model(tmp_path / MODEL_FILE)
     for name, tensor in extra.items():
         assert same_bits(read[name], tensor.detach())
-    write_result(tmp_path, network.state_dict(), {})
+    write_result(tmp_path, Result(network.state_dict(), {}))
     assert read_codes(tmp_path / CODES_FILE) == {}
 
 
@@ -100,12 +101,12 @@ def test_a_live_weight_or_a_missing_tensor_is_refused_before_anything_is_written
     model_state = network.state_dict()
     del model_state["3.weight"]
     with pytest.raises(ValueError, match=r"'3\.weight' of shape \[10, 128\] is not in the model's state"):
-        write_result(tmp_path / "result", model_state, states)
+        write_result(tmp_path / "result", Result(model_state, states))
     with pytest.raises(ValueError, match="'note' of the model's state is no tensor"):
-        write_result(tmp_path / "result", {**network.state_dict(), "note": {"a": 1}}, states)
+        write_result(tmp_path / "result", Result({**network.state_dict(), "note": {"a": 1}}, states))
     states["0.weight"].frozen[0] = False
     with pytest.raises(ValueError, match=r"27 weights of '0\.weight' are still live"):
-        write_result(tmp_path / "result", network.state_dict(), states)
+        write_result(tmp_path / "result", Result(network.state_dict(), states))
     assert not (tmp_path / "result").exists()
 
 
@@ -114,7 +115,7 @@ def test_weights_that_contradict_their_codes_are_refused_before_anything_is_writ
     network, states = quantized()
     for changed in (torch.rand(10, 128), -network.get_parameter("3.weight").detach(), torch.zeros(10, 128).int()):
         with pytest.raises(ValueError, match=r"^'3\.weight' is not what its codes stand for \(.*; float_state\("):
-            write_result(tmp_path / "result", network.state_dict() | {"3.weight": changed}, states)
+            write_result(tmp_path / "result", Result(network.state_dict() | {"3.weight": changed}, states))
     assert not (tmp_path / "result").exists()
 
 
@@ -124,7 +125,7 @@ def test_convolutions_of_any_strides_are_written(conv: nn.Conv2d, tmp_path: Path
     conv = conv.to(memory_format=torch.channels_last)
     state = TensorState.live(conv.weight, 5)
     apply(conv.weight, state, decide(conv.weight, state, 1.0, name="weight", strategy="pruning", seed=0, stage=0))
-    write_result(tmp_path, conv.state_dict(), {"weight": state})
+    write_result(tmp_path, Result(conv.state_dict(), {"weight": state}))
     codebook, codes = read_codes(tmp_path / CODES_FILE)["weight"]
     assert same_bits(codebook.decode(codes, torch.float32), conv.weight)
 
@@ -138,13 +139,13 @@ def test_a_killed_writer_leaves_nothing_for_long(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert len(list(tmp_path.iterdir())) == 1
-    write_result(tmp_path, network.state_dict(), states)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CODES_FILE, MODEL_FILE]
+    write_result(tmp_path, Result(network.state_dict(), states))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CODES_FILE, "model.inq.safetensors", MODEL_FILE]
 
 
 def test_files_are_as_open_as_the_process_makes_them(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     (tmp_path / "other").touch()
     for name in (MODEL_FILE, CODES_FILE):
         assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
@@ -155,7 +156,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def half_written(tensors: Any, path: Path, metadata: Any) -> None:
@@ -165,7 +166,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(
 
     monkeypatch.setattr(safetensors_file, "save_file", half_written)
     with pytest.raises(ValueError, match=r"cannot write the result to .*: no space left on device; make room"):
-        write_result(tmp_path, network.state_dict(), states)
+        write_result(tmp_path, Result(network.state_dict(), states))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -216,7 +217,7 @@ def test_broken_codes_are_refused_in_one_line(tmp_path: Path, kind: str) -> None
 
 def test_files_that_are_missing_cut_short_or_something_else_are_refused(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     whole = (tmp_path / CODES_FILE).read_bytes()
     path = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match="no such file"):

@@ -15,6 +15,7 @@ from inq_ray.export.codes_file import CODES_FILE
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.formats import write_result
 from inq_ray.export.model_file import MODEL_FILE
+from inq_ray.export.result import Result
 from inq_ray.export.verify import verify
 from tests.export.results import quantized
 
@@ -25,7 +26,7 @@ NAMES = ("0.weight", "3.weight", "4.weight")
 @pytest.mark.parametrize("num_bits", [2, 3, 4, 5])
 def test_a_good_result_is_described_by_what_its_files_hold(tmp_path: Path, num_bits: int, dtype: torch.dtype) -> None:
     network, states = quantized(num_bits, dtype)
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     verification = verify(tmp_path, NAMES)
     weights = [network.get_parameter(name).detach() for name in NAMES]
     assert verification.num_tensors == 3
@@ -72,7 +73,7 @@ FAULTS: list[tuple[Callable[[Tensor], None], str]] = [
 @pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
 def test_one_wrong_weight_is_found(tmp_path: Path, fault: Callable[[Tensor], None], reason: str) -> None:
     network, states = quantized(num_bits=3)
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     model = load_file(tmp_path / MODEL_FILE)
     fault(model["0.weight"].view(-1))
     save_file(model, tmp_path / MODEL_FILE)
@@ -83,7 +84,7 @@ def test_one_wrong_weight_is_found(tmp_path: Path, fault: Callable[[Tensor], Non
 
 def test_another_set_of_tensors_is_found(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     with pytest.raises(VerificationError, match="shall not be quantized") as caught:
         verify(tmp_path, NAMES[:2])
     assert caught.value.tensor == "4.weight"
@@ -102,7 +103,7 @@ def test_another_set_of_tensors_is_found(tmp_path: Path) -> None:
 
 def test_a_broken_file_and_another_dtype_are_found(tmp_path: Path) -> None:
     network, states = quantized()
-    write_result(tmp_path, network.state_dict(), states)
+    write_result(tmp_path, Result(network.state_dict(), states))
     model = load_file(tmp_path / MODEL_FILE)
     save_file({**model, "0.weight": model["0.weight"].int()}, tmp_path / MODEL_FILE)
     with pytest.raises(VerificationError, match="floating dtype"):

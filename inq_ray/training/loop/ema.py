@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from inq_ray.core.unwrap import unwrap
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.models.selection import unwrap
 
 
 class Ema:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from inq_ray.models.selection import param_groups, unwrap
+from inq_ray.core.unwrap import unwrap
+from inq_ray.models.selection import param_groups
 from inq_ray.training.task import wrapping
 from inq_ray.training.task.wrapping import check_wrapping, wrap
 from tests.ranks import run_ranks

@@ -1,0 +1,172 @@
+"""NAME.inq.safetensors: a whole result as one small file that describes itself. docs/format.md has the format.
+
+Reading it needs torch, numpy and safetensors: no Ray, and nothing of inq_ray.training.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inq_ray import safetensors_file
+from inq_ray.core.channels import AnyCodebook
+from inq_ray.core.unwrap import unwrap
+from inq_ray.export.coding import compress_codes
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.float_state import HasState
+from inq_ray.export.packed_reader import FORMAT_VERSION, METADATA_KEY, PackedFile, read, sha256
+from inq_ray.export.result import Result
+from inq_ray.files.shown import one_line, quoted
+from inq_ray.files.whole import whole
+
+
+def save(path: str | Path, model: nn.Module, inq_scheduler: HasState, **facts: Any) -> None:
+    """Write a network whose weights are all frozen into one small file, whole or not at all.
+
+    Args:
+        path: The file; such files are named NAME.inq.safetensors.
+        model: The network; its state is written, without what DDP or torch.compile put around it.
+        inq_scheduler: Knows what is frozen, and the codes.
+        facts: What a recipient should know, as values that JSON has, such as `network="resnet18"` or
+            `accuracy={"top1": 69.7}`. docs/format.md has the names that `inq-ray` writes.
+
+    Raises:
+        ValueError: A weight is still live or not what its code stands for, facts are not for JSON, or the file cannot
+            be written: a file of before stays as it was.
+    """
+    path = Path(path)
+    result = Result(unwrap(model).state_dict(), inq_scheduler.state, facts)
+    try:
+        with whole(path) as beside:
+            write(beside, result)
+    except OSError as error:
+        raise ValueError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> dict[str, Tensor]:
+    """Read a packed file; with `model`, load it into that network too.
+
+    Args:
+        path: The file.
+        model: Any network with the same parameters and buffers, such as torchvision's; it may have another dtype that
+            holds the quantized weights exactly.
+
+    Returns:
+        The network's state by name, on the CPU; quantized weights are exactly 0 or ±2^k.
+
+    Raises:
+        ValueError: The file is missing, damaged or no packed file, or it does not fit the network, which then stays as
+            it was.
+    """
+    packed = read(path)
+    if model is not None:
+        _fill(model, packed, path)
+    return packed.state
+
+
+def write(path: Path, result: Result) -> None:
+    """Write the file; see :class:`inq_ray.export.formats.Format`.
+
+    Raises:
+        ValueError: The facts have a value that JSON has not.
+    """
+    states, model_state = result.states, result.model_state
+    described: list[dict[str, Any]] = []
+    codes: list[bytes] = []
+    others: dict[torch.dtype, list[Tensor]] = {}
+    first_of: dict[tuple[Any, ...], str] = {}
+    for name in sorted(model_state, key=lambda name: name not in states):
+        tensor = model_state[name]
+        line: dict[str, Any] = {"name": name, "dtype": _name(tensor.dtype), "shape": list(tensor.shape)}
+        # Tied tensors are written once, under the name that has codes.
+        memory = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if name in states:
+            encoding, stored = compress_codes(states[name].codes, states[name].codebook.num_bits)
+            codes.append(stored)
+            line |= _describe(states[name].codebook)
+            line |= {"encoding": encoding, "bytes": len(stored), "sha256": hashlib.sha256(stored).hexdigest()}
+        elif memory in first_of and tensor.numel():
+            line["same_as"] = first_of[memory]
+        else:
+            others.setdefault(tensor.dtype, []).append(tensor.detach().cpu().reshape(-1))
+        first_of.setdefault(memory, name)
+        described.append(line)
+    blobs = {_name(dtype): torch.cat(parts) for dtype, parts in others.items()}
+    index = {
+        "facts": result.facts,
+        "others": {name: {"sha256": sha256(blob)} for name, blob in blobs.items()},
+        "tensors": described,
+    }
+    _save(path, index, {**blobs, "codes": _as_tensor(b"".join(codes))})
+
+
+def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
+    """Check that a packed file holds exactly this network.
+
+    Args:
+        path: The file.
+        model: What model.safetensors holds.
+        names: Parameters that are quantized.
+
+    Raises:
+        VerificationError: Names the first tensor that is wrong, and what is wrong with it.
+    """
+    try:
+        packed = read(path)
+    except ValueError as error:
+        raise VerificationError(None, str(error)) from error
+    for name in sorted(set(names) ^ packed.quantized.keys()):
+        raise VerificationError(name, "is not packed" if name in names else "is packed, but shall not be quantized")
+    for name in sorted(model.keys() ^ packed.state.keys()):
+        raise VerificationError(name, f"is not in both {path.name} and the network")
+    for name, tensor in packed.state.items():
+        if not _same_bits(tensor, model[name]):
+            raise VerificationError(name, f"differs between {path.name} and the network")
+
+
+def _save(path: Path, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    try:
+        text = json.dumps(index, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(one_line(f"facts are not for JSON ({error}): give numbers, texts, lists and dicts")) from None
+    stored = zlib.compress(text.encode(), 9)
+    described = {"format_version": FORMAT_VERSION, "index_sha256": hashlib.sha256(stored).hexdigest()}
+    metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
+    safetensors_file.save(path, {**tensors, "index": _as_tensor(stored)}, metadata)
+
+
+def _describe(codebook: AnyCodebook) -> dict[str, Any]:
+    return {"bits": codebook.num_bits, "n_1": codebook.n_1, "levels": codebook.levels}
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))
+
+
+def _fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
+    own = unwrap(model).state_dict(keep_vars=True)
+    for name in packed.quantized.keys() & own.keys():
+        weight, dtype = packed.state[name], own[name].dtype
+        if not torch.equal(weight.to(dtype).double(), weight.double()):
+            raise ValueError(
+                one_line(f"{path}: {quoted(name)} of the network is of {dtype}, which cannot hold its levels exactly")
+            )
+    try:
+        unwrap(model).load_state_dict(packed.state)
+    except RuntimeError as error:
+        raise ValueError(one_line(f"{path} does not fit {type(model).__name__}: {error}")) from None
