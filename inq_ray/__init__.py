@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "SGD",

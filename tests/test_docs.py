@@ -34,8 +34,16 @@ pytest.importorskip("ray", reason="the jobs run on Ray")
 # Runs a job of ours, given its path below the checkout and its flags, in a folder; gives what it prints.
 Job = Callable[[list[str], Path], str]
 
+# Downloads that the documents name, where the tests have the same.
+_DOWNLOADED = {
+    "cifar10": "../shared/data/cifar10",
+    "pytorch_resnet_cifar10/pretrained_models/resnet20-12fca82f.th": (
+        "../shared/data/models/cifar10_resnet20.safetensors"
+    ),
+}
+
 # Commands of other people's tools: that they exist is not ours to test.
-_FOREIGN = {"cd", "git", "export", "python -m pytest", "ray start", "ray stop", "ray status", "ray job"}
+_FOREIGN = {"cd", "git", "hf download", "export", "python -m pytest", "ray start", "ray stop", "ray status", "ray job"}
 
 
 def _documents() -> list[Document]:
@@ -198,6 +206,7 @@ def test_command_exists(
                 monkeypatch.setenv(variable, value)
         _run_on_made_up(job, words[1:], request.getfixturevalue("made_up"))
     elif name in ("python", "python3") and words[1].startswith("jobs/"):
+        words = [_DOWNLOADED.get(word, word) for word in words]
         if "../shared/data" in " ".join(words) and not (REPO.parent / "shared" / "data").is_dir():
             pytest.skip("no ../shared/data beside the checkout")
         job([*words[1:], "--dry-run"], REPO)

@@ -95,8 +95,9 @@ def check(root: Path, _: argparse.Namespace) -> int:
 
 def _texts(root: Path) -> dict[Path, str]:
     """Return the documents by path."""
-    readme, groups = root / "README.md", groups_of(read_records(root / "docs/results/runs"))
-    text, num = _MARKED.subn(lambda marks: f"{marks[1]}\n{readme_body(groups)}\n{marks[2]}", readme.read_text("utf-8"))
+    readme = root / "README.md"
+    body = readme_body(root / "docs/results")
+    text, num = _MARKED.subn(lambda marks: f"{marks[1]}\n{body}\n{marks[2]}", readme.read_text("utf-8"))
     if num != 1:
         raise ValueError(f"{readme} must have <!-- results:begin --> and then <!-- results:end -->")
     return {readme: text, root / "docs/results/README.md": page(root / "docs/results")}

@@ -1,7 +1,7 @@
 """Runs that differ only in their seed, taken together."""
 
 import dataclasses
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -63,10 +63,10 @@ def main_of_each(groups: Sequence[Group]) -> list[Group]:
     return list(best.values())
 
 
-def differences(group: Group, others: Sequence[Group], of: Container[str] | None = None) -> str:
-    """Return the fields (of `of`, if given) in which the other groups differ, with this group's values."""
+def differences(group: Group, others: Sequence[Group]) -> str:
+    """Return the fields in which the other groups differ, with this group's values."""
     names = [name for name in group.fields if len({other.fields[name] for other in others}) > 1]
-    return ", ".join(f"{name.rpartition('.')[2]} {group.fields[name]}" for name in names if of is None or name in of)
+    return ", ".join(f"{name.rpartition('.')[2]} {group.fields[name]}" for name in names)
 
 
 def _fields(record: Record) -> dict[str, str]:

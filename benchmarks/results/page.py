@@ -7,26 +7,48 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.results.groups import Group, differences, ends, groups_of, main_groups, main_of_each, spread
+from benchmarks.results.choices import choices
+from benchmarks.results.groups import Group, ends, groups_of, main_groups, main_of_each, spread
+from benchmarks.results.published import comparison
 from benchmarks.results.record import Record, read_records
-from benchmarks.results.tables import commands, comparison, main_table, table
+from benchmarks.results.tables import NOTHING, commands, main_table, table
 from inq_ray.core.codebook import num_exponents
 
-_HEAD = """# Results
+_HEAD = """\
+# Results
 
-Made by `python -m benchmarks.results write` from the files beside it; `make results-check` fails where they differ. A
-file in docs/results/runs/ is what is kept of one run: configuration, command, commit, accuracies, seconds, digest, and
-how many weights of each tensor are at which level. Accuracies are top-1 in %, and ± is the sample standard deviation
-over seeds."""
+`python -m benchmarks.results write` makes this page from the files next to it, and `make results-check` fails if they
+differ. Each file in docs/results/runs/ is the record of one run: configuration, command, commit, accuracies, seconds,
+digest, and how many weights of each tensor have which value.
+
+Accuracy is top-1 in % on the test set; ± is the sample standard deviation over seeds. Choices were made on images held
+out of training (see [Choices](#choices)); the test set only measured the final runs."""
+_DOWNLOADS = """\
+Download CIFAR-10 from the Hugging Face hub and the weights of
+[akamaster/pytorch_resnet_cifar10](https://github.com/akamaster/pytorch_resnet_cifar10). inq_ray reads both as they are.
+
+<!-- not run: downloads data and weights -->
+```bash
+hf download uoft-cs/cifar10 --repo-type dataset --local-dir cifar10
+git clone https://github.com/akamaster/pytorch_resnet_cifar10
+```
+
+The runs of a group have the same command, except for `--seed` and `--name`:"""
+_STAGES = """\
+Top-1 after each stage, mean over seeds. "Quantized" is measured right after a stage has frozen its weights, with stale
+BatchNorm statistics: running mean and variance are still those from before. "Re-trained" is after the stage's
+epochs."""
+_RANDOM = """\
+The paper's pruning-inspired partition freezes the largest weights first. A random partition, worse in the paper, is
+within seed noise here."""
 _FROZEN = """\
-Of the run with the first seed at each width. Entropy is -Σ p log2 p over the levels of a tensor, 0 and each ±2^k, in
-bits a weight, the mean over weights: what a code of single weights with a table for each tensor could come down to."""
+Frozen weights of the run with the first seed at each width. Entropy is -Σ p log2 p over the values of a tensor, 0 and
+±2^k, in bits per weight, averaged over weights: the size that an ideal code of single weights, with one table for each
+tensor, would reach."""
 _KEPT = """\
-Codes at their bits, and what stays float; `restore` of benchmarks/results/kept.py makes of such a file what
-`load_state_dict` takes. A test evaluates each on the test set, on a CPU, and must count as many images."""
-# What trials in one table have in common: the float network that they begin with, and how long they are trained.
-_IN_COMMON = ["network.weights"]
-_IN_COMMON += [f"training.{name}" for name in ("epochs", "epochs_each", "epochs_total", "limit_batches")]
+These files hold the codes, packed, and the parameters and buffers that stay float. `restore` in
+benchmarks/results/kept.py turns a file into a state dict for `load_state_dict`. A test evaluates each file on the test
+set, on a CPU, and requires the same number of correct images."""
 
 
 def page(folder: Path) -> str:
@@ -38,11 +60,11 @@ def page(folder: Path) -> str:
     runs, trials = (read_records(folder / name) for name in ("runs", "choices"))
     groups = groups_of(runs)
     sections = {
-        "Final runs": _final(groups) if groups else "No run is collected yet.",
-        "Random against pruning-inspired partition": _partition(groups),
-        "The frozen weights": _frozen([group.first for group in main_of_each(groups)]),
+        "Final runs": _final(groups) if groups else NOTHING,
+        "Random and pruning-inspired partition": _partition(groups),
+        "Frozen weights": _frozen([group.first for group in main_of_each(groups)]),
         "Kept weights": _kept(folder / "weights", runs),
-        "Choices": _choices(folder / "choices", trials),
+        "Choices": choices(folder / "choices", trials),
     }
     return "\n\n".join([_HEAD, *(f"## {title}\n\n{body}" for title, body in sections.items() if body)]) + "\n"
 
@@ -52,13 +74,13 @@ def _final(groups: Sequence[Group]) -> str:
     parts = [
         main_table(shown),
         comparison(groups),
-        "Every run; all other figures are in its file.",
+        "### Every run",
         table([_run(record) for record in records]),
-        "Top-1 after each stage, mean over seeds, right after quantizing → re-trained:",
-        "\n".join(f"- {group.first['bits']} bits: {_stages(group)}" for group in shown),
-        "The command of each group; of its other runs only `--seed` and `--name` differ:",
-        *commands(groups),
         "\n".join(f"- {record['name']}: {record['note']}" for record in records if record["note"]),
+        f"### Stages\n\n{_STAGES}",
+        *(f"**{group.first['network']}, {group.first['bits']} bits**\n\n{_stages(group)}" for group in shown),
+        f"### Commands\n\n{_DOWNLOADS}",
+        *commands(groups),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -82,12 +104,12 @@ def _right(record: Record) -> str:
 
 
 def _stages(group: Group) -> str:
-    """Return the mean accuracies of each stage."""
-    words = []
+    """Return the mean accuracies of each stage, a column for each."""
+    lines: dict[str, dict[str, str]] = {name: {"portion": name} for name in ("quantized", "re-trained")}
     for stages in zip(*(record["stages"] for record in group.records), strict=True):
-        before, after = (fmean(stage[name] for stage in stages) for name in ("top1_quantized", "top1"))
-        words.append(f"{stages[0]['portion']:g}: {before:.2f} → {after:.2f}")
-    return "; ".join(words)
+        for name, figure in (("quantized", "top1_quantized"), ("re-trained", "top1")):
+            lines[name][f"{stages[0]['portion']:g}"] = f"{fmean(stage[figure] for stage in stages):.2f}"
+    return table(list(lines.values()))
 
 
 def _partition(groups: Sequence[Group]) -> str:
@@ -108,7 +130,7 @@ def _partition(groups: Sequence[Group]) -> str:
                     "against pruning": "" if group is base else f"{against:+.2f}",
                 }
             )
-    return table(rows)
+    return f"{_RANDOM}\n\n{table(rows)}" if rows else ""
 
 
 def _but_strategy(group: Group) -> dict[str, str]:
@@ -208,35 +230,3 @@ def _kept(folder: Path, records: Sequence[Record]) -> str:
         if path.is_file()
     ]
     return f"{_KEPT}\n\n{table(rows)}" if rows else ""
-
-
-def _choices(folder: Path, records: Sequence[Record]) -> str:
-    """Return what was tried on held-out images: the text beside the records, and a table for each kind of trial."""
-    groups, of_name = groups_of(records), {record["name"]: record for record in records}
-    tables: dict[tuple[Any, ...], list[Group]] = {}
-    for group in groups:
-        tables.setdefault((group.key, *(group.fields[name] for name in _IN_COMMON)), []).append(group)
-    parts = [(folder / "README.md").read_text(encoding="utf-8").strip()] if records else []
-    for alike in tables.values():
-        network, data, bits = (alike[0].first[name] for name in ("network", "data", "bits"))
-        others = differences(alike[0], [group for group in groups if group.key == alike[0].key], _IN_COMMON)
-        rows = [_choice(group, alike, of_name) for group in sorted(alike, key=lambda group: -fmean(group.top1))]
-        parts.append(f"### {network}, {data}, {bits} bits{others and f' ({others})'}\n\n{table(rows)}")
-    return "\n\n".join(parts)
-
-
-def _choice(group: Group, alike: Sequence[Group], of_name: dict[str, Record]) -> dict[str, Any]:
-    pairs = [(record, record["against"]) for record in group.records if record.get("against")]
-    for record, against in pairs:
-        if against not in of_name or of_name[against]["seed"] != record["seed"]:
-            raise ValueError(f"{record['name']}: there is no held-out run {against} with the same seed")
-    changes = [record["top1"] - of_name[against]["top1"] for record, against in pairs]
-    return {
-        "what": differences(group, alike) or "as it is",
-        "seeds": group.seeds,
-        "held out": spread(group.top1),
-        "range": ends(group.top1),
-        "in pairs": spread(changes, "+.2f") if changes else "",
-        "against": ", ".join(dict.fromkeys(against for _, against in pairs)),
-        "note": "; ".join(dict.fromkeys(record["note"] for record in group.records if record["note"])),
-    }

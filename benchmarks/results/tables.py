@@ -4,22 +4,24 @@ import re
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.results.groups import Group, differences, main_groups, main_of_each, spread
+from benchmarks.results.groups import Group, differences, groups_of, main_of_each, spread
+from benchmarks.results.kept import restore
+from benchmarks.results.record import read_records
 
+NOTHING = "No run is collected yet."
 _NUMBER = re.compile(r"[+-]?[\d.,]+( ± [\d.]+)?( %)?")
-
-# Published for ResNet-20 on CIFAR-10, top-1 in percent: the method's float network, and results by bits of a weight.
-_PUBLISHED: dict[str, tuple[float, dict[int, float]]] = {
-    "DeepShift-Q, powers of two": (91.79, {5: 89.85}),
-    "APoT, sums of powers of two, activations quantized too": (92.96, {4: 92.45, 3: 92.49, 2: 90.96}),
-    "a weight-only method (its name is not kept)": (92.08, {4: 92.19, 3: 92.18, 2: 91.12}),
+_PICTURE = "![change of top-1 over the portion of frozen weights, for each number of bits](docs/images/results.png)"
+# What records call data and weights that a reader can get.
+_OBTAINABLE = {
+    "../shared/data/cifar10": "cifar10",
+    "../shared/data/models/cifar10_resnet20.safetensors": (
+        "pytorch_resnet_cifar10/pretrained_models/resnet20-12fca82f.th"
+    ),
 }
-_COMPARED = """\
-Beside what is published for a ResNet-20 on CIFAR-10, as changes of top-1 in points, since each began from another float
-network:"""
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -31,22 +33,61 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in every)
 
 
-def readme_body(groups: Sequence[Group]) -> str:
-    """Return what the README shows of all final runs."""
-    shown = main_groups(groups)
-    if not shown:
-        return "No run is collected yet."
-    records = [record for group in shown for record in group.records]
-    machines = dict.fromkeys((record["hardware"] or record["device"], record["world_sizes"][-1]) for record in records)
+def readme_body(folder: Path) -> str:
+    """Return what the README shows of the results in a folder: a row for each network, and the picture."""
+    groups = main_of_each(groups_of(read_records(folder / "runs")))
+    if not groups:
+        return NOTHING
+    widths = sorted({group.first["bits"] for group in groups}, reverse=True)
+    networks: dict[Any, dict[int, Group]] = {}
+    for group in groups:
+        networks.setdefault(group.key[:2], {})[group.first["bits"]] = group
+    rows = [_readme_row(of_bits, widths, folder / "weights") for of_bits in networks.values()]
+    records = [record for group in groups for record in group.records]
+    num_seeds = sorted({len(group.records) for group in groups})
     explained = (
-        "Top-1 in % on the test set at each run's end: mean ± sample standard deviation over seeds. Epochs are those "
-        "of all stages together; minutes are of the whole run, from its first measurement to the verified files, on "
-        f"{'; '.join(f'{machine}, {num} worker' + 's' * (num > 1) for machine, num in machines)}."
+        "Top-1 in % on the test set at the end of each run, mean ± sample standard deviation over "
+        f"{' to '.join(map(str, dict.fromkeys([num_seeds[0], num_seeds[-1]])))} seeds. kB are of the file of packed "
+        f"codes and of what stays float. Minutes are for a whole run on {_machines(records)}. "
+        "[docs/results](docs/results/README.md) has every run, the commands, and a comparison with published results."
     )
-    picture = "![top-1 after each stage, for each number of bits](docs/images/results.png)"
-    intro = "The command of each row; of its other runs only `--seed` and `--name` differ:"
-    parts = [main_table(shown), textwrap.fill(explained, 120), comparison(groups), picture, intro, *commands(shown)]
-    return "\n\n".join(part for part in parts if part)
+    return f"{table(rows)}\n\n{textwrap.fill(explained, 120)}\n\n{_PICTURE}"
+
+
+def _machines(records: Sequence[Mapping[str, Any]]) -> str:
+    machines = dict.fromkeys((record["hardware"] or record["device"], record["world_sizes"][-1]) for record in records)
+    return "; ".join(f"{machine}, {num} worker" + "s" * (num > 1) for machine, num in machines)
+
+
+def _readme_row(of_bits: Mapping[int, Group], widths: Sequence[int], weights: Path) -> dict[str, Any]:
+    first, groups = next(iter(of_bits.values())).first, [of_bits.get(bits) for bits in widths]
+    kept = [_kept(group, weights) if group else None for group in groups]
+    numbers = " / ".join(map(str, widths))
+    return {
+        "network": first["network"],
+        "data": first["data"],
+        "float": f"{first['float_top1']:.2f}",
+        **{f"{bits} bits": spread(group.top1) if group else "" for bits, group in zip(widths, groups, strict=True)},
+        "kB float": next((f"{_float_bytes(path) / 1000:,.0f}" for path in kept if path), ""),
+        f"kB at {numbers} bits": " / ".join(f"{path.stat().st_size / 1000:,.0f}" if path else "-" for path in kept),
+        f"minutes at {numbers} bits": " / ".join(_minutes(group) if group else "-" for group in groups),
+    }
+
+
+def _kept(group: Group, weights: Path) -> Path | None:
+    """Return the file of the kept weights of one of a group's runs."""
+    paths = [weights / f"{record['name']}.safetensors" for record in group.records]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _float_bytes(path: Path) -> int:
+    """Return the bytes of the tensors of the network before it was quantized."""
+    return sum(tensor.nbytes for tensor in restore(path).values())
+
+
+def _minutes(group: Group) -> str:
+    minutes = fmean(record["seconds"] for record in group.records) / 60
+    return f"{minutes:.{0 if minutes >= 10 else 1}f}"
 
 
 def main_table(groups: Sequence[Group]) -> str:
@@ -56,7 +97,6 @@ def main_table(groups: Sequence[Group]) -> str:
 
 def _main_row(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
     first, what = group.first, _unlike(group, groups)
-    minutes = fmean(record["seconds"] for record in group.records) / 60
     return {
         "network": first["network"] + (what and f" ({what})"),
         "data": first["data"],
@@ -66,7 +106,7 @@ def _main_row(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
         "seeds": len(group.records),
         "change": f"{group.change:+.2f}",
         "epochs": first["epochs"]["all"],
-        "minutes": f"{minutes:.{0 if minutes >= 10 else 1}f}",
+        "minutes": _minutes(group),
     }
 
 
@@ -75,28 +115,14 @@ def _unlike(group: Group, groups: Sequence[Group]) -> str:
     return differences(group, [other for other in groups if other.key == group.key])
 
 
-def comparison(groups: Sequence[Group]) -> str:
-    """Return the table of changes in top-1 next to those that others have published."""
-    rows = []
-    for group in main_of_each(groups):
-        bits, float_top1 = group.first["bits"], group.first["float_top1"]
-        published = {
-            method: f"{top1[bits] - base:+.2f} ({base:.2f} → {top1[bits]:.2f})" if bits in top1 else ""
-            for method, (base, top1) in _PUBLISHED.items()
-        }
-        if group.key[:2] == ("cifar_resnet20", "cifar10") and any(published.values()):
-            here = f"{group.change:+.2f} ({float_top1:.2f} → {fmean(group.top1):.2f})"
-            rows.append({"bits": bits, "here": here, **published})
-    return f"{_COMPARED}\n\n{table(rows)}" if rows else ""
-
-
 def commands(groups: Sequence[Group]) -> list[str]:
-    """Return blocks with the commands of groups, those that need a GPU in a block of their own."""
+    """Return blocks with the commands of groups, on data that a reader can get; those for GPUs in their own block."""
     lines: dict[bool, list[str]] = {False: [], True: []}
     for group in groups:
         network, data, bits = (group.first[name] for name in ("network", "data", "bits"))
-        what, command = _unlike(group, groups), group.first["command"]
+        what, words = _unlike(group, groups), shlex.split(group.first["command"])
         title = f"# {network}, {data}, {bits} bits{what and f', {what}'}"
-        lines["--use-gpu" in shlex.split(command)] += [title, command]
+        command = shlex.join(_OBTAINABLE.get(word, word) for word in words)
+        lines["--use-gpu" in words] += [title, command]
     marks = {False: "", True: "<!-- not run: needs a GPU -->\n"}
     return [f"{marks[gpu]}```bash\n{chr(10).join(each)}\n```" for gpu, each in lines.items() if each]

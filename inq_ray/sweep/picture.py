@@ -1,88 +1,142 @@
-"""A sweep as a picture: accuracy over accumulated portion for each trial, and all parameters beside each other."""
+"""Picture of a sweep: top-1 over the accumulated portion, and every parameter against the result."""
 
 import importlib.util
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inq_ray.files.whole import whole
-from inq_ray.sweep.trials.ranking import best_of
-from inq_ray.sweep.trials.trial import Trial, describe, in_words, short
+from inq_ray.sweep.parallel_plot import draw_parallel, lower_fence, parallel_axes
+from inq_ray.sweep.trials.ranking import best_of, ranked
+from inq_ray.sweep.trials.trial import Trial, describe
+
+# Light to dark, in grey too; without the lightest yellow, which is hard to see on white.
+_COLORS = "viridis_r"
+_LIGHTEST = 0.12
+_NO_RESULT = "0.65"
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is installed."""
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw(trials: Sequence[Trial], path: Path, title: str) -> None:
-    """Draws a sweep into a file.
+    """Draw a sweep into a file.
 
     Args:
-        trials: of the sweep; those that have passed a stage are drawn.
-        path: of the file; its suffix says the format.
-        title: above all.
+        trials: Trials of the sweep; those that have finished a stage are drawn.
+        path: Path of the file; its suffix gives the format.
+        title: Heading of the picture.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
+    """
+    figure = figure_of(trials, title)
+    with whole(path) as beside:
+        figure.savefig(beside, format=path.suffix.removeprefix("."), dpi=150)
+
+
+def figure_of(trials: Sequence[Trial], title: str) -> Any:
+    """Return the matplotlib figure of a sweep.
+
+    The better a trial's top-1, the darker its color. Trials without a result are dashed and gray.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [trial for trial in trials if trial.ends]
-    figure = Figure(figsize=(14, 6), layout="constrained")
+    shown = [trial for trial in ranked(trials) if len(trial.curve) > 1]
+    axes = parallel_axes(shown)
+    height = min(14.0, max(6.0, 2.0 + 0.15 * max(len(axis.marks) for axis in axes)))
+    figure = Figure(figsize=(6.5 + 1.7 * len(axes), height), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    _draw_curves(left, shown)
-    _draw_parallel(right, [trial for trial in shown if trial.top1 is not None])
+    figure.get_layout_engine().set(wspace=0.06)
+    left, right = figure.subplots(1, 2, width_ratios=[5.5, 1.7 * len(axes)])
+    scale = _color_scale(shown)
+    _draw_curves(left, shown, scale)
+    draw_parallel(right, axes, [_style(trial, shown, scale) for trial in shown])
+    results = [trial.top1 for trial in shown if trial.top1 is not None]
+    if results:
+        clipped = "min" if min(results) < scale.norm.vmin else "neither"
+        figure.colorbar(scale, ax=left, label="top-1 at the end, %", extend=clipped, format="%.2f")
     figure.suptitle(title)
-    with whole(path) as beside:
-        figure.savefig(beside, format=path.suffix.removeprefix("."), dpi=120)
+    return figure
 
 
-def _draw_curves(axes: Any, trials: Sequence[Trial]) -> None:
+def _color_scale(trials: Sequence[Trial]) -> Any:
+    """Return the mapping from top-1 to a color; outliers below have the color of the lowest that is none."""
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    results = [trial.top1 for trial in trials if trial.top1 is not None] or [0.0]
+    low, high = lower_fence(results), max(results)
+    colors = ListedColormap(colormaps[_COLORS](np.linspace(_LIGHTEST, 1, 256)))
+    return ScalarMappable(Normalize(low if low < high else high - 1, high, clip=True), colors)
+
+
+def _style(trial: Trial, trials: Sequence[Trial], scale: Any) -> dict[str, Any]:
+    """Return color, width and order of a trial's lines; better ones lie above."""
+    if trial.top1 is None:
+        return {"color": _NO_RESULT, "linestyle": "--", "linewidth": 1.0, "zorder": 2.0}
+    is_best = trial is best_of(trials)
+    order = 3 + (scale.norm(trial.top1) + is_best) / 2
+    return {"color": scale.to_rgba(trial.top1), "linewidth": 2.8 if is_best else 1.2, "zorder": float(order)}
+
+
+def _draw_curves(axes: Any, trials: Sequence[Trial], scale: Any) -> None:
+    """Draw a line for each trial over the ends of its stages."""
     best = best_of(trials)
     for trial in trials:
-        style: dict[str, Any] = {"marker": "o", "linewidth": 2.5 if trial is best else 1.0}
-        if trial.status != "done":
-            style |= {"linestyle": "--", "alpha": 0.6}
-        words = " ".join(f"{name} {value}" for name, value in describe(trial.point).items())
-        axes.plot(*zip(*trial.curve, strict=True), label=f"{trial.name} {words}"[:60], **style)
-    axes.set_xlabel("accumulated portion of the weights that is frozen")
-    axes.set_ylabel("top-1 on held-out images, %")
-    axes.grid(alpha=0.3)
+        stages = [(portion, top1) for portion, top1 in trial.curve if portion > 0]
+        label = _caption(trial) if trial is best else None
+        axes.plot(*zip(*stages, strict=True), marker="o", markersize=4, label=label, **_style(trial, trials, scale))
+    if any(trial.top1 is None for trial in trials):
+        axes.plot([], [], color=_NO_RESULT, linestyle="--", label="stopped, failed or unfinished")
     if trials:
-        axes.legend(fontsize="x-small", ncols=1 + len(trials) // 20)
+        _limit(axes, [top1 for trial in trials for portion, top1 in trial.curve if portion > 0])
+        _legend_below(axes)
+    axes.set_xlabel("accumulated portion of frozen weights")
+    axes.set_ylabel("top-1 on held-out images after each stage, %")
+    axes.set_title(_float_top1(trials), fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_parallel(axes: Any, trials: Sequence[Trial]) -> None:
-    """A vertical scale for each parameter and for accuracy, a line for each trial."""
-    names = list(dict.fromkeys(name for trial in trials for name in trial.point))
-    scales = [_scale([trial.point.get(name) for trial in trials]) for name in names]
-    scales.append(_scale([trial.top1 for trial in trials]))
-    labels = [*map(short, names), "top-1"]
-    best = best_of(trials)
-    for number, trial in enumerate(trials):
-        heights = [heights[number] for heights, _ in scales]
-        axes.plot(
-            range(len(scales)), heights, linewidth=2.5 if trial is best else 1.0, alpha=1 if trial is best else 0.6
+def _legend_below(axes: Any) -> None:
+    """Put the legend under the axis, where it covers nothing."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = axes.transAxes + ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
+    axes.legend(
+        fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0
+    )
+
+
+def _caption(best: Trial) -> str:
+    # With spaces at which no line is broken.
+    words = ", ".join(f"{name}\u00a0{value}" for name, value in describe(best.point).items())
+    return textwrap.fill(f"{best.name}, the best: {words}", 64, max_lines=4)
+
+
+def _limit(axes: Any, values: Sequence[float]) -> None:
+    """Let the axis begin at the lowest value that is no outlier; say how many lie below."""
+    low, high = lower_fence(values), max(values)
+    num_below = sum(value < low for value in values)
+    if num_below:
+        room = 0.05 * (high - low) or 0.1
+        axes.set_ylim(low - room, high + room)
+        axes.annotate(
+            f"{num_below} value{'s' * (num_below > 1)} below", (0.01, 0.01), xycoords="axes fraction", fontsize="small"
         )
-    for index, (_, marks) in enumerate(scales):
-        for text, height in marks:
-            axes.annotate(text, (index, height), fontsize="x-small", ha="center", backgroundcolor="white")
-    axes.set_xticks(range(len(scales)), labels)
-    axes.set_yticks([])
-    axes.set_title("each line is a trial that came to its end")
 
 
-def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[str, float]]]:
-    """Heights in [0, 1] of values, and what to write beside: numbers by size, other values in order."""
-    if values and all(isinstance(value, float) for value in values):
-        low, high = min(values), max(values)
-        heights = [(value - low) / (high - low) if high > low else 0.5 for value in values]
-        return heights, [(f"{low:.4g}", 0.0 if high > low else 0.5), (f"{high:.4g}", 1.0)][: 1 + (high > low)]
-    words = [in_words(value) for value in values]
-    distinct = list(dict.fromkeys(words))
-    step = 1 / max(1, len(distinct) - 1)
-    of_word = {word: (index * step if len(distinct) > 1 else 0.5) for index, word in enumerate(distinct)}
-    return [of_word[word] for word in words], list(of_word.items())
+def _float_top1(trials: Sequence[Trial]) -> str:
+    """Return the text on the float networks that the trials begin with."""
+    values = [top1 for trial in trials for portion, top1 in trial.curve if portion == 0]
+    if not values:
+        return "quantized"
+    low, high = min(values), max(values)
+    return f"float network: {low:.2f} %" if low == high else f"float networks: {low:.2f} to {high:.2f} %"

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.results.__main__ import main
 from benchmarks.results.groups import groups_of
+from benchmarks.results.page import page
+from benchmarks.results.published import comparison
 from benchmarks.results.record import read_records
 from benchmarks.results.tables import readme_body
 from tests.conftest import REPO
@@ -30,8 +32,8 @@ def _change(root: Path, name: str, section: str | None = None, **values: Any) ->
     path.write_text(json.dumps(record))
 
 
-def _readme(root: Path) -> str:
-    return readme_body(groups_of(read_records(root / "docs/results/runs")))
+def _page(root: Path) -> str:
+    return page(root / "docs/results")
 
 
 def test_documents_and_picture_are_made_of_the_records(checkout: Path) -> None:
@@ -52,17 +54,64 @@ def test_documents_and_picture_are_made_of_the_records(checkout: Path) -> None:
 
 def test_groups_of_one_width_are_told_apart(checkout: Path) -> None:
     _change(checkout, "runs/cifar_resnet20-3bit-s1.json", "training", lr=0.5)
-    text = _readme(checkout)
+    text = _page(checkout)
     assert "\n| cifar_resnet20 (lr 0.5) | cifar10 | 3 | 91.73 | 91.21 | 1 | -0.52 |" in text
     assert "\n| cifar_resnet20 (lr 0.02) | cifar10 | 3 | 91.73 | 91.45 ± 0.16 | 2 | -0.28 |" in text
     assert "\n# cifar_resnet20, cifar10, 3 bits, lr 0.5\n" in text
 
 
+def test_the_readme_has_a_row_for_each_network(checkout: Path) -> None:
+    _change(checkout, "runs/cifar_resnet20-3bit-s2.json", network="other", float_top1=95.0, top1=94.5, seconds=30)
+    _change(checkout, "runs/cifar_resnet20-3bit-s2.json", "network", arch="other")
+    lines = readme_body(checkout / "docs/results").splitlines()
+    results = "91.73 | 91.72 ± 0.08 | 91.69 ± 0.08 | 91.38 ± 0.25 | 90.65 ± 0.22"
+    sizes = "1,085 | 190 / 157 / 123 / 89 | 32 / 41 / 51 / 49"
+    assert lines[2] == f"| cifar_resnet20 | cifar10 | {results} | {sizes} |"
+    assert lines[3] == "| other | cifar10 | 95.00 | | | 94.50 | | | - / - / - / - | - / - / 0.5 / - |"
+    assert "over 1 to 3 seeds" in " ".join(lines)
+
+
+def test_commands_name_data_that_a_reader_can_get(checkout: Path) -> None:
+    text = _page(checkout)
+    assert "../shared" not in text
+    assert text.index("hf download uoft-cs/cifar10") < text.index("python jobs/quantize_imagenet.py --data cifar10 ")
+
+
 def test_a_command_for_gpus_is_not_run_by_the_tests_of_documents(checkout: Path) -> None:
     _change(checkout, "runs/cifar_resnet20-3bit-s0.json", command="python jobs/quantize_imagenet.py --use-gpu")
-    blocks = list(Document(path=checkout, text=_readme(checkout)).blocks())
-    assert [block.not_run for block in blocks] == [None, "needs a GPU"]
-    assert blocks[1].text.startswith("# cifar_resnet20, cifar10, 3 bits\n")
+    blocks = list(Document(path=checkout, text=_page(checkout)).blocks())
+    assert [block.not_run for block in blocks] == ["downloads data and weights", None, "needs a GPU"]
+    assert blocks[2].text.startswith("# cifar_resnet20, cifar10, 3 bits\n")
+
+
+def test_every_published_result_has_a_link_and_says_what_is_unlike_ours() -> None:
+    rows = [line.split(" | ") for line in comparison(groups_of(read_records(REPO / "docs/results/runs"))).splitlines()]
+    bodies = [row for row in rows if row[0].removeprefix("| ").isdigit()]
+    assert [row[2] for row in bodies].count("inq_ray") == 4
+    for row in bodies:
+        assert row[2] == "inq_ray" or ("](https://github.com/" in row[2] and len(row[5]) > 10)
+    assert {row[1] for row in bodies if row[0] == "| 3"} >= {"5: 0, ±1, ±2", "7: 0, ±1, ±2, ±4", "5: 0 and ±2^k"}
+
+
+def test_questions_are_answered_side_by_side(checkout: Path) -> None:
+    text = _page(checkout)
+    expected = "| | 4 | A | 1+1+1+1+1+1, 50 batches each | codebook mse | codebook max | "
+    expected += "[90.12](choices/b4-mse-s0.json) | [89.88](choices/b4-max-s0.json) | +0.24 | 1 | 0.3092, 0.3178 |"
+    assert expected in text
+    assert "| A scaled | A | [90.52]" in text
+    assert "| epochs 6+2+1+0 | epochs 6+1+1+1 | [90.46]" in text
+
+
+def test_every_trial_has_its_place_in_a_question(checkout: Path) -> None:
+    text = _page(checkout)
+    missing = [path.name for path in (checkout / "docs/results/choices").glob("*.json") if path.name not in text]
+    assert missing == []
+
+
+def test_a_float_network_that_is_not_described_is_refused(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _change(checkout, "choices/b2-lr05-s0.json", "network", weights="other.safetensors")
+    assert main(["write"], checkout) == 2
+    assert "b2-lr05-s0: networks.json does not describe other.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results/README.md"])
@@ -70,9 +119,10 @@ def test_a_figure_that_was_changed_by_hand_is_found(
     checkout: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (checkout / name).read_text()
-    (checkout / name).write_text(text.replace("| cifar10 | 3 | 91.73 |", "| cifar10 | 3 | 91.74 |"))
+    assert "91.69 ± 0.08" in text
+    (checkout / name).write_text(text.replace("91.69 ± 0.08", "91.79 ± 0.08"))
     assert main(["check"], checkout) == 1
-    assert "-| cifar_resnet20 | cifar10 | 3 | 91.74 |" in capsys.readouterr().out
+    assert "91.79 ± 0.08" in capsys.readouterr().out
 
 
 def test_kept_weights_of_another_run_are_found(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """What came out, against counting; and what is shown of it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inq_ray.sweep.console import FromTrial, SweepConsole
-from inq_ray.sweep.picture import draw
 from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, configured
 from inq_ray.sweep.trials.ranking import best_of, effects, pareto, ranked, savings
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Stored, TrialRetryable, ends_of
@@ -160,14 +158,3 @@ def test_a_terminal_sees_a_live_table(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "a note" in out
     assert "2/3" in out
     assert "0:02:00" in out
-
-
-def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    trials = [trial_of(0, 5, 97.25), trial_of(1, 3, 96.5, schedule=1), trial_of(2, 3, None, status="stopped")]
-    for some in (trials, trials[2:], []):
-        path = tmp_path / f"{len(some)}.png"
-        draw(some, path, "title")
-        assert path.read_bytes().startswith(b"\x89PNG")
-    draw(trials, tmp_path / "picture.svg", "title")
-    assert "t001" in (tmp_path / "picture.svg").read_text()
