@@ -82,7 +82,7 @@ SNIPPETS = [
 # The data that the documents call by these names are made up for the tests.
 _MADE_UP = re.compile(r"imagenet(-parquet)?|s3://my-bucket/.*")
 # What the documents say how to download. The tests have it from ../shared/data, if that is there.
-_PUBLIC = ("cifar10/plain_text", "resnet20-12fca82f.th")
+_PUBLIC = ("cifar10", "resnet20-12fca82f.th")
 
 
 def _distinct_commands() -> Iterator[object]:
@@ -155,10 +155,9 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def public(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `cifar10/plain_text`, and with a file of weights as akamaster/pytorch_resnet_cifar10 has it."""
+    """A folder with the Parquet of `cifar10`, and with weights in the form of akamaster/pytorch_resnet_cifar10."""
     folder = tmp_path_factory.mktemp("public")
-    (folder / "cifar10").mkdir()
-    (folder / "cifar10" / "plain_text").symlink_to(shared_data / "cifar10")
+    (folder / "cifar10").symlink_to(shared_data / "cifar10")
     weights = load_file(shared_data / "models" / "cifar10_resnet20.safetensors")
     saved = {"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "best_prec1": 91.73}
     torch.save(saved, folder / "resnet20-12fca82f.th")
