@@ -28,7 +28,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-long test-gpu soak lint format results results-check bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format flags results results-check bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -67,6 +67,9 @@ lint: $(FINISHED) ## check style and types
 format: $(FINISHED) ## put the code into the form that lint asks for
 	@.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+flags: $(FINISHED) ## make the tables of docs/flags.md from the declarations of options
+	@$(PY) -m inq_ray.cli.flag_tables docs/flags.md
 
 results: $(FINISHED) ## make the results table, page and picture anew from docs/results/
 	@$(PY) -m benchmarks.results write

@@ -16,7 +16,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from inq_ray.cli.program import COMMANDS
 from inq_ray.data.parquet.writer import plan_folder, write_shards
 from inq_ray.storage.address import locate
 from tests.conftest import REPO
@@ -34,16 +37,14 @@ pytest.importorskip("ray", reason="the jobs run on Ray")
 # Runs a job of ours, given its path below the checkout and its flags, in a folder; gives what it prints.
 Job = Callable[[list[str], Path], str]
 
-# Downloads that the documents name, where the tests have the same.
-_DOWNLOADED = {
-    "cifar10": "../shared/data/cifar10",
-    "pytorch_resnet_cifar10/pretrained_models/resnet20-12fca82f.th": (
-        "../shared/data/models/cifar10_resnet20.safetensors"
-    ),
-}
-
 # Commands of other people's tools: that they exist is not ours to test.
-_FOREIGN = {"cd", "git", "hf download", "export", "python -m pytest", "ray start", "ray stop", "ray status", "ray job"}
+_FOREIGN = {
+    *("cd", "curl", "export", "git", "hf download", "pip install", "python -m pytest", "source"),
+    *("ray job", "ray start", "ray status", "ray stop"),
+}
+# The job that a command of the program is tried as: with --dry-run, an evaluation too.
+_JOBS = {"quantize": "quantize_imagenet", "evaluate": "quantize_imagenet", "sweep": "sweep_schedules"}
+_JOBS["parquet"] = "make_parquet"
 
 
 def _documents() -> list[Document]:
@@ -80,6 +81,8 @@ SNIPPETS = [
 ]
 # The data that the documents call by these names are made up for the tests.
 _MADE_UP = re.compile(r"imagenet(-parquet)?|s3://my-bucket/.*")
+# What the documents say how to download. The tests have it from ../shared/data, if that is there.
+_PUBLIC = ("cifar10", "resnet20-12fca82f.th")
 
 
 def _distinct_commands() -> Iterator[object]:
@@ -151,6 +154,17 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def public(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the Parquet of `cifar10`, and with weights in the form of akamaster/pytorch_resnet_cifar10."""
+    folder = tmp_path_factory.mktemp("public")
+    (folder / "cifar10").symlink_to(shared_data / "cifar10")
+    weights = load_file(shared_data / "models" / "cifar10_resnet20.safetensors")
+    saved = {"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "best_prec1": 91.73}
+    torch.save(saved, folder / "resnet20-12fca82f.th")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def s3_environment(made_up: Path) -> Iterator[dict[str, str]]:
     """Settings of a real S3 server with s3://my-bucket/imagenet-parquet."""
     with serve_s3() as server:
@@ -196,6 +210,9 @@ def test_command_exists(
     _skip_if_left_out(block)
     if words[:3] == ["ray", "job", "submit"] and "--" in words:
         words = words[words.index("--") + 1 :]
+    if words[0] == "inq-ray":
+        assert words[1] in COMMANDS, f"there is no command inq-ray {words[1]}"
+        words = ["python", f"jobs/{_JOBS[words[1]]}.py", *words[2:]]
     name = Path(words[0]).name
     if name == "make":
         targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
@@ -206,10 +223,10 @@ def test_command_exists(
                 monkeypatch.setenv(variable, value)
         _run_on_made_up(job, words[1:], request.getfixturevalue("made_up"))
     elif name in ("python", "python3") and words[1].startswith("jobs/"):
-        words = [_DOWNLOADED.get(word, word) for word in words]
         if "../shared/data" in " ".join(words) and not (REPO.parent / "shared" / "data").is_dir():
             pytest.skip("no ../shared/data beside the checkout")
-        job([*words[1:], "--dry-run"], REPO)
+        folder = request.getfixturevalue("public") if set(words) & {*_PUBLIC} else REPO
+        job([*words[1:], *({"--dry-run"} - {*words})], folder)
     elif words[0].startswith((".ci/", "./.ci/")):
         assert (REPO / words[0]).stat().st_mode & 0o111
     else:
@@ -221,7 +238,12 @@ def test_command_exists(
     ("name", "jobs"),
     [
         ("README.md", ["quantize_imagenet"]),
+        ("docs/clusters.md", ["quantize_imagenet"]),
         ("docs/data.md", ["quantize_imagenet", "make_parquet"]),
+        ("docs/flags.md", ["quantize_imagenet", "sweep_schedules"]),
+        ("docs/hardware.md", ["quantize_imagenet"]),
+        ("docs/imagenet.md", ["quantize_imagenet"]),
+        ("docs/performance.md", ["quantize_imagenet"]),
         ("docs/recovery.md", ["quantize_imagenet"]),
         ("docs/sweeps.md", ["quantize_imagenet", "sweep_schedules"]),
     ],
@@ -229,7 +251,8 @@ def test_command_exists(
 def test_flags_that_are_described_exist(name: str, jobs: list[str], job: Job) -> None:
     texts = [job([f"jobs/{each}.py", "--help-all"], REPO) for each in jobs]
     known = set(re.findall(r"--[a-z][a-z0-9-]*", " ".join(texts)))
-    assert Document.read(REPO / name).flags() <= known | {"--help-all"}
+    of_inq_pytorch = {"--pretrained", "--quantize"}  # stand for others, and are not in the help
+    assert Document.read(REPO / name).flags() <= known | {"--help-all"} | of_inq_pytorch
 
 
 def test_nothing_names_a_place_that_only_one_machine_has() -> None:

@@ -30,7 +30,7 @@ Download CIFAR-10 from the Hugging Face hub and the weights of
 <!-- not run: downloads data and weights -->
 ```bash
 hf download uoft-cs/cifar10 --repo-type dataset --local-dir cifar10
-git clone https://github.com/akamaster/pytorch_resnet_cifar10
+curl -LO https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/resnet20-12fca82f.th
 ```
 
 The runs of a group have the same command, except for `--seed` and `--name`:"""

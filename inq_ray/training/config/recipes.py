@@ -50,6 +50,7 @@ _TABLE: dict[int, dict[str, Any]] = {
 _LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _TABLE}
 # For any network and bits.
 LOSSLESS = "lossless"
+NAMED = (*_DEFAULTS, *_LOSSLESS)
 _LOSSLESS_EPOCHS = 40
 _AVERAGED: dict[str, Any] = {"lr_schedule": "constant", "ema_share": 0.3}
 # The rate before the first stage has the same course as in stages, and there it must fall.
@@ -77,7 +78,7 @@ def recipe(name: str) -> RunConfig:
     if name in _LOSSLESS:
         arch, weight_bits = _LOSSLESS[name]
         return lossless_recipe(arch, weight_bits).replace(training={"epochs_total": None, **_TABLE[weight_bits]})
-    known = [LOSSLESS, *_DEFAULTS, *_LOSSLESS]
+    known = [LOSSLESS, *NAMED]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
     raise ValueError(f"--recipe {name} is not known; nearest: {', '.join(near)}")
 
