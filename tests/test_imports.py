@@ -304,8 +304,10 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         "__version__ str True",
         "clip_grad_norm_ function True",
         "float_state function True",
+        "load function True",
         "param_groups function True",
         "reset_lr_scheduler function True",
+        "save function True",
     ]
 
 
