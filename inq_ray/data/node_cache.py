@@ -77,7 +77,7 @@ def _is_complete(path: Path, num_bytes: int) -> bool:
 def _make(path: Path, num_bytes: int, write: Callable[[BinaryIO], None]) -> None:
     """Write beside and rename, so that a file of this name is always whole, even after a loss of power."""
     try:
-        with whole(path, beside=path.with_suffix(".partial")) as partial, partial.open("wb") as file:
+        with whole(path, temporary=path.with_suffix(".partial")) as partial, partial.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, num_bytes)  # says now that there is no room, not at the end
             write(file)
             assert file.tell() == num_bytes, (file.tell(), num_bytes)

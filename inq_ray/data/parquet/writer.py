@@ -216,7 +216,7 @@ def _placed(file: Location) -> Iterator[BinaryIO]:
             _change(lambda: file.fs.move(partial.path, file.path), file)
         return
     try:
-        with whole(Path(file.path), beside=Path(partial.path)) as beside, beside.open("wb") as sink:
+        with whole(Path(file.path), temporary=Path(partial.path)) as temporary, temporary.open("wb") as sink:
             yield sink
     except OSError as error:
         raise ValueError(f"cannot write {file.name}: {error.strerror or error}") from error

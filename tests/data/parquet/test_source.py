@@ -199,7 +199,7 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     path = folder / "train-00001-of-00002.parquet"
     path.unlink()
     os.mkfifo(path)
-    assert f"cannot read {path}: a device or a pipe, and no file" in refusal(folder)
+    assert f"cannot read {path}: a device or a pipe, not a file" in refusal(folder)
 
 
 @pytest.mark.parametrize("size", [0, 3, 11, 500, -1])
