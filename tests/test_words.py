@@ -75,17 +75,15 @@ def _texts(path: Path) -> Iterator[Text]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield Text(f"{name}:{node.lineno}", node.value)
-    comments: list[tuple[int, str]] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            comments.append((token.start[0], token.string.lstrip("# ")))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [(token.start[0], token.string.lstrip("# ")) for token in tokens if token.type == tokenize.COMMENT]
     for (line, text), following in zip(comments, [*comments[1:], None], strict=False):
         joined = f"{text} {following[1]}" if following and following[0] == line + 1 else text
         yield Text(f"{name}:{line}", joined)
 
 
 def _hits(texts: Iterator[Text] | list[Text], plainer: dict[str, str]) -> list[str]:
-    """One line for each odd word; what is between backticks is code, and so is what has an underscore or equals sign."""
+    """Return a line for each odd word; text between backticks, or with an underscore or equals sign, is code."""
     found = []
     for place, text in texts:
         prose = " ".join(re.sub(r"`[^`]*`|\S*[_=]\S*", "CODE", text).split())

@@ -35,7 +35,8 @@ def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[st
     """Load a file's tensors into the model, in place: all of its parameters and buffers, and nothing else.
 
     The tensors may be nested in the file (`{"state_dict": ...}`, "net") and have a prefix ("model.", "backbone."),
-    which is removed if the rest fits. If several fit, averaged weights are preferred ("model_ema" of torchvision's reference,
+    which is removed if the rest fits. If several fit, averaged weights are preferred ("model_ema" of torchvision's
+    reference,
     "state_dict_ema" of timm), then the keys "state_dict" and "model".
 
     The parts "module." and "_orig_mod.", which DDP, DataParallel, AveragedModel and torch.compile add, are removed from

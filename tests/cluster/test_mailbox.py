@@ -207,7 +207,7 @@ def test_a_reporter_that_raises_still_gets_what_comes_later(
             sender.send(note)
     assert told == NOTES
     err = capsys.readouterr().err
-    assert err.startswith(f"warning: the run goes on, and Broken misses reports: {type(error).__name__}: ")
+    assert err.startswith(f"warning: the run continues, but Broken misses reports: {type(error).__name__}: ")
     assert err.count("\n") == 1
 
 

@@ -270,7 +270,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network(), tmp_path / "a.pt")
     message = refusal(tmp_path / "a.pt")
-    assert "it holds inq_ray.models.digits_cnn.DigitsCNN and would run code when loaded" in message
+    assert "it contains inq_ray.models.digits_cnn.DigitsCNN and would run code when loaded" in message
     assert "torch.save(model.state_dict(), 'w.pth')" in message
     assert "weights_only" not in message
 

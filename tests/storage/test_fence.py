@@ -162,7 +162,7 @@ def test_the_hubs_cache_is_read_as_it_is(hub: Path, tmp_path: Path) -> None:
     repository = hub.parent.parent
     for data in (hub, hub / "data", f"{hub}/data/t*.parquet", repository):
         assert open_source(str(data)).info.num_test == 7
-    assert f"out of the folder of data {hub.parent}:" in refusal(f"{hub.parent}/0*/data/t*")
+    assert f"outside of the data folder {hub.parent}:" in refusal(f"{hub.parent}/0*/data/t*")
     # One file is as given, and by this pattern all lies where it begins.
     assert open_source(f"{hub}/data/test-00000-of-00001.parquet").info.num_test == 7
     assert open_source(f"{hub.parent.parent}/*/0*/data/t*").info.num_test == 7
@@ -177,7 +177,7 @@ def test_other_links_of_a_hubs_cache_are_refused(hub: Path, tmp_path: Path, is_l
     else:
         (blobs / "0").rename(tmp_path / "elsewhere")
         link(blobs / "0", tmp_path / "elsewhere")
-    assert f"is a link that leads to {tmp_path}/elsewhere" in refusal(hub)
+    assert f"is a link to {tmp_path}/elsewhere" in refusal(hub)
     assert open_source(str(hub), follow_links=True).info.num_train == 20
 
 

@@ -45,7 +45,7 @@ def test_none_that_can_be_read_is_refused_whatever_may_be_left_out(tmp_path: Pat
     files = {f"{split}/a/{i}.jpg": encode(random_images(1)[0], "AVIF") for split in ("train", "val") for i in range(2)}
     config = config_of(make_folder(tmp_path / "set", files), skip_bad_images=9)
     with pytest.raises(
-        ValueError, match=r"2 of 2 images looked at cannot be read .*the file is AVIF, which is not read here"
+        ValueError, match=r"2 of 2 images looked at cannot be read .*the file is AVIF, which is not supported"
     ):
         check(config)
 
