@@ -75,7 +75,7 @@ def test_what_cannot_start_is_one_line(flags: str, says: str, job: Job, tmp_path
 
 def test_sigterm_where_only_ray_listens_has_a_line_and_its_status(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_schedules, "execute", lambda *_: sys.exit(signal.SIGTERM))
-    assert job("") == (143, "", "sweep_schedules: ended by SIGTERM; the same command goes on\n")
+    assert job("") == (143, "", "sweep_schedules: ended by SIGTERM; run the same command to continue\n")
     monkeypatch.setattr(sweep_schedules, "execute", lambda *_: sys.exit(0))
     with pytest.raises(SystemExit):
         job("")

@@ -156,7 +156,7 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
         "ab" * 32,
         "/runs/a",
         "bound by data: waited 25 % for data, 1 % for gradients; faster with more --loader-workers",
-        "3 image(s) that could not be read",
+        "3 unreadable image(s)",
         "events    resumed 2x, workers lost 2x; 0:01:01 lost, listed in events.jsonl",
     ):
         assert part in out

@@ -57,7 +57,7 @@ def test_images_in_memory() -> None:
     where, size, validation, training = lines(IMAGENET, small)
     assert where == "data: read from /data/below"
     assert size.startswith("images: 3x40x40 (channels, height, width; data)")
-    assert validation == "validation: images as they are (data: they are small and of one size)"
+    assert validation == "validation: images unchanged (data: they are small and of one size)"
     assert training.startswith("training: padded by 5 and cropped back at random; half of the images mirrored (default")
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]
