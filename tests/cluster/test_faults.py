@@ -66,7 +66,7 @@ def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) 
     counts = summary["events"]["counts"]
     assert counts["workers_lost"] >= len(plan)
     assert counts["workers_lost"] == sum("starting again" in text for text in texts)
-    assert counts["resumed"] == sum(text.startswith("going on from") for text in texts)
+    assert counts["resumed"] == sum(text.startswith("continuing from") for text in texts)
     assert summary["events"]["seconds_lost"] > 0
 
 
@@ -171,7 +171,7 @@ def test_one_command_goes_on_whatever_ended_it(
     damage(max(run.glob("checkpoints/checkpoint-*")) / "manifest.json", choice=1)
     code, out, err = end(start())
     assert (code, err) == (0, ""), out
-    assert "is damaged and left out" in out
+    assert "is damaged and ignored" in out
     calm = _config(tmp_path, "calm", training={"epochs": 30})
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 

@@ -129,7 +129,7 @@ def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_o
     assert summary["world_sizes"] == [2]
     output = started.log.read_text()
     assert output.count("starting again (1 of --max-failures 3)") == 1
-    assert "going on from checkpoint-01-" in output
+    assert "continuing from checkpoint-01-" in output
 
 
 MAILBOXES = """

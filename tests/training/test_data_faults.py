@@ -122,7 +122,7 @@ def goes_on(config: RunConfig) -> str:
     decision = look(config, fingerprint=open_data(config).info.fingerprint)
     assert isinstance(decision, Resume)
     told = run_with(config, {})
-    assert any(line.startswith("going on from ") for line in told.lines)
+    assert any(line.startswith("continuing from ") for line in told.lines)
     return told.digest
 
 

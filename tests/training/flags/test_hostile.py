@@ -147,8 +147,8 @@ def test_mutated_configurations_are_read_or_end_in_one_line(tmp_path: Path) -> N
         (
             "--pretrained",
             (
-                "--pretrained: there are no pretrained weights for digits_cnn: pass a file with --weights, or train the "
-                "network first with --float-epochs N"
+                "--pretrained: there are no pretrained weights for digits_cnn: pass a file with --weights, or train "
+                "the network first with --float-epochs N"
             ),
         ),
         (
