@@ -187,8 +187,10 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     writer.write(numbered(1))
     assert writer.close()
     assert told == [
-        "an old checkpoint cannot be deleted, and no new one is written before it is: "
-        "cannot delete /x: Permission denied"
+        (
+            "an old checkpoint cannot be deleted, and no new one is written before it is: "
+            "cannot delete /x: Permission denied"
+        )
     ]
     # Storage does not fill with what cannot be deleted: nothing is written until it can.
     for step in (2, 3):

@@ -36,7 +36,10 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
         ),
         (
             "--distill --label-smoothing 0.1 --float-epochs 1",
-            "--label-smoothing has no effect in stages with --distill, which uses no labels there; add --distill-",
+            (
+                "--label-smoothing has no effect in stages with --distill, which uses no labels there; "
+                "add --distill-labels"
+            ),
         ),
         ("--follow-links", "--follow-links has no effect: these data are not files in a folder"),
         ("--num-workers 1 --sync-batchnorm --use-gpu", "--sync-batchnorm has no effect with one worker"),
