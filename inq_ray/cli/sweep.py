@@ -32,6 +32,7 @@ def main(arguments: list[str], program: str) -> int:
         if status:
             complain(program, "no trial finished")
         return status
+
     return exit_status(program, command, "; run the same command to continue")
 
 
