@@ -1,4 +1,4 @@
-"""A safetensors file, written as openly as the process writes files, and read with checks."""
+"""Safetensors files: written with the process's usual permissions, and checked when read."""
 
 import stat
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 from inq_ray.files.kind import kind_of
 from inq_ray.files.shown import one_line, quoted
 
-# What safetensors and torch raise of headers that no program wrote: shapes beyond 64 bits, types that torch has not.
+# Errors of safetensors and torch for damaged headers: shapes beyond 64 bits, unknown types.
 _DAMAGED = (
     AttributeError,
     KeyError,
@@ -25,7 +25,7 @@ _DAMAGED = (
     TypeError,
     ValueError,
 )
-# Types of less than a byte, and scales without a number, have no arithmetic.
+# Types smaller than a byte, and scale-only types, have no arithmetic.
 DTYPES = frozenset(
     (
         *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -33,33 +33,33 @@ DTYPES = frozenset(
         *(torch.uint64, torch.uint32, torch.uint16, torch.uint8),
     )
 )
-MOST_DIMENSIONS = 64  # torch's operations take no more
+MOST_DIMENSIONS = 64  # torch's own limit
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors of any device; equal tensors and metadata give equal bytes.
 
     Args:
-        path: The file.
-        tensors: Tensors by name; shared ones are written once a name.
-        metadata: At most one key: safetensors writes several in random order.
+        path: Path of the file.
+        tensors: Tensors by name; a shared tensor is written once per name.
+        metadata: At most one key, because safetensors writes several in random order.
 
     Raises:
         OSError: The file cannot be written.
-        SafetensorError: The same.
+        SafetensorError: The file cannot be written.
     """
     assert len(metadata) <= 1, metadata
     path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)  # the process's umask cannot be read without setting it, for all threads
+    mode = stat.S_IMODE(path.stat().st_mode)  # the umask cannot be read without setting it for all threads
     save_file(_plain(tensors), path, metadata)
-    path.chmod(mode)  # safetensors makes files that only their owner may read
+    path.chmod(mode)  # safetensors creates files that only their owner may read
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return all tensors, on the CPU, and the metadata.
 
     Raises:
-        ValueError: The file is missing, cut short, no safetensors file, or one that no program wrote; one line.
+        ValueError: The file is missing, truncated, damaged or not a safetensors file; one line.
     """
     if not path.is_file():
         raise ValueError(one_line(f"{path}: no such file"))
@@ -79,7 +79,7 @@ def decode(data: bytes) -> dict[str, Tensor]:
     """Return the tensors of a file's contents, on the CPU.
 
     Raises:
-        ValueError: They are not those of a whole safetensors file; one line.
+        ValueError: The bytes are not a complete safetensors file; one line.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -90,21 +90,21 @@ def decode(data: bytes) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong; torch's own errors are pages long and speak of other things."""
+    """Return what is wrong; torch's own errors are pages long and off the point."""
     is_of_file = isinstance(error, SafetensorError | OSError | ValueError)
-    return str(error) if is_of_file else "damaged: a shape or a type that no tensor has"
+    return str(error) if is_of_file else "damaged: a shape or a type that no tensor can have"
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
-            raise ValueError(f"{quoted(name)} is of {tensor.dtype}, with which nothing is computed")
+            raise ValueError(f"{quoted(name)} has type {tensor.dtype}, which has no arithmetic")
         if tensor.dim() > MOST_DIMENSIONS:
-            raise ValueError(f"{quoted(name)} has {tensor.dim()} dimensions")
+            raise ValueError(f"{quoted(name)} has {tensor.dim()} dimensions; at most {MOST_DIMENSIONS} are allowed")
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU of which no two share memory, as safetensors wants them."""
+    """Return contiguous tensors on the CPU that share no memory, as safetensors requires."""
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():

@@ -1,1 +1,1 @@
-"""The program `inq-ray`: a file for each command, with its flags and one call. jobs/*.py call the same."""
+"""The program `inq-ray`: a file per command, with its flags and one call. jobs/*.py call the same functions."""

@@ -1,7 +1,7 @@
 """`inq-ray parquet` and jobs/make_parquet.py: a folder of images as Parquet in the layout of the Hugging Face hub.
 
-Images are written in shuffled order; see docs/data.md. Exit status 0: all is written. 1: writing failed, and what is
-there is not complete. 2: it could not start as asked.
+Images are written in shuffled order; see docs/data.md. Exit status 0: everything is written. 1: writing failed, and the
+output is incomplete. 2: it could not start with these flags.
 """
 
 import sys
@@ -28,11 +28,11 @@ def _is_never_a_name(_: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What to write, and where to."""
+    """Input, output and layout."""
 
     data: str = option(
         "",
-        "Folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://).",
+        "Folder with train/CLASS/*.JPEG and val/CLASS/*.JPEG: a path or an address (s3://, gs://, hdfs://).",
         _is_given,
         is_first=True,
         path=_is_never_a_name,
@@ -41,15 +41,15 @@ class Flags:
         "", "Folder for the shards: a path or an address.", _is_given, is_first=True, path=_is_never_a_name
     )
     follow_links: bool = option(
-        False, "Follow links that lead out of the folder: only if you trust who made it.", is_first=True
+        False, "Follow links that lead out of the folder; only for folders from people you trust.", is_first=True
     )
     rows_per_group: int = option(
-        100, "Number of images in a row group, which training reads at once.", count(1), is_first=True
+        100, "Images per row group, which is the unit that training reads.", count(1), is_first=True
     )
-    shard_size: int = option(500, "Approximate size of a file in MB.", count(1), is_first=True)
-    seed: int = option(0, "Random seed for the order in which images are written.", count(0), is_first=True)
+    shard_size: int = option(500, "Approximate size of a file, MB.", count(1), is_first=True)
+    seed: int = option(0, "Random seed for the order of the images.", count(0), is_first=True)
     overwrite: bool = option(
-        False, "Remove the shards that the folder has, before the first new one is written.", is_first=True
+        False, "Remove existing shards from the output folder before writing new ones.", is_first=True
     )
     dry_run: bool = option(False, "Check everything, print the plan, and write nothing.", is_first=True)
 
@@ -58,11 +58,11 @@ class Flags:
 
 
 def main(arguments: Sequence[str], program: str) -> int:
-    """Do what the flags ask for.
+    """Run the command line.
 
     Args:
         arguments: Words of the command line.
-        program: Name that messages begin with.
+        program: Program name for messages.
 
     Returns:
         The exit status.
@@ -71,22 +71,22 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 
 def parse(arguments: Sequence[str], program: str) -> Flags:
-    """Read the flags.
+    """Parse the flags.
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
-        SystemExit: After printing the help that was asked for.
+        SystemExit: After printing the requested help.
     """
     options = declared(Flags)
     what = (
-        "Write images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet; bytes stay the same."
+        "Write images of train/CLASS/ and val/CLASS/ as train-*.parquet and validation-*.parquet, bytes unchanged."
         "\n\nExample: --data imagenet --output imagenet-parquet"
     )
     return Flags(**read_flags(arguments, options.values(), program=program, what=what, defaults=lambda _: {}))
 
 
 def execute(flags: Flags, program: str) -> int:
-    """Check, print the plan, then write."""
+    """Check the flags, print the plan, then write."""
     output = locate(flags.output, "--output")
     old = find_shards(output)
     if old and not flags.overwrite:
@@ -98,7 +98,7 @@ def execute(flags: Flags, program: str) -> int:
         size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
         print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")
     if "train" not in {plan.split for plan in plans}:
-        print(f"{program}: note: no images in {flags.data}/train, validation alone", file=sys.stderr)
+        print(f"{program}: note: no images in {flags.data}/train, writing validation only", file=sys.stderr)
     if not flags.dry_run:
         try:
             write(flags, output, old, plans)

@@ -1,4 +1,4 @@
-"""The program `inq-ray`, which is `python -m inq_ray` too."""
+"""The program `inq-ray`, also called by `python -m inq_ray`."""
 
 import difflib
 import sys
@@ -15,8 +15,8 @@ class Command(NamedTuple):
     """A command of the program.
 
     Attributes:
-        module: Where its function is; imported when it is called.
-        function: Takes arguments and the name that messages begin with, and returns the exit status.
+        module: Module of its function, imported when the command is run.
+        function: Function that takes arguments and the program name for messages, and returns the exit status.
         what: What it does, for the list of commands.
     """
 
@@ -27,7 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "quantize": Command("inq_ray.cli.quantize", "main", "quantize a trained network to powers of two"),
-    "evaluate": Command("inq_ray.cli.quantize", "main_evaluate", "print top-1 and top-5 of a network as it is"),
+    "evaluate": Command("inq_ray.cli.quantize", "main_evaluate", "print top-1 and top-5 of a network"),
     "sweep": Command("inq_ray.cli.sweep", "main", "search schedules, learning rates and bits"),
     "parquet": Command("inq_ray.cli.parquet", "main", "write a folder of images as Parquet"),
     "demo": Command("inq_ray.cli.quantize", "main", "quantize a small network for handwritten digits"),
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def main() -> NoReturn:
-    """Run the program with the words of the command line, and end the process."""
+    """Run the program with the process's command line, and exit."""
     leave(run(sys.argv[1:]))
 
 
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
     """Run a command; return its exit status.
 
     Args:
-        arguments: Command and its flags; -h, --help and --version stand alone.
+        arguments: Command and its flags, or one of -h, --help and --version.
     """
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
@@ -66,11 +66,11 @@ def run(arguments: list[str]) -> int:
 
 
 def run_job(name: str, program: str) -> NoReturn:
-    """Run a command as a script of jobs/ does, and end the process.
+    """Run a command from a script in jobs/, and exit.
 
     Args:
         name: Name of the command.
-        program: Name that messages begin with.
+        program: Program name for messages.
     """
     command = COMMANDS[name]
     leave(getattr(import_module(command.module), command.function)(sys.argv[1:], program))
@@ -83,7 +83,7 @@ def _usage() -> str:
         [
             f"usage: {PROGRAM} COMMAND [FLAGS]",
             "",
-            "Trained networks become powers of two at 5 to 2 bits (Incremental Network Quantization), on Ray workers.",
+            "Quantize a trained network's weights to powers of two (Incremental Network Quantization), on Ray workers.",
             "",
             *lines,
             "",

@@ -1,7 +1,7 @@
 """`inq-ray quantize`, `inq-ray evaluate` and jobs/quantize_imagenet.py: one run on Ray workers, or one evaluation.
 
-Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start as asked. 143 or 130:
-stopped by SIGTERM or Ctrl-C, with a checkpoint left.
+Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start with these flags. 143 or
+130: stopped by SIGTERM or Ctrl-C, leaving a checkpoint.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from inq_ray.training.task.check import check, check_given, float_notes
 
 
 def main(arguments: list[str], program: str) -> int:
-    """Do what the flags ask for.
+    """Run the command line.
 
     Args:
         arguments: Words of the command line.
-        program: Name that messages begin with.
+        program: Program name for messages.
 
     Returns:
         The exit status.
@@ -62,7 +62,7 @@ def main(arguments: list[str], program: str) -> int:
 
 
 def execute(command: Command) -> int:
-    """Check, report unused options and notes on the data, then do what is asked for."""
+    """Check the configuration, report unused options and notes on the data, then run the action."""
     config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
@@ -123,7 +123,7 @@ def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: b
 
 
 def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images: list[str], *, verbose: bool) -> int:
-    """Start a run, or go on with it if it is not finished."""
+    """Start a run, or continue it if it is not finished."""
     decision = look(config, fingerprint=fingerprint)
     if isinstance(decision, Finished):
         tidy(config)
@@ -144,5 +144,5 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
 
 
 def main_evaluate(arguments: list[str], program: str) -> int:
-    """Measure a network as it is; see :func:`main`."""
+    """Measure a network's accuracy; see :func:`main`."""
     return main([*arguments, "--evaluate"], program)

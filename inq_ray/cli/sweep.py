@@ -1,7 +1,7 @@
 """`inq-ray sweep` and jobs/sweep_schedules.py: many runs on Ray workers; stages that trials share are trained once.
 
-The flags of `inq-ray quantize` say what all trials have in common. The same command goes on with a sweep that ended.
-Exit status 0: the sweep is over, and has a best trial. 1: no trial came to its end. 2: it could not start as asked.
+The flags of `inq-ray quantize` set what all trials have in common. The same command continues a sweep that ended early.
+Exit status 0: the sweep is finished and has a best trial. 1: no trial finished. 2: it could not start with these flags.
 130 or 143: it was interrupted.
 """
 
@@ -17,11 +17,11 @@ from inq_ray.training.config.unused import doubtful_options, unused_options
 
 
 def main(arguments: list[str], program: str) -> int:
-    """Do what the flags ask for.
+    """Run the command line.
 
     Args:
         arguments: Words of the command line.
-        program: Name that messages begin with.
+        program: Program name for messages.
 
     Returns:
         The exit status.
@@ -30,14 +30,14 @@ def main(arguments: list[str], program: str) -> int:
     def command() -> int:
         status = execute(parse(arguments, program))
         if status:
-            complain(program, "no trial came to its end")
+            complain(program, "no trial finished")
         return status
 
-    return exit_status(program, command, "; the same command goes on")
+    return exit_status(program, command, "; run the same command to continue")
 
 
 def execute(command: SweepCommand) -> int:
-    """Check, report unused options and notes on the data, then do what is asked for."""
+    """Check the configuration, report unused options and notes on the data, then run the action."""
     console = SweepConsole()
     check_fits_here(command.search.workers(command.run).cluster, loader_workers=command.run.data.loader_workers)
     check_trackers(command.run.output.track)

@@ -1,1 +1,1 @@
-"""Ray: where workers run, what they run, and what the driver hears of them."""
+"""Ray: placement of workers, their training function, and communication with the driver."""

@@ -1,4 +1,4 @@
-"""Joining a cluster, or starting one on this machine, where the workers have to fit in it."""
+"""Connection to a cluster, or start of one on this machine, in which the workers have to fit."""
 
 import contextlib
 import logging
@@ -14,33 +14,33 @@ from ray._private.utils import get_num_cpus
 
 from inq_ray.training.config import ClusterConfig
 
-# Settings of Ray that hold unless the user has set others.
+# Defaults for Ray's settings, unless the user has set them.
 _DEFAULTS = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay where the job is
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # workers stay in the job's working directory
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-# A cluster of this machine alone: nobody announces that it will be taken away, and asking it costs nothing.
+# On a cluster of this machine alone there are no preemption notices, and frequent health checks are cheap.
 _ON_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
-# A head that starts together with the job answers by then. Ray would wait for a quarter of an hour, and say nothing.
+# A head that starts together with the job responds by then. Ray would silently wait for a quarter of an hour.
 _ANSWER_SECONDS = 20.0
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 
 @contextlib.contextmanager
 def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
-    """Connect to the cluster that RAY_ADDRESS names, else starts one on this machine for the time of the block.
+    """Connect to the cluster in RAY_ADDRESS, else start one on this machine for the block.
 
-    `ray job submit` sets RAY_ADDRESS. A cluster that merely happens to run here is left alone: it may be another's. A
+    `ray job submit` sets RAY_ADDRESS. A cluster that happens to run here is not used: it may be someone else's. A
     process that is connected already stays so.
 
     Raises:
-        ValueError: the workers do not fit into a cluster of this machine alone, which is not started then. Another may
-            get room, see :func:`inq_ray.cluster.placement.wait_for_placement`.
-        ConnectionError: RAY_ADDRESS names a cluster that does not answer.
+        ValueError: The workers do not fit into a cluster of this machine alone, which is not started then. Other
+            clusters may get room, see :func:`inq_ray.cluster.placement.wait_for_placement`.
+        ConnectionError: The cluster in RAY_ADDRESS does not respond.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -68,22 +68,22 @@ def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
 
 
 def _address() -> str:
-    """What ray.init is given; an empty RAY_ADDRESS is none."""
+    """Return the address for ray.init; an empty RAY_ADDRESS counts as unset."""
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
 def wait_for_answer(host: str, port: int, seconds: float) -> None:
-    """Wait until somebody listens at the address that RAY_ADDRESS names.
+    """Wait until a process listens at the address in RAY_ADDRESS.
 
     Raises:
-        ConnectionError: nobody did in that time.
+        ConnectionError: None did in that time.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
             with socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1)):
                 return
-        except (OSError, OverflowError) as error:  # no such host, nobody there, no such port
+        except (OSError, OverflowError) as error:  # no such host, no listener, no such port
             if time.monotonic() + 1 > deadline:
                 raise ConnectionError(
                     f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS')}: nothing answers at {host}, port {port} ({error}): "
@@ -93,17 +93,17 @@ def wait_for_answer(host: str, port: int, seconds: float) -> None:
 
 
 def check_fits_here(cluster: ClusterConfig, *, loader_workers: int | None = None) -> None:
-    """Refuse more processes than there is room for on this machine, if the cluster is one that is started on it.
+    """Refuse more processes than fit on this machine, if the cluster is one that is started on it.
 
     Args:
-        cluster: what is asked for.
-        loader_workers: processes of each worker that load images; None = as many as fit.
+        cluster: Requested workers.
+        loader_workers: Loader processes per worker; None = as many as fit.
 
     Raises:
-        ValueError: names what is asked for, what there is, and the flag.
+        ValueError: They do not fit; names what is requested, what there is, and the flag.
     """
     if not ray.is_initialized() and _address() == "local":
-        num_cpus = get_num_cpus(override_docker_cpu_warning=True)  # as Ray counts: a container may be allowed fewer
+        num_cpus = get_num_cpus(override_docker_cpu_warning=True)  # as Ray counts: a container may have fewer
         check_fits(cluster, {"CPU": float(num_cpus), "GPU": float(torch.cuda.device_count())})
         if loader_workers is not None and loader_workers > num_cpus:
             raise ValueError(
@@ -112,14 +112,14 @@ def check_fits_here(cluster: ClusterConfig, *, loader_workers: int | None = None
 
 
 def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:
-    """Refuse more workers, or a higher least number of them, than this machine has room for.
+    """Refuse more workers, or a larger minimum number of them, than fit on this machine.
 
     Args:
-        cluster: what is asked for.
-        resources: of this machine by Ray's names, "CPU" and "GPU".
+        cluster: Requested workers.
+        resources: Resources of this machine by Ray's names, "CPU" and "GPU".
 
     Raises:
-        ValueError: names what is asked for, what there is, and the flag.
+        ValueError: They do not fit; names what is requested, what there is, and the flag.
     """
     num_cpus, num_gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     workers = cluster.workers
@@ -131,5 +131,5 @@ def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:
     if wanted > num_cpus:
         raise ValueError(
             f"--num-workers {workers} and --cpus-per-worker {cluster.cpus_per_worker} need {wanted} CPUs, "
-            f"this machine has {num_cpus}: take fewer workers"
+            f"this machine has {num_cpus}: use fewer workers"
         )

@@ -1,4 +1,4 @@
-"""What a failed Ray Train run failed of: the program, its memory, or a worker that is gone."""
+"""Cause of a failed Ray Train run: the program, its memory, or a lost worker."""
 
 import re
 import signal
@@ -12,19 +12,19 @@ from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
 
-# What gloo and NCCL say of it, among the names of their files and their guesses.
+# Texts of gloo and NCCL about a lost connection.
 _LOST_TOUCH = re.compile(r"Connection (?:closed|reset) by peer|Timed out waiting \w+|[Tt]imeout|remote process exited")
-# Ray Train's own errors of workers that a start has not got, and of those that do not answer; they are not public.
+# Ray Train's own errors about workers that did not start, or do not respond; they are not public.
 _NOT_STARTED = frozenset({"WorkerGroupStartupFailedError", "WorkerGroupStartupTimeoutError"})
 _SILENT = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"})
 
 
 class RunFailedError(RuntimeError):
-    """A run that started did not end well; one line with rank and reason."""
+    """A run failed after it started; one line with rank and reason."""
 
 
 class WorkersLostError(RunFailedError):
-    """Workers or a node are gone; the run can go on from its last checkpoint."""
+    """Workers or a node are lost; the run can continue from its last checkpoint."""
 
 
 class MailboxLostError(RuntimeError):
@@ -32,11 +32,11 @@ class MailboxLostError(RuntimeError):
 
 
 class ReplicasDifferError(RunFailedError):
-    """The workers' networks were no longer the same bits; the last checkpoint is from before."""
+    """The workers' networks differed in bits; the last checkpoint is from before."""
 
 
 class RunDivergedError(RunFailedError):
-    """The loss was no longer finite; another try would end in the same way."""
+    """The loss was not finite; a retry would end in the same way."""
 
 
 class RunRefusedError(RunFailedError):
@@ -47,7 +47,7 @@ class RunStoppedError(RuntimeError):
     """A run was ended by a signal.
 
     Attributes:
-        signal: the first one.
+        signal: The first signal.
     """
 
     def __init__(self, number: signal.Signals, text: str) -> None:
@@ -60,10 +60,10 @@ class RunStoppedError(RuntimeError):
 
 
 def failure_of(error: Exception) -> RunFailedError:
-    """What went wrong, in one line: the error of the rank that failed first, not of those that lost touch with it.
+    """Return the failure in one line: the error of the rank that failed first, not of those that lost their connection.
 
     Args:
-        error: of Ray Train's ``fit``: its own, or Ray's where the actor is gone that it waits for.
+        error: Exception of Ray Train's ``fit``: its own, or Ray's if the actor that it waits for has died.
     """
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     causes = {rank: _cause(failure) for rank, failure in failures.items()}
@@ -74,7 +74,7 @@ def failure_of(error: Exception) -> RunFailedError:
         return RunRefusedError(str(causes[rank]))
     line = f"rank {rank}: {_in_words(causes[rank])}"
     if _is_out_of_memory(causes[rank]):
-        line += "; take a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
+        line += "; use a smaller --batch-size, a larger --accumulate, or fewer --loader-workers"
         return RunFailedError(line)
     if isinstance(causes[rank], ReplicaMismatchError):
         return ReplicasDifferError(line)
@@ -84,7 +84,7 @@ def failure_of(error: Exception) -> RunFailedError:
 
 
 def _failure_without_rank(error: Exception) -> RunFailedError:
-    """What went wrong where Ray Train names no worker: some have not started or have to leave, or it is gone itself."""
+    """Return the failure if Ray Train names no worker: some did not start or have to leave, or it has died itself."""
     cause: Exception = getattr(error, "controller_failure", error)
     line = next((line for line in str(cause).splitlines() if line.strip()), "no message")
     if isinstance(cause, ray.exceptions.RayTaskError):  # the watching process has failed, and is there
@@ -101,12 +101,12 @@ def _in_words(cause: BaseException) -> str:
     text = str(cause)
     reason = _LOST_TOUCH.search(text) if _is_echo(cause) else None
     if reason is not None:
-        return f"lost touch with another worker ({reason[0]})"
+        return f"lost the connection to another worker ({reason[0]})"
     return f"{type(cause).__name__}: {text.splitlines()[0] if text else 'no message'}"
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:
-    """Return whether a process or its machine went away, and not the program that failed: another try may end well."""
+    """Return whether a process or its machine was lost, rather than the program failing: a retry may succeed."""
     is_silent = type(failure).__name__ in _SILENT
     return is_silent or isinstance(cause, ray.exceptions.RayError | MailboxLostError) or _is_echo(cause)
 
@@ -118,7 +118,7 @@ def _is_out_of_memory(cause: BaseException) -> bool:
 
 
 def _cause(failure: Exception) -> BaseException:
-    """What Ray Train has wrapped: the worker's own exception, or what became of its process."""
+    """Return the error that Ray Train wrapped: the worker's own exception, or the death of its process."""
     for attribute in ("_base_exc", "health_check_failure", "__cause__"):
         inner = getattr(failure, attribute, None)
         if isinstance(inner, BaseException):
@@ -127,5 +127,5 @@ def _cause(failure: Exception) -> BaseException:
 
 
 def _is_echo(cause: BaseException) -> bool:
-    """Return whether a collective operation failed, as it does on every rank when one of them is gone."""
+    """Return whether a collective operation failed, as it does on every rank when one of them is lost."""
     return any(word in str(cause) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer"))

@@ -23,12 +23,12 @@ from inq_ray.training.attempt import begun
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Note, Reporter
 
-# By itself Ray Train asks for as many workers as before, for ever, where some do not start or were preempted.
+# Ray Train's default asks for the same number of workers forever if some do not start or were preempted.
 _NO_SECOND_TRY = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
 
-# Ray's own bounds of waiting for a worker's answer: of its state (10 minutes by default), and of one rank for another.
+# Ray's own timeouts for a worker's answer: about its state (10 minutes by default), and of one rank to another.
 _BOUNDS = ("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S")
-# A worker that computes answers late: less than this is no sign.
+# A busy worker answers late: shorter timeouts prove nothing.
 _LEAST_BOUND = 10
 
 _POLL_SECONDS = 0.2
@@ -44,21 +44,21 @@ def fit(
     fingerprint: str | None,
     is_evaluation: bool,
 ) -> None:
-    """Let the workers run, or evaluate, to their end; or to a checkpoint, where a signal or a notice came.
+    """Run the workers to their end; or to a checkpoint, after a signal or a notice.
 
     Args:
-        config: checked.
-        reporter: takes the events of rank 0, in this process.
-        signals: Signals that this process got.
-        num_workers: by :func:`inq_ray.cluster.placement.wait_for_placement`.
+        config: Checked configuration.
+        reporter: Receives rank 0's events, in this process.
+        signals: Signals that this process received.
+        num_workers: Number from :func:`inq_ray.cluster.placement.wait_for_placement`.
         storage: Ray Train's own folder, empty.
-        fingerprint: of the data.
-        is_evaluation: measure the network as it is, and nothing else.
+        fingerprint: Fingerprint of the data.
+        is_evaluation: Whether to evaluate the network only.
 
     Raises:
-        RunFailedError: a worker failed; WorkersLostError where one is gone, ReplicasDifferError where they differ.
-        RunStoppedError: a second signal came.
-        ValueError: a folder of the run cannot be written to, or its storage is away.
+        RunFailedError: A worker failed; WorkersLostError if one is lost, ReplicasDifferError if they differ.
+        RunStoppedError: A second signal was received.
+        ValueError: A folder of the run is not writable, or its storage cannot be reached.
     """
     cluster = config.cluster
     unmarked = contextlib.nullcontext()  # an evaluation writes nothing
@@ -93,7 +93,7 @@ def fit(
 
 
 def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:
-    """Fit in another thread: in the main one Ray Train would take Ctrl-C for itself, and exit with 0."""
+    """Fit in another thread: in the main one Ray Train would handle Ctrl-C itself, and exit with 0."""
     failures: list[BaseException] = []
 
     def work_on() -> None:
@@ -117,7 +117,7 @@ def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> No
 
 @contextlib.contextmanager
 def _bounded(seconds: int) -> Iterator[None]:
-    """Ray Train takes its own bounds from the environment; those that a user has set stay."""
+    """Set Ray Train's timeouts in the environment, unless the user has set them."""
     missing = [name for name in _BOUNDS if name not in os.environ]
     for name in missing:
         os.environ[name] = str(max(_LEAST_BOUND, seconds))

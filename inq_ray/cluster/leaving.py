@@ -1,4 +1,4 @@
-"""How the process of a job ends."""
+"""End of a job's process."""
 
 import contextlib
 import logging
@@ -8,17 +8,17 @@ from typing import NoReturn
 
 
 def leave(status: int) -> NoReturn:
-    """End this process with a status, once what was printed is out.
+    """End this process with a status, after flushing its output.
 
-    At once, and not by way of the interpreter's end: there, threads of Ray's C++ may still run while the objects that
-    they use are destroyed. On busy cores a job that had ended well died of SIGSEGV so, one in four (Ray 2.60). What has
-    to end in order, the connection, trackers and files, has ended before.
+    It exits at once, without the interpreter's shutdown, during which threads of Ray's C++ may still use objects that
+    are being destroyed. On busy cores a successful job died of SIGSEGV this way, one in four (Ray 2.60). The
+    connection, trackers and files, which have to end in order, have ended before.
 
     Args:
-        status: 0 to 255.
+        status: Exit status, 0 to 255.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        with contextlib.suppress(OSError, ValueError):  # its reader has ended
             stream.flush()
     logging.shutdown()
     os._exit(status)

@@ -1,6 +1,6 @@
-"""Between rank 0 and the driver, wherever the two run: events go one way, the wish to stop the other.
+"""Mailbox between rank 0 and the driver on any nodes: events go one way, the request to stop the other.
 
-The actor between them keeps what it does not read: it would have to import torch for it, seconds of every start.
+The actor passes events on without reading them: for that it would have to import torch, seconds of every start.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ _ANSWER_SECONDS = 30.0
 
 
 def _actor_class() -> type:
-    """Return the class: Ray sends that of a function as it stands, and would import the module of another."""
+    """Return the class, defined in a function so that Ray sends its code instead of importing its module."""
 
     class Mailbox:
-        """Keeps pickled events until they are taken; runs as a Ray actor without resources of its own.
+        """Keeps pickled events until they are taken; runs as a Ray actor without resources.
 
-        Ray runs calls that wait for each other's answers, as asked_to_stop() does, in any order: so senders number
-        what they put, and what comes early is kept back.
+        Ray runs calls that await something, like asked_to_stop(), in any order: so senders number their events, and
+        early ones are held back.
         """
 
         def __init__(self) -> None:
@@ -41,7 +41,7 @@ def _actor_class() -> type:
             self._stop = asyncio.Event()
 
         async def put(self, sender: str, number: int, event: bytes) -> None:
-            """Add an event: the numbers of a sender go from 0 up."""
+            """Add an event; a sender numbers its events from 0."""
             early = self._early.setdefault(sender, {})
             early[number] = event
             while (due := self._due.get(sender, 0)) in early:
@@ -49,26 +49,26 @@ def _actor_class() -> type:
                 self._due[sender] = due + 1
 
         async def take(self) -> list[bytes]:
-            """Hand out the events that came since the last call, those of a sender in order."""
+            """Return the events since the last call, in order for each sender."""
             events, self._events = self._events, []
             return events
 
         async def ask_to_stop(self) -> None:
-            """Let :meth:`asked_to_stop` answer."""
+            """Make :meth:`asked_to_stop` return."""
             self._stop.set()
 
         async def asked_to_stop(self) -> None:
-            """Answer once the run is asked to stop, and not before: whoever waits need not poll."""
+            """Return once the run is asked to stop, so that callers need not poll."""
             await self._stop.wait()
 
     return Mailbox
 
 
 class Sender:
-    """Sends what a reporter of the driver takes, which gets it in this order.
+    """Sends events for a reporter of the driver, which receives them in this order.
 
     Args:
-        mailbox: the actor's handle.
+        mailbox: Handle of the actor.
     """
 
     def __init__(self, mailbox: Any) -> None:
@@ -77,19 +77,19 @@ class Sender:
         self._numbers = itertools.count()
 
     def send(self, event: object) -> Any:
-        """Send an event, and does not wait.
+        """Send an event without waiting.
 
         Returns:
-            A reference that is ready once it is there.
+            A reference that is ready once the event has arrived.
         """
         return self._mailbox.put.remote(self._name, next(self._numbers), pickle.dumps(event))
 
 
 class MailboxReporter:
-    """The reporter of rank 0: sends and does not wait.
+    """The reporter of rank 0: sends without waiting.
 
     Attributes:
-        is_lost: whether the mailbox is gone, as far as :meth:`is_asked_to_stop` has seen.
+        is_lost: Whether :meth:`is_asked_to_stop` found the mailbox lost.
     """
 
     def __init__(self, mailbox: Any) -> None:
@@ -105,16 +105,16 @@ class MailboxReporter:
         self._sent = [*under_way, self._sender.send(event)]
 
     def close(self) -> None:
-        """Wait until all events are there, with a bound: what is still on its way would go with this process."""
+        """Wait until all events have arrived, with a time limit: those on their way would be lost with this process."""
         if self._sent:
             ray.wait(self._sent, num_returns=len(self._sent), timeout=_ANSWER_SECONDS)
 
     def is_asked_to_stop(self) -> bool:
-        """Return whether the driver has asked for it, or could not any more: the mailbox is gone."""
+        """Return whether the driver has asked to stop, or no longer can because the mailbox is lost."""
         if not self._stop.done():
             return False
         error = self._stop.exception()
-        if isinstance(error, ray.exceptions.ActorUnavailableError):  # it may come back, or be dead then
+        if isinstance(error, ray.exceptions.ActorUnavailableError):  # it may recover, or be dead next time
             self._stop = self._mailbox.asked_to_stop.remote().future()
             return False
         self.is_lost = error is not None
@@ -123,15 +123,15 @@ class MailboxReporter:
 
 @contextlib.contextmanager
 def deliver(to: Reporter) -> Iterator[Any]:
-    """Make a mailbox, and hands its events to a reporter until the block ends, the last ones too.
+    """Create a mailbox, and pass its events to a reporter until the block ends, including the last ones.
 
-    Neither what the reporter raises nor a mailbox that is gone ends the block: that is said once, on stderr.
+    Neither the reporter's errors nor a lost mailbox end the block: there is one warning on stderr.
 
     Yields:
         The handle of the mailbox actor.
     """
-    # On the node of the driver: the loss of another one would end all reports. Where it need not be there, Ray 2.60
-    # takes another now and then.
+    # On the driver's node, so that the loss of another node does not end all reports. With soft=True, Ray 2.60
+    # sometimes uses another.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox: Any = ray.remote(num_cpus=0)(_actor_class()).options(scheduling_strategy=here).remote()
     stop = threading.Event()
@@ -144,22 +144,22 @@ def deliver(to: Reporter) -> Iterator[Any]:
         thread.join(_ANSWER_SECONDS)
         if thread.is_alive():
             warn("the run's last reports may be missing", f"they took longer than {_ANSWER_SECONDS:g} s")
-        ray.kill(mailbox)  # asked_to_stop() may wait for ever, and an actor ends by itself only when nothing waits
+        ray.kill(mailbox)  # asked_to_stop() may wait forever, and an actor ends itself only when nothing waits
 
 
 def _forward(mailbox: Any, to: Reporter, stop: threading.Event) -> None:
-    """Hand events on until the stop event is set, or the mailbox is gone."""
+    """Pass events on until the stop event is set, or the mailbox is lost."""
     while True:
         is_last = stop.wait(_POLL_SECONDS)
         try:
-            # Without a bound: an actor starts late on a busy node, and what it hands out to nobody is lost.
+            # Without a timeout: an actor starts late on a busy node, and events taken after a timeout would be lost.
             events = ray.get(mailbox.take.remote())
-        except ray.exceptions.ActorUnavailableError:  # it may come back; else Ray will say that it is dead
+        except ray.exceptions.ActorUnavailableError:  # it may recover; else Ray will report that it is dead
             time.sleep(_POLL_SECONDS)
             continue
         except ray.exceptions.RayError as error:
-            if not stop.is_set():  # else whoever waits for the run learns why
-                warn("the mailbox of the run is gone, and reports with it", error)
+            if not stop.is_set():  # else the caller that waits for the run gets the reason
+                warn("the mailbox of the run is lost, and reports with it", error)
             return
         for event in events:
             to.report(pickle.loads(event))  # noqa: S301, of our own worker: as Ray itself would have sent it

@@ -1,4 +1,4 @@
-"""Metrics of a run for Prometheus, by Ray's own exporter: the node of the driver serves them with Ray's."""
+"""Metrics of a run for Prometheus, by Ray's own exporter: the driver's node serves them with Ray's."""
 
 from ray.util.metrics import Counter, Gauge
 
@@ -9,30 +9,30 @@ _RUN = ("run",)
 
 
 class RunMetrics:
-    """A reporter that keeps metrics, each with the tag `run`; Ray exports them as `ray_inq_...`.
+    """A reporter that sets metrics, each with the tag `run`; Ray exports them as `ray_inq_...`.
 
-    Metrics live as long as this process, the driver of the run.
+    Metrics exist as long as this process, the driver of the run.
 
     Args:
-        run: name of the run.
+        run: Name of the run.
     """
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
-        self._stage = Gauge("inq_stage", "0 while the network is float, then from 1", _RUN)
-        self._portion = Gauge("inq_portion", "accumulated fraction of the weights that is frozen", _RUN)
-        self._top1 = Gauge("inq_top1_percent", "top-1 on the validation images", _RUN)
-        self._loss = Gauge("inq_loss", "mean training loss of the epoch so far, on rank 0", _RUN)
-        self._speed = Gauge("inq_images_per_second", "of all workers together, in this epoch", _RUN)
-        self._remaining = Gauge("inq_remaining_seconds", "to the end of the run, at this speed", _RUN)
-        self._train = Counter("inq_train_seconds", "time in training's epochs", _RUN)
-        self._data = Counter("inq_data_wait_seconds", "of these, waiting for images", _RUN)
-        self._network = Counter("inq_sync_seconds", "of these, waiting for gradients", _RUN)
-        self._checkpoints = Counter("inq_checkpoint_seconds", "training stood still for checkpoints", _RUN)
-        self._incidents = Counter("inq_incidents", "what does not happen in a calm run: events.jsonl", (*_RUN, "kind"))
+        self._stage = Gauge("inq_stage", "Stage; 0 during float training.", _RUN)
+        self._portion = Gauge("inq_portion", "Accumulated fraction of frozen weights.", _RUN)
+        self._top1 = Gauge("inq_top1_percent", "Top-1 accuracy on the validation images.", _RUN)
+        self._loss = Gauge("inq_loss", "Mean training loss of the epoch so far, on rank 0.", _RUN)
+        self._speed = Gauge("inq_images_per_second", "Images per second of all workers, in this epoch.", _RUN)
+        self._remaining = Gauge("inq_remaining_seconds", "Estimated time to the end of the run.", _RUN)
+        self._train = Counter("inq_train_seconds", "Time in training epochs.", _RUN)
+        self._data = Counter("inq_data_wait_seconds", "Time in training epochs spent waiting for images.", _RUN)
+        self._network = Counter("inq_sync_seconds", "Time in training epochs spent waiting for gradients.", _RUN)
+        self._checkpoints = Counter("inq_checkpoint_seconds", "Time that training was blocked by checkpoints.", _RUN)
+        self._incidents = Counter("inq_incidents", "Incidents by kind, as in events.jsonl.", (*_RUN, "kind"))
 
     def report(self, event: Event) -> None:
-        """Take what rank 0 tells."""
+        """Handle an event of rank 0."""
         match event:
             case Progress():
                 self._set_position(event.stage, event.portion)
@@ -57,5 +57,5 @@ class RunMetrics:
         self._portion.set(portion, self._tags)
 
     def _add(self, counter: Counter, seconds: float | None) -> None:
-        if seconds:  # Ray refuses to add nothing
+        if seconds:  # Ray refuses to add 0
             counter.inc(seconds, self._tags)

@@ -1,8 +1,8 @@
-"""How many workers a start gets: as many as have room in the cluster now, within the range that is asked for.
+"""Number of workers at a start: as many as fit into the cluster now, within the requested range.
 
-Ray Train has elastic workers too. They are not used: it grows and shrinks a run in the middle of its steps, by the
-cluster's totals whoever holds them, and tries again whatever the failure was. Here each start looks once, and what was
-found stays until the next start: a run that has lost workers grows again when it next starts, not before.
+Ray Train's elastic workers are not used: it grows and shrinks a run in the middle of its steps, by the cluster's totals
+even if others use them, and retries after any failure. Here each start checks once, and the number stays until the
+next start: a run that has lost workers grows again only when it starts again.
 """
 
 import sys
@@ -20,12 +20,13 @@ from ray.util import placement_group, remove_placement_group
 
 from inq_ray.training.config import ClusterConfig
 
-# A worker that was just lost gives back what it held within seconds: fewer than the most are not taken before.
+# A lost worker frees its resources within seconds: until then the maximum is waited for.
 GRACE_SECONDS = 5.0
-# Between two looks. What cannot be reserved in this time is not there: a lost node is listed for a while.
+# Time between checks. Resources that cannot be reserved in this time do not exist: a lost node stays listed for a
+# while.
 _LOOK_SECONDS = 5.0
 _GRACE_LOOK_SECONDS = 0.1
-# What `ray up` leaves on the head, where jobs are driven.
+# File that `ray up` leaves on the head, where jobs are driven.
 _OF_RAY_UP = Path("~/ray_bootstrap_config.yaml")
 _LONGEST_REASON = 200
 
@@ -33,15 +34,15 @@ Resources = Mapping[str, float]
 
 
 class NoRoomError(ValueError):
-    """The cluster has no room for the least number of workers."""
+    """The cluster has no room for the minimum number of workers."""
 
 
 class Launches(NamedTuple):
-    """Nodes that an autoscaler has asked for, by the names of their types.
+    """Nodes that an autoscaler has requested, by the names of their types.
 
     Attributes:
-        coming: how many are on their way.
-        failed: why the last ones could not be had.
+        coming: Number of nodes on their way.
+        failed: Why the last requests failed.
     """
 
     coming: Mapping[str, int] = {}
@@ -49,27 +50,27 @@ class Launches(NamedTuple):
 
 
 class Room(Protocol):
-    """What is free in a cluster."""
+    """Free resources of a cluster."""
 
     def free(self) -> list[Resources]:
-        """Free resources of each node that is believed to be alive and to stay, by Ray's names."""
+        """Return the free resources of each node that is expected to be alive and to stay, by Ray's names."""
         ...
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
-        """Return whether so many workers could be reserved at once, within this time; nothing stays reserved."""
+        """Return whether this many workers could be reserved at once, within this time; nothing stays reserved."""
         ...
 
     def most(self) -> Resources | None:
-        """All resources to which an autoscaler may bring the cluster; None where there is none, or it does not say."""
+        """Return the total resources that an autoscaler may provide; None if there is none, or none are reported."""
         ...
 
     def launches(self) -> Launches:
-        """What an autoscaler says of nodes that it is bringing, or could not bring."""
+        """Return an autoscaler's report about nodes that are on their way, or failed."""
         ...
 
 
 class RayRoom:
-    """Room in the cluster that this process is connected to."""
+    """Free resources of the cluster that this process is connected to."""
 
     def free(self) -> list[Resources]:
         """See :class:`Room`."""
@@ -78,7 +79,7 @@ class RayRoom:
         return [resources for node, resources in free.items() if node not in leaving]
 
     def can_hold(self, worker: Resources, num_workers: int, seconds: float) -> bool:
-        """See :class:`Room`; while it waits, a cluster that can grow sees what is wanted."""
+        """See :class:`Room`; while it waits, a cluster that can grow sees the demand."""
         group = placement_group([dict(worker)] * num_workers, strategy="PACK")
         try:
             return bool(group.wait(seconds))
@@ -86,12 +87,12 @@ class RayRoom:
             remove_placement_group(group)
 
     def most(self) -> Resources | None:
-        """See :class:`Room`; Ray's own autoscalers do not say it, those of some platforms do."""
+        """See :class:`Room`; Ray's own autoscalers do not report it, those of some platforms do."""
         most: dict[str, int] | None = state.get_max_resources_from_cluster_config()
         return most
 
     def launches(self) -> Launches:
-        """See :class:`Room`; the autoscaler of version 2 says it, that of version 1 nothing."""
+        """See :class:`Room`; version 2 of the autoscaler reports it, version 1 does not."""
         status = self._status()
         coming = Counter(node.ray_node_type_name for node in status.pending_nodes)
         for launch in status.pending_launches:
@@ -100,7 +101,7 @@ class RayRoom:
         return Launches(coming, failed)
 
     def may_grow(self) -> bool:
-        """Return whether an autoscaler serves the cluster: one that reports to it, or that of `ray up` on its head."""
+        """Return whether the cluster has an autoscaler: one that reports to it, or that of `ray up` on its head."""
         version = self._status().stats.autoscaler_version
         return version not in (None, "0") or self.most() is not None or _OF_RAY_UP.expanduser().is_file()
 
@@ -112,16 +113,16 @@ class RayRoom:
 def wait_for_placement(
     cluster: ClusterConfig, tell: Callable[[str], None], *, grace_seconds: float = 0.0, room: Room | None = None
 ) -> int:
-    """Wait until there is room for the least number of workers, and return the number that there is room for.
+    """Wait until the minimum number of workers fits, and return the number that fits.
 
     Args:
-        cluster: what is asked for.
-        tell: takes a line, when there is something to wait for.
-        grace_seconds: for so long the most are waited for, before fewer are taken.
-        room: None = in the cluster that this process is connected to.
+        cluster: Requested workers.
+        tell: Called with a line if there is something to wait for.
+        grace_seconds: How long to wait for the maximum before using fewer.
+        room: Free resources; None = those of the cluster that this process is connected to.
 
     Raises:
-        NoRoomError: there was none within --placement-timeout; one line with what is missing.
+        NoRoomError: They did not fit within --placement-timeout; one line with what is missing.
     """
     room = RayRoom() if room is None else room
     worker, (least, most) = worker_resources(cluster), cluster.workers
@@ -135,12 +136,12 @@ def wait_for_placement(
         wanted = max(least, num_workers)
         if room.can_hold(worker, wanted, min(_LOOK_SECONDS, cluster.placement_seconds)):
             if least < most:
-                tell(f"{wanted} of --num-workers {cluster.workers} have room now")
+                tell(f"{wanted} of --num-workers {cluster.workers} fit now")
             return wanted
         missing = _missing(worker, least, num_workers) + _growth(worker, room.most()) + _coming(room.launches())
         if waited > cluster.placement_seconds:
             raise NoRoomError(
-                f"--placement-timeout {cluster.placement_timeout} is over without {missing}: add nodes, take a smaller "
+                f"--placement-timeout {cluster.placement_timeout} has passed without {missing}: add nodes, use fewer "
                 "--num-workers, or wait longer"
             )
         if missing != told:
@@ -155,33 +156,33 @@ def _missing(worker: Resources, least: int, num_workers: int) -> str:
 
 
 def _growth(worker: Resources, most: Resources | None) -> str:
-    """What may still come, as the end of a line."""
+    """Return what may still become available, as the end of a line."""
     if most is None:
         return ""
     bounds = {name: bound for name in worker if (bound := most.get(name, 0.0)) < sys.maxsize}
-    return f", and the autoscaler may bring the cluster to {in_words(bounds) if bounds else 'any size'}"
+    return f", and the autoscaler may grow the cluster to {in_words(bounds) if bounds else 'any size'}"
 
 
 def _coming(launches: Launches) -> str:
-    """What is on its way, as the end of a line."""
+    """Return the nodes on their way, as the end of a line."""
     coming = [f"{count} node(s) of type {name}" for name, count in sorted(launches.coming.items())]
-    words = f", and the autoscaler is bringing {', '.join(coming)}" if coming else ""
+    words = f", and the autoscaler is starting {', '.join(coming)}" if coming else ""
     for name, reason in sorted(launches.failed.items()):
         words += (
-            f", and the autoscaler could not bring nodes of type {name}: {' '.join(reason.split())[:_LONGEST_REASON]}"
+            f", and the autoscaler could not start nodes of type {name}: {' '.join(reason.split())[:_LONGEST_REASON]}"
         )
     return words
 
 
 def num_fitting(nodes: Iterable[Resources], worker: Resources, most: int) -> int:
-    """Return the number of workers that there is room for, up to a bound; a worker is on one node.
+    """Return the number of workers that fit, up to a maximum; a worker is on one node.
 
     Args:
-        nodes: free resources of each.
-        worker: resources of one, each above 0.
-        most: the bound.
+        nodes: Free resources of each node.
+        worker: Resources of one worker, each above 0.
+        most: Maximum number.
     """
-    assert worker, "a worker takes something"
+    assert worker, "a worker needs some resources"
     assert all(amount > 0 for amount in worker.values()), worker
     return min(most, sum(min(int(node.get(name, 0) // worker[name]) for name in worker) for node in nodes))
 
@@ -192,5 +193,5 @@ def worker_resources(cluster: ClusterConfig) -> dict[str, float]:
 
 
 def in_words(worker: Resources) -> str:
-    """As "2 CPUs and 1 GPU"."""
+    """Return resources in words, such as "2 CPUs and 1 GPU"."""
     return " and ".join(f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in worker.items())

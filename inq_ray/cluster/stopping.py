@@ -12,10 +12,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Stop signals of this process; they are handled in its main thread only.
+    """Stop signals of this process, handled in its main thread only.
 
     Attributes:
-        asked: the first signal; None = none came.
+        asked: The first signal; None = no signal so far.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def listened_to(self) -> Iterator[None]:
-        """Handle the signals during the block, and leaves the handlers as they were."""
+        """Handle the signals during the block, and restore the handlers afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -37,7 +37,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """During the block the first signal is only noted: workers are at work, and end in order."""
+        """Only record the first signal during the block: the workers are running, and end in order."""
         self._is_working = True
         try:
             yield
@@ -47,4 +47,6 @@ class StopSignals:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         is_first, self.asked = self.asked is None, self.asked or signal.Signals(number)
         if not (is_first and self._is_working):
-            raise RunStoppedError(self.asked, "ended at once; the same command goes on from the last checkpoint")
+            raise RunStoppedError(
+                self.asked, "ended at once; run the same command to continue from the last checkpoint"
+            )

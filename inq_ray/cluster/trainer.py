@@ -1,4 +1,4 @@
-"""A configuration -> a Ray Train run."""
+"""From a configuration to a Ray Train run."""
 
 import contextlib
 import shutil
@@ -41,25 +41,25 @@ def quantize(
     verbose: bool = False,
     signals: StopSignals | None = None,
 ) -> dict[str, Any]:
-    """Run a configuration on a Ray cluster, from its last checkpoint where there is one.
+    """Run a configuration on a Ray cluster, from its last checkpoint if there is one.
 
     Args:
-        config: checked by :func:`inq_ray.training.task.build.check`, with a name.
-        reporter: takes the events of rank 0, in this process.
-        decision: of :func:`inq_ray.training.start.look`, to start or to go on, while the run was
+        config: Configuration that passed :func:`inq_ray.training.task.check.check`, with a name.
+        reporter: Receives rank 0's events, in this process.
+        decision: Decision of :func:`inq_ray.training.start.look`, to start or to continue, made while the run was
             :func:`inq_ray.training.start.held`; None = both are done here.
-        fingerprint: of the data; workers that see other data end the run.
-        verbose: whether Ray's own log is shown.
-        signals: in which another thread may say that the run is to stop; None = only signals do.
+        fingerprint: Fingerprint of the data; workers with other data end the run.
+        verbose: Whether to show Ray's own log.
+        signals: Object through which another thread may stop the run; None = only signals do.
 
     Returns:
         The summary of the run.
 
     Raises:
-        ValueError: the name is taken, or the workers do not fit into the cluster; nothing was started or written.
-        RunRefusedError: the accuracy of the weights cannot be right; the run's folder is deleted again.
-        RunFailedError: a worker failed, or workers were lost too often, or there is no room for new ones.
-        RunStoppedError: a signal came (SIGTERM, SIGINT; in the main thread); the run has left a checkpoint.
+        ValueError: The name is in use, or the workers do not fit into the cluster; nothing was started or written.
+        RunRefusedError: The accuracy of the weights cannot be right; the run's folder is deleted again.
+        RunFailedError: A worker failed, or workers were lost too often, or there is no room for new ones.
+        RunStoppedError: A signal (SIGTERM, SIGINT; in the main thread) stopped the run, which left a checkpoint.
     """
     signals = signals or StopSignals()
     summary: dict[str, Any] | None = None
@@ -98,7 +98,7 @@ def tidy(config: RunConfig) -> None:
 
 
 class _Attempts:
-    """Fits one after the other, where workers are lost, as often as is allowed, on as many as have room then."""
+    """Fits one after the other if workers are lost, up to the allowed number, each on as many workers as fit then."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Attempts:
         self._num_fits = 0
 
     def fit_to_the_end(self, num_workers: int) -> dict[str, Any]:
-        """Train, on so many workers first; return the summary."""
+        """Train to the end, first on this number of workers; return the summary."""
         while (summary := self._fit(num_workers)) is None:
             try:
                 num_workers = wait_for_placement(
@@ -129,8 +129,8 @@ class _Attempts:
         return summary
 
     def _fit(self, num_workers: int) -> dict[str, Any] | None:
-        """Train; return the summary, where that was to the end."""
-        # A storage of its own each time: Ray Train would take up its own state of the time before.
+        """Train; return the summary if the run reached its end."""
+        # A new storage each time: Ray Train would load its own state of the previous time.
         self._folder.clean()
         try:
             fit(
@@ -160,17 +160,19 @@ class _Attempts:
         else:
             if (summary := self._folder.read_summary()) is not None:
                 return summary
-            if self._signals.asked is None:  # a worker's machine is about to go: elsewhere it goes on
+            if self._signals.asked is None:  # a worker's machine is about to be shut down: continue elsewhere
                 self._reporter.report(Note("starting again on other workers"))
         finally:
             self._folder.clean()
             self._num_fits += 1
         if self._signals.asked is not None:
-            raise RunStoppedError(self._signals.asked, "stopped; the same command goes on from the last checkpoint")
+            raise RunStoppedError(
+                self._signals.asked, "stopped; run the same command to continue from the last checkpoint"
+            )
         return None
 
     def _kind_that_may_pass(self, error: RunFailedError) -> Kind | None:
-        """What a failure is called after which the run goes on from its last checkpoint; None = it ends the run."""
+        """Return the kind of a failure after which the run continues from a checkpoint; None = it ends the run."""
         if isinstance(error, WorkersLostError):
             return "workers_lost"
         if isinstance(error, ReplicasDifferError) and self._config.cluster.on_mismatch == "restart":
@@ -178,10 +180,10 @@ class _Attempts:
         return None
 
     def _count(self, kind: Kind, error: RunFailedError) -> None:
-        """Let a failure pass, if it may.
+        """Record a failure, if more are allowed.
 
         Raises:
-            RunFailedError: there were too many.
+            RunFailedError: There were too many.
         """
         self._num_failures += 1
         allowed = self._config.cluster.max_failures
@@ -191,13 +193,13 @@ class _Attempts:
 
     def _failed(self, error: Exception) -> RunFailedError:
         self._note("failed", str(error))
-        return RunFailedError(f"{error}; the same command goes on from the last checkpoint")
+        return RunFailedError(f"{error}; run the same command to continue from the last checkpoint")
 
     def _note(self, kind: Kind, text: str) -> None:
-        """While no worker is running: they write to the same file."""
+        """Report an incident; only while no worker is running, because they write to the same file."""
         incident = Incident(kind=kind, text=text)
         self._log.add(incident)
-        if kind != "failed":  # that is said where it ends
+        if kind != "failed":  # this is printed at the end of the process
             self._reporter.report(incident)
 
 
@@ -206,13 +208,13 @@ def _notes(reporter: Reporter) -> Callable[[str], None]:
 
 
 def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool = False) -> Accuracy:
-    """Accuracy of a network as it is, measured on a Ray cluster; nothing is kept.
+    """Return the accuracy of a network, measured on a Ray cluster; nothing is stored.
 
-    Arguments as in :func:`quantize`.
+    Arguments are those of :func:`quantize`.
 
     Raises:
-        ValueError: the workers do not fit into the cluster.
-        RunFailedError: a worker failed.
+        ValueError: The workers do not fit into the cluster.
+        RunFailedError: A worker failed.
     """
     keeper = _Keeper()
     storage = Path(config.output.storage_path).expanduser().absolute()

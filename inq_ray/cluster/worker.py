@@ -1,4 +1,4 @@
-"""What a Ray Train worker does: it finds its device and reporter, then runs."""
+"""Training function of Ray Train workers: finds device and reporter, then runs."""
 
 import contextlib
 from collections.abc import Callable
@@ -26,8 +26,8 @@ def work(arguments: dict[str, Any]) -> None:
     """Run or evaluate on this worker: the training function of a :class:`ray.train.torch.TorchTrainer`.
 
     Args:
-        arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark" (of
-            :func:`inq_ray.training.attempt.begun`, or None).
+        arguments: "config" (JSON), "fingerprint" (of the data), "mailbox" (actor handle), "evaluate" (bool), "mark"
+            (from :func:`inq_ray.training.attempt.begun`, or None).
     """
     config = RunConfig.from_json(arguments["config"])
     torch.set_num_threads(config.cluster.cpus_per_worker)

@@ -1,4 +1,4 @@
-"""Small images of one size, decoded once for all processes of a node, and mapped from a file."""
+"""Small images of one size, decoded once for all processes of a node, and memory-mapped from a file."""
 
 import os
 import warnings
@@ -20,15 +20,15 @@ from inq_ray.data.memory_set import ImageSet
 from inq_ray.data.node_cache import shared_file
 from inq_ray.data.preprocessing import Augmentation, Preprocessing
 
-# Small images of one size are kept in memory, if a split's are at most so many bytes.
+# Small images of one size are kept in memory if a split has at most this many bytes.
 MAX_BYTES = 8 * 2**30
-# Images that change by more, when they are resized, are worth a word.
+# Resizing by a larger factor is reported.
 _LARGEST_FACTOR = 1.5
 _LABEL_BYTES = 8
 
 
 def fits(layout: Layout | None, num_images: int) -> bool:
-    """Return whether so many images are kept in memory."""
+    """Return whether this many images fit in memory."""
     return layout is not None and is_small(layout) and num_images * layout.num_bytes <= MAX_BYTES
 
 
@@ -41,21 +41,21 @@ def decoded_set(
     augmentation: Augmentation,
     mean: tuple[float, ...],
 ) -> ImageSet:
-    """Return a split in memory, decoded by this process if no other of the node has.
+    """Return a split in memory, decoded by this process unless another of the node has.
 
-    In training images are cropped by an eighth of their height (4 pixels for 32x32), after padding.
+    For training, images are padded and cropped by an eighth of their height (4 pixels for 32x32).
 
     Args:
-        key: Names what was decoded: other files, another key.
+        key: Name of the decoded data: other files need another key.
         num: Number of images.
-        layout: That of each.
+        layout: Layout of each image.
         labels: Yields labels, in parts.
-        images: Yields pixels in the same order, uint8 [n, C, H, W], decoded on the threads that it is given.
-        augmentation: What training does to them.
-        mean: Of each channel.
+        images: Yields pixels in the same order, uint8 [n, C, H, W], decoded on the given threads.
+        augmentation: Augmentation for training.
+        mean: Mean per channel.
 
     Raises:
-        ValueError: An image is broken, or there is no room.
+        ValueError: An image is damaged, or there is not enough space.
         TimeoutError: Another process has been decoding for too long.
     """
 
@@ -70,7 +70,7 @@ def decoded_set(
 
 
 def decode_some(encoded: Iterable[Encoded], layout: Layout, *, may_lose_colours: bool) -> Samples:
-    """Decode some images, as they are stored; those that cannot be read are left out, and named."""
+    """Decode some images as they are stored; those that cannot be read are left out and reported."""
     images, labels, bad = [torch.empty(0, layout.channels, layout.height, layout.width, dtype=torch.uint8)], [], []
     for sample, each in enumerate(encoded):
         try:
@@ -86,7 +86,7 @@ def decode_one(encoded: Encoded, layout: Layout, *, may_lose_colours: bool) -> N
     """Decode an image: uint8 [C, H, W].
 
     Raises:
-        ValueError: It cannot be read, or has another layout.
+        ValueError: The image cannot be read, or has another layout.
     """
     if encoded.data is None:
         raise ValueError(encoded.error)
@@ -94,12 +94,12 @@ def decode_one(encoded: Encoded, layout: Layout, *, may_lose_colours: bool) -> N
 
 
 def size_notes(name: str, layouts: Collection[Layout], preprocessing: Preprocessing) -> tuple[str, ...]:
-    """Return what to say where images are of several sizes, or become much larger or smaller; a line, or none.
+    """Return a line if images have several sizes, or if resizing changes them much; else nothing.
 
     Args:
-        name: Of the data.
-        layouts: Of some of their images.
-        preprocessing: What is done to them.
+        name: Name of the data.
+        layouts: Layouts of some of the images.
+        preprocessing: Preprocessing applied to them.
     """
     if not layouts:
         return ()
@@ -108,18 +108,19 @@ def size_notes(name: str, layouts: Collection[Layout], preprocessing: Preprocess
     if len(sizes) == 1 and max(factors[0], 1 / factors[0]) <= _LARGEST_FACTOR:
         return ()
     shown = " to ".join(f"{width}x{height}" for width, height in dict.fromkeys((sizes[0], sizes[-1])))
-    asked = "" if preprocessing.is_sized else f"; --crop-size {min(sizes[0])} --resize-size {min(sizes[0])} keeps them"
-    advice = asked if len(sizes) == 1 else "; other sizes by --crop-size and --resize-size"
+    side = min(sizes[0])
+    asked = "" if preprocessing.is_sized else f"; --crop-size {side} --resize-size {side} keeps their size"
+    advice = asked if len(sizes) == 1 else "; --crop-size and --resize-size change this"
     crop = preprocessing.crop_size
     resized = f"resized to {preprocessing.resize_size} (shorter side) and cropped to {crop}x{crop}"
     return (f"{name}: images of {shown} pixels are {resized}{advice}",)
 
 
 def _map(path: Path, num: int, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Map a decoded file, labels first, so that they are aligned; return images and labels."""
+    """Memory-map a decoded file, labels first for alignment; return images and labels."""
     raw = np.memmap(path, dtype=np.uint8, mode="r")
     with warnings.catch_warnings():
-        # Read-only is what we want here; torch has no such tensors and warns.
+        # Read-only is intended here; torch has no read-only tensors and warns.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         data = torch.from_numpy(raw)
     labels, images = torch.split(data, [num * _LABEL_BYTES, num * layout.num_bytes])

@@ -1,4 +1,4 @@
-"""Handwritten digits that scikit-learn ships: 1,797 gray images of 8x8 (E. Alpaydin and C. Kaynak, UCI, CC BY 4.0)."""
+"""Handwritten digits from scikit-learn: 1,797 gray images of 8x8 (E. Alpaydin and C. Kaynak, UCI, CC BY 4.0)."""
 
 import gzip
 import hashlib
@@ -23,17 +23,17 @@ _SPLIT_SEED = 0
 
 
 class DigitsSource:
-    """The digits, split once and for all: 1,297 to train on, 500 to test on, drawn with a fixed seed.
+    """The digits in a fixed split: 1,297 to train on, 500 to test on, drawn with a fixed seed.
 
-    The file is in the order of its writers: a split without drawing would test on hands that training never saw.
-    Training crops by one pixel, and does not flip by default: a mirrored digit is no digit.
+    The file is ordered by writer: a split without drawing would test on writers that training never saw. Training crops
+    by one pixel and does not flip by default, because a mirrored digit is not a digit.
 
     Args:
-        augmentation: What training does to them.
+        augmentation: Augmentation for training.
 
     Attributes:
-        info: Facts; mean and std are those of the training images.
-        notes: None.
+        info: Facts about the data; mean and std are those of the training images.
+        notes: Empty.
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -75,25 +75,25 @@ class DigitsSource:
         return self._sets[split].fetch(torch.arange(1), None)
 
     def split(self, split: Split) -> ImageSet:
-        """Return the images of "train" or "test"; they are 115 kB, every process holds its own."""
+        """Return the images of "train" or "test"; they take 115 kB, and every process holds its own copy."""
         return self._sets[split]
 
 
 def _read_table() -> NDArray[np.int64]:
     """Return int64 [1797, 65]: pixels from 0 to 16 by rows, then the label.
 
-    The file is read where scikit-learn keeps it: importing scikit-learn costs every process 2 s, reading 10 ms.
+    The file is read directly: importing scikit-learn takes 2 s per process, reading the file 10 ms.
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         command = install_command("demo", "scikit-learn")
-        raise ValueError(f"--data digits comes with scikit-learn, which is not installed: {command}")
+        raise ValueError(f"--data digits needs scikit-learn, which is not installed: {command}")
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     table: NDArray[np.int64]
     if path.is_file():
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)
-    else:  # it keeps the file elsewhere
+    else:  # scikit-learn keeps the file elsewhere
         from sklearn.datasets import load_digits
 
         table = np.column_stack(load_digits(return_X_y=True)).astype(np.int64)

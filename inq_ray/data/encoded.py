@@ -1,4 +1,4 @@
-"""Images as they are stored, and where they come from."""
+"""Encoded images, and where they are read from."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 
 class Encoded(NamedTuple):
-    """One image as it is stored.
+    """An encoded image.
 
     Attributes:
-        name: Its file, with the row where a file holds many.
-        data: The file's bytes; None where they could not be read.
+        name: Its file, with the row if a file has several images.
+        data: The file's bytes; None if they could not be read.
         label: Its class.
         error: Why there are no bytes.
     """
@@ -23,10 +23,10 @@ class Encoded(NamedTuple):
 
 
 class Reader(Protocol):
-    """Where encoded images come from.
+    """Source of encoded images.
 
-    It is sent to loader workers: pickled it is small, files are opened when they are needed, and its memory does not
-    grow with the number of images.
+    It is sent to loader workers: it is small when pickled, opens files when needed, and its memory does not grow with
+    the number of images.
     """
 
     @property
@@ -37,9 +37,9 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Read some images, in this order.
+        """Read some images, in order.
 
         Raises:
-            ValueError: The storage does not answer; a single unreadable image is an `Encoded` with an error.
+            ValueError: The storage does not respond; a single unreadable image is an `Encoded` with an error.
         """
         ...

@@ -1,4 +1,4 @@
-"""Images as the bytes of their files, read, decoded and transformed when they are asked for."""
+"""Images as encoded files, read, decoded and transformed on demand."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from inq_ray.data.image_set import BadImage, Samples
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """One split whose images are decoded when asked for.
+    """A split whose images are decoded on demand.
 
     Attributes:
         reader: The encoded images.
-        transform: From bytes to pixels of one size.
+        transform: Transform from bytes to pixels of one size.
     """
 
     reader: Reader
@@ -27,7 +27,7 @@ class EncodedSet:
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """The reader's."""
+        """The reader's groups."""
         return self.reader.groups
 
     def __len__(self) -> int:
@@ -47,9 +47,9 @@ class EncodedSet:
         size = (
             self.transform.preprocessing.train_size if augment is not None else self.transform.preprocessing.crop_size
         )
-        # Pixels of one place side by side, as decoders write them and channels-last convolutions want them.
+        # Interleaved channels, as decoders write them and channels-last convolutions need them.
         pixels = [image.permute(1, 2, 0) for image in images]
-        # In a loader worker this writes into memory that the rank's process shares.
+        # In a loader worker this writes into memory shared with the rank's process.
         none = torch.empty(0, size, size, self.transform.channels, dtype=torch.uint8)
         stacked: Tensor = default_collate(pixels) if pixels else none
         return Samples(stacked.permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64), tuple(bad))

@@ -1,4 +1,4 @@
-"""What a source of data hands out: facts about it, and sets of images with labels, in memory or read when asked for."""
+"""Interface of data sources: facts, and sets of labelled images, in memory or read on demand."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -15,19 +15,19 @@ class SourceInfo:
     """Facts about a source, known without decoding it.
 
     Attributes:
-        name: How users call it: a name, a path or an address.
-        num_classes: Labels are 0 to num_classes - 1.
-        class_names: One for each class.
+        name: Name, path or address, as the user gave it.
+        num_classes: Number of classes; labels are 0 to num_classes - 1.
+        class_names: Name of each class.
         channels: 1 or 3.
-        height: Pixels of what a network is given in validation.
-        width: Pixels, likewise.
-        num_train: Number of training images; 0 = only tested on.
-        num_test: Number of test images; 0 = accuracy can only be measured on training images held out.
-        mean: Of each channel, to normalize images scaled to [0, 1].
-        std: Of each channel, likewise.
-        fingerprint: Hex digest of what the data are, wherever they lie: equal on all nodes that hold the same files.
-        is_streamed: Whether images are read and decoded when they are asked for, so that loader workers pay.
-        is_grouped: Whether they are read in groups then, and shuffled in a buffer.
+        height: Height of the network's input in validation, pixels.
+        width: Width of the network's input in validation, pixels.
+        num_train: Number of training images; 0 = the source can only be tested on.
+        num_test: Number of test images; 0 = accuracy can only be measured on held-out training images.
+        mean: Mean per channel, to normalize images scaled to [0, 1].
+        std: Standard deviation per channel, likewise.
+        fingerprint: Hex digest of the data: equal on all nodes that have the same files.
+        is_streamed: Whether images are read and decoded on demand, so that loader workers help.
+        is_grouped: Whether they are then read in groups, and shuffled in a buffer.
     """
 
     name: str
@@ -49,8 +49,8 @@ class BadImage(NamedTuple):
     """An image that could not be read.
 
     Attributes:
-        sample: Its number in its set.
-        name: Its file, with the row where a file holds many.
+        sample: Its index in its set.
+        name: Its file, with the row if a file has several images.
         reason: What is wrong with it.
     """
 
@@ -60,12 +60,12 @@ class BadImage(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What a set hands out for some samples, in their order, those left out that could not be read.
+    """Requested samples of a set, in order, without those that could not be read.
 
     Attributes:
         images: uint8 [n, C, H, W], not normalized; new memory.
         labels: int64 [n].
-        bad: Those left out.
+        bad: The samples left out.
     """
 
     images: Tensor
@@ -74,11 +74,11 @@ class Samples(NamedTuple):
 
 
 class Images(Protocol):
-    """A split. What it hands out depends on its arguments alone."""
+    """A split. Its results depend on the arguments alone."""
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """Boundaries of samples that are read together, int64 [G + 1]; None = every order costs the same."""
+        """Boundaries of samples that are read together, int64 [G + 1]; None = any order is equally fast."""
         ...
 
     def __len__(self) -> int: ...
@@ -87,7 +87,7 @@ class Images(Protocol):
         """Read, decode and transform some samples.
 
         Args:
-            samples: int64 [n], their numbers.
+            samples: int64 [n], indices of the samples.
             augment: Seed and epoch for training; None = as in validation.
         """
         ...
@@ -103,14 +103,14 @@ class Source(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What users should know of the data, a line each."""
+        """Lines about the data, for the user."""
         ...
 
     def peek(self, split: Split) -> Samples:
-        """Read and decode a few images of a split, as in validation: what cannot be read is found before a run starts.
+        """Read and decode a few images of a split, as in validation, to find unreadable data before a run starts.
 
         Raises:
-            ValueError: There is no such split, or it cannot be read.
+            ValueError: The split does not exist, or cannot be read.
         """
         ...
 
@@ -118,6 +118,6 @@ class Source(Protocol):
         """Return the images of "train" or "test".
 
         Raises:
-            ValueError: There is no such split, or it cannot be read.
+            ValueError: The split does not exist, or cannot be read.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where in a folder of data the splits lie: in itself, or some levels down, as archives and caches have them."""
+"""Search for the splits in a folder of data: in itself, or a few levels down, as in archives and caches."""
 
 import itertools
 import os
@@ -17,14 +17,14 @@ _NUM_NAMED = 4
 
 
 def find_root(location: Location, fence: Fence | None) -> Location:
-    """Return the folder of data itself if it has splits, else the only one below it that has; itself if none has.
+    """Return the folder itself if it has splits, else the only subfolder that has; itself if none has.
 
     Args:
-        location: What the user names; there or not.
-        fence: The folder that is found must not lie out of it.
+        location: The folder named by the user; need not exist.
+        fence: Folder that the result must not lie outside of.
 
     Raises:
-        ValueError: Several folders have splits, or a link leads out of the fence; the storage fails.
+        ValueError: Several folders have splits, a link leads out of the fence, or the storage fails.
     """
     if not location.lists_folders or not location.exists() or location.info().type != pafs.FileType.Directory:
         return location
@@ -33,7 +33,7 @@ def find_root(location: Location, fence: Fence | None) -> Location:
         found = [folder for folder in level if find_splits(folder) or has_parquet(folder)]
         if len(found) > 1:
             names = ", ".join(folder.name for folder in found[:_NUM_NAMED]) + ", ..." * (len(found) > _NUM_NAMED)
-            raise ValueError(f"{location.name} holds several sets of images: give one of them by --data: {names}")
+            raise ValueError(f"{location.name} contains several sets of images: pass one of them with --data: {names}")
         if found:
             if fence:
                 fence.check(found[0].path)

@@ -1,6 +1,6 @@
-"""A rank's batches, from any step on: read by the rank itself or by loader workers, with the same result.
+"""Batches of a rank, from any step: read by the rank itself or by loader workers, with the same result.
 
-The rank's process decides which samples make a batch and sends their numbers; whoever reads them computes a function of
+The rank's process decides which samples make a batch and sends their indices; the reader computes a function of
 (samples, seed, epoch) and nothing else.
 """
 
@@ -18,24 +18,24 @@ from torch.utils.data import DataLoader, Dataset
 from inq_ray.data.image_set import BadImage, Images
 from inq_ray.data.order.epoch import epoch_batches
 
-# Batches that each loader worker has ready or in work.
+# Batches that each loader worker prepares in advance.
 _PREFETCH = 2
-# Images of a batch of validation, whatever the number of ranks.
+# Images in a validation batch, for any number of ranks.
 VALIDATION_BATCH = 250
-# Bound of waiting for one batch of loader workers.
+# Longest wait for one batch from loader workers.
 WAIT_SECONDS = 1800.0
-# What is imported once for all loader workers of a process, before they are forked; the program's own file is first.
+# Imported once for all loader workers of a process, before they are forked; the program's own file comes first.
 _PRELOADED = ["__main__", "torch", "inq_ray.data.loader", "inq_ray.data.encoded_set"]
 
 
 class Batch(NamedTuple):
-    """One rank's part of a batch.
+    """A rank's part of a batch.
 
     Attributes:
         images: uint8 [n, C, H, W], not normalized.
         labels: int64 [n].
-        step: Number of the global batch within the epoch.
-        bad: Images that are left out because they could not be read.
+        step: Index of the global batch within the epoch.
+        bad: Images left out because they could not be read.
     """
 
     images: Tensor
@@ -45,13 +45,13 @@ class Batch(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a batch is made of.
+    """Contents of a batch.
 
     Attributes:
         split: Name of the set.
-        step: Number of the batch.
-        samples: int64 [n], numbers within the set.
-        augment: Seed and epoch; None = as in validation.
+        step: Index of the batch.
+        samples: int64 [n], indices within the set.
+        augment: Seed and epoch for training; None = as in validation.
     """
 
     split: str
@@ -61,11 +61,11 @@ class Request(NamedTuple):
 
 
 class Loader:
-    """Batches of some sets, read by `num_workers` processes that live as long as the loader.
+    """Batches of several sets, read by `num_workers` processes that live as long as the loader.
 
     Attributes:
-        sets: By the name that requests use.
-        num_workers: 0 = the calling process reads.
+        sets: Sets by the name that requests use.
+        num_workers: Number of processes; 0 = the calling process reads.
     """
 
     def __init__(self, sets: Mapping[str, Images], *, num_workers: int = 0, pin_memory: bool = False) -> None:
@@ -76,7 +76,7 @@ class Loader:
         if num_workers:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(_PRELOADED)
-            forkserver.ensure_running()  # it imports while this process goes on
+            forkserver.ensure_running()  # imports in the background
             processes = {
                 "multiprocessing_context": context,
                 "persistent_workers": True,
@@ -84,8 +84,8 @@ class Loader:
                 "timeout": WAIT_SECONDS,
                 "worker_init_fn": _begin_worker,
             }
-        # It has a generator of its own: without one, starting an iteration draws from torch's global generator, and a
-        # run that was resumed would see other dropout than one that was not.
+        # Its own generator: without one, starting an iteration draws from torch's global generator, and a resumed run
+        # would see other dropout than an uninterrupted one.
         self._loader: DataLoader[Batch | _Failure] = DataLoader(
             _Fetched(self.sets),
             batch_size=None,
@@ -98,17 +98,17 @@ class Loader:
         )
 
     def start(self) -> None:
-        """Starts the workers and waits until all are ready, so that no epoch is blamed for it; without any, nothing."""
+        """Start the workers, if any, and wait until all are ready, so that no epoch includes their start."""
         split = next(iter(self.sets))
         nothing = Request(split, 0, torch.empty(0, dtype=torch.int64), None)
         for _ in self.batches([nothing] * self.num_workers):
             pass
 
     def batches(self, requests: Iterable[Request]) -> Iterator[Batch]:
-        """Yield the batches of requests, in their order.
+        """Yield the batches of the requests, in order.
 
         Raises:
-            ValueError: The storage does not answer.
+            ValueError: The storage does not respond.
         """
         self._requests.current = requests
         for batch in self._loader:
@@ -118,10 +118,10 @@ class Loader:
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """Return the number of whole global batches in an epoch; the incomplete last one is dropped.
+    """Return the number of complete global batches in an epoch; the incomplete last one is dropped.
 
     Raises:
-        ValueError: There is not one.
+        ValueError: There is none.
     """
     if not 1 <= batch_size <= num_samples:
         raise ValueError(f"{batch_size=} (global) must be from 1 to the number of training samples, {num_samples}")
@@ -142,31 +142,31 @@ def train_requests(
     num_data_shards: int | None = None,
     split: str = "train",
 ) -> Iterator[Request]:
-    """Yield what this rank's part of every global batch of an epoch is made of.
+    """Yield the requests for this rank's part of every global batch of an epoch.
 
-    All ranks together see every sample at most once, and the same global batches at any world size: a function of
-    (seed, epoch) alone; where samples are read in groups (see :class:`inq_ray.data.order.groups.GroupOrder`) of
-    `num_data_shards` and `buffer` too.
+    All ranks together see every sample at most once, in global batches that do not depend on the world size. They are a
+    function of (seed, epoch) alone; if samples are read in groups (see :class:`inq_ray.data.order.groups.GroupOrder`),
+    of `num_data_shards` and `buffer` too.
 
     Args:
-        images: The set that `indices` points into.
-        indices: int64 [n], rising, the samples to train on.
-        batch_size: Samples a global batch, over all ranks.
-        rank: This process, 0 to world_size - 1.
+        images: The set that `indices` refers to.
+        indices: int64 [n], ascending, the samples to train on.
+        batch_size: Samples per global batch, over all ranks.
+        rank: This process's rank, 0 to world_size - 1.
         world_size: Number of processes.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        steps: Global batches within the epoch, of `steps_per_epoch(n, batch_size)`; the others cost nothing.
-        buffer: Samples among which each data shard is shuffled where they are read in groups.
-        num_data_shards: Parts into which the order of groups is divided, the same for a whole run; None = `world_size`.
+        seed: The run's seed.
+        epoch: Epoch, counted over the whole run.
+        steps: Global batches within the epoch, of `steps_per_epoch(n, batch_size)`; skipping the others is free.
+        buffer: Number of samples that a data shard shuffles at a time, if samples are read in groups.
+        num_data_shards: Parts into which the order of groups is divided, fixed for a whole run; None = `world_size`.
         split: Name of the set in the loader.
 
     Raises:
-        ValueError: There are fewer samples than a global batch has, or fewer in it than ranks.
+        ValueError: There are fewer samples than in a global batch, or a global batch is smaller than the world size.
     """
     num_steps = steps_per_epoch(len(indices), batch_size)
     if batch_size < world_size:
-        raise ValueError(f"{batch_size=} (global) gives some of {world_size} ranks nothing; use at least {world_size}")
+        raise ValueError(f"{batch_size=} (global) is too small for {world_size} ranks; use at least {world_size}")
     assert 0 <= steps.start <= num_steps, (steps, num_steps)
     assert steps.stop <= num_steps, (steps, num_steps)
     batches = epoch_batches(
@@ -192,17 +192,17 @@ def eval_requests(
     limit: int | None = None,
     split: str = "validation",
 ) -> Iterator[Request]:
-    """Yield this rank's share of fixed consecutive batches: batch i goes to rank i modulo world_size.
+    """Yield this rank's requests of fixed consecutive batches: batch i goes to rank i modulo world_size.
 
-    A batch has the same samples at any world size, so that sums over batches do not depend on it, and every sample is
-    in exactly one batch of one rank. A rank may have none.
+    Batches do not depend on the world size, so sums over batches do not either. Every sample is in exactly one batch of
+    one rank; a rank may have none.
 
     Args:
-        indices: int64 [n], the samples to evaluate, in this order.
-        rank: This process, 0 to world_size - 1.
+        indices: int64 [n], the samples to evaluate, in order.
+        rank: This process's rank, 0 to world_size - 1.
         world_size: Number of processes.
-        batch_size: Samples a batch (the last one has the rest), at any world size.
-        limit: Batches of all ranks together, at most.
+        batch_size: Samples per batch (the last one has the rest), at any world size.
+        limit: Maximum number of batches over all ranks; None = all.
         split: Name of the set in the loader.
 
     Raises:
@@ -217,7 +217,7 @@ def eval_requests(
 
 
 class _Requests:
-    """The sampler of a loader that outlives its epochs."""
+    """Sampler of a loader that outlives its epochs."""
 
     def __init__(self) -> None:
         self.current: Iterable[Request] = ()
@@ -227,14 +227,14 @@ class _Requests:
 
 
 class _Failure(NamedTuple):
-    """What a loader worker sends instead of a batch: an exception would come out wrapped in its traceback."""
+    """Error that a loader worker sends instead of a batch: an exception would arrive wrapped in its traceback."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class _Fetched(Dataset["Batch | _Failure"]):
-    """The batch of a request."""
+    """Dataset whose items are the batches of requests."""
 
     sets: dict[str, Images]
 
@@ -247,7 +247,7 @@ class _Fetched(Dataset["Batch | _Failure"]):
 
 
 def _begin_worker(_: int) -> None:
-    """One thread each, and Ctrl-C is for the process that started them."""
+    """Limit a worker to one thread, and leave Ctrl-C to the process that started it."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -12,14 +12,14 @@ from inq_ray.data.preprocessing import Augmentation
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split, decoded. Both tensors may be read-only mappings of a file: copy before writing.
+    """A decoded split. Both tensors may be read-only mappings of a file: copy before writing.
 
     Attributes:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
-        crop_flip: Crop and flip of whole batches in training.
-        augmentation: What training does then, image by image: auto_augment and random_erasing.
-        mean: Of each channel: the colour of what is erased.
+        crop_flip: Crop and flip of whole batches, for training.
+        augmentation: Per-image augmentation for training: auto_augment and random_erasing.
+        mean: Mean per channel: the colour of erased rectangles.
     """
 
     images: Tensor
@@ -30,19 +30,19 @@ class ImageSet:
 
     @property
     def groups(self) -> None:
-        """None: memory is read in any order."""
+        """None: memory can be read in any order."""
         return
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
-        """Copy some samples, by one vectorized access; see :meth:`Images.fetch`."""
+        """Copy some samples with one vectorized access; see :meth:`Images.fetch`."""
         images = self.images.index_select(0, samples)
         if augment is not None and len(samples):
             images = self.crop_flip(images, samples, *augment)
             if self.augmentation.changes_pixels:
-                from inq_ray.data.augment.auto_augment import augment_image  # torchvision, which takes seconds
+                from inq_ray.data.augment.auto_augment import augment_image  # imports torchvision, which takes seconds
 
                 changed = [
                     augment_image(image, self.augmentation, self.mean, sample, *augment)

@@ -1,6 +1,6 @@
-"""One file for all processes of a node: made once under a lock, then mapped read-only, so that memory holds it once.
+"""Files shared by all processes of a node: made once under a lock, then mapped read-only, so memory holds one copy.
 
-Files lie in a folder that only their user can write to, and are raw numbers: nothing that is read here can run code.
+The files are in a folder that only their user can write to, and contain raw numbers, so reading them cannot run code.
 """
 
 import os
@@ -19,10 +19,10 @@ WAIT_SECONDS = 600.0
 
 
 def cache_folder() -> Path:
-    """Return this user's folder, made if there is none, in $INQ_RAY_CACHE or else in the system's temporary folder.
+    """Return this user's cache folder, created if missing, in $INQ_RAY_CACHE or the system's temporary folder.
 
     Raises:
-        ValueError: It cannot be made, or is not a folder that belongs to this user and is closed to others: somebody
+        ValueError: It cannot be created, or is not a folder that belongs to this user and is closed to others: someone
             else could put other data there.
     """
     base = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()).expanduser().absolute()
@@ -33,7 +33,7 @@ def cache_folder() -> Path:
         facts = folder.lstat()
     except OSError as error:
         raise ValueError(
-            f"cannot use {folder} for decoded images: {error.strerror}; set {VARIABLE} to a folder"
+            f"cannot use {folder} for decoded images: {error.strerror}; set {VARIABLE} to another folder"
         ) from error
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise ValueError(
@@ -46,19 +46,19 @@ def cache_folder() -> Path:
 def shared_file(
     key: str, num_bytes: int, write: Callable[[BinaryIO], None], *, wait_seconds: float = WAIT_SECONDS
 ) -> Path:
-    """Return the path of a file of the node, written by the first process that asks for it while others wait.
+    """Return the path of a file of the node. The first process that needs it writes it; others wait.
 
     Args:
-        key: Names the contents: other contents, another key.
-        num_bytes: Size of the file; one of another size is made again.
-        write: Called with the open file, in at most one process of the node at a time; what it raises is passed on.
+        key: Name of the contents: other contents need another key.
+        num_bytes: Size of the file; a file of another size is written again.
+        write: Called with the open file, in at most one process of the node at a time; its exceptions are passed on.
         wait_seconds: How long to wait for another process that is writing.
 
     Returns:
-        A complete file, to be read only.
+        A complete file, for reading only.
 
     Raises:
-        ValueError: No usable folder, or no room in it.
+        ValueError: There is no usable folder, or not enough space.
         TimeoutError: Another process has been writing for longer than `wait_seconds`.
     """
     folder = cache_folder()
@@ -75,17 +75,17 @@ def _is_complete(path: Path, num_bytes: int) -> bool:
 
 
 def _make(path: Path, num_bytes: int, write: Callable[[BinaryIO], None]) -> None:
-    """Write beside and rename, so that a file of this name is always whole, even after a loss of power."""
+    """Write under a temporary name and rename: a file of this name is always complete, even after a power loss."""
     try:
-        with whole(path, beside=path.with_suffix(".partial")) as partial, partial.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # says now that there is no room, not at the end
+        with whole(path, temporary=path.with_suffix(".partial")) as partial, partial.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)  # fails now, not at the end, if there is no space
             write(file)
             assert file.tell() == num_bytes, (file.tell(), num_bytes)
             os.fchmod(file.fileno(), 0o400)
     except OSError as error:
         raise ValueError(
             f"cannot write {num_bytes / 2**20:.0f} MiB of decoded images to {path.parent}: {error.strerror}; "
-            f"set {VARIABLE} to a folder with room"
+            f"set {VARIABLE} to a folder with enough space"
         ) from error
 
 
@@ -94,12 +94,12 @@ def locked(path: Path, wait_seconds: float, doing: str) -> Iterator[None]:
     """Hold a lock of the node; see :func:`inq_ray.files.lock.locked`.
 
     Args:
-        path: Of the file, which is made if there is none.
+        path: Path of the file, created if missing.
         wait_seconds: How long to wait for another process that holds it.
         doing: What it is held for, for the message.
 
     Raises:
-        TimeoutError: Another process has held it for longer.
+        TimeoutError: Another process holds it for longer.
     """
     with ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""What is done to images: resizing and normalization that a network expects, and what training does to them."""
+"""Settings of preprocessing and augmentation."""
 
 import typing
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ LARGEST_SIZE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a network wants to see images, as the weights of torchvision state it; the defaults are those of ResNet.
+    """Resizing and normalization that a network expects, as in torchvision's weights; the defaults are ResNet's.
 
     Attributes:
-        crop_size: Pixels of the square that validation cuts out of the middle.
-        resize_size: Pixels of the shorter side that validation resizes to, before.
-        train_crop_size: Pixels of the square that training sees; None = crop_size.
-        interpolation: Of all resizing.
-        mean: Of each channel (red, green, blue), of images scaled to [0, 1].
-        std: Of each channel, likewise.
-        channels: 3 (gray images get three equal ones), or 1 (colours become gray); None = small images of one size that
-            are all gray stay gray, all others get 3.
-        is_sized: Whether a size was asked for, so that small images in folders are resized as large ones are.
+        crop_size: Side of the central crop for validation, pixels.
+        resize_size: Shorter side after resizing, before the validation crop, pixels.
+        train_crop_size: Side of the training images, pixels; None = crop_size.
+        interpolation: Interpolation of all resizing.
+        mean: Mean per channel (red, green, blue), for images scaled to [0, 1].
+        std: Standard deviation per channel, likewise.
+        channels: 3 (gray images get three equal ones) or 1 (colours become gray); None = 1 for small images of one size
+            that are all gray, else 3.
+        is_sized: Whether the user set a size, so that small images in folders are resized like large ones.
 
     Raises:
-        ValueError: A size or the interpolation, which weights may state, is not possible.
+        ValueError: A size or the interpolation, which may come from weights, is not supported.
     """
 
     crop_size: int = 224
@@ -48,30 +48,30 @@ class Preprocessing:
         allowed = typing.get_args(Interpolation)
         if self.interpolation not in allowed:
             raise ValueError(f"interpolation must be one of {', '.join(allowed)}, got {self.interpolation!r}")
-        for name in ("mean", "std"):  # of whole numbers torch would make integers
+        for name in ("mean", "std"):  # torch would turn whole numbers into integers
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
     @property
     def train_size(self) -> int:
-        """Pixels of the square that training sees."""
+        """Side of the training images, pixels."""
         return self.crop_size if self.train_crop_size is None else self.train_crop_size
 
 
 def of_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return what is stated of red, green and blue; for gray images their mean."""
+    """Return the values for red, green and blue; for gray images their mean."""
     return values if channels == 3 else (round(sum(values) / 3, 6),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What training does to images, in the order of torchvision's reference: crop, flip, auto-augment, erase.
+    """Augmentation for training, in the order of torchvision's reference: crop, flip, auto-augment, erase.
 
     Attributes:
-        auto_augment: Which of torchvision's automatic augmentations, with the settings of its reference; "none" = none.
-        random_erasing: Probability in [0, 1] that a rectangle is replaced by the mean colour.
-        flip: Whether half of the images are mirrored left to right; None = those with colours, as gray ones may be of
+        auto_augment: torchvision's auto-augmentation, with the settings of its reference; "none" = off.
+        random_erasing: Probability in [0, 1] of replacing a rectangle by the mean colour.
+        flip: Whether to mirror half of the images left to right; None = only colour images, because gray ones may show
             characters.
-        scale: Smallest and largest part of the image's area that a random crop may cover, in (0, 1].
+        scale: Smallest and largest area of a random crop, as a fraction of the image's, in (0, 1].
         ratio: Smallest and largest width / height of a random crop, before it is resized to a square.
     """
 
@@ -82,7 +82,7 @@ class Augmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def flips(self, channels: int) -> bool:
-        """Return whether half of the images of so many channels are mirrored."""
+        """Return whether to mirror half of the images with this many channels."""
         return channels == 3 if self.flip is None else self.flip
 
     @property

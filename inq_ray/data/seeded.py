@@ -1,7 +1,7 @@
-"""Random numbers by counter: the number of a sample is a hash of who asks, seed, epoch and sample, and nothing else.
+"""Counter-based random numbers: each is a hash of purpose, seed, epoch and sample, and nothing else.
 
-No generator has a state that would have to be saved, replayed or kept alike on all ranks, and the numbers stay the same
-over versions of torch and numpy, machines and batch compositions.
+No generator state has to be saved, replayed or synchronized between ranks, and the numbers do not depend on versions of
+torch and numpy, on machines or on the composition of batches.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ _STEPS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def counter_hash(purpose: str, seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Return 64 random bits for every sample: SplitMix64 (Steele et al. 2014) at the samples' places in the stream.
+    """Return 64 random bits per sample: SplitMix64 (Steele et al. 2014) at the sample's position in the stream.
 
     Args:
-        purpose: Who asks ("order", "crop"), so that two uses of the same numbers are independent.
+        purpose: Name of the use ("order", "crop"), so that different uses are independent.
         seed: Any integer.
         epoch: Any integer.
         samples: int64 [n], not negative.
@@ -35,7 +35,7 @@ def counter_hash(purpose: str, seed: int, epoch: int, samples: NDArray[np.int64]
 
 @lru_cache(maxsize=64)
 def _key(purpose: str, seed: int, epoch: int) -> int:
-    """Where the stream of numbers begins; many samples ask for the same one."""
+    """Return the start of the stream of numbers, which many samples share."""
     key = 0
     for value in (*purpose.encode(), seed, epoch):
         key = _mix_integer((key ^ (value & _MASK)) + _GAMMA)
@@ -43,14 +43,14 @@ def _key(purpose: str, seed: int, epoch: int) -> int:
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of SplitMix64 on arrays; products wrap around at 2^64."""
+    """Apply SplitMix64's output function to arrays; products wrap around at 2^64."""
     for shift, factor in _STEPS:
         state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
     return state ^ (state >> np.uint64(31))
 
 
 def _mix_integer(state: int) -> int:
-    """The same on one Python integer."""
+    """Apply SplitMix64's output function to one Python integer."""
     state &= _MASK
     for shift, factor in _STEPS:
         state = ((state ^ (state >> shift)) * factor) & _MASK
@@ -59,13 +59,13 @@ def _mix_integer(state: int) -> int:
 
 @contextmanager
 def seeded(purpose: str, seed: int, epoch: int, sample: int) -> Iterator[None]:
-    """Within the block torch's CPU generator is at the start of a sequence of its own; after it, where it was before.
+    """Seed torch's CPU generator for the block, and restore its state afterwards.
 
     Args:
-        purpose: Who asks, as for `counter_hash`.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        sample: Number of what is drawn for, not negative.
+        purpose: Name of the use, as for `counter_hash`.
+        seed: The run's seed.
+        epoch: Epoch, counted over the whole run.
+        sample: Index of the sample or step, not negative.
     """
     number = int(counter_hash(purpose, seed, epoch, np.array([sample]))[0])
     with torch.random.fork_rng(devices=[]):

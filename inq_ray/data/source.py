@@ -1,6 +1,6 @@
-"""The table of data sources, and `open_source`, which goes through it.
+"""Data sources: the table `SOURCES`, and `open_source`.
 
-A new source is a module (or folder) of its own and an entry in `SOURCES`; nobody else names it.
+A new source is a module (or folder) of its own and an entry in `SOURCES`; no other code names it.
 """
 
 import os
@@ -19,7 +19,7 @@ _DEFAULT_ARCH = "resnet18"
 
 
 class Opening(NamedTuple):
-    """What a source is opened with; see `open_source`."""
+    """Arguments for opening a source; see `open_source`."""
 
     data: str
     preprocessing: Preprocessing
@@ -33,16 +33,17 @@ class Opening(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """A kind of source, and what is known of it before it is opened.
+    """A kind of source; its facts are known without opening it.
 
     Attributes:
-        layout: What such data look like, for messages.
-        matches: Whether a path or an address is of this kind; may look at the storage. Names are known by `name`.
-        open: Opens it, without decoding images. Large libraries are imported there and not before.
-        name: The value of --data, if that is a name; None = a path or an address.
-        arch: Network that is trained by default.
-        has_own_statistics: Whether images are normalized by the data's own mean and standard deviation, whatever the
-            preprocessing says.
+        layout: Description of the layout, for messages.
+        matches: Returns whether a path or an address is of this kind; may access the storage. Names are matched by
+            `name`.
+        open: Opens the source without decoding images; imports large libraries.
+        name: The value of --data, if it is a name; None = a path or an address.
+        arch: Default network.
+        has_own_statistics: Whether images are normalized by the data's own mean and standard deviation instead of those
+            in the preprocessing.
     """
 
     layout: str
@@ -67,22 +68,23 @@ def open_source(
     """Open data without decoding them.
 
     Args:
-        data: A name, a path, or an address (s3://, gs://, hdfs://, file://) of one of the layouts in `SOURCES`; also of
-            a folder that has it some levels down, and nothing else.
-        preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
-        augmentation: What training does to images.
-        index_folder: Where the index of an image folder is kept; by default in the cache of this machine.
-        fingerprint: What the data must be, where that is known: those with which a run was started elsewhere.
-        image_column: Of Parquet; by default "image" or "img".
-        label_column: Of Parquet; by default "label".
+        data: A name, a path, or an address (s3://, gs://, hdfs://, file://) of a layout in `SOURCES`, or of a folder
+            that contains one a few levels down, and nothing else.
+        preprocessing: Preprocessing that the network expects; for images kept in memory only mean and standard
+            deviation.
+        augmentation: Augmentation for training.
+        index_folder: Folder for the index of an image folder; default: the cache of this machine.
+        fingerprint: Fingerprint that the data must have, if the run was started on another machine.
+        image_column: Column of images in Parquet; default: "image" or "img".
+        label_column: Column of labels in Parquet; default: "label".
         follow_links: Whether links in a folder may lead out of it.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: There is no such data, or it is not of this layout, or other data than those of the fingerprint, or
-            a link leads out of the folder; one line that names what is wrong.
+        ValueError: The data do not exist, have another layout or another fingerprint, or a link leads out of the
+            folder; one line that names the problem.
     """
     layouts = ", ".join(entry.layout for entry in SOURCES)
     if not data:
@@ -108,30 +110,30 @@ def open_source(
         if _is_hub_name(data):
             name = os.path.relpath(data)
             raise MissingError(
-                f"there is no folder {name}, and nothing is downloaded here: of a data set on the Hugging Face hub get "
-                f"the files by 'hf download {name} --repo-type dataset --local-dir DIR', then give --data DIR"
+                f"there is no folder {name}, and data are not downloaded automatically: get a data set of the "
+                f"Hugging Face hub with 'hf download {name} --repo-type dataset --local-dir DIR', then pass --data DIR"
             ) from error
-        raise MissingError(f"{error}; data are one of {layouts}") from error
+        raise MissingError(f"{error}; --data takes one of {layouts}") from error
     if fingerprint not in (None, source.info.fingerprint):
         raise ValueError(
-            f"{data} holds other data on {platform.node()} than where the run was started: every node must see the same"
+            f"{data} has other data on {platform.node()} than where the run was started: every node must see the same"
         )
     return source
 
 
 def named_source(data: str) -> SourceEntry | None:
-    """Return the entry whose name `data` is; None for a path or an address. Looks at no storage."""
+    """Return the entry named `data`; None for a path or an address. Does not access storage."""
     return next((entry for entry in SOURCES if entry.name == data), None)
 
 
 def default_arch(data: str) -> str:
-    """Return the network that is trained on data by default; looks at no storage."""
+    """Return the default network for data; does not access storage."""
     entry = named_source(data)
     return entry.arch if entry else _DEFAULT_ARCH
 
 
 def _root(data: str, *, follow_links: bool) -> str:
-    """Return the path or address of the folder that has the splits, where `data` is one above it."""
+    """Return the path or address of the folder with the splits, which `data` or one of its subfolders is."""
     from inq_ray.data.layout import find_root
     from inq_ray.storage.address import locate
     from inq_ray.storage.pattern import is_pattern
@@ -146,7 +148,7 @@ def _root(data: str, *, follow_links: bool) -> str:
 
 
 def _is_hub_name(data: str) -> bool:
-    """Return whether data that are not there may be meant as OWNER/NAME on the hub."""
+    """Return whether data that do not exist may be meant as OWNER/NAME on the hub."""
     return (
         "://" not in data
         and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", os.path.relpath(data)) is not None
@@ -173,7 +175,7 @@ def _open_folder(opening: Opening) -> Source:
 
     for flag, column in (("--image-column", opening.image_column), ("--label-column", opening.label_column)):
         if column is not None:
-            raise ValueError(f"{flag} is about Parquet; the classes of {opening.data} are its folders: leave it out")
+            raise ValueError(f"{flag} is for Parquet only; the classes of {opening.data} are its folders: leave it out")
     return FolderSource(
         locate(opening.data),
         opening.preprocessing,
@@ -197,7 +199,7 @@ def _open_parquet(opening: Opening) -> Source:
     )
 
 
-# The first that matches is opened.
+# The first match is opened.
 SOURCES = (
     SourceEntry(
         layout="'digits' (scikit-learn's)",

@@ -1,4 +1,4 @@
-"""Do all ranks hold the same? A question every rank asks at once and gets the same answer to."""
+"""Check that all ranks hold the same values; every rank calls it and gets the same answer."""
 
 import hashlib
 import json
@@ -10,14 +10,14 @@ from inq_ray.distributed.wire import gather_bytes
 
 
 class ReplicaMismatchError(RuntimeError):
-    """The replicas are no longer the same network; raised on every rank at once.
+    """The replicas differ; raised on every rank at once.
 
     Attributes:
-        stage: the stage (1-based, as the caller counts) after which they were compared, None outside a stage.
-        what: what was compared, such as "replicas".
-        tensor: name of the first tensor (or option), by name, that differs.
-        ranks: the ranks that differ from the majority; where there is none, from the lowest rank of the largest groups.
-        num_tensors: how many differ in all.
+        stage: Stage (1-based) after which they were compared; None outside a stage.
+        what: What was compared, such as "replicas".
+        tensor: First tensor (or option), by name, that differs.
+        ranks: Ranks that differ from the majority; without a majority, from the largest group with the lowest rank.
+        num_tensors: Number of tensors that differ.
     """
 
     def __init__(self, stage: int | None, what: str, tensor: str, ranks: Sequence[int], num_tensors: int = 1) -> None:
@@ -29,8 +29,8 @@ class ReplicaMismatchError(RuntimeError):
         where = "" if stage is None else f"stage {stage}: "
         others = "" if num_tensors == 1 else f" (first of {num_tensors} that differ)"
         super().__init__(
-            f"{where}{what} differ between ranks: {tensor!r} on ranks {list(self.ranks)} is not what the other "
-            f"ranks hold{others}"
+            f"{where}{what} differ between ranks: {tensor!r} on ranks {list(self.ranks)} is not the same as on the "
+            f"other ranks{others}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -38,12 +38,12 @@ class ReplicaMismatchError(RuntimeError):
 
 
 def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> None:
-    """Stop every rank where `entries` are not the same on all of them, in names or in values; order does not matter.
+    """Stop every rank if `entries` differ between ranks, in names or values; order does not matter.
 
-    32 bytes a rank travel while all agree; the entries themselves only to find out who differs.
+    While all agree, 32 bytes are sent per rank; the entries themselves only to find out which ranks differ.
 
     Raises:
-        ReplicaMismatchError: the same on every rank.
+        ReplicaMismatchError: Entries differ; the same error on every rank.
     """
     message = json.dumps(dict(entries), sort_keys=True).encode()
     fingerprints = gather_bytes(hashlib.sha256(message).digest())
@@ -56,10 +56,10 @@ def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> 
 
 
 def differing_names(by_rank: Sequence[Mapping[str, str]]) -> dict[str, tuple[int, ...]]:
-    """Return, for each name whose entry is not the same on all ranks, the ranks that differ.
+    """Return, for each name whose entry differs between ranks, the ranks that differ.
 
     Args:
-        by_rank: each rank's entries; a rank may lack a name.
+        by_rank: Entries of each rank; a rank may lack a name.
     """
     names = sorted(set().union(*by_rank))
     ranks = {name: minority([entries.get(name) for entries in by_rank]) for name in names}

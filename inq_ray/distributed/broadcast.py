@@ -1,15 +1,15 @@
-"""Broadcast of a stage: rank 0 has decided which weights freeze, and to what; every rank learns it, in few bytes.
+"""Broadcast of a stage: rank 0 decides which weights freeze, and to which codes; every rank receives it, compactly.
 
-On the wire, one message (`encode` and `decode` are its two ends):
+The message (written by `encode`, read by `decode`):
 
     uint32     length of the header, little endian
     header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights]
     payload    for each tensor, each part beginning at a whole byte, weights in row-major order:
-                   1 bit for each weight that was live before: does it freeze now? Left out where all or none do
-                   num_bits bits for each newly frozen weight: its code
+                   1 bit per weight that was live before: whether it freezes now. Omitted if all or none do
+                   num_bits bits per newly frozen weight: its code
 
-Where a stage freezes half of what was live, as the paper's portions .5, .75, .875 do, that is (num_bits + 2) / 8 bytes
-a newly frozen weight; num_bits / 8 at the last stage, which freezes all that is left.
+If a stage freezes half of the live weights, as the paper's portions .5, .75, .875 do, this is (num_bits + 2) / 8 bytes
+per newly frozen weight; num_bits / 8 in the last stage, which freezes all that are left.
 """
 
 import json
@@ -34,8 +34,8 @@ class StageError(RuntimeError):
     """Rank 0 could not decide a stage; raised on every rank at once.
 
     Attributes:
-        stage: the stage, as the caller counts.
-        message: what rank 0 found, naming the tensor.
+        stage: Stage, as the caller counts.
+        message: Rank 0's error, which names the tensor.
     """
 
     def __init__(self, stage: int, message: str) -> None:
@@ -48,7 +48,7 @@ class StageError(RuntimeError):
 
 
 class _Entry(NamedTuple):
-    """One tensor's line of the header."""
+    """A tensor's entry in the header."""
 
     name: str
     num_bits: int
@@ -69,23 +69,23 @@ def broadcast_stage(
     *,
     stage: int,
 ) -> dict[str, StageUpdate]:
-    """Return rank 0's updates on every rank. Every rank calls it, once a stage; nothing is applied here.
+    """Return rank 0's updates on every rank. Every rank calls it, once per stage; nothing is applied here.
 
     Args:
-        updates: what rank 0 decided, by parameter name; None on the other ranks, and where rank 0 failed.
-        states: before the stage, the same on every rank.
-        error: on rank 0, why it could not decide; None elsewhere.
-        stage: the stage, for the messages.
+        updates: Rank 0's decisions, by parameter name; None on the other ranks, and if rank 0 failed.
+        states: States before the stage, the same on every rank.
+        error: On rank 0, why it could not decide; else None.
+        stage: Stage for messages.
 
     Returns:
         The updates, on the devices of the states' masks.
 
     Raises:
-        StageError: on every rank, with rank 0's error.
-        ReplicaMismatchError: on every rank, where the states do not have the same tensors with as many frozen weights.
+        StageError: Rank 0 failed; raised on every rank with rank 0's error.
+        ReplicaMismatchError: Tensors or their numbers of frozen weights differ between ranks; raised on every rank.
     """
-    assert rank() == 0 or (updates is None and error is None), "rank 0 alone decides"
-    assert rank() != 0 or (updates is None) == (error is not None), "rank 0 brings either updates or an error"
+    assert rank() == 0 or (updates is None and error is None), "only rank 0 decides"
+    assert rank() != 0 or (updates is None) == (error is not None), "rank 0 passes either updates or an error"
     if world_size() == 1:
         if error is not None:
             raise StageError(stage, error)
@@ -94,14 +94,14 @@ def broadcast_stage(
     progress = {name: f"{list(s.frozen.shape)} {s.num_frozen} {s.codebook.num_bits}" for name, s in states.items()}
     check_equal(progress, stage=stage, what="numbers of frozen weights before the stage")
     received = broadcast_bytes(encode(updates, states, error, stage=stage) if rank() == 0 else None)
-    # Rank 0 reads its own message, and raises its own error: all ranks take the same path.
+    # Rank 0 decodes its own message, and raises its own error, so that all ranks take the same path.
     return decode(received, states)
 
 
 def encode(
     updates: Mapping[str, StageUpdate] | None, states: Mapping[str, TensorState], error: str | None, *, stage: int
 ) -> Tensor:
-    """Return the message, uint8 [n] on the CPU, that says what was decided, or that it could not be."""
+    """Return the message, uint8 [n] on the CPU, with the decision or the error."""
     updates = updates or {}
     assert updates.keys() <= states.keys(), f"updates of unknown tensors: {sorted(updates.keys() - states.keys())}"
     entries: list[_Entry] = []
@@ -119,14 +119,14 @@ def encode(
 
 
 def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, StageUpdate]:
-    """Read what `encode` wrote, with the same states.
+    """Decode a message of `encode`, with the same states.
 
     Args:
         message: uint8 [n] on the CPU.
-        states: as they were when the message was written.
+        states: States as they were when the message was encoded.
 
     Raises:
-        StageError: the message says that rank 0 could not decide.
+        StageError: Rank 0 could not decide.
     """
     length = int.from_bytes(tensor_to_bytes(message[:_LENGTH_BYTES]), "little")
     header = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
@@ -141,9 +141,9 @@ def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, Stag
 
 
 def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageUpdate, Tensor]:
-    """Return one tensor's update, and the payload that is left."""
+    """Return one tensor's update, and the rest of the payload."""
     num_live = int(torch.count_nonzero(live))
-    newly_frozen = live  # where all that was live freezes now
+    newly_frozen = live  # if all live weights freeze now
     if entry.num_newly == 0:
         newly_frozen = torch.zeros_like(live)
     elif entry.num_newly < num_live:

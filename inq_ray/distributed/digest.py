@@ -13,18 +13,18 @@ from inq_ray.distributed.agreement import check_equal
 
 
 def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: str) -> str:
-    """Stop every rank where the tensors are not the same bits on all of them.
+    """Stop every rank if the tensors are not bit for bit the same on all of them.
 
     Args:
-        tensors: by name, any dtype and device; a rank with other names is found too.
-        stage: the stage, for the message; None outside a stage.
-        what: what is compared, in the plural, for the message.
+        tensors: Tensors by name, any dtype and device; different names are detected too.
+        stage: Stage for the message; None outside a stage.
+        what: What is compared, in the plural, for the message.
 
     Returns:
         The summary digest (sha256, hex), the same on every rank; see `core.digest.summary`.
 
     Raises:
-        ReplicaMismatchError: on every rank, naming the first tensor that differs and the ranks that hold other bits.
+        ReplicaMismatchError: Tensors differ; on every rank, naming the first tensor that differs and the ranks.
     """
     digests = digest_tensors(tensors)
     check_equal(digests, stage=stage, what=what)
@@ -34,8 +34,8 @@ def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: st
 def state_tensors(states: Mapping[str, TensorState]) -> dict[str, Tensor]:
     """Return masks, codes and codebooks as tensors named `<parameter>/frozen`, `/codes` and `/codebook`.
 
-    A codebook becomes int64 [num_bits, n_1], with all n_1 where each channel has one, and the number of exponents after
-    them where levels are "full". An n_1 that is None is left out for a tensor, and 2^15 for a channel.
+    A codebook becomes int64 [num_bits, n_1], with all n_1 if there is one per channel, and followed by the number of
+    exponents if levels are "full". An n_1 that is None is omitted for a tensor, and 2^15 for a channel.
     """
     tensors: dict[str, Tensor] = {}
     for name, state in states.items():

@@ -1,7 +1,7 @@
-"""What keeps replicas equal: tensors from rank 0, and counts of all ranks.
+"""Broadcast of tensors from rank 0, and sums over ranks.
 
-Tensors go over the wire as bytes. So any dtype works on any backend, NaN payloads and signs of zero included. Works
-with gloo and nccl; a no-op without a process group or with one rank.
+Tensors are sent as bytes, so any dtype works on any backend, including NaN payloads and signs of zero. Works with gloo
+and nccl; a no-op without a process group or with one rank.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,20 +17,20 @@ DEFAULT_BUCKET_BYTES = 25_000_000
 
 
 def broadcast_tensors(tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFAULT_BUCKET_BYTES) -> None:
-    """Overwrite every tensor, in place, with the bits that rank 0 holds.
+    """Overwrite every tensor, in place, with rank 0's bits.
 
     Args:
-        tensors: by name; the same names, shapes and dtypes on every rank, in any order and any memory format.
-        bucket_bytes: tensors travel together in flat buckets of at most so many bytes, which is also the extra memory
-            needed (more only where one row of a tensor, its slice along axis 0, is larger).
+        tensors: Tensors by name; the same names, shapes and dtypes on every rank, in any order and memory format.
+        bucket_bytes: Most bytes per flat bucket of tensors, which is also the extra memory needed (more only if one row
+            of a tensor, its slice along axis 0, is larger).
 
     Raises:
-        ReplicaMismatchError: on every rank, where names, shapes or dtypes are not the same on all ranks.
+        ReplicaMismatchError: Names, shapes or dtypes differ between ranks; raised on every rank.
     """
     if world_size() == 1:
         return
     layout = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items()}
-    check_equal(layout, stage=None, what="names, shapes or dtypes")  # else ranks would wait for each other for ever
+    check_equal(layout, stage=None, what="names, shapes or dtypes")  # else ranks would wait for each other forever
     with torch.no_grad():
         for bucket in _buckets(tensors, bucket_bytes):
             _broadcast_bucket(bucket)
@@ -40,25 +40,25 @@ def sum_counts(counts: Tensor) -> Tensor:
     """Return the sum of `counts` over all ranks, on every rank, in a new tensor; int64 counts add up exactly.
 
     Args:
-        counts: any shape, the same on every rank; left as it is.
+        counts: Any shape, the same on every rank; not changed.
     """
     return _exchanged(counts, dist.all_reduce)
 
 
 def largest(values: Tensor) -> Tensor:
-    """Return the largest of each value over all ranks, on every rank, in a new tensor.
+    """Return the elementwise maximum over all ranks, on every rank, in a new tensor.
 
     Args:
-        values: any shape, the same on every rank; left as it is.
+        values: Any shape, the same on every rank; not changed.
     """
     return _exchanged(values, lambda on_wire: dist.all_reduce(on_wire, dist.ReduceOp.MAX))
 
 
 def of_rank_0(values: Tensor) -> Tensor:
-    """Return rank 0's values on every rank, in a new tensor; one small message, and nothing is checked.
+    """Return rank 0's values on every rank, in a new tensor; one small message without checks.
 
     Args:
-        values: any shape and dtype that the backend takes, the same on every rank; left as it is.
+        values: Any shape and dtype that the backend supports, the same on every rank; not changed.
     """
     return _exchanged(values, lambda on_wire: dist.broadcast(on_wire, src=0))
 
@@ -73,9 +73,9 @@ def _exchanged(values: Tensor, exchange: Callable[[Tensor], object]) -> Tensor:
 
 
 def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[Tensor]]:
-    """Yield lists of views that together cover every element once; within a list one dtype and one device.
+    """Yield lists of views that together cover every element once; each list has one dtype and one device.
 
-    Which pieces share a bucket follows from names, shapes and dtypes alone, so that all ranks cut the same way.
+    The assignment to buckets depends on names, shapes and dtypes alone, so that all ranks cut the same way.
     """
     by_kind: dict[tuple[str, str], list[Tensor]] = {}
     for name in sorted(tensors):
@@ -95,7 +95,7 @@ def _buckets(tensors: Mapping[str, Tensor], bucket_bytes: int) -> Iterator[list[
 
 
 def _pieces(tensor: Tensor, bucket_bytes: int) -> Iterator[Tensor]:
-    """Cut along axis 0, the axis that can be cut in any memory format without a copy."""
+    """Cut along axis 0, which can be cut in any memory format without a copy."""
     if tensor.numel() == 0:
         return
     if tensor.nbytes <= bucket_bytes or tensor.ndim == 0:
@@ -106,7 +106,7 @@ def _pieces(tensor: Tensor, bucket_bytes: int) -> Iterator[Tensor]:
 
 
 def _broadcast_bucket(bucket: list[Tensor]) -> None:
-    # Logical order (reshape), so that a channels_last rank and a contiguous one understand each other.
+    # Logical order (reshape), so that channels_last and contiguous ranks understand each other.
     flat = torch.cat([piece.reshape(-1) for piece in bucket])
     on_wire = flat.to(wire_device(flat.device))
     dist.broadcast(on_wire.view(torch.uint8), src=0)

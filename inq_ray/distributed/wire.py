@@ -1,7 +1,7 @@
 """Rank, world size, and bytes between ranks.
 
-Only bytes and counts travel, and nothing is ever pickled. Works with gloo and nccl; without a process group, or with
-one rank, there is nobody to talk to, and every function returns what it was given.
+Only bytes and counts are sent, and nothing is pickled. Works with gloo and nccl; without a process group, or with one
+rank, every function returns its argument.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of ranks; 1 where torch.distributed is not initialised."""
+    """Return the number of ranks; 1 if torch.distributed is not initialized."""
     return dist.get_world_size() if _is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's rank, 0 <= rank < world_size(); 0 where torch.distributed is not initialised."""
+    """Return this process's rank, 0 <= rank < world_size(); 0 if torch.distributed is not initialized."""
     return dist.get_rank() if _is_initialized() else 0
 
 
@@ -24,13 +24,13 @@ def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = Non
 
     Args:
         message: uint8 [n] on rank 0, None elsewhere.
-        device: where the result is wanted; None means the CPU.
+        device: Device of the result; None = CPU.
 
     Returns:
         uint8 [n] on `device`.
     """
     device = device or torch.device("cpu")
-    assert (message is not None) == (rank() == 0), f"rank 0 alone brings a message, {rank()=}"
+    assert (message is not None) == (rank() == 0), f"only rank 0 passes a message, {rank()=}"
     if message is not None:
         assert (message.dtype, message.ndim) == (torch.uint8, 1), f"{message.dtype=} {message.shape=}"
     if world_size() == 1:
@@ -70,7 +70,7 @@ def tensor_to_bytes(tensor: Tensor) -> bytes:
 
 
 def wire_device(device: torch.device) -> torch.device:
-    """Return the device from which a tensor of `device` can be sent: nccl takes GPU tensors only, gloo takes all."""
+    """Return the device from which a tensor of `device` can be sent: nccl needs GPU tensors, gloo takes all."""
     if dist.get_backend() == "nccl" and device.type != "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device

@@ -1,1 +1,1 @@
-"""Files that survive: written whole or not at all, and held by one process at a time. Standard library only."""
+"""Files that are written whole or not at all, and locks between processes. Standard library only."""

@@ -1,8 +1,8 @@
-"""Folders that are whole or not there, whatever is killed and whenever the power goes.
+"""Folders that are either complete or missing, even if a process is killed or the power fails.
 
-A folder is filled, and deleted, under a hidden name: ".NAME~UNIQUE.partial" or ".NAME~UNIQUE.deleted". What a killed
-process leaves has such a name, see :func:`leftovers`. One process at a time makes and deletes folders of one name, and
-no name has a tilde.
+A folder is filled, and deleted, under a hidden name: ".NAME~UNIQUE.partial" or ".NAME~UNIQUE.deleted". A killed process
+leaves folders of such names, see :func:`leftovers`. Only one process at a time may create or delete folders of one
+name, and no name has a tilde.
 """
 
 import contextlib
@@ -19,15 +19,16 @@ DELETED = ".deleted"
 
 
 def try_writing(folder: Path) -> None:
-    """Find out whether a folder can be made and written to; afterwards all is as it was.
+    """Check that a folder can be created and written to, and undo it.
 
-    Its file system may refuse by more than permissions: /proc takes no folders, names may be too long, a disk is full.
+    A file system may refuse for other reasons than permissions: /proc has no new folders, names are too long, disks
+    full.
 
     Args:
-        folder: its absolute path, there or not.
+        folder: Absolute path; need not exist.
 
     Raises:
-        OSError: it cannot.
+        OSError: It cannot.
     """
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     inside = Path(tempfile.mkdtemp(prefix=".inq_ray-", suffix=PARTIAL, dir=above)) / folder.relative_to(above)
@@ -42,14 +43,14 @@ def try_writing(folder: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder of files, whole or not at all; what is there is replaced, folders above it are made.
+    """Write a folder of files, whole or not at all. An existing folder is replaced; parent folders are created.
 
     Args:
-        folder: its path.
-        files: contents by name, in the order in which they are written.
+        folder: Path of the folder.
+        files: Contents by name, in the order in which they are written.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: The folder cannot be written; an existing one stays.
     """
     partial = _hidden(folder, PARTIAL)
     try:
@@ -59,15 +60,15 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         sync(partial)
         rename_folder(partial, folder)
     except OSError:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the space
         raise
 
 
 def rename_folder(partial: Path, folder: Path) -> None:
-    """Give a whole folder its name; what has it is replaced. Killed in between, it keeps its hidden name.
+    """Give a complete folder its name, replacing an existing one. If killed in between, it keeps its hidden name.
 
     Raises:
-        OSError: it cannot be renamed; what was there stays.
+        OSError: The folder cannot be renamed; an existing one stays.
     """
     aside = _hidden(folder, DELETED)
     is_there = folder.exists()
@@ -85,10 +86,10 @@ def rename_folder(partial: Path, folder: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder, there or not, and what was left when it was deleted before: half a folder never has its name.
+    """Delete a folder, if it exists, and leftovers of earlier deletions. Half a folder never has the name.
 
     Raises:
-        OSError: not all of it can be deleted.
+        OSError: Not everything can be deleted.
     """
     if folder.exists():
         folder.rename(_hidden(folder, DELETED))
@@ -98,7 +99,7 @@ def delete_folder(folder: Path) -> None:
 
 
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
-    """Return what killed processes have left in a folder, of one name or, without it, of any."""
+    """Return the leftovers of killed processes in a folder: those of one name, or all."""
     start = "." if name is None else f".{name}~"
     if not parent.is_dir():
         return []

@@ -1,13 +1,13 @@
-"""What a file is that is not what its name says, told by its first bytes."""
+"""Kind of a file by its first bytes, for messages about files with a misleading name."""
 
 from pathlib import Path
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _BEGINNINGS = (
-    (_LFS, "a Git LFS pointer, not the file itself: run 'git lfs pull' where it came from"),
-    (b"<!doctype html", "an HTML page, such as one that asks to log in: download the file itself"),
-    (b"<html", "an HTML page, such as one that asks to log in: download the file itself"),
-    (b"<?xml", "an XML page, such as a server's error: download the file itself"),
+    (_LFS, "a Git LFS pointer, not the file itself: run 'git lfs pull' in its repository"),
+    (b"<!doctype html", "an HTML page, perhaps a login page: download the file itself"),
+    (b"<html", "an HTML page, perhaps a login page: download the file itself"),
+    (b"<?xml", "an XML page, perhaps a server's error: download the file itself"),
     (b"\x1f\x8b", "a gzip archive: unpack it"),
     (b"bzh", "a bzip2 archive: unpack it"),
     (b"\xfd7zxz\x00", "an xz archive: unpack it"),
@@ -23,7 +23,7 @@ _MOST = 512
 
 
 def kind_of(path: Path) -> str:
-    """Return what a file is, with what to do, such as "a gzip archive: unpack it"; "" where that cannot be told."""
+    """Return what a file is and what to do, such as "a gzip archive: unpack it"; "" if it is unknown."""
     try:
         with path.open("rb") as file:
             start = file.read(_MOST)

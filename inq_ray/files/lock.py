@@ -1,10 +1,11 @@
-"""A lock that is a file: one process at a time, on a disk of this machine or a folder that many share (NFS).
+"""File locks: one process at a time, on a local disk or on a folder shared by several machines (NFS).
 
-The kernel holds it (flock) and lets go when its process ends, however it ends. What stands in the file only tells who
-holds it: it decides nothing, and may be left from a process that was killed.
+The kernel holds the lock (flock) and releases it when its process ends, however it ends. The file's content only names
+the holder; it decides nothing and may be stale after a process was killed.
 """
 
-# Not filelock, torch takes any: in 3.20 whoever finds it held truncates the holder's name, and forks hold it on.
+# Not filelock, as torch uses: in 3.20 a process that finds the lock held truncates the holder's name, and forks keep
+# it.
 
 import fcntl
 import json
@@ -18,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 
 _POLL_SECONDS = 0.05
-# Between taking a lock and saying so; how long to wait for a holder to say who it is.
+# Time between taking a lock and writing the holder's name: how long to wait for a holder's name to appear.
 _NAMING_SECONDS = 0.5
 _MOST_BYTES = 4096
 _HELD: set[FileIO] = set()
@@ -30,8 +31,8 @@ class Holder:
 
     Attributes:
         host: Name of its machine.
-        pid: Of the process, there.
-        since: Seconds since 1970, UTC, by its machine's clock.
+        pid: Process id on that machine.
+        since: Seconds since 1970, UTC, by that machine's clock.
     """
 
     host: str
@@ -47,8 +48,8 @@ class HeldError(RuntimeError):
     """A lock is held by another process.
 
     Attributes:
-        path: Of the lock.
-        holder: Who holds it; None where that cannot be read.
+        path: Path of the lock file.
+        holder: The process that holds it; None if it is unknown.
     """
 
     def __init__(self, path: Path, holder: Holder | None) -> None:
@@ -62,17 +63,17 @@ class HeldError(RuntimeError):
 
 @contextmanager
 def locked(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold a file's lock during the block; the file is made if there is none, and stays.
+    """Hold a file's lock during the block. The file is created if it is missing and is not removed.
 
-    Another thread of this process has to wait as well, and a process forked in the block does not hold it.
+    Other threads of this process wait as well, and a process forked in the block does not hold the lock.
 
     Args:
-        path: Of the file, in a folder that is there.
-        wait_seconds: How long to wait while another holds it; 0 = not at all.
+        path: Path of the file, in an existing folder.
+        wait_seconds: How long to wait while another process holds it; 0 = do not wait.
 
     Raises:
-        HeldError: Another has held it for all that time; says who.
-        OSError: The file cannot be made, or its file system knows no locks (ENOLCK, ENOSYS, ENOTSUP).
+        HeldError: Another process held it all that time; names the process.
+        OSError: The file cannot be created, or its file system has no locks (ENOLCK, ENOSYS, ENOTSUP).
     """
     deadline = time.monotonic() + wait_seconds
     with path.open("a+b", buffering=0) as file:
@@ -86,7 +87,7 @@ def locked(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
             _write(file, json.dumps(asdict(Holder(os.uname().nodename, os.getpid(), time.time()))).encode())
             yield
         finally:
-            if file in _HELD:  # not so in a process that was forked in the block
+            if file in _HELD:  # false in a process that was forked in the block
                 _HELD.remove(file)
                 _write(file, b"")
 
@@ -100,19 +101,19 @@ def _take(file: FileIO) -> bool:
 
 
 def _write(file: FileIO, text: bytes) -> None:
-    """Say who holds it. On a full disk nobody is told, and the lock holds nevertheless."""
+    """Write the holder's name. If the disk is full the name is missing, and the lock holds anyway."""
     with suppress(OSError):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), text)
 
 
 def _holder(file: FileIO) -> Holder | None:
-    """Who holds it, by what stands in the file."""
+    """Return the process that holds the lock, as the file names it."""
     deadline = time.monotonic() + _NAMING_SECONDS
     while True:
         with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
             holder = Holder(**json.loads(os.pread(file.fileno(), _MOST_BYTES, 0)))
-            str(holder)  # refuses what is no time
+            str(holder)  # raises if `since` is not a time
             return holder
         if time.monotonic() >= deadline:
             return None
@@ -120,7 +121,7 @@ def _holder(file: FileIO) -> Holder | None:
 
 
 def _let_go_in_child() -> None:
-    """A fork shares its parent's lock: closed there, it is the parent's alone and ends with it."""
+    """Close the lock in a forked child, so that it belongs to the parent alone and ends with it."""
     for file in _HELD:
         file.close()
     _HELD.clear()

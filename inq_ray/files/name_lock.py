@@ -1,4 +1,4 @@
-"""The name of a run, or of a sweep, is started once at a time."""
+"""Lock on a run's or sweep's name, so that it is not started twice at a time."""
 
 import contextlib
 import errno
@@ -21,17 +21,17 @@ def name_held(
     *,
     flag: str = "--storage-path",
 ) -> Iterator[None]:
-    """Keeps a name from being started elsewhere during the block.
+    """Keep others from starting the same name during the block.
 
     Args:
-        folder: of the run or sweep, or of its checkpoints; its name is the name, what is above it the storage.
-        lock: the file that is locked; its folder is made.
-        kind: for messages.
-        tell: takes a line, where the storage knows no locks.
-        flag: that named the storage.
+        folder: Folder of the run, sweep or its checkpoints; its last part is the name, its parent the storage.
+        lock: File to lock; its folder is created.
+        kind: What is started, for messages.
+        tell: Called with a line if the storage has no locks.
+        flag: Flag that names the storage, for messages.
 
     Raises:
-        ValueError: the name is running, or the storage cannot be written to; one line with flag and what to do.
+        ValueError: The name is in use, or the storage is not writable; one line that names the flag and the remedy.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -40,13 +40,13 @@ def name_held(
         except HeldError as error:
             what = f"this {kind}" if flag == "--storage-path" else f"a {kind} of this name with the same {flag}"
             raise ValueError(
-                f"--name {folder.name}: {what} is running ({error.holder or 'who holds it is not known'}): "
-                "wait for its end, or take another --name"
+                f"--name {folder.name}: {what} is running ({error.holder or 'holder unknown'}): "
+                "wait until it ends, or use another --name"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise ValueError(
-                    f"{flag} {shown(folder.parent)}: cannot write there ({error.strerror or error}): take another"
+                    f"{flag} {shown(folder.parent)}: cannot write there ({error.strerror or error}): use another folder"
                 ) from error
-            tell(f"{shown(folder.parent)} knows no locks: start no two {kind}s of one name at a time")
+            tell(f"{shown(folder.parent)} has no file locks: do not start two {kind}s of the same name at a time")
         yield

@@ -1,9 +1,9 @@
-"""Texts from outside, such as names and paths, for a person's terminal."""
+"""Text from outside, such as names and paths, made safe to print."""
 
 import unicodedata
 
-_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Cf: what turns the direction of writing, among others
-# Of a message, so that with the name of a program before it it has 300 at most.
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Cf includes characters that change the writing direction
+# Most characters of a message: with the program's name before it, a line has at most 300.
 _MOST_OF_LINE = 280
 
 
@@ -13,11 +13,11 @@ def has_control(text: str) -> bool:
 
 
 def shown(value: object, most: int = 100) -> str:
-    """Return a value for a message: as it is, by repr if it has what cannot be printed, and never too long.
+    """Return a value for a message: as it is, or its repr if it has unprintable characters; long values are shortened.
 
     Args:
-        value: What was given.
-        most: Characters; of a longer text the middle is left out.
+        value: The value.
+        most: Maximum number of characters; the middle of a longer text is left out.
     """
     text = str(value)
     if any(unicodedata.category(each) in _UNSAFE for each in text):
@@ -26,7 +26,7 @@ def shown(value: object, most: int = 100) -> str:
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """Return the repr of a value for a message, never too long."""
+    """Return the repr of a value for a message; long values are shortened."""
     return _cut(ascii(value) if isinstance(value, str) and has_control(value) else repr(value), most)
 
 
@@ -36,7 +36,7 @@ def escaped(text: str) -> str:
 
 
 def one_line(message: object, most: int = _MOST_OF_LINE) -> str:
-    """Return a message as one line that can be printed: control characters escaped, its middle cut if it is long."""
+    """Return a message as one printable line: control characters escaped, the middle cut if it is too long."""
     return _cut(escaped(" ".join(str(message).split())), most)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever is killed and whenever the power goes."""
+"""Files that are either complete or missing, even if a process is killed or the power fails."""
 
 import errno
 import itertools
@@ -10,41 +10,41 @@ from pathlib import Path
 
 _COUNT = itertools.count()
 _PARTIAL = ".partial"
-# Names beside, of this process: they are in use.
+# Temporary files of this process that are in use.
 _WRITING: set[str] = set()
-# Of file systems whose folders cannot be synced, some FUSE and SMB ones: there is nothing more to ask of them.
+# Errors of file systems whose folders cannot be synced, some FUSE and SMB ones.
 _NO_SUCH_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 
 
 @contextmanager
-def whole(path: Path, *, beside: Path | None = None) -> Iterator[Path]:
-    """Give a path beside; what is written there becomes `path` at the end of the block, once it has reached the disk.
+def whole(path: Path, *, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path; what is written there becomes `path` at the end of the block, synced to disk.
 
-    Where anything raises, `path` stays as it was, and nothing stays beside. What a killed process of this machine left
-    beside is removed by the next that writes the file.
+    If the block raises, `path` stays as it was and the temporary file is removed. A temporary file left by a killed
+    process of this machine is removed by the next process that writes the file.
 
     Args:
-        path: The file; its folder is there. One that is there is replaced.
-        beside: Where it is written, in the same folder; by default under a hidden name that no other writer uses.
-            Whoever holds a lock gives one of its own, so that what a killed process left is written over.
+        path: The file, in an existing folder; replaced if it exists.
+        temporary: Where to write, in the same folder; by default a hidden name that no other writer uses. A caller that
+            holds a lock passes a fixed name, so that the file left by a killed process is overwritten.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    if beside is None:
+    if temporary is None:
         _remove_leftovers(path)
-        beside = path.with_name(f".{path.name}.{unique()}{_PARTIAL}")
-    _WRITING.add(beside.name)
+        temporary = path.with_name(f".{path.name}.{unique()}{_PARTIAL}")
+    _WRITING.add(temporary.name)
     try:
-        yield beside
-        sync(beside)
-        beside.replace(path)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # as there may be no folder, or one that cannot be written to any more
-            beside.unlink()
+        with suppress(OSError):  # the folder may be missing, or no longer writable
+            temporary.unlink()
         raise
     finally:
-        _WRITING.discard(beside.name)
+        _WRITING.discard(temporary.name)
     sync(path.parent)
 
 
@@ -52,19 +52,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all.
 
     Raises:
-        OSError: It cannot be written; the file stays as it was.
+        OSError: The text cannot be written; the file stays as it was.
     """
-    with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def append_text(path: Path, lines: str) -> None:
-    """Add whole lines to a text file, all or none; where its last line was cut short by a kill, that one is ended.
+    """Append whole lines to a text file, all or none. A last line that a kill cut short is ended first.
 
-    One process at a time adds to a file.
+    Only one process at a time may append to a file.
 
     Raises:
-        OSError: They cannot be written; the file stays as it was.
+        OSError: The lines cannot be written; the file stays as it was.
     """
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
@@ -91,10 +91,10 @@ def remove_partial(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's contents, or the names in a folder, reach the disk.
+    """Flush a file's contents, or a folder's list of names, to the disk.
 
     Raises:
-        OSError: They do not.
+        OSError: Flushing failed.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -107,14 +107,14 @@ def sync(path: Path) -> None:
 
 
 def unique() -> str:
-    """Return a part of a name that no other process of any machine uses, and this one only once."""
+    """Return a part of a file name that is unique across processes and machines."""
     return f"{os.uname().nodename}-{os.getpid()}-{next(_COUNT)}"
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that are gone have left beside a file; where that cannot be, it stays."""
+    """Remove temporary files of `path` left by processes that have ended, if possible."""
     start = f".{path.name}."
-    with suppress(OSError):  # as there may be no folder
+    with suppress(OSError):  # the folder may be missing
         for name in os.listdir(path.parent):
             if name.startswith(start) and name.endswith(_PARTIAL) and name not in _WRITING:
                 writer = name[len(start) : -len(_PARTIAL)]
@@ -123,12 +123,12 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _is_gone(writer: str) -> bool:
-    """Return whether a process of this machine that called itself so by :func:`unique` has ended."""
+    """Return whether the process of this machine that made this name with :func:`unique` has ended."""
     host, _, numbers = writer.partition(f"{os.uname().nodename}-")
     pid, _, count = numbers.partition("-")
     if host or not (pid.isdecimal() and count.isdecimal()):
         return False
-    if int(pid) == os.getpid():  # a restarted container has the same ids again; what this process writes is known
+    if int(pid) == os.getpid():  # a restarted container reuses process ids; names of this process are known
         return True
     try:
         os.kill(int(pid), 0)

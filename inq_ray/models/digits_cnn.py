@@ -1,4 +1,4 @@
-"""A small network for handwritten digits of 8x8 pixels: trained in seconds on a CPU, what the demo quantizes."""
+"""Small network for handwritten digits of 8x8 pixels, trained in seconds on a CPU; used by the demo."""
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,8 @@ class DigitsCNN(nn.Module):
 class MeanOfQuarters(nn.Module):
     """Average pooling to 2x2: float [N, C, H, W] -> [N, C, 2, 2].
 
-    Even sizes are pooled by windows that do not overlap: the gradient of torch's adaptive pooling has no order of
-    summation on GPUs, and a run would not end with the same bits twice.
+    Even sizes are pooled by windows that do not overlap: on GPUs the gradient of torch's adaptive pooling has no fixed
+    order of summation, so runs would not be reproducible bit for bit.
     """
 
     def forward(self, x: Tensor) -> Tensor:

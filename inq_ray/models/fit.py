@@ -1,4 +1,4 @@
-"""Which of a file's tensors are the network's: under which keys, and without which prefix of their names."""
+"""Choice of the tensors in a file that belong to a network: by key in the file, and by prefix of their names."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.weight_files import Tensors, WeightsError
 
 _DDP = "module"
-# What comes first where several fit. An average of weights does, as where torchvision's reference and timm evaluate a
-# checkpoint: its accuracy is the one that is published. Then what checkpoints call the network that was trained.
+# Preference if several fit. Averaged weights come first, because torchvision's reference and timm evaluate those: the
+# published accuracy is theirs. Then the usual keys for the trained network.
 _AVERAGES = frozenset({"ema", "swa", "average", "averaged", "shadow"})
 _NETWORKS = ("state_dict", "model", "model_state_dict", "", "encoder_q")
 
@@ -22,10 +22,10 @@ class Candidate(NamedTuple):
     """Tensors of a file that may be the network's.
 
     Attributes:
-        tensors: By the names that the network would have.
-        part: Under which keys of the file they were.
-        prefix: What their names lost, such as "model.".
-        left_out: Names beside them that do not have the prefix.
+        tensors: Tensors by the network's names.
+        part: Key in the file.
+        prefix: Prefix removed from their names, such as "model.".
+        left_out: Other names of the same dictionary, without the prefix.
     """
 
     tensors: dict[str, Tensor]
@@ -35,7 +35,7 @@ class Candidate(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where in the file they are, such as "state_dict.model"; "" = they are the file."""
+        """Where they are in the file, such as "state_dict.model"; "" if they are the whole file."""
         return f"{self.part}.{self.prefix}".strip(".")
 
 
@@ -46,17 +46,17 @@ def choose(
     may_lack: Collection[str],
     clean: Callable[[dict[str, Tensor]], dict[str, Tensor]],
 ) -> tuple[Candidate, str]:
-    """Return the tensors that fit the network, or where none do, those that are nearest; and a note of the choice.
+    """Return the tensors that fit the network, or else the nearest ones, and a note on the choice.
 
     Args:
         path: The file, for messages.
-        parts: What it holds.
+        parts: Contents of the file.
         own: The network's tensors by plain name.
-        may_lack: Names of the network's that the file may lack, or have in other shapes.
-        clean: Leaves out what files of this network may have beside.
+        may_lack: Names that the file may lack, or have in other shapes.
+        clean: Removes tensors that files of this network may have in addition.
 
     Raises:
-        ValueError: Several fit, and none is known to come first.
+        ValueError: Several fit, and none is preferred.
     """
     needed = [name for name in own if name not in may_lack]
     candidates = [
@@ -70,14 +70,14 @@ def choose(
     if max(fits).has_names and len(best) > 1 and _rank(best[0]) == _rank(best[1]):
         places = " and ".join(quoted(each.place) for each in best[:2])
         raise WeightsError(
-            f"weights: {path} holds several networks that fit: {places}: save one of them alone by "
+            f"weights: {path} holds several networks that fit: {places}: save one of them with "
             "torch.save(tensors_of_one, 'w.pth')"
         )
     return found, _note(path, found, best[1:])
 
 
 class _Fit(NamedTuple):
-    """How well tensors fit, in the order in which that matters."""
+    """How well tensors fit; earlier fields matter more."""
 
     has_names: bool
     has_shapes: bool
@@ -91,7 +91,7 @@ def _fit(given: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collect
 
 
 def _candidates(part: Tensors, plain: dict[str, Tensor], needed: Sequence[str]) -> Iterator[Candidate]:
-    """Yield the tensors as they are, and without each prefix that may lead to the network's names."""
+    """Yield the tensors as they are, and without each prefix that may give the network's names."""
     yield Candidate(plain, part.part, "", ())
     for prefix in [name.removesuffix(needed[0]) for name in plain if name.endswith(f".{needed[0]}")]:
         tensors = {name.removeprefix(prefix): plain[name] for name in plain if name.startswith(prefix)}
@@ -99,7 +99,7 @@ def _candidates(part: Tensors, plain: dict[str, Tensor], needed: Sequence[str]) 
 
 
 def _rank(candidate: Candidate) -> int:
-    """Return how late a candidate comes among those that fit."""
+    """Return a candidate's order among those that fit; lower is preferred."""
     if _AVERAGES & set(re.split(r"[._]", candidate.place.lower())):
         return -1
     last = candidate.place.rpartition(".")[2]
@@ -107,25 +107,25 @@ def _rank(candidate: Candidate) -> int:
 
 
 def _note(path: Path, found: Candidate, others: Sequence[Candidate]) -> str:
-    """Return what was chosen, in one line; "" where there was no choice."""
+    """Return a line about the choice; "" if there was no choice."""
     if not (found.place or others):
         return ""
     where = f"the tensors under {quoted(found.part)}" if found.part else "its tensors"
     prefix = f", their names without {quoted(found.prefix)}" if found.prefix else ""
     left_out = f", without {len(found.left_out)} such as {quoted(found.left_out[0])}" if found.left_out else ""
     others_fit = f"; {' and '.join(quoted(each.place) for each in others[:2])} would fit too" if others else ""
-    return one_line(f"weights: of {path} {where} are taken{prefix}{left_out}{others_fit}")
+    return one_line(f"weights: loading {where} from {path}{prefix}{left_out}{others_fit}")
 
 
 def _plain(path: Path, given: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what wrappers put before or into names, unless the model's own names have it."""
+    """Remove what wrappers add to names, unless the model's own names have it."""
     plain = {plain_name(name): tensor for name, tensor in given.items()}
-    if not any(_DDP in name.split(".") for name in own):  # a part may be wrapped: torch's example does so with vgg
+    if not any(_DDP in name.split(".") for name in own):  # a part may be wrapped, as vgg in torch's example
         plain = {".".join(part for part in name.split(".") if part != _DDP): plain[name] for name in plain}
     while _all_wrapped(plain) and not _all_wrapped(own):
         plain = {name.removeprefix(f"{_DDP}."): tensor for name, tensor in plain.items()}
     if len(plain) < len(given):
-        raise WeightsError(f"weights: {path} holds two networks, a wrapped and a plain one; save one of them")
+        raise WeightsError(f"weights: {path} holds two networks, one wrapped and one plain; save only one")
     return plain
 
 

@@ -1,4 +1,4 @@
-"""Every parameter of a network, at how many bits it is kept and why: what --dry-run shows."""
+"""Table of a network's parameters: bits of each, or why it stays float; shown by --dry-run."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -16,16 +16,16 @@ _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """A parameter.
+    """One parameter.
 
     Attributes:
-        name: as in `named_parameters()`.
-        module: type of the module that holds it ("Conv2d").
-        shape: of the tensor.
-        bits: of a quantized weight; None = it stays float.
-        why_float: "" for a quantized one; else "bias", "normalization", "embedding", "recurrent", "skipped" (a layer's
-            weight that a pattern keeps), "not asked for" (a layer's weight where there are no bits), "computed" (what
-            a parametrization computes a weight from), or "no layer's weight" (positions, scales, tokens).
+        name: Name as in `named_parameters()`.
+        module: Type of the module that holds it, such as "Conv2d".
+        shape: Shape of the tensor.
+        bits: Bits of a quantized weight; None = float.
+        why_float: "" if quantized; else "bias", "normalization", "embedding", "recurrent", "skipped" (kept by a
+            pattern), "not asked for" (no bits are set), "computed" (a parametrization computes a weight from it), or
+            "no layer's weight" (positions, scales, tokens).
     """
 
     name: str
@@ -36,13 +36,13 @@ class LayerRow:
 
     @property
     def num_values(self) -> int:
-        """How many numbers it has."""
+        """Number of values."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSum:
-    """All parameters of the same bits, or of the same reason to stay float."""
+    """Parameters with the same bits, or with the same reason to stay float, summed up."""
 
     bits: int | None
     why_float: str
@@ -57,7 +57,7 @@ def describe(
     bits: Mapping[str, int] | None = None,
     include: Iterable[str] = (),
 ) -> tuple[LayerRow, ...]:
-    """Return a row for each parameter, in the order of `named_parameters()`; arguments and errors as `param_groups`."""
+    """Return a row per parameter, in the order of `named_parameters()`; arguments and errors as in `param_groups`."""
     model = unwrap(model)
     chosen = choose(model, weight_bits, skip=skip, bits=bits, include=include)
     kept = "skipped" if weight_bits is not None else "not asked for"
@@ -71,7 +71,7 @@ def describe(
 
 
 def sums(rows: Iterable[LayerRow]) -> tuple[LayerSum, ...]:
-    """Return the rows' sums: quantized ones by bits, from few to many, then float ones by reason, in order of rows."""
+    """Return the sums of rows: quantized ones by ascending bits, then float ones by reason, in the order of rows."""
     groups: dict[tuple[int | None, str], list[LayerRow]] = {}
     for row in rows:
         groups.setdefault((row.bits, row.why_float), []).append(row)
@@ -88,12 +88,12 @@ def sums(rows: Iterable[LayerRow]) -> tuple[LayerSum, ...]:
 
 
 def _owners(model: nn.Module) -> list[nn.Module]:
-    """Return the module that holds each parameter, by its first name."""
+    """Return the module that holds each parameter, by the parameter's first name."""
     return [model.get_submodule(name.rpartition(".")[0]) for name, _ in model.named_parameters()]
 
 
 def _why(name: str, owner: nn.Module) -> str:
-    """Return why a parameter that is no layer's weight stays float; torchvision's and timm's norms are told by name."""
+    """Return why a parameter that is not a layer's weight stays float; normalization is recognized by class name."""
     if isinstance(owner, _NORMALIZATIONS) or "norm" in type(owner).__name__.lower():
         return "normalization"
     if isinstance(owner, nn.Embedding | nn.EmbeddingBag):

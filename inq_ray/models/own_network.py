@@ -1,4 +1,4 @@
-"""A user's own network: `package.module:function`, found in the working directory or among the installed packages."""
+"""Your own networks: `package.module:function`, in the working directory or an installed package."""
 
 import functools
 import importlib
@@ -20,18 +20,17 @@ _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 def find(arch: str) -> Callable[..., object]:
     """Import the module and return the function.
 
-    The working directory is searched after everything that is on sys.path, and stays there: nothing installed is hidden
-    by a file that happens to lie in it.
+    The working directory is appended to sys.path and stays there: a file in it never hides an installed module.
 
     Args:
-        arch: "package.module:function"; a class or "Class.method" will do as well.
+        arch: "package.module:function"; a class or "Class.method" is allowed as well.
 
     Raises:
-        ValueError: One line: another form, no such module, an import that fails, no such attribute, not callable.
+        ValueError: Wrong form, no such module, a failing import, no such attribute, or not callable; one line.
     """
     if not _FORM.fullmatch(arch):
         hint = _without_file(arch)
-        raise ValueError(f"--arch {shown(arch)}: a network of your own is named package.module:function{hint}")
+        raise ValueError(f"--arch {shown(arch)}: name your own network as package.module:function{hint}")
     module_name, _, path = arch.partition(":")
     folder = os.getcwd()
     if folder not in sys.path:
@@ -42,7 +41,7 @@ def find(arch: str) -> Callable[..., object]:
     except (Exception, SystemExit) as error:  # a user's module may fail with anything when it is imported
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(
-                f"--arch {shown(arch)}: there is no module {shown(error.name)} in {shown(folder)}, nor is one installed"
+                f"--arch {shown(arch)}: no module {shown(error.name)} in {shown(folder)}, and none is installed"
                 f"{_without_file(arch)}"
             ) from error
         raise ValueError(f"--arch {arch}: importing {module_name} failed: {_line(error)}") from error
@@ -52,15 +51,15 @@ def find(arch: str) -> Callable[..., object]:
     except AttributeError as error:
         raise ValueError(f"--arch {arch}: {module_name} ({where}) has no {path}") from error
     if not callable(function):
-        raise ValueError(f"--arch {arch}: {path} of {module_name} is a {type(function).__name__}, no function to call")
+        raise ValueError(f"--arch {arch}: {path} of {module_name} is a {type(function).__name__}, not a function")
     return function
 
 
 def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
-    """Call the function with num_classes= where it takes that or any keyword, and in_channels= where it names it.
+    """Call the function, with num_classes= if it takes that or any keyword, and in_channels= if it names it.
 
     Raises:
-        ValueError: One line: as `find`, or the call fails or returns no nn.Module.
+        ValueError: As in `find`, or the call fails, or it returns something else than a nn.Module; one line.
     """
     function = find(arch)
     named, any_keyword = _keywords(function)
@@ -78,26 +77,26 @@ def create(arch: str, *, num_classes: int, in_channels: int) -> nn.Module:
         raise ValueError(f"--arch {arch}: {called} returned a {type(model).__name__}, not a torch.nn.Module")
     if unwrap(model) is not model or any(plain_name(path) != path for path, _ in model.named_modules()):
         raise ValueError(
-            f"--arch {arch}: {called} returned a network that is compiled or wrapped, whole or in part: return the "
-            "network itself; --compile compiles it, and workers wrap it"
+            f"--arch {arch}: {called} returned a network that is compiled or wrapped, in whole or in part: return the "
+            "plain network; --compile compiles it, and workers wrap it"
         )
     lazy = next((name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)), None)
     if lazy is not None:
         raise ValueError(
-            f"--arch {arch}: {lazy} of the network that {called} returned has no shape yet (a lazy module): let the "
-            "function run a batch through it before it returns"
+            f"--arch {arch}: {called} returned a network in which {lazy} has no shape yet (a lazy module): "
+            "run a batch through it in the function"
         )
     odd = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if odd:
         raise ValueError(
-            f"--arch {arch}: the state of the network that {called} returned has {odd[0]}, which is no tensor: files "
-            "and workers take tensors alone, so leave get_extra_state out"
+            f"--arch {arch}: {called} returned a network whose state has {odd[0]}, which is not a tensor: only "
+            "tensors can be saved and sent to workers, so do not use get_extra_state"
         )
     return model
 
 
 def _without_file(arch: str) -> str:
-    """Return advice where the module is named as a file."""
+    """Return advice if the module is named as a file."""
     file, _, function = arch.partition(":")
     if not file.endswith(".py"):
         return ""
@@ -107,10 +106,10 @@ def _without_file(arch: str) -> str:
 
 
 def _keywords(function: Callable[..., object]) -> tuple[frozenset[str], bool]:
-    """Return the names of arguments that can be given by keyword, and whether any keyword can be."""
+    """Return the names of arguments that can be passed by keyword, and whether any keyword can."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some callables of extension modules tell nothing
+    except (TypeError, ValueError):  # some callables of extension modules have no signature
         return frozenset(), False
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = frozenset(parameter.name for parameter in parameters if parameter.kind in kinds)

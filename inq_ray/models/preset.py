@@ -1,4 +1,4 @@
-"""What images a network's trained weights want to see."""
+"""Preprocessing that a network's trained weights expect."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from inq_ray.models.weight_files import is_weights_file
 
 @dataclass(frozen=True, kw_only=True)
 class InputPreset:
-    """Scaling, crop and normalization for validation; the defaults are those of ImageNet's first networks.
+    """Resize, crop and normalization for validation; the defaults are ImageNet's usual ones.
 
     Attributes:
-        crop_size: Height and width of what the network is given, pixels.
-        resize_size: The shorter side before the crop at the centre, pixels.
+        crop_size: Height and width of the network's input, pixels.
+        resize_size: Shorter side before the center crop, pixels.
         interpolation: "bilinear", "bicubic" or "nearest".
-        mean: Of each channel, of values in [0, 1].
-        std: Of each channel.
+        mean: Mean per channel, for values in [0, 1].
+        std: Standard deviation per channel.
     """
 
     crop_size: int = 224
@@ -27,18 +27,18 @@ class InputPreset:
 
 
 def input_preset(arch: str, weights: str | None = None) -> InputPreset:
-    """Return what the weights were made for; downloads and builds nothing.
+    """Return the preprocessing of weights; downloads and builds nothing.
 
-    For a file, or none, torchvision's networks have the preset of their IMAGENET1K_V1, or else of the first weights in
-    their enum; timm's have that of the tag in their name, or else of their first one. timm's crop modes "squash" and
-    "border" (7 in 100 of its weights) become the usual crop at the centre.
+    For a file or no weights, torchvision's networks have the preset of their IMAGENET1K_V1, or else of the first
+    weights in their enum; timm's have that of the tag in their name, or else of their first tag. timm's crop modes
+    "squash" and "border" (7 % of its weights) are replaced by the usual center crop.
 
     Args:
         arch: A name as in `create`.
         weights: As in `resolve_weights`.
 
     Raises:
-        ValueError: No such network, or no such weights of it.
+        ValueError: No such network, or no such weights for it.
     """
     check_arch(arch)
     if is_own(arch) or is_ours(arch):
@@ -67,7 +67,7 @@ def _of_timm(arch: str, name: str | None) -> InputPreset:
     config = timm_networks.data_config(arch, name)
     _, height, width = config["input_size"]
     if height != width:
-        raise ValueError(f"{arch=} takes images of {height}x{width} pixels: only square ones are cropped here")
+        raise ValueError(f"{arch=} takes images of {height}x{width} pixels: only square images are supported")
     return InputPreset(
         crop_size=height,
         resize_size=config["resize_size"],

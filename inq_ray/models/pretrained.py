@@ -1,4 +1,4 @@
-"""`--weights`: a file, or trained weights by the name that torchvision or timm gives them."""
+"""Pretrained weights: `--weights` as a file, or as a name of torchvision's or timm's trained weights."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ from inq_ray.models.weight_files import WeightsError, existing_file, is_weights_
 
 
 def resolve_weights(arch: str, weights: str | None) -> Path | None:
-    """Return the file of a network's trained weights, downloaded where they are not here yet.
+    """Return the file of a network's trained weights, downloaded if necessary.
 
-    Several processes of a node download once; the files stay in torch.hub's folder ($TORCH_HOME), where torchvision
-    looks for them as well. Nothing is read into memory but what timm must convert.
+    The processes of a node download once. The files are in torch.hub's folder ($TORCH_HOME), which torchvision uses as
+    well. Only weights that timm has to convert are read into memory.
 
     Args:
         arch: A name as in `create`.
-        weights: A file; or for torchvision's networks "DEFAULT", "IMAGENET1K_V1", ... (a member of the network's enum);
-            or for timm's "DEFAULT" or a tag; or None.
+        weights: A file; for torchvision's networks "DEFAULT", "IMAGENET1K_V1", ... (a member of the network's enum);
+            for timm's "DEFAULT" or a tag; or None.
 
     Returns:
         A file for `load_weights`, or None for None.
 
     Raises:
-        ValueError: No such file, no weights of this name, or no way to download them; one line.
+        ValueError: The file does not exist, no weights have this name, or downloading failed; one line.
         TimeoutError: Another process has been downloading for an hour.
     """
     if weights is None:
@@ -34,8 +34,8 @@ def resolve_weights(arch: str, weights: str | None) -> Path | None:
         return existing_file(weights)
     if is_own(arch) or is_ours(arch):
         raise WeightsError(
-            f"{one_line(weights, 100)}: there is no such file, and only the networks of torchvision and timm have "
-            f"weights by name, not {arch}",
+            f"{one_line(weights, 100)}: no such file; weights by name exist only for networks of torchvision and "
+            f"timm, not for {arch}",
             flag="--weights",
         )
     if is_timm(arch):

@@ -1,4 +1,4 @@
-"""Which known network a file of weights belongs to, told by names and shapes; for messages."""
+"""Recognition of the network that a file's tensors belong to, by names and shapes; for messages."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ Shapes = Mapping[str, torch.Size]
 
 
 def looks_like(given: Shapes) -> str | None:
-    """Return the network of torchvision or of ours that has these tensors, for any number of classes, or None.
+    """Return the network of torchvision or of this package with these tensors, for any number of classes, or None.
 
-    Networks are built without data to compare with, a few dozen at most: seconds.
+    At most a few dozen networks are built, without data; this takes seconds.
     """
     given = _essential(given)
     in_channels = next((shape[1] for shape in given.values() if len(shape) == 4 and 0 < shape[1] <= _MOST_CHANNELS), 3)
@@ -30,7 +30,7 @@ def looks_like(given: Shapes) -> str | None:
 
 
 def _candidates(given: Shapes) -> Iterator[str]:
-    """Yield our networks, then those of the family of torchvision's of which one has the most names in common."""
+    """Yield this package's networks, then torchvision's family that has the most names in common."""
     yield from OURS
     families: dict[str, list[str]] = {}
     for arch in torchvision_networks.names():
@@ -47,12 +47,12 @@ def _names_of(arch: str) -> frozenset[str]:
 
 
 def _overlap(given: AbstractSet[str], known: AbstractSet[str]) -> float:
-    """Return the fraction of names that both have, of those that either has."""
+    """Return the Jaccard index of two sets of names, in [0, 1]."""
     return len(given & known) / len(given | known)
 
 
 def _essential(given: Shapes) -> Shapes:
-    """Leave out what may be missing."""
+    """Leave out tensors that may be missing."""
     return {
         name: shape
         for name, shape in given.items()
@@ -61,7 +61,7 @@ def _essential(given: Shapes) -> Shapes:
 
 
 def _is_same(given: Shapes, known: Shapes) -> bool:
-    """Whether names and shapes agree, but for the number of classes: first dimensions that are 1000."""
+    """Return whether names and shapes agree, except for the number of classes: first dimensions that are 1000."""
     return given.keys() == known.keys() and all(
         given[name] == shape or (shape[:1] == (1000,) and given[name][1:] == shape[1:]) for name, shape in known.items()
     )

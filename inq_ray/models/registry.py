@@ -1,12 +1,12 @@
-"""Networks by name: torchvision's and timm's, the CIFAR ResNets, a small one for digits, and users' own.
+"""Networks by name: torchvision's, timm's, CIFAR ResNets, a small one for digits, and your own.
 
 | --arch                    | network                                                  |
 |---------------------------|----------------------------------------------------------|
 | `resnet18`                | torchvision's, any of its classification networks        |
 | `timm/NAME`               | timm's; with a tag (`timm/resnet50.a1_in1k`) as timm's   |
-| `cifar_resnet20`, 32, ... | ours for CIFAR                                           |
-| `digits_cnn`              | ours for digits of 8x8 pixels                            |
-| `package.module:function` | a user's own                                             |
+| `cifar_resnet20`, 32, ... | this package's, for CIFAR                                |
+| `digits_cnn`              | this package's, for digits of 8x8 pixels                 |
+| `package.module:function` | your own                                                 |
 """
 
 import difflib
@@ -26,26 +26,26 @@ OURS: dict[str, Callable[..., nn.Module]] = {
 
 
 def is_timm(arch: str) -> bool:
-    """Whether a name is one of timm's: "timm/NAME"."""
+    """Return whether a name is timm's: "timm/NAME"."""
     return arch.startswith(timm_networks.PREFIX)
 
 
 def is_own(arch: str) -> bool:
-    """Whether a name is that of a user's function: "package.module:function"."""
+    """Return whether a name is that of a user's function: "package.module:function"."""
     return ":" in arch
 
 
 def is_ours(arch: str) -> bool:
-    """Whether a name is that of a network of this package."""
+    """Return whether a name is that of a network of this package."""
     return arch in OURS
 
 
 def check_arch(arch: str) -> None:
-    """Refuse a name that `create` does not know; builds nothing, but imports what holds the network.
+    """Refuse a name that `create` does not know. Builds nothing, but imports the module of a user's function.
 
     Raises:
-        ValueError: No such network; the message names the nearest ones. timm is not installed; a user's function is not
-            where its name says.
+        ValueError: No such network; the message names the nearest ones. Or timm is not installed, or a user's function
+            does not exist.
     """
     if is_own(arch):
         own_network.find(arch)
@@ -55,28 +55,28 @@ def check_arch(arch: str) -> None:
         known = [*OURS, *torchvision_networks.names()]
         near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4) or [*list(OURS)[:2], "resnet18"]
         raise ValueError(
-            f"{arch=} is no network known here; nearest: {', '.join(near)} (timm's are timm/NAME, your own "
+            f"{arch=} is not a known network; nearest: {', '.join(near)} (timm's are timm/NAME, your own "
             "package.module:function)"
         )
 
 
 def create(arch: str, *, num_classes: int, in_channels: int = 3, image_size: int | None = None) -> nn.Module:
-    """Build a network with fresh weights.
+    """Build a network with random weights.
 
     Args:
         arch: A name as in the table above.
-        num_classes: Number of logits. A user's function that does not take it says itself how many there are.
-        in_channels: Channels of the images. torchvision's networks take 3: with another number their first convolution
-            is made again. Their auxiliary classifiers (googlenet, inception_v3) are left out.
-        image_size: Height and width, pixels. It matters for networks that are built for one size (vision transformers),
-            and is ignored for all others; None = what the network is published with.
+        num_classes: Number of logits. A user's function without this argument decides itself.
+        in_channels: Channels of the images. torchvision's networks take 3: for another number their first convolution
+            is replaced. Their auxiliary classifiers (googlenet, inception_v3) are left out.
+        image_size: Height and width, pixels. Used by networks that are built for one size (vision transformers),
+            ignored by all others; None = the network's published size.
 
     Returns:
         The network, in training mode (a user's own as its function returns it): float images [N, in_channels, H, W] ->
         logits [N, num_classes].
 
     Raises:
-        ValueError: No such network, a number that is not positive, or the network cannot be built with these.
+        ValueError: No such network, a number that is not positive, or the network cannot be built with these values.
     """
     check_arch(arch)
     if num_classes < 1 or in_channels < 1:

@@ -69,6 +69,6 @@ def _layer(num_blocks: int, in_channels: int, out_channels: int, *, stride: int)
 
 
 def _initialize(module: nn.Module) -> None:
-    """He et al. 2015 (arXiv 1502.01852), as the paper's section 3.4 asks for."""
+    """Initialize as He et al. 2015 (arXiv 1502.01852), as in the paper's section 3.4."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight)

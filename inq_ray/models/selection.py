@@ -1,14 +1,14 @@
-"""Which weights of a network are quantized, and to how many bits: by the type of the module that holds them.
+"""Selection of the weights to quantize and their bits, by the type of the module that holds them.
 
-Quantized is what Zhou et al. 2017 (arXiv 1702.03044) quantize: the weight of every convolution and every fully
-connected layer, the first and the last one too. Biases, normalization and embeddings stay float. So do the weights of
-modules that torch.nn does not have, or has as recurrent layers, unless a pattern of `include` names them: transformers'
-Conv1D, LSTM and GRU, a mixture's experts in one tensor.
+As in Zhou et al. 2017 (arXiv 1702.03044), the weights of all convolutions and fully connected layers are quantized,
+including the first and the last layer. Biases, normalization and embeddings stay float. So do the weights of modules
+that are not in torch.nn, or that are recurrent layers, unless a pattern of `include` names them: transformers' Conv1D,
+LSTM and GRU, a mixture's experts in one tensor.
 
-The paper knows no attention. What nn.MultiheadAttention makes queries, keys and values with are the weights of linear
-layers under other names, and are quantized: `in_proj_weight` as it is stored, with one codebook for the three, or
-`q_proj_weight`, `k_proj_weight` and `v_proj_weight`. Its `out_proj` is a linear layer; its biases stay float, `bias_k`
-and `bias_v` among them.
+The paper does not cover attention. The query, key and value projections of nn.MultiheadAttention are linear layers
+under other names, and are quantized: `in_proj_weight` as it is stored, with one codebook for all three, or
+`q_proj_weight`, `k_proj_weight` and `v_proj_weight`. Its `out_proj` is a linear layer; its biases, `bias_k` and
+`bias_v` included, stay float.
 """
 
 import difflib
@@ -30,13 +30,13 @@ from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.models.used_weights import is_transformed, transformed_weights
 
 _IN_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-# Whose parameters are pieces on each rank, by the names of their classes: FSDP, and its second form.
+# Class names of FSDP 1 and 2, whose ranks hold shards of the parameters.
 _SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule"})
-# Why a weight is refused that one forward pass of a layer or network changes before it is used.
-_CHANGED = "changed in forward of {} before it is used (rounded, standardized, scaled): what is used is no power of two"
-# Of the weights, that much is quantized without a warning.
+# Why a weight is refused if the forward pass of a layer or network changes it before use.
+_CHANGED = "changed in forward of {} before use (rounded, standardized, scaled), so not used as a power of two"
+# Percentage of quantized weights below which a warning is issued.
 _WANTED_SHARE = 0.8
-# How a layer's weight is computed, by the end of the name of a tensor that shows it, and what makes it plain again.
+# How a layer's weight is computed, by the suffix of a tensor that shows it, and what makes it a plain parameter again.
 _PLAIN_AGAIN = {
     "mask": ("pruned", "torch.nn.utils.prune.remove(module, {key!r})"),
     "g": ("of weight_norm", "torch.nn.utils.remove_weight_norm(module, {key!r})"),
@@ -46,12 +46,12 @@ _PLAIN_AGAIN = {
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a layer and the names that patterns can meet: its own, its modules' and those around them.
+    """A layer's weight, and the names that patterns are matched with: its own and those of the modules around it.
 
     Attributes:
-        name: as in `named_parameters()`, without the parts that torch.compile puts into it.
-        names: what patterns can meet.
-        refusal: why it cannot be quantized; "" = it can.
+        name: Name as in `named_parameters()`, without the parts added by torch.compile.
+        names: Names that patterns are matched with.
+        refusal: Why it cannot be quantized; "" = it can.
     """
 
     name: str
@@ -70,43 +70,45 @@ def param_groups(
     levels: Levels = "paper",
     codebook_per: Per = "tensor",
 ) -> list[dict[str, Any]]:
-    """Sort a model's parameters into groups for `inq_ray.SGD`: quantized ones by number of bits, then the float rest.
+    """Sort a model's parameters into groups for `inq_ray.SGD`: quantized ones by number of bits, then float ones.
 
-    Quantized is the `weight` of every instance of `nn.Linear` and of torch's convolutions (1d, 2d, 3d, transposed), and
-    the in-projections of `nn.MultiheadAttention`, told by the module's type and never by its name. Everything else
-    stays float: biases, normalization, embeddings, and parameters that a module of another type holds itself.
+    Quantized are the `weight` of every `nn.Linear` and every torch convolution (1d, 2d, 3d, transposed), and the input
+    projections of `nn.MultiheadAttention`. Modules are recognized by type, never by name. All other parameters stay
+    float: biases, normalization, embeddings, and parameters of other types of modules.
 
     A parameter that several modules share is listed once, under its first name in `named_parameters()`. It is quantized
-    only if every module that holds it has it as such a weight: tied to an embedding it stays float, since
-    embeddings do. A pattern that meets one of its names meets it.
+    only if it is such a weight in all of them: a weight tied to an embedding stays float. A pattern that matches any of
+    its names matches the parameter.
 
-    `requires_grad` changes nothing: a convolution that is not trained is quantized as well, without re-training, since
-    the result promises powers of two everywhere. `skip` keeps it as it is.
+    `requires_grad` has no effect: a frozen convolution is quantized too, without re-training, because the result
+    promises powers of two everywhere. Use `skip` to keep it as it is.
 
     Args:
-        model: The network; wrapped by DDP, DataParallel or torch.compile, its names are those of the network inside.
-        weight_bits: Bits a quantized weight, 2 to 8; None leaves everything float but what `bits` names.
-        skip: Patterns (fnmatch, case matters) of what stays float. A pattern is held against the parameter's name
-            ("layer1.0.conv1.weight"), its module's ("layer1.0.conv1") and those of the modules around it ("layer1").
-        bits: Pattern -> bits for exceptions; where several meet, the last one counts. `skip` goes before.
-        include: Patterns of other parameters, of two dimensions and more, that are quantized too.
-        example: What the model's forward takes: a tensor, a tuple of arguments, or a dictionary of named ones. One pass
-            then shows every weight that the network changes before it uses it; layers are tried one by one without.
+        model: The network. If it is wrapped by DDP, DataParallel or torch.compile, names are those of the network
+            inside.
+        weight_bits: Bits per quantized weight, 2 to 8; None keeps all weights float except those in `bits`.
+        skip: Patterns (fnmatch, case-sensitive) of weights that stay float. A pattern is matched with the parameter's
+            name ("layer1.0.conv1.weight"), its module's ("layer1.0.conv1") and those of modules around it ("layer1").
+        bits: Exceptions, pattern -> bits; the last match counts. `skip` takes precedence.
+        include: Patterns of other parameters, with two or more dimensions, to quantize as well.
+        example: Input of the model's forward: a tensor, a tuple of arguments, or a dictionary of keyword arguments. One
+            forward pass then finds every weight that the network changes before use; without it, layers are checked one
+            by one.
         levels: "paper": zero and 2^(bits-2) powers of two of either sign; "full": all 2^(bits-1) - 1 that have codes.
-        codebook_per: Whether the largest power is that of a "tensor", or of each of its channels, "channel".
+        codebook_per: "tensor": one largest power per tensor; "channel": one per output channel.
 
     Returns:
-        Groups `{"params": [(name, parameter), ...], "weight_bits": int | None, "levels": ..., "codebook_per": ...}`, in
-        the order of first appearance, None last, none of them empty.
+        Groups `{"params": [(name, parameter), ...], "weight_bits": int | None, "levels": ..., "codebook_per": ...}` in
+        the order of first appearance, None last; no group is empty.
 
     Raises:
-        ValueError: The model is no module; bits, levels or codebook_per are not allowed; a pattern that meets no
-            quantizable weight; nothing to quantize; a weight that is lazy, computed by a parametrization, or changed in
-            forward before it is used, as in quantization-aware training or standardization; a network whose ranks hold
-            pieces of its parameters (FSDP).
+        ValueError: The model is not a module; bits, levels or codebook_per are not allowed; a pattern matches no
+            quantizable weight; there is nothing to quantize; a weight is lazy, computed by a parametrization, or
+            changed in forward before use, as in quantization-aware training or standardization; the network is sharded
+            (FSDP).
 
     Warns:
-        UserWarning: Less than 80 % of the weights are quantized; names the largest others. What `skip` names does not
+        UserWarning: Less than 80 % of the weights are quantized; names the largest others. Weights in `skip` do not
             count.
     """
     skip, include = as_patterns(skip), as_patterns(include)
@@ -117,7 +119,7 @@ def param_groups(
     if example is not None:
         check_used_as_stored(model, chosen, example)
     if weight_bits is not None and (note := float_note(model, chosen, skip)):
-        warnings.warn(f"{note}: quantize them by include=[...], or accept that by skip=[...]", stacklevel=2)
+        warnings.warn(f"{note}: quantize them with include=[...], or accept it with skip=[...]", stacklevel=2)
     return groups
 
 
@@ -131,7 +133,7 @@ def make_groups(
     levels: Levels = "paper",
     codebook_per: Per = "tensor",
 ) -> list[dict[str, Any]]:
-    """Return the groups of :func:`param_groups` without its warning; arguments and errors as there."""
+    """Return the groups of :func:`param_groups` without its warning; arguments and errors are the same."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     model = unwrap(model)
@@ -143,7 +145,7 @@ def make_groups(
     groups: dict[int | None, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named_parameters(model):
         groups.setdefault(chosen.get(name), []).append((name, parameter))
-    remember(model)  # INQScheduler makes sure that these stay the model's parameters
+    remember(model)  # INQScheduler checks that these stay the model's parameters
     order = sorted(groups, key=lambda num_bits: num_bits is None)
     return [
         {"params": groups[num_bits], "weight_bits": num_bits, "levels": levels, "codebook_per": codebook_per}
@@ -159,7 +161,7 @@ def choose(
     bits: Mapping[str, int] | None = None,
     include: Iterable[str] = (),
 ) -> dict[str, int | None]:
-    """Return the bits of every layer's weight and every included one by name, None = float; as `param_groups` else."""
+    """Return the bits of every layer's weight and every included one by name, None = float; see `param_groups`."""
     bits = dict(bits or {})
     skip, include = as_patterns(skip), as_patterns(include)
     _check_bits(weight_bits, bits)
@@ -167,9 +169,9 @@ def choose(
     weights = layer_weights(model)
     others = other_weights(model, weights)
     for pattern in include:
-        _check_pattern(pattern, others, "tensor of two dimensions or more that stays float")
+        _check_pattern(pattern, others, "float tensor of two or more dimensions")
     for pattern in skip:
-        _check_pattern(pattern, weights, beside=others)
+        _check_pattern(pattern, weights, also=others)
     weights += [weight for weight in others if any(_meets(pattern, weight.names) for pattern in include)]
     for pattern in bits:
         _check_pattern(pattern, weights)
@@ -185,19 +187,19 @@ def choose(
 
 
 def as_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns as a tuple; a text is one pattern."""
+    """Return patterns as a tuple; a single string is one pattern."""
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
 def float_note(model: nn.Module, chosen: Collection[str], skip: Iterable[str]) -> str | None:
-    """Return a line if less than 80 % of a network's weights are quantized, with the largest others.
+    """Return a line if less than 80 % of a network's weights are quantized; it names the largest others.
 
-    Biases and normalization are no weights here: those are the tensors of two dimensions and more.
+    Only tensors of two or more dimensions count as weights, so biases and normalization do not.
 
     Args:
         model: The network.
-        chosen: Names of what is quantized.
-        skip: Patterns of what is to stay float, which does not count.
+        chosen: Names of the quantized parameters.
+        skip: Patterns of weights that stay float on purpose, which do not count.
     """
     model, skip = unwrap(model), as_patterns(skip)
     sizes = {name: parameter.numel() for name, parameter in named_parameters(model)}
@@ -213,19 +215,19 @@ def float_note(model: nn.Module, chosen: Collection[str], skip: Iterable[str]) -
     others.sort(key=lambda name: -sizes[name])
     largest = ", ".join(f"{shown(name)} ({sizes[name]:,})" for name in others[:3]) + (", ..." if others[3:] else "")
     share = 100 * num_quantized / (num_quantized + num_float)
-    return f"only {share:.1f} % of {num_quantized + num_float:,} weights are quantized; float stay {largest}"
+    return f"only {share:.1f} % of {num_quantized + num_float:,} weights are quantized; largest float ones: {largest}"
 
 
 def check_used_as_stored(model: nn.Module, chosen: Collection[str], example: Any) -> None:
-    """Refuse weights that one forward pass changes before it uses them.
+    """Refuse weights that a forward pass changes before it uses them.
 
     Args:
         model: The network.
-        chosen: Names of what is to be quantized.
-        example: What its forward takes, as for :func:`param_groups`.
+        chosen: Names of the weights to quantize.
+        example: Input of its forward, as for :func:`param_groups`.
 
     Raises:
-        ValueError: Names the weight.
+        ValueError: A weight is changed; names it.
     """
     args, kwargs = ((), example) if isinstance(example, Mapping) else (example, None)
     model = unwrap(model)
@@ -243,9 +245,9 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def layer_weights(model: nn.Module) -> list[Weight]:
-    """Return the weights that only convolutions, linear layers and attention hold, as `named_parameters()` has them.
+    """Return the weights that only convolutions, linear layers and attention hold, as in `named_parameters()`.
 
-    Computed ones follow: they are no parameters. Those that cannot be quantized say why.
+    Computed weights, which are not parameters, follow. Those that cannot be quantized have a `refusal`.
     """
     names: dict[torch.Tensor, list[str]] = {}
     refusals: dict[torch.Tensor, str] = {}
@@ -274,7 +276,7 @@ def _weight_keys(module: nn.Module) -> tuple[str, ...]:
 
 
 def other_weights(model: nn.Module, weights: Iterable[Weight]) -> list[Weight]:
-    """Return the parameters of two dimensions and more that are no layers' weights, nor what such are computed from."""
+    """Return parameters of two or more dimensions that are neither layers' weights nor used to compute these."""
     known = {weight.name for weight in weights}
     computed_from = tuple(f"{weight.name}_" for weight in weights if weight.refusal)  # such as weight_v, weight_orig
     return [
@@ -289,12 +291,12 @@ def other_weights(model: nn.Module, weights: Iterable[Weight]) -> list[Weight]:
 
 
 def _transformation(module: nn.Module, key: str) -> str:
-    """Return why a layer that changes its weight before it uses it cannot have it quantized, "" for any other."""
+    """Return why a layer's weight cannot be quantized if the layer changes it before use, else ""."""
     return _CHANGED.format(type(module).__name__) if is_transformed(module, key) else ""
 
 
 def _computed(model: nn.Module) -> list[Weight]:
-    """Return the layers' weights that are no parameters, but computed from others (weight_norm, spectral_norm)."""
+    """Return the layers' weights that are not parameters but computed from others (weight_norm, spectral_norm)."""
     return [
         Weight(name := _joined(path, key), _around(name), _how_computed(module, key))
         for path, module in model.named_modules()
@@ -304,7 +306,7 @@ def _computed(model: nn.Module) -> list[Weight]:
 
 
 def _how_computed(module: nn.Module, key: str) -> str:
-    """Return why a computed weight cannot be quantized, and what of torch's makes it a plain parameter."""
+    """Return why a computed weight cannot be quantized, and which function of torch makes it a plain parameter."""
     own = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
     for suffix, (what, remedy) in _PLAIN_AGAIN.items():
         if f"{key}_{suffix}" in own:
@@ -316,27 +318,27 @@ def _how_computed(module: nn.Module, key: str) -> str:
 
 
 def _check_whole(model: nn.Module) -> None:
-    """Refuse FSDP: rank 0 decides which weights of a tensor freeze, for which it has to hold all of them."""
+    """Refuse FSDP: rank 0 decides which weights of a tensor freeze, so it needs the whole tensor."""
     for path, module in model.named_modules():
         if any(cls.__name__ in _SHARDING for cls in type(module).__mro__):
             raise ValueError(
-                f"{path or 'the network'} is sharded by FSDP, so that each rank holds a part of its weights: "
-                "wrap the network in DistributedDataParallel instead"
+                f"{path or 'the network'} is sharded by FSDP: each rank holds only a part of its weights: "
+                "use DistributedDataParallel instead"
             )
 
 
 def _check_refusals(refused: list[Weight]) -> None:
-    """Refuse weights that are to be quantized, but would not be powers of two where they are used."""
+    """Refuse weights to be quantized that would not be powers of two where the network uses them."""
     if refused:
         first, others = refused[0], len(refused) - 1
-        more = f", like {others} more" if others else ""
+        more = f" (and {others} more)" if others else ""
         raise ValueError(
             f"{first.name} is {first.refusal}{more}: pass skip={[first.name]} (--skip {first.name}) to keep it float"
         )
 
 
 def _joined(path: str, key: str) -> str:
-    """Return the name of a parameter of the module at `path`; the model itself has no path."""
+    """Return the name of a parameter of the module at `path`; the model itself has an empty path."""
     return plain_name(f"{path}.{key}" if path else key)
 
 
@@ -351,7 +353,7 @@ def _meets(pattern: str, names: Iterable[str]) -> bool:
 
 
 def _bits_of(weight: Weight, weight_bits: int | None, skip: tuple[str, ...], bits: dict[str, int]) -> int | None:
-    """Return the bits of one quantizable weight; None = it stays float."""
+    """Return the bits of a quantizable weight; None = float."""
     if any(_meets(pattern, weight.names) for pattern in skip):
         return None
     exceptions = [num_bits for pattern, num_bits in bits.items() if _meets(pattern, weight.names)]
@@ -359,7 +361,7 @@ def _bits_of(weight: Weight, weight_bits: int | None, skip: tuple[str, ...], bit
 
 
 def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
-    """Refuse bits out of range, by name of the argument or pattern."""
+    """Refuse bits out of range; the message names the argument or pattern."""
     given = {f"bits[{pattern!r}]": num_bits for pattern, num_bits in bits.items()}
     if weight_bits is not None:
         given["weight_bits"] = weight_bits
@@ -368,10 +370,10 @@ def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
 
 
 def _check_pattern(
-    pattern: str, weights: list[Weight], what: str = "convolution or linear weight", beside: Iterable[Weight] = ()
+    pattern: str, weights: list[Weight], what: str = "convolution or linear weight", also: Iterable[Weight] = ()
 ) -> None:
-    """Refuse a pattern that meets no weight, nor one `beside` them, and name those that look like it."""
-    if any(_meets(pattern, weight.names) for weight in (*weights, *beside)):
+    """Refuse a pattern that matches neither a weight nor one of `also`; the message names similar weights."""
+    if any(_meets(pattern, weight.names) for weight in (*weights, *also)):
         return
     known = list(dict.fromkeys(name for weight in weights for name in weight.names))
     near = ", ".join(difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3])

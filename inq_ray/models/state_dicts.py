@@ -20,7 +20,7 @@ from inq_ray.files.shown import one_line
 
 
 class Passed:
-    """In place of an object that holds no weights: takes whatever that would be made from, and keeps nothing."""
+    """Stand-in for objects that hold no weights: accepts any arguments and keeps nothing."""
 
     def __new__(cls, *_: object, **__: object) -> Self:  # noqa: D102
         return super().__new__(cls)
@@ -33,21 +33,21 @@ class Passed:
 
 
 class _Dict:
-    """In place of dictionaries of other types: one that torch fills, and gives attributes where they had some."""
+    """Stand-in for other dictionary types: a dictionary that torch fills, with attributes if they had some."""
 
     def __new__(cls, *_: object) -> Any:
         return OrderedDict()
 
 
 class _List:
-    """In place of lists of other types: a plain one."""
+    """Stand-in for other list types: a plain list."""
 
     def __new__(cls, *_: object) -> Any:
         return []
 
 
-# What checkpoints have beside their tensors. The names are those in files; of the modules themselves nothing is called,
-# nor need they be installed.
+# Types that checkpoints have in addition to tensors. Names as in files; the modules are neither called nor need they be
+# installed.
 _STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
     Passed: (
         "argparse.Namespace",
@@ -93,7 +93,7 @@ _STAND_INS: dict[Callable[..., Any], tuple[str, ...]] = {
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (stand_in, name) for stand_in, names in _STAND_INS.items() for name in names
 ]
-# What torch itself takes, and what only says how the next object is made.
+# Types that torch itself allows, and functions that only construct the next object.
 _OF_TORCH = re.compile(
     r"torch\.\w+|torch\.(_utils|_tensor|storage|serialization|nn\.parameter)\.\w+|_codecs\.encode|copyreg\.\w+"
     r"|collections\.(OrderedDict|Counter)|builtins\.(set|bytearray|complex|object)"
@@ -103,30 +103,30 @@ _ZIP = b"PK\x03\x04"
 _MOST_PICKLES = 5
 _MOST_BYTES = 2**24
 _MOST_PROTOCOL = 3
-# What pickletools raises of bytes that are none, or a damaged one.
+# Errors of pickletools for bytes that are not a pickle, or a damaged one.
 _NO_PICKLE = (AttributeError, EOFError, IndexError, OverflowError, ValueError, struct.error)
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 def load(path: Path) -> object:
-    """Return what torch.save wrote, on the CPU; objects that hold no weights are replaced by stand-ins.
+    """Return the contents of a torch.save file, on the CPU; objects without weights are replaced by stand-ins.
 
     Raises:
-        ValueError: The file is another's, damaged, or would run code when loaded; one line that says what to do.
+        ValueError: The file has another format, is damaged, or would run code when loaded; one line with the remedy.
     """
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the protocols of pickle that torch reads in part
+            warnings.simplefilter("ignore")  # about pickle protocols that torch supports in part
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail as anything; it is always the file's fault
-        # Not torch's own words: they are advice to load the file all the same.
+    except Exception as error:  # a damaged pickle can raise anything; it is always the file's fault
+        # Not torch's own message: it advises to load the file unsafely.
         reason = str(error) if isinstance(error, OSError | MemoryError) else _reason(path)
         raise ValueError(one_line(f"weights: cannot read {one_line(str(path), 100)}: {reason}")) from error
 
 
 def _reason(path: Path) -> str:
     """Return why a file could not be loaded, and what to do."""
-    damaged = "it is damaged, cut short, or no file of torch.save"
+    damaged = "it is damaged, truncated, or not written by torch.save"
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -135,7 +135,7 @@ def _reason(path: Path) -> str:
             start = file.read(9)
             if start.startswith(_ZIP):
                 return damaged
-            if start[6:] == b"\0\0{":  # the length of a header, of less than 2^48 bytes, and its beginning
+            if start[6:] == b"\0\0{":  # header length below 2^48, and the header's first byte
                 return "it is a safetensors file: name it .safetensors"
             file.seek(0)
             kind = kind_of(path)
@@ -147,7 +147,7 @@ def _reason(path: Path) -> str:
 def _reason_of_archive(archive: zipfile.ZipFile) -> str:
     files = {name.rpartition("/")[2]: name for name in archive.namelist()}
     if "constants.pkl" in files:
-        return "it is TorchScript: convert it by torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
+        return "it is TorchScript: convert it with torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
     if "data.pkl" not in files:
         return "it is a ZIP archive of other files: unpack it"
     with archive.open(files["data.pkl"]) as file:
@@ -155,7 +155,7 @@ def _reason_of_archive(archive: zipfile.ZipFile) -> str:
 
 
 def _reason_of_pickles(data: bytes) -> str:
-    """Return what stands in the way in pickles, "" where nothing does."""
+    """Return why pickles cannot be loaded, "" if they can."""
     file = io.BytesIO(data)
     classes, protocols = [], [0]
     with suppress(*_NO_PICKLE):
@@ -170,9 +170,9 @@ def _reason_of_pickles(data: bytes) -> str:
     foreign = list(dict.fromkeys(name for name in classes if name not in harmless and not _OF_TORCH.fullmatch(name)))
     if foreign:
         return (
-            f"it holds {one_line(foreign[0], 60)} and would run code when loaded: where it was made, save it by "
-            "torch.save(model.state_dict(), 'w.pth')"
+            f"it contains {one_line(foreign[0], 60)} and would run code when loaded: save it again with "
+            "torch.save(model.state_dict(), 'w.pth') where it was made"
         )
     if max(protocols) > _MOST_PROTOCOL:
-        return f"it is a pickle of protocol {max(protocols)}: write it by torch.save without pickle_protocol"
+        return f"it is a pickle of protocol {max(protocols)}: save it with torch.save without pickle_protocol"
     return ""

@@ -1,4 +1,4 @@
-"""timm's networks by name, `timm/NAME` or `timm/NAME.TAG`, and their trained weights. timm is the extra `timm`."""
+"""timm's networks by name, `timm/NAME` or `timm/NAME.TAG`, and their trained weights; needs the extra `timm`."""
 
 import difflib
 import math
@@ -19,7 +19,7 @@ PREFIX = "timm/"
 
 
 def check(arch: str) -> None:
-    """Refuse a name that timm does not know; builds nothing.
+    """Refuse a name that timm does not have, without building anything.
 
     Raises:
         ValueError: timm is not installed, or has no such network or tag; the message names the nearest.
@@ -29,13 +29,13 @@ def check(arch: str) -> None:
     known = timm.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or ["resnet18"]
-        raise ValueError(f"{arch=} is no network of timm; nearest: {', '.join(PREFIX + other for other in near)}")
+        raise ValueError(f"{arch=} is not a network of timm; nearest: {', '.join(PREFIX + other for other in near)}")
     if dot:
         _check_tag(name, tag, f"{arch=}")
 
 
 def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | None) -> nn.Module:
-    """Build a network with fresh weights, see `inq_ray.models.registry.create`."""
+    """Build a network with random weights, see `inq_ray.models.registry.create`."""
     timm = _timm(arch)
     name = arch.removeprefix(PREFIX)
     config = timm.models.get_pretrained_cfg(name)
@@ -45,7 +45,8 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
     try:
         model: nn.Module = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        # timm's families refuse what they cannot do by any of these; a RuntimeError is a user's only with a size.
+        # timm's families raise any of these for what they do not support; a RuntimeError is the user's only with a
+        # size.
         if isinstance(error, RuntimeError) and not options:
             raise
         size = f" and images of {image_size} pixels" if options else ""
@@ -62,16 +63,16 @@ def has_weights(arch: str) -> bool:
 
 
 def weights_file(arch: str, weights: str) -> Path:
-    """Return a .safetensors file of trained weights as this version of timm loads them; made once per node.
+    """Return a .safetensors file of trained weights in the form of this version of timm; made once per node.
 
-    timm's own loading: from the Hugging Face hub (safetensors where there are, else by torch's weights-only loader), or
-    for the few that are not there from their address; then timm's filter for the network's family.
+    timm loads them: from the Hugging Face hub (safetensors if available, else by torch's weights-only loader), or for
+    the few that are not on the hub from their URL; then timm's filter for the network's family is applied.
 
     Args:
         arch: "timm/NAME" or "timm/NAME.TAG".
         weights: "DEFAULT" (those of TAG, or of the network's first tag), or a tag.
 
-    Raises:
+    ValueError: No such tag, no trained weights, or the download failed.
         ValueError: No such tag, no trained weights, or they cannot be downloaded.
     """
     timm = _timm(arch)
@@ -86,16 +87,16 @@ def weights_file(arch: str, weights: str) -> Path:
                 model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay=source)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"weights: timm cannot load {full_name}: {first_line(error)}") from error
-        # A tensor by two names is written twice: the format holds no shared ones.
+        # A tensor with two names is written twice: safetensors has no shared tensors.
         save_file({key: tensor.clone().contiguous() for key, tensor in model.state_dict().items()}, path)
 
     return once(checkpoints_folder() / f"timm-{timm.__version__}-{full_name}.safetensors", make)
 
 
 def data_config(arch: str, weights: str | None) -> dict[str, Any]:
-    """Return what timm says of the images that weights were trained on (`timm.data.resolve_data_config`).
+    """Return timm's preprocessing for weights (`timm.data.resolve_data_config`).
 
-    With "resize_size", int: to how many pixels timm scales the shorter side before the crop.
+    With "resize_size", int: the shorter side in pixels before the crop.
     """
     timm = _timm(arch)
     config = _config(arch, weights or "DEFAULT", needs_weights=False)
@@ -133,7 +134,7 @@ def _check_tag(name: str, tag: str, what: str) -> None:
     tags = [full.partition(".")[2] for full in configs if "." in full]
     if tag not in tags:
         near = difflib.get_close_matches(tag, tags, n=3, cutoff=0.4) or tags[:5]
-        raise ValueError(f"{what} names no trained weights of timm's {name}; nearest: {', '.join(near) or 'none'}")
+        raise ValueError(f"{what}: timm has no such weights for {name}; nearest: {', '.join(near) or 'none'}")
 
 
 def _download(timm: ModuleType, config: Any) -> dict[str, Tensor]:
@@ -145,12 +146,12 @@ def _download(timm: ModuleType, config: Any) -> dict[str, Tensor]:
             return load(config.hf_hub_id, config.hf_hub_filename)
         try:
             return load(config.hf_hub_id, "model.safetensors")
-        except FileNotFoundError:  # what the hub's client makes of no network, after its own tries
+        except FileNotFoundError:  # the hub's client, when it has no connection, after its own retries
             raise
-        except OSError:  # it answered, and has no such file
+        except OSError:  # the hub answered and has no such file
             return load(config.hf_hub_id)
-    except Exception as error:  # the hub's client fails with errors of its own, of its HTTP library, and of the system
+    except Exception as error:  # the hub's client raises errors of its own, of its HTTP library, and of the system
         raise ValueError(
             f"weights: cannot load {config.hf_hub_id} from the Hugging Face hub: {first_line(error)}; download its "
-            "model.safetensors where there is a network, and pass --weights FILE"
+            "model.safetensors on a machine with internet access, and pass --weights FILE"
         ) from error

@@ -1,4 +1,4 @@
-"""torchvision's classification networks by name, and the trained weights that torchvision has for each."""
+"""torchvision's classification networks by name, and their trained weights."""
 
 import difflib
 import inspect
@@ -9,15 +9,15 @@ from torch import nn
 from inq_ray.files.shown import one_line
 from inq_ray.models.weight_files import WeightsError, first_line
 
-# These put a second output beside the logits while training; INQ's authors re-train on the logits alone.
+# These return auxiliary logits while training; INQ's authors re-train on the main logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
-# Arguments by which vision transformers are built for images of one size.
+# Arguments that set the image size of vision transformers.
 _SIZE_ARGUMENTS = {"VisionTransformer": "image_size", "MaxVit": "input_size"}
 
 
 def names() -> list[str]:
-    """Names of all classification networks of torchvision."""
-    # Imported here: torchvision costs seconds, and our own names do not need it.
+    """Return the names of all classification networks of torchvision."""
+    # Imported here: importing torchvision takes seconds, and our own networks do not need it.
     import torchvision.models
 
     known: list[str] = torchvision.models.list_models(module=torchvision.models)
@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def family(arch: str) -> str:
-    """Return the module of torchvision that a network comes from: "torchvision.models.resnet"."""
+    """Return the torchvision module that defines a network, such as "torchvision.models.resnet"."""
     import torchvision.models
 
     module: str = torchvision.models.get_model_builder(arch).__module__
@@ -33,10 +33,10 @@ def family(arch: str) -> str:
 
 
 def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | None) -> nn.Module:
-    """Build a network of `names()` with fresh weights, see `inq_ray.models.registry.create`.
+    """Build a network of `names()` with random weights, see `inq_ray.models.registry.create`.
 
-    googlenet and inception_v3 turn ImageNet's normalization into that of their trained weights (`transform_input`), as
-    torchvision lets them where it loads those; only images of 3 channels have it.
+    googlenet and inception_v3 convert ImageNet's normalization to that of their trained weights (`transform_input`), as
+    torchvision does when it loads those; only for images of 3 channels.
     """
     import torchvision.models
 
@@ -47,7 +47,7 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
         options |= _size_option(arch, image_size)
     try:
         model: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
-    except (AssertionError, ValueError) as error:  # a size that the network's patches or windows do not divide
+    except (AssertionError, ValueError) as error:  # a size that is not a multiple of the patches or windows
         raise ValueError(f"{arch=} cannot be built for images of {image_size} pixels: {first_line(error)}") from error
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
@@ -55,9 +55,9 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
 
 
 def weights(arch: str, name: str) -> Any:
-    """Return the member of the network's enum of trained weights: "DEFAULT", "IMAGENET1K_V1", ...
+    """Return a member of the network's enum of trained weights: "DEFAULT", "IMAGENET1K_V1", ...
 
-    The enum's own name may stand before it, as in torchvision's reference: "ResNet18_Weights.IMAGENET1K_V1".
+    The enum's name may precede it, as in torchvision's reference: "ResNet18_Weights.IMAGENET1K_V1".
 
     Raises:
         ValueError: The enum has no such member; the message names the nearest.
@@ -68,7 +68,7 @@ def weights(arch: str, name: str) -> Any:
         return members[short]
     near = difflib.get_close_matches(short, members, n=3, cutoff=0.4) or list(members)
     raise WeightsError(
-        f"{one_line(name, 100)} is neither a file nor trained weights of torchvision's {arch}; nearest: "
+        f"{one_line(name, 100)} is neither a file nor a name of torchvision's trained weights for {arch}; nearest: "
         f"{', '.join(near)}",
         flag="--weights",
     )
@@ -82,7 +82,7 @@ def all_weights(arch: str) -> Any:
 
 
 def _size_option(arch: str, image_size: int) -> dict[str, Any]:
-    """Return the argument that says for which images a network is built, for those that take one."""
+    """Return the argument that sets the image size, for networks that have one."""
     import torchvision.models
 
     returned = inspect.signature(torchvision.models.get_model_builder(arch)).return_annotation
@@ -96,7 +96,7 @@ def _size_option(arch: str, image_size: int) -> dict[str, Any]:
 
 
 def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
-    """Let the first convolution take other than 3 channels; every classification network of torchvision has one."""
+    """Replace the first convolution by one with other than 3 channels; every network here has such a convolution."""
     name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
     assert first.in_channels == 3, (name, first)
     parent, _, child = name.rpartition(".")

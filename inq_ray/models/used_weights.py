@@ -1,8 +1,9 @@
-"""Which weights a forward pass uses as they are stored, and which it computes something from first.
+"""Detection of weights that a forward pass changes before it uses them.
 
-A weight that is rounded, standardized or scaled in forward is no power of two where it is used, whatever the parameter
-is. Classes by many names do so (torch.ao's and torchao's QAT layers, weight standardization, equalized learning rates),
-so one pass is watched, operation by operation: a stored weight has to meet the input, or a value that follows from it.
+A weight that is rounded, standardized or scaled in forward is not a power of two where it is used, even if the
+parameter is. Many classes do so (QAT layers of torch.ao and torchao, weight standardization, equalized learning rates),
+so one forward pass is traced, operation by operation: a stored weight has to be combined with the input, or with a
+value computed from it, directly.
 """
 
 import re
@@ -16,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Operations of torch that only copy or arrange values. (Views are told by their storage.)
+# Operations of torch that only copy or rearrange values. (Views are recognized by their storage.)
 _COPIES = re.compile(
     r"(clone|_?to_copy|copy_?|contiguous|cat|stack|constant_pad_nd|index|index_select|gather|take|flip|roll|repeat"
     r"|_to_dense|to_mkldnn|mkldnn_reorder_\w+|\w+_copy|lift_fresh|detach_?|_unsafe_view|_reshape_copy)"
@@ -28,19 +29,19 @@ _Storage = int
 def transformed_weights(
     model: nn.Module, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> set[str]:
-    """Return the names of weights that meet the input only after something else was computed from them.
+    """Return the names of weights that are combined with the input only after something else was computed from them.
 
-    One forward pass is done, without gradients, in the mode that the model is in. It works on copies of parameters and
-    buffers, and torch's random state is as before afterwards.
+    Runs one forward pass without gradients, in the model's current mode. It works on copies of parameters and buffers
+    and restores torch's random state.
 
     Args:
-        model: the network, or a layer.
-        weights: parameters of it, by any name.
-        args: what its forward takes: tensors, or anything that holds some.
-        kwargs: likewise.
+        model: The network, or a layer.
+        weights: Parameters of the model, by any name.
+        args: Positional arguments of its forward: tensors, or containers of tensors.
+        kwargs: Keyword arguments of its forward.
 
     Raises:
-        Exception: whatever the forward pass raises.
+        Exception: Any error of the forward pass.
     """
     copies = {id(tensor): tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())}
     own = {name: copies[id(tensor)] for name, tensor in (*model.named_parameters(), *model.named_buffers())}
@@ -56,21 +57,21 @@ def transformed_weights(
 
 
 def is_transformed(layer: nn.Module, key: str) -> bool:
-    """Return whether a convolution, linear layer or attention of a class of its own transforms its weight first.
+    """Return whether a convolution, linear layer or attention of a subclass transforms its weight before use.
 
-    It is tried on ones, without the network around it. False too where the layer takes other inputs than torch's.
+    The layer alone is tried on ones. Returns False if it takes other inputs than torch's.
     """
     if type(layer).__module__.startswith("torch.nn.modules."):
         return False
     try:
         inputs = _inputs(layer)
         return inputs is not None and bool(transformed_weights(layer, {key: layer.get_parameter(key)}, inputs))
-    except Exception:  # noqa: BLE001  # of a forward of anybody's, which takes who knows what
+    except Exception:  # noqa: BLE001  # a user's forward may take anything and raise anything
         return False
 
 
 def _inputs(layer: nn.Module) -> tuple[Tensor, ...] | None:
-    """Return what torch's layer of this kind takes, or None; two samples, because BatchNorm refuses one."""
+    """Return an input for torch's layer of this kind, or None; two samples, because BatchNorm refuses one."""
     weight = next((param for param in layer.parameters(recurse=False) if param.dim() > 1), None)
     if weight is None:
         return None
@@ -87,18 +88,18 @@ def _inputs(layer: nn.Module) -> tuple[Tensor, ...] | None:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows stored weights, what was computed from them alone, and what follows from the input.
+    """Traces stored weights, values computed from them alone, and values computed from the input.
 
     Attributes:
-        used_as_stored: names of the weights that met the input, or what follows from it, as they are.
-        used_otherwise: names of those of which something else did.
+        used_as_stored: Names of weights that are combined with the input, or values computed from it, as stored.
+        used_otherwise: Names of weights for which only a value computed from them is combined.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], inputs: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.used_as_stored: set[str] = set()
         self.used_otherwise: set[str] = set()
-        self._keep = [*tree_leaves(inputs)]  # nothing is freed meanwhile: a new tensor would get an old one's storage
+        self._keep = [*tree_leaves(inputs)]  # frees nothing meanwhile: a new tensor would reuse an old one's storage
         self._of_input = _storages(self._keep)
         self._stored: dict[_Storage, set[str]] = {}
         self._computed: dict[_Storage, set[str]] = {}
@@ -107,7 +108,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._stored.setdefault(storage, set()).add(name)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do an operation, and take note of what its results follow from."""
+        """Run an operation, and record what its results are computed from."""
         sources = _storages(tree_leaves((args, kwargs)))
         stored, computed = self._names(self._stored, sources), self._names(self._computed, sources)
         written = _written(func, args, kwargs or {})
@@ -147,7 +148,7 @@ def _written(func: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _storages(leaves: Iterable[Any]) -> set[_Storage]:
-    """Return what identifies the memory of tensors, views of one the same; others than tensors have none."""
+    """Return the identities of the tensors' storages, the same for views; other leaves are ignored."""
     return {leaf.untyped_storage()._cdata for leaf in leaves if isinstance(leaf, Tensor) and _has_storage(leaf)}  # noqa: SLF001
 
 

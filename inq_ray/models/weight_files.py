@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, or a state dict by torch's weights-only loader; nothing is ever unpickled."""
+"""Weight files: safetensors, or state dicts read by torch's weights-only loader; nothing is ever unpickled."""
 
 import os
 import re
@@ -15,19 +15,18 @@ from inq_ray.files.shown import one_line
 from inq_ray.models import state_dicts
 
 SAFETENSORS = (".safetensors",)
-# ".tar" is what torch's ImageNet example writes (checkpoint.pth.tar), ".th" what akamaster's CIFAR ResNets come in,
-# ".ckpt" what Lightning writes.
+# ".tar": torch's ImageNet example (checkpoint.pth.tar); ".th": akamaster's CIFAR ResNets; ".ckpt": Lightning.
 STATE_DICTS = (".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
-# torch.optim.swa_utils.AveragedModel, and so the "model_ema" of torchvision's reference, counts its updates.
+# Update counter of torch.optim.swa_utils.AveragedModel, and so of "model_ema" in torchvision's reference.
 _COUNTER = "n_averaged"
 _DEEPEST = 8
 
 
 class WeightsError(ValueError):
-    """Weights cannot be used.
+    """Weights that cannot be used.
 
     Attributes:
-        reason: What is wrong, without --weights and what to do about that flag: for weights that another flag names.
+        reason: What is wrong, without the name of --weights, for callers whose weights come from another flag.
     """
 
     def __init__(self, reason: str, *, flag: str = "", advice: str = "") -> None:
@@ -36,35 +35,35 @@ class WeightsError(ValueError):
 
 
 class Tensors(NamedTuple):
-    """Tensors by name, and under which keys of the file they were, as "checkpoint.model"; "" = they are the file."""
+    """Tensors by name, and their keys in the file, such as "checkpoint.model"; "" if they are the whole file."""
 
     tensors: dict[str, Tensor]
     part: str
 
 
 def is_weights_file(weights: str) -> bool:
-    """Whether what a user passed as weights names a file, and not trained weights by name."""
+    """Return whether a --weights value names a file, not trained weights by name."""
     path = expanded(weights)
     return "/" in weights or path.suffix in SAFETENSORS + STATE_DICTS or os.path.exists(path)
 
 
 def existing_file(weights: str | Path) -> Path:
-    """Return the path of a file of weights, without the "~" of a home.
+    """Return the path of a weight file, with "~" expanded.
 
     Raises:
-        ValueError: There is no such file, or no such home.
+        ValueError: The file or the home folder does not exist.
     """
     path = expanded(weights)
-    if not os.path.isfile(path):  # unlike Path.is_file, false for what is too long for a name
+    if not os.path.isfile(path):  # unlike Path.is_file, false for names that are too long
         raise ValueError(one_line(f"weights: {'not a file' if os.path.exists(path) else 'no such file'}: {path}"))
     return path
 
 
 def expanded(weights: str | Path) -> Path:
-    """Return a path without the "~" of a home.
+    """Return a path with "~" expanded.
 
     Raises:
-        ValueError: There is no such home.
+        ValueError: The home folder does not exist.
     """
     try:
         return Path(weights).expanduser()
@@ -73,10 +72,10 @@ def expanded(weights: str | Path) -> Path:
 
 
 def read_parts(path: Path) -> list[Tensors]:
-    """Return every dictionary of tensors in a file, plain ones on the CPU; at least one.
+    """Return every dictionary of tensors in a file, as plain tensors on the CPU; at least one.
 
     Raises:
-        ValueError: The file is of another kind, not readable, has no tensors, or such as hold no plain numbers
+        ValueError: The file has another format, is not readable, has no tensors, or has tensors without plain numbers
             (sparse, quantized by torch, on "meta"); one line.
     """
     if path.suffix in SAFETENSORS:
@@ -96,12 +95,12 @@ def read_parts(path: Path) -> list[Tensors]:
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
             kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
             what = f"weights: {path} holds {one_line(name, 60)} as a tensor of kind {kind}"
-            raise ValueError(one_line(f"{what}: save plain ones, on a device"))
+            raise ValueError(one_line(f"{what}: save dense tensors with values"))
     return parts
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, without a terminal's colours, or its type."""
+    """Return the first line of an error's message, without terminal colours; its type if the message is empty."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return one_line((text.splitlines() or [type(error).__name__])[0].rstrip())
 
@@ -115,13 +114,13 @@ def _parts(path: Path, loaded: object) -> list[Tensors]:
     if not parts:
         found = ", ".join(one_line(str(key), 40) for key in list(loaded)[:5]) or "nothing"
         are_arrays = any(isinstance(value, state_dicts.Passed) for value in loaded.values())
-        advice = "model.state_dict(), tensors and no arrays of NumPy" if are_arrays else "model.state_dict()"
-        raise ValueError(one_line(f"weights: {path} holds no tensors by name, only: {found}; save {advice}"))
+        advice = "model.state_dict(), with tensors instead of NumPy arrays" if are_arrays else "model.state_dict()"
+        raise ValueError(one_line(f"weights: {path} has no tensors by name, only: {found}; save {advice}"))
     return parts
 
 
 def _walk(loaded: dict[object, object]) -> Iterator[Tensors]:
-    """Yield the dictionaries of tensors, outer ones first; lists, and keys that are no names, hold no network's."""
+    """Yield the dictionaries of tensors, outer ones first; lists and keys that are not strings are skipped."""
     level, seen = {"": loaded}, {id(loaded)}
     for _ in range(_DEEPEST):
         inner: dict[str, dict[object, object]] = {}

@@ -1,4 +1,4 @@
-"""Weights from a file into a network: every tensor fits, or nothing is loaded."""
+"""Loading of weights from a file into a network: every tensor fits, or nothing is loaded."""
 
 from collections.abc import Collection
 from functools import partial
@@ -13,17 +13,17 @@ from inq_ray.models.fit import choose
 from inq_ray.models.recognition import looks_like
 from inq_ray.models.weight_files import WeightsError, existing_file, read_parts
 
-# What torchvision's googlenet and inception_v3 have beside their logits, and its files hold; `create` leaves it out.
+# Auxiliary classifiers of torchvision's googlenet and inception_v3; in its files, but left out by `create`.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
 class Loaded(NamedTuple):
-    """What was loaded.
+    """Result of loading.
 
     Attributes:
-        place: where in the file the tensors were ("model_ema", "state_dict.model"), "" = they are the file.
-        fresh: names of the head's tensors that keep their fresh values.
-        note: for the user, which of a file's tensors were taken, and what else would fit; "" where there was no choice.
+        place: Key of the tensors in the file, such as "model_ema" or "state_dict.model"; "" = the whole file.
+        fresh: Names of the head's tensors that keep their random values.
+        note: Line for the user: which of the file's tensors were loaded, and which others fit; "" without a choice.
     """
 
     place: str
@@ -32,24 +32,26 @@ class Loaded(NamedTuple):
 
 
 def load_weights(model: nn.Module, path: str | Path, replace_head: Collection[str] = ()) -> Loaded:
-    """Load a file's tensors into the model: every one of its parameters and buffers, and nothing else, in place.
+    """Load a file's tensors into the model, in place: all of its parameters and buffers, and nothing else.
 
-    The tensors may be under any keys of the file (`{"state_dict": ...}`, "net"), and have a prefix ("model.",
-    "backbone."), which is taken off where what remains fits. Where several fit, an average of weights is taken
-    ("model_ema" of torchvision's reference, "state_dict_ema" of timm), else what is called "state_dict" or "model".
-    Names lose the "module." and "_orig_mod." that DDP, DataParallel, AveragedModel and torch.compile put before or into
-    them. BatchNorm's `num_batches_tracked` may be missing, as in files older than torch 0.4.1; auxiliary classifiers
-    may be there.
+    The tensors may be nested in the file (`{"state_dict": ...}`, "net") and have a prefix ("model.", "backbone."),
+    which is removed if the rest fits. If several fit, averaged weights are preferred ("model_ema" of torchvision's
+    reference,
+    "state_dict_ema" of timm), then the keys "state_dict" and "model".
+
+    The parts "module." and "_orig_mod.", which DDP, DataParallel, AveragedModel and torch.compile add, are removed from
+    names. BatchNorm's `num_batches_tracked` may be missing, as in files from before torch 0.4.1; auxiliary classifiers
+    may be present.
 
     Args:
         model: The network, wrapped or not.
         path: A .safetensors file, or a state dict in .pth, .pt, .bin, .th, .tar or .ckpt.
-        replace_head: Names (`head_parameters`) that keep the model's fresh values where the file does not have all of
-            them in the model's shapes: a network for other classes. A head that fits is loaded.
+        replace_head: Names (`head_parameters`) that keep the model's random values unless the file has all of them in
+            the model's shapes: for a network with other classes. A head that fits is loaded.
 
     Raises:
         ValueError: The file is missing, not readable, without tensors, does not fit the model, or holds several
-            networks that do; nothing is loaded.
+            networks that fit; nothing is loaded.
     """
     path = existing_file(path)
     model = unwrap(model)
@@ -77,7 +79,7 @@ def _without_auxiliary(given: dict[str, Tensor], model: nn.Module) -> dict[str, 
 
 
 def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Refuse names, shapes and kinds of numbers that are not the model's, and what are no numbers, in one line."""
+    """Refuse names, shapes and types that differ from the model's, and values that are not finite; one line."""
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     shared = [name for name in own if name in given]
@@ -107,7 +109,7 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
 
 
 def _classes(pairs: list[tuple[Tensor, Tensor]]) -> str:
-    """Return the numbers of classes if nothing else differs: all shapes differ in the same way at first."""
+    """Return the numbers of classes if all shapes differ in the same first dimension, and in no other."""
     if any(given.dim() != own.dim() or given.shape[1:] != own.shape[1:] for given, own in pairs):
         return ""
     numbers = {(len(given), len(own)) for given, own in pairs}

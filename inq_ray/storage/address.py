@@ -1,13 +1,13 @@
-"""Where data lie: a path of this machine, or an address of a storage, read in one way with retries.
+"""Addresses of data: a local path, or an object storage or HDFS, read the same way with retries.
 
     ~/imagenet, /data/imagenet, file:///data/imagenet    this machine
-    s3://bucket/imagenet                                 S3, or what speaks like it (AWS_ENDPOINT_URL)
+    s3://bucket/imagenet                                 S3 or a compatible storage (AWS_ENDPOINT_URL)
     gs://bucket/imagenet                                 Google Cloud Storage
     hdfs://host:8020/imagenet, hdfs:///imagenet          Hadoop
 
 Keys, endpoint and region come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL,
-AWS_REGION; GOOGLE_APPLICATION_CREDENTIALS) or the files of the storage's own tools, never from the address: addresses
-are printed and saved. For a bucket that is open to all, s3://anonymous@bucket/path uses no keys.
+AWS_REGION; GOOGLE_APPLICATION_CREDENTIALS) or the storage tools' own files, never from the address, which is printed
+and saved. For a public bucket, s3://anonymous@bucket/path uses no keys.
 """
 
 import os
@@ -31,12 +31,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Location:
-    r"""A file or folder, there or not. Cheap to pickle: access is opened again in each process, and no key is within.
+    r"""A file or folder that need not exist. Cheap to pickle: each process opens access again; no keys are included.
 
     Attributes:
-        root: Which file system: "" for this machine's, else "s3://bucket", "gs://bucket", "hdfs://host:port".
-        path: Within that file system, as pyarrow wants it: absolute, or "bucket/key".
-        name: As users write it, to be shown; bytes that are not UTF-8 are written \xff.
+        root: File system: "" for local files, else "s3://bucket", "gs://bucket", "hdfs://host:port".
+        path: Path within the file system, as pyarrow expects it: absolute, or "bucket/key".
+        name: The address as the user wrote it, for messages; bytes that are not UTF-8 are written \xff.
     """
 
     root: str
@@ -45,27 +45,27 @@ class Location:
 
     @property
     def fs(self) -> pafs.FileSystem:
-        """The file system, opened once in each process.
+        """The file system, opened once per process.
 
         Raises:
-            ValueError: It cannot be opened.
+            ValueError: The file system cannot be opened.
         """
         return file_system(self.root)
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path of this machine."""
+        """Whether it is a local path."""
         return not self.root
 
     def join(self, child: str) -> "Location":
-        """Return what lies below: a name, or several with slashes."""
+        """Return the location of a child: a name, or several separated by slashes."""
         return Location(self.root, _join(self.path, child), _join(self.name, shown(child)))
 
     def info(self) -> pafs.FileInfo:
         """Return type and size.
 
         Raises:
-            ValueError: There is nothing there, or the storage fails.
+            ValueError: Nothing exists there, or the storage fails.
         """
         found = self._look()
         if found.type == pafs.FileType.NotFound:
@@ -73,7 +73,7 @@ class Location:
         return found
 
     def exists(self) -> bool:
-        """Return whether there is something there.
+        """Return whether a file or folder exists there.
 
         Raises:
             ValueError: The storage fails.
@@ -81,62 +81,62 @@ class Location:
         return bool(self._look().type != pafs.FileType.NotFound)
 
     def list(self, *, recursive: bool = False) -> list[pafs.FileInfo]:
-        """Return what is in the folder, sorted by path; `relative` turns their paths into names.
+        """Return the contents of the folder, sorted by path; `relative` turns their paths into names.
 
         Raises:
             ValueError: There is no such folder, or the storage fails.
         """
-        # pyarrow lists on Google's storage only what is an object, and folders are none.
+        # On Google's storage pyarrow lists objects only; folders are not objects.
         selector = pafs.FileSelector(self.path, recursive=recursive or not self.lists_folders)
         try:
             found = {info.path: info for info in self._retry(lambda: self.fs.get_file_info(selector))}
         except UnicodeDecodeError as error:
-            raise ValueError(f"cannot list {self.name}: the name of a file there is not UTF-8; rename it") from error
+            raise ValueError(f"cannot list {self.name}: a file name there is not UTF-8; rename the file") from error
         if not self.lists_folders:
             found = _with_folders(self.path, found)
         return [info for _, info in sorted(found.items()) if recursive or "/" not in self.relative(info)]
 
     @property
     def lists_folders(self) -> bool:
-        """Whether the folders in a folder can be listed without listing all that is in them."""
+        """Whether subfolders can be listed without listing everything in them."""
         return not self.root.startswith("gs:")
 
     def relative(self, info: pafs.FileInfo) -> str:
-        """Return the path of something listed here, from here."""
+        """Return the path of a listed entry relative to this location."""
         return str(info.path).removeprefix(self.path.rstrip("/") + "/")
 
     def fence(self, *, follow_links: bool) -> Fence | None:
-        """Return what links in this folder must not lead out of; None if they may, and at a storage, which has none."""
+        """Return the fence that links in this folder must stay in; None if links are allowed or it is a storage."""
         return None if follow_links or not self.is_local else Fence.around(self.path)
 
     def read(self, num_bytes: int | None = None, *, fence: Fence | None = None) -> bytes:
-        """Return the contents.
+        """Return the file's contents.
 
         Args:
-            num_bytes: How many they are, where that is known: fewer are taken for a connection that broke.
+            num_bytes: The file's size, if known: receiving fewer bytes counts as a broken connection.
             fence: Nothing outside of it is read.
 
         Raises:
-            UnreadableError: The file is missing or closed to us.
+            UnreadableError: The file is missing, or access is denied.
             ValueError: The storage fails.
         """
 
         def read() -> bytes:
-            if self.is_local:  # also paths that are not UTF-8
+            if self.is_local:  # including paths that are not UTF-8
                 return _read_file(self.path, fence)
             with self.fs.open_input_file(self.path) as file:
                 data: bytes = file.read()
             if num_bytes is not None and len(data) < num_bytes:
-                raise ConnectionResetError(f"{len(data)} bytes came of {num_bytes}")
+                raise ConnectionResetError(f"received {len(data)} of {num_bytes} bytes")
             return data
 
         return self._retry(read)
 
     def open(self) -> Any:
-        """Return an open file for random access (pyarrow.NativeFile). Reading from it is the caller's to `retry`.
+        """Return the file opened for random access (pyarrow.NativeFile). The caller wraps its reads in `retry`.
 
         Raises:
-            UnreadableError: The file is missing or closed to us.
+            UnreadableError: The file is missing, or access is denied.
             ValueError: The storage fails.
         """
 
@@ -148,7 +148,7 @@ class Location:
         return self._retry(open_file)
 
     def _retry(self, call: Callable[[], _Result]) -> _Result:
-        """Try again while that may help; of what is missing say whether it is the bucket."""
+        """Retry transient failures; if something is missing, report whether the bucket is."""
         try:
             return retry(call, self.name)
         except MissingError as error:
@@ -158,10 +158,10 @@ class Location:
         return self._retry(lambda: self.fs.get_file_info(self.path))
 
     def _missing(self) -> str:
-        """Return what to say where nothing is."""
+        """Return the message for a location that does not exist."""
         bucket, _, _ = self.path.partition("/")
         if self.root.startswith(("s3:", "gs:")) and self._has_no_bucket(bucket):
-            return f"there is no bucket {bucket!r}, asked for {self.name}{_where()}: correct its name"
+            return f"there is no bucket {bucket!r}{_where()} for {self.name}: correct its name"
         return f"there is nothing at {self.name}{_where() if self.root.startswith('s3:') else ''}"
 
     def _has_no_bucket(self, bucket: str) -> bool:
@@ -170,15 +170,15 @@ class Location:
 
 
 def locate(data: str, what: str = "--data") -> Location:
-    """Return where data lie. Nothing is looked at yet.
+    """Return the location of data, without accessing it.
 
     Args:
-        data: A path (~ is the home folder), or an address as listed above. Characters stand for themselves: there is no
-            %20, and no ?option=.
-        what: The flag that said it, for messages.
+        data: A path (~ is the home folder), or an address as listed above. Characters are taken literally: %20 and
+            ?option= have no special meaning.
+        what: The flag that named it, for messages.
 
     Raises:
-        ValueError: The address is of no storage that is read here, has no bucket, one slash, or a key within.
+        ValueError: Unknown kind of address, no bucket, a single slash, or a key in the address.
     """
     check_slashes(data, what)
     match = _ADDRESS.fullmatch(data)
@@ -187,29 +187,29 @@ def locate(data: str, what: str = "--data") -> Location:
     scheme, authority, path = match["scheme"], *halves(match["rest"])
     if scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{what} {data!r} is no address that is read here: use a path, or one of {known}")
+        raise ValueError(f"{what} {data!r} is not a supported address: use a path, or one of {known}")
     user, at, bucket = authority.rpartition("@")
     if at and (":" in user if scheme == "hdfs" else user != "anonymous"):
         raise ValueError(
-            f"an address is printed and saved, keys do not belong into it ({scheme}://...@{bucket}): "
+            f"addresses are printed and saved, so they must not contain keys ({scheme}://...@{bucket}): "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
     if scheme == "hdfs":
         if not re.fullmatch(r"[^:]*(:\d+)?", bucket):
-            raise ValueError(f"{what} {data!r}: {bucket!r} is no host:port, as in hdfs://host:8020/folder")
+            raise ValueError(f"{what} {data!r}: {bucket!r} is not host:port, as in hdfs://host:8020/folder")
         return Location(f"hdfs://{authority}", f"/{path}", data)
     if not bucket:
-        raise ValueError(f"{what} {data!r} has no bucket: addresses are like {scheme}://bucket/folder")
+        raise ValueError(f"{what} {data!r} has no bucket: use an address such as {scheme}://bucket/folder")
     if re.search(r"\?\w+=", path):
-        raise ValueError(f"{what} {data!r}: options in an address are not read: set AWS_ENDPOINT_URL, AWS_REGION")
+        raise ValueError(f"{what} {data!r}: options in addresses are not supported: set AWS_ENDPOINT_URL, AWS_REGION")
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
 
 
 def check_slashes(path: str, what: str) -> None:
-    """Refuse s3:/bucket, which is a folder called "s3:" to a file system, and an address to who wrote it.
+    """Refuse "s3:/bucket", which the user meant as an address and the file system reads as a folder "s3:".
 
     Raises:
-        ValueError: Says both.
+        ValueError: The path is such; names both readings.
     """
     match = _ONE_SLASH.fullmatch(path)
     if match:
@@ -218,26 +218,26 @@ def check_slashes(path: str, what: str) -> None:
 
 
 def _read_file(path: str, fence: Fence | None) -> bytes:
-    """The contents of a file of this machine."""
+    """Return the contents of a local file."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as here:
         _check_is_file(os.fstat(here.fileno()))
         if fence and not fence.holds_open(here.fileno(), path):
-            raise PermissionError("it leads out of the folder of data by a link")
+            raise PermissionError("a link leads out of the data folder")
         return here.read()
 
 
 def _check_is_file(status: os.stat_result) -> None:
-    """Refuse what is neither file nor folder.
+    """Refuse anything but files and folders.
 
-    Whoever lays out a folder of data may link to anything: a pipe would be waited for, and a device has no end.
+    A link in a folder of data may lead to anything: reading a pipe would wait forever, and a device has no end.
     """
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise PermissionError("a device or a pipe, and no file")
+        raise PermissionError("a device or a pipe, not a file")
 
 
 def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.FileInfo]:
-    """Return what was listed below a folder, by path, and the folders on the way to it."""
-    paths = [path.rstrip("/") for path in found]  # some tools make an object "folder/" for a folder
+    """Return the listed entries below a folder by path, with the folders on the way to them."""
+    paths = [path.rstrip("/") for path in found]  # some tools create an object "folder/" for a folder
     ends = ((path, end) for path in paths for end in range(len(base) + 1, len(path)) if path[end] == "/")
     folders = {path[:end] for path, end in ends} | {path.rstrip("/") for path in found if path.endswith("/")}
     files = {path: info for path, info in found.items() if path.rstrip("/") not in folders}
@@ -246,12 +246,12 @@ def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.
 
 def _locate_here(data: str, path: str, what: str) -> Location:
     if not path:
-        raise ValueError(f"{what} {data!r} is no path")
+        raise ValueError(f"{what} {data!r} is not a path")
     return Location("", os.path.abspath(os.path.expanduser(path)), shown(data))
 
 
 def halves(text: str) -> tuple[str, str]:
-    """Return what stands before the first slash, and what stands after it without slashes at its ends."""
+    """Return the text before the first slash, and the text after it without slashes at its ends."""
     head, _, tail = text.partition("/")
     return head, tail.strip("/")
 
@@ -261,6 +261,6 @@ def _join(folder: str, child: str) -> str:
 
 
 def _where() -> str:
-    """Return which S3 is meant, where that is not Amazon's."""
+    """Return which S3 is used, if it is not Amazon's."""
     endpoint = s3_endpoint()
     return f" (at {endpoint})" if endpoint else ""

@@ -1,4 +1,4 @@
-"""What links in a folder of data may lead to: what lies in that folder, and nothing else of this machine."""
+"""Fence around a folder of data: links in it may lead to files of that folder only."""
 
 import os
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from inq_ray.files.shown import escaped
 
 @dataclass(frozen=True)
 class Fence:
-    """A folder of this machine that links within it must not lead out of. The folder itself may be a link.
+    """A local folder whose links must not lead out of it. The folder itself may be a link.
 
-    A snapshot in a cache of the Hugging Face hub is made of links to the folder `blobs` of the same repository, which
-    belongs to it.
+    A snapshot in a cache of the Hugging Face hub consists of links into the folder `blobs` of the same repository,
+    which counts as part of it.
 
     Attributes:
-        folder: Its absolute path, as given.
-        real: The same without links.
-        blobs: That folder, without links, where the folder lies in such a snapshot.
+        folder: Absolute path, as given.
+        real: The same path with links resolved.
+        blobs: The hub's `blobs` folder, with links resolved, if the folder is in such a snapshot.
     """
 
     folder: str
@@ -25,35 +25,35 @@ class Fence:
 
     @classmethod
     def around(cls, folder: str) -> "Fence":
-        """Return the fence around a folder, there or not."""
+        """Return the fence around a folder, which need not exist."""
         real = os.path.realpath(folder)
         return cls(folder, real, _blobs(real))
 
     def holds(self, real: str) -> bool:
-        """Return whether a path without links lies in the folder, or is the folder."""
+        """Return whether a path with links resolved is the folder or in it."""
         folders = (self.real,) if self.blobs is None else (self.real, self.blobs)
         return any(real == folder or real.startswith(folder.rstrip("/") + "/") for folder in folders)
 
     def check(self, path: str) -> None:
-        """Refuse a path below the folder that leads out of it by a link, its own or one on the way.
+        """Refuse a path whose own link, or a link on the way, leads out of the folder.
 
         Raises:
-            ValueError: It does; one line that names the first such link.
+            ValueError: A link leads out; one line that names the first such link.
         """
         if self.holds(target := os.path.realpath(path)):
             return
         link = self._link_on_the_way_to(path)
         raise ValueError(
-            f"{shown(link)} is a link that leads to {shown(target)}, out of the folder of data {shown(self.folder)}:"
-            " put there what it leads to, or allow such links by --follow-links, if you trust who made the folder"
+            f"{shown(link)} is a link to {shown(target)}, outside of the data folder {shown(self.folder)}:"
+            " replace it by the file, or pass --follow-links if you trust the folder's author"
         )
 
     def holds_open(self, file: int, path: str) -> bool:
-        """Return whether an open file lies in the folder, by whatever links it was found.
+        """Return whether an open file is in the folder, however many links led to it.
 
         Args:
-            file: Its descriptor.
-            path: By which it was opened.
+            file: File descriptor.
+            path: Path by which it was opened.
         """
         try:
             real = os.readlink(f"/proc/self/fd/{file}")
@@ -62,7 +62,7 @@ class Fence:
         return self.holds(real)
 
     def _link_on_the_way_to(self, path: str) -> str:
-        """Return the first part of a path below the folder that does not lie in it."""
+        """Return the first part of a path below the folder that is not in the folder."""
         reached = self.folder
         for part in os.path.relpath(path, self.folder).split("/"):
             reached = os.path.join(reached, part)
@@ -80,5 +80,5 @@ def _blobs(real: str) -> str | None:
 
 
 def shown(path: str) -> str:
-    r"""Return a path that can be printed: one that is not UTF-8 has \xff in it, control characters are escaped too."""
+    r"""Return a printable path: bytes that are not UTF-8 are written \xff, control characters are escaped too."""
     return escaped(os.fsencode(path).decode("utf-8", "backslashreplace"))

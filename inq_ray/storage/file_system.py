@@ -1,6 +1,6 @@
-"""Access to the file systems that data lie on, opened once in each process, with time limits.
+"""File systems for data, opened once per process, with time limits.
 
-Keys, endpoint and region come from the environment or the files of the storage's own tools; see `address`.
+Keys, endpoint and region come from the environment or the storage tools' own files; see `address`.
 """
 
 import os
@@ -12,19 +12,19 @@ import pyarrow.fs as pafs
 from inq_ray.storage.retry import reason, retry
 
 CONNECT_SECONDS = 10.0
-# Of silence: as long as bytes come, however slowly, nothing is cut off.
+# Longest time without a byte: a slow transfer is not cut off.
 SILENCE_SECONDS = 30.0
-# google-cloud-cpp tries again by itself; the growing pauses are ours.
+# google-cloud-cpp retries on its own; the growing pauses are ours.
 GOOGLE_SECONDS = 10.0
-# Variables of the environment that the file systems read.
+# Prefixes of environment variables that the file systems read.
 _SETTINGS = ("AWS_", "CLOUD_STORAGE_", "GOOGLE_")
 
 
 def file_system(root: str) -> pafs.FileSystem:
-    """Return the file system of a root as of `Location`; opened once for each set of settings in the environment.
+    """Return the file system for a `Location.root`, opened once per set of environment variables.
 
     Raises:
-        ValueError: It cannot be opened.
+        ValueError: The file system cannot be opened.
     """
     if not root:
         return _local()
@@ -32,7 +32,7 @@ def file_system(root: str) -> pafs.FileSystem:
 
 
 def s3_endpoint() -> str | None:
-    """Return where S3 is, if not at Amazon's."""
+    """Return the S3 endpoint if it is not Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
@@ -48,7 +48,7 @@ def _remote(root: str, _: tuple[tuple[str, str], ...]) -> pafs.FileSystem:
     try:
         return open_it(authority)
     except OSError as error:
-        advice = "; Hadoop's libhdfs and Java are needed: set HADOOP_HOME, JAVA_HOME, CLASSPATH" * (scheme == "hdfs")
+        advice = "; HDFS needs Hadoop's libhdfs and Java: set HADOOP_HOME, JAVA_HOME, CLASSPATH" * (scheme == "hdfs")
         raise ValueError(f"cannot open {root}: {reason(error)}{advice}") from error
 
 
@@ -64,7 +64,7 @@ def _open_s3(authority: str) -> pafs.FileSystem:
         endpoint_override=endpoint,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=SILENCE_SECONDS,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # `retry` does it, in the open
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # `retry` retries, and logs it
     )
 
 

@@ -1,4 +1,4 @@
-"""Patterns of files on this machine and on storages: *, ? and [ as in a shell."""
+"""Glob patterns (*, ? and [) for files on this machine and on storages."""
 
 import fnmatch
 import glob
@@ -14,9 +14,9 @@ _GLOB = re.compile(r"[*?[]")
 
 
 def expand(data: str) -> list[Location]:
-    """Return the files and folders that a pattern stands for, sorted; without *, ? and [ in it just its location.
+    """Return the files and folders that match a pattern, sorted; without *, ? or [ just the location itself.
 
-    As in a shell: a star stands for no slash, and for no name that begins with a dot.
+    As in a shell, a star matches neither slashes nor names that begin with a dot.
 
     Raises:
         ValueError: Nothing matches, or the storage fails.
@@ -36,13 +36,13 @@ def expand(data: str) -> list[Location]:
 
 
 def is_pattern(data: str) -> bool:
-    """Return whether there is a *, ? or [ in it, and no file or folder of this machine that is called so."""
+    """Return whether the text has a *, ? or [ and is not the name of an existing local file or folder."""
     location = locate(data)
     return bool(_GLOB.search(data)) and not (location.is_local and os.path.lexists(location.path))
 
 
 def fixed_part(data: str) -> str | None:
-    """Return the folder of this machine in which a pattern begins to vary; None where it is one file or folder."""
+    """Return the local folder in which a pattern begins to vary; None if it is a single file or folder."""
     path = locate(data).path
     if not _GLOB.search(data) or os.path.lexists(path):
         return None
@@ -50,7 +50,7 @@ def fixed_part(data: str) -> str | None:
 
 
 def _match(folder: Location, patterns: list[str]) -> list[Location]:
-    """Return what lies below a folder of a storage and matches a pattern for each level."""
+    """Return what matches below a folder of a storage, with one pattern per level."""
     pattern, *rest = patterns
     if rest and not _GLOB.search(pattern):
         return _match(folder.join(pattern), rest)

@@ -1,7 +1,7 @@
-"""What to do when a storage fails: try again with growing pauses where that can help, else say at once what is wrong.
+"""Retries: transient failures of a storage are tried again after growing pauses; others are explained at once.
 
-pyarrow raises OSError for everything that goes wrong with a storage, and tells only in its text what it was. The texts
-are those of pyarrow 26 (AWS SDK for C++, google-cloud-cpp, libhdfs), as real servers made it write them.
+pyarrow raises OSError for every failure of a storage, and only its text distinguishes them. The texts are those of
+pyarrow 26 (AWS SDK for C++, google-cloud-cpp, libhdfs), recorded from real servers.
 """
 
 import errno
@@ -19,15 +19,15 @@ import tenacity
 NUM_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
-# No new try after so long, so that a call ends: a try itself ends by the file system's own time limits.
+# No new try after this time. A try that has begun ends by the file system's own time limits.
 TOTAL_SECONDS = 120.0
 
 _Result = TypeVar("_Result")
 _LOGGER = logging.getLogger(__name__)
-# Pauses of many processes are spread, without touching the random numbers of anybody else.
+# Spreads the pauses of many processes without changing anyone's random state.
 _SPREAD = random.Random()
 
-# Of a local or mounted file system: busy, or a server behind it that was away for a moment.
+# Of a local or mounted file system: busy, or its server was away for a moment.
 _TRANSIENT_ERRNOS = frozenset(
     {
         errno.EAGAIN,
@@ -57,60 +57,59 @@ _GOOGLE_ERROR = re.compile(r"google::cloud::Status\((?P<code>[A-Z_]+)")
 _GOOGLE_TRANSIENT = frozenset({"ABORTED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 _NOISE = re.compile(r" \(Request ID: [^)]*\)| error_info=.*|\. Detail: .*|^When [^:]*: ")
 
-# What to do about a failure, by what its text says.
+# Advice by the failure's text.
 _ADVICE = (
     (re.compile("INVALID_ACCESS_KEY_ID"), "the storage does not know this key: set AWS_ACCESS_KEY_ID"),
     (re.compile("SIGNATURE_DOES_NOT_MATCH"), "the secret does not belong to the key: set AWS_SECRET_ACCESS_KEY"),
-    (re.compile("EXPIRED|INVALID_TOKEN|TOKEN_REFRESH"), "the credentials have run out: renew them (AWS_SESSION_TOKEN)"),
+    (re.compile("EXPIRED|INVALID_TOKEN|TOKEN_REFRESH"), "the credentials have expired: renew them (AWS_SESSION_TOKEN)"),
     (re.compile("NO_SUCH_BUCKET"), "there is no such bucket: correct its name, or set AWS_ENDPOINT_URL"),
     (re.compile("REQUEST_TIME_TOO_SKEWED|REQUEST_EXPIRED"), "set this machine's clock"),
     (
         re.compile("HTTP status 30|PermanentRedirect|HTTP status 400"),
-        "set AWS_REGION to the bucket's, or renew the keys",
+        "set AWS_REGION to the bucket's region, or renew the keys",
     ),
     (
         re.compile("PERMISSION_DENIED|UNAUTHENTICATED|OAuth2"),
-        "set GOOGLE_APPLICATION_CREDENTIALS to those of one who may",
+        "set GOOGLE_APPLICATION_CREDENTIALS to an account with access",
     ),
     (
         re.compile("ACCESS_DENIED|HTTP status 40[13]"),
-        "these credentials may not: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights",
+        "access denied: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions",
     ),
 )
 
 
 class UnreadableError(ValueError):
-    """This one file or folder cannot be read: it is not there, or is closed to us. Others may well be readable."""
+    """A file or folder that cannot be read: it is missing, or access is denied. Others may be readable."""
 
     @property
     def reason(self) -> str:
-        """What is wrong, without the name of the file."""
+        """Return what is wrong, without the file's name."""
         return reason(self.__cause__) if isinstance(self.__cause__, OSError) else str(self)
 
 
 class MissingError(UnreadableError):
-    """It is not there."""
+    """A file or folder that does not exist."""
 
 
 def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Result:
-    """Return what `call` returns, called again after growing pauses while a storage fails in a way that may pass.
+    """Return the result of `call`, which is called again after growing pauses while a storage fails transiently.
 
     Args:
-        call: Reads or writes something, and may be called many times; exceptions other than OSError are passed on.
-        what: Names what that is, for messages.
+        call: Reads or writes something; may be called many times. Exceptions other than OSError are passed on.
+        what: What is read or written, for messages.
         verb: What is done with it, for messages.
 
     Returns:
-        What the first call that succeeded returned.
+        The result of the first successful call.
 
     Raises:
-        UnreadableError: It does not exist (MissingError), or is closed to us: one line, at once.
-        ValueError: The storage refuses us, one line, at once; or still failed at the last try, one line that says how
-            often it was tried.
+        UnreadableError: It does not exist (MissingError), or access is denied: one line, at once.
+        ValueError: The storage refuses, one line, at once; or the last try failed, one line with the number of tries.
     """
     start = time.monotonic()
     try:
-        return call()  # nearly always; what is below costs more than reading a small file
+        return call()  # nearly always; the code below costs more than reading a small file
     except OSError as error:
         failures = [error]
 
@@ -132,8 +131,8 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
         if is_transient(error):
             raise ValueError(
                 f"cannot {verb} {what}: failed {tries.statistics['attempt_number']} times in "
-                f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that the storage can be reached "
-                "from here, and start again"
+                f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that this machine can reach the "
+                "storage, then start again"
             ) from error
         raise _kind(error)(f"cannot {verb} {what}: {reason(error)}{_advice(error)}") from error
 
@@ -151,7 +150,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """Return in one line what went wrong, without what is said elsewhere: the path, the number of the request."""
+    """Return the cause of a failure in one line, without the path and the request's number."""
     if error.errno is not None:
         return os.strerror(error.errno)
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -159,7 +158,7 @@ def reason(error: OSError) -> str:
 
 
 def _kind(error: OSError) -> type[ValueError]:
-    """Return whether a failure that stays is one of this file alone: others may be readable nevertheless."""
+    """Return the error's type: whether a permanent failure concerns this file alone."""
     text = str(error)
     if isinstance(error, FileNotFoundError) or text.startswith("No such file or directory"):
         return MissingError
@@ -168,19 +167,19 @@ def _kind(error: OSError) -> type[ValueError]:
 
 
 def _advice(error: OSError) -> str:
-    """Return what to do about a failure that stays, as the end of a message."""
+    """Return advice for a permanent failure, as the end of a message."""
     text = str(error)
     return next((f"; {advice}" for pattern, advice in _ADVICE if pattern.search(text)), "")
 
 
 def _pause_seconds(state: tenacity.RetryCallState) -> float:
-    """Return how long to wait: twice as long each time, less up to a half by chance."""
+    """Return how long to wait: twice as long each time, randomly shortened by up to half."""
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (state.attempt_number - 1))
     return longest * _SPREAD.uniform(0.5, 1.0)
 
 
 def _tell(what: str, state: tenacity.RetryCallState) -> None:
-    """Log a failure that is followed by another try."""
+    """Log a failure before the next try."""
     error = state.outcome.exception() if state.outcome else None
     assert isinstance(error, OSError)
     _LOGGER.info("%s: try %d of %d failed: %s", what, state.attempt_number, NUM_TRIES, reason(error))

@@ -1,4 +1,4 @@
-"""Flags of a sweep -> what its trials have in common, what is searched, and how."""
+"""Command line of a sweep: from flags to the common configuration, the search space and the search options."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,23 +18,23 @@ from inq_ray.training.flags.start import start_of, with_values
 
 @dataclass(frozen=True, kw_only=True)
 class SweepAction(Start):
-    """What to do."""
+    """Action of a command line."""
 
     dry_run: bool = option(
-        False, "Check everything, list the trials and what they share, and write nothing.", is_first=True
+        False, "Check everything, list the trials and the stages they share, and write nothing.", is_first=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCommand:
-    """What a command line of a sweep asks for.
+    """A parsed command line of a sweep.
 
     Attributes:
-        space: What is searched.
-        search: How.
-        run: What trials have in common.
-        action: What to do with it.
-        given: Dotted names of the options of a run that were typed.
+        space: The search space.
+        search: The search options.
+        run: Configuration common to all trials.
+        action: The action to run.
+        given: Dotted names of the run's options that were typed.
     """
 
     space: SpaceOptions = field(default_factory=SpaceOptions)
@@ -45,7 +45,7 @@ class SweepCommand:
 
 
 def parse(arguments: Sequence[str], program: str = "inq-ray sweep") -> SweepCommand:
-    """Read the flags of a sweep; those of a run are read as the job of a single run reads them.
+    """Parse the flags of a sweep; those of a run are parsed as for a single run.
 
     Args:
         arguments: Words of the command line.
@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str], program: str = "inq-ray sweep") -> SweepComm
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
-        SystemExit: After printing the help that was asked for.
+        SystemExit: After printing the requested help.
     """
     kinds: tuple[type, ...] = (SpaceOptions, SearchOptions, RunConfig, SweepAction)
     parts = {kind: declared(kind) for kind in kinds}
@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str], program: str = "inq-ray sweep") -> SweepComm
         our_words(arguments),
         [each for part in parts.values() for each in part.values()],
         program=program,
-        what="Look for portions, learning rates and bits, on Ray workers; train stages that trials share once.\n\n"
+        what="Search portions, learning rates and bits, on Ray workers; stages that trials share are trained once.\n\n"
         "Example: --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --lrs 0.01 0.02 --bits 5 3",
         defaults=run_defaults,
     )
@@ -81,19 +81,21 @@ def parse(arguments: Sequence[str], program: str = "inq-ray sweep") -> SweepComm
     check_pretrained(arguments, command.run.network.arch)
     _check_given(command, start, of(SpaceOptions))
     if SCHEDULE in space_of(command.space).axes and not given.keys() & {"training.epochs_each", "training.lr_each"}:
-        # What a recipe or file says of each of its stages is not of those that are searched; what flags say stays.
+        # Values per stage from a recipe or file do not apply to searched schedules; those from flags do.
         return dataclasses.replace(command, run=command.run.evenly())
     return command
 
 
 def _check_given(command: SweepCommand, start: RunConfig, given_space: Mapping[str, Any]) -> None:
-    """Refuse flags that have no effect, because others say the same."""
+    """Refuse flags without effect, because other flags set the same thing."""
     run, options, given = command.run, declared(RunConfig), command.given
     if "data.holdout" in given and run.data.holdout == 0:
-        raise ValueError("--holdout 0: choices are made on held-out images alone: give their number, or leave it out")
+        raise ValueError("--holdout 0: sweeps compare trials on held-out images: give a number, or leave it out")
     workers = command.search.workers_per_trial or command.search.gpus_per_trial
     if workers is not None and "cluster.num_workers" in given and run.cluster.num_workers != workers:
-        raise ValueError(f"--num-workers {run.cluster.num_workers} and {workers} per trial say different things")
+        raise ValueError(
+            f"--num-workers {run.cluster.num_workers} contradicts {workers} per trial: leave one of them out"
+        )
     for name, value in given_space.items():
         if value == ():
             raise ValueError(f"{declared(SpaceOptions)[name].flag} has no value: give at least one, or leave it out")
@@ -101,11 +103,13 @@ def _check_given(command: SweepCommand, start: RunConfig, given_space: Mapping[s
     for axis, others in ((LR, ["training.lr_each"]), (EPOCHS, ["training.epochs_each", "training.epochs_total"])):
         for name in others:
             if axis in axes and name in given:
-                raise ValueError(f"{options[name].flag} has no effect: {axis} is searched, the same for all stages")
+                raise ValueError(
+                    f"{options[name].flag} has no effect: {axis} is searched, with one value for all stages"
+                )
     changed = {each.name for each in differences(start, run)} | given
     for name in axes:
-        if name in changed and name != BITS:  # --weight-bits says the recipe too
+        if name in changed and name != BITS:  # --weight-bits selects the recipe too
             raise ValueError(
-                f"{options[name].flag} has no effect: {name} is searched; give its values to the sweep's own flag, or "
-                "by --space"
+                f"{options[name].flag} has no effect: {name} is searched; pass its values to the sweep's own flag, or "
+                "with --space"
             )

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere, tables at the end."""
+"""Console output of a sweep: a live table on a terminal, plain lines elsewhere, tables at the end."""
 
 import datetime as dt
 import threading
@@ -27,7 +27,7 @@ _PLAIN_WIDTH = 120
 
 
 class SweepConsole:
-    """Shows a sweep: lines of what trials come to stay, the table of running ones is live on a terminal."""
+    """Prints a sweep: lines about trials are permanent, the table of running trials is live on a terminal."""
 
     def __init__(self) -> None:
         self._rich = RichConsole(highlight=False, soft_wrap=False)
@@ -39,17 +39,17 @@ class SweepConsole:
         self._trials: list[Trial] = []
 
     def say(self, line: str) -> None:
-        """Prints a line that stays."""
+        """Print a permanent line."""
         self._rich.print(Text(line), soft_wrap=True)
 
     def close(self) -> None:
-        """Ends the live table."""
+        """End the live table."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def start(self, plan: SweepPlan, trials: Sequence[Trial], num_slots: int) -> None:
-        """Says what begins, or goes on."""
+        """Print what begins or continues."""
         base = plan.base
         self._trials = list(trials)
         num_over = sum(trial.is_over for trial in trials)
@@ -59,31 +59,31 @@ class SweepConsole:
             f"{base.cluster.workers.most} worker(s) each; accuracy on {base.data.holdout:,} held-out training images"
         )
         if num_over:
-            self.say(f"going on: {num_over} of them are over")
+            self.say(f"continuing: {num_over} of them are finished")
 
     def started(self, trial: Trial, trials: Sequence[Trial]) -> None:
-        """A trial is started."""
+        """Report that a trial starts."""
         self._trials = list(trials)
         what = f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}"
         self.say(f"{trial.name}  starts    {what.rstrip()}")
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
-        """A trial has reported something, and the registry has taken it."""
+        """Print a trial's report, after the registry has handled it."""
         line = _line(trial, report)
         if line is not None:
             self.say(f"{trial.name}  {line}")
         self._refresh()
 
     def report(self, event: object) -> None:
-        """Shows an event of a trial's run."""
+        """Print an event of a trial's run."""
         match event:
             case FromTrial(name, Progress() as progress):
                 with self._lock:
                     self._progress[name] = (progress, time.monotonic())
                 self._refresh()
             case FromTrial(_, Incident(kind="resumed")):
-                pass  # a trial that reuses a stage begins so, and a loss that came before has a line of its own
+                pass  # trials that reuse a stage begin like this, and a loss has a line of its own
             case FromTrial(name, Note(text) | Incident(text=text)):
                 self.say(f"{name}  {text}")
 
@@ -97,7 +97,7 @@ class SweepConsole:
             self._live.update(_live_table(self._trials, self._progress))
 
     def show_plan(self, plan: SweepPlan, trials: Sequence[Trial]) -> None:
-        """Prints the trials and what they share."""
+        """Print the trials and what they share."""
         names = _searched(trials)
         table = Table("trial", "schedule", "", *map(short, names), "stages", "shared")
         seen: set[str] = set()
@@ -107,16 +107,16 @@ class SweepConsole:
             table.add_row(*_cells(trial, names), str(_num_stages(trial)), str(len(shared)))
         self._rich.print(table)
         if plan.options.search == "optuna":
-            self.say(f"Optuna proposes {plan.options.trials} trials, each by the results of those before")
+            self.say(f"Optuna proposes {plan.options.trials} trials, each based on earlier results")
         total = sum(map(_num_stages, trials))
         if trials:
             distinct = total - sum(len(trial.chain) for trial in trials) + len(seen)
-            self.say(f"{total} stages, {distinct} of them distinct: {100 * distinct / total:.0f} % are to be trained")
-        self.say(f"accuracy is measured on {plan.base.data.holdout:,} images held out of {plan.info.num_train:,}")
-        self.say("dry run: nothing was started, nothing was written")
+            self.say(f"{total} stages, {distinct} of them distinct: {100 * distinct / total:.0f} % need training")
+        self.say(f"accuracy is measured on {plan.base.data.holdout:,} held-out images of {plan.info.num_train:,}")
+        self.say("dry run: nothing was started or written")
 
     def show_result(self, trials: Sequence[Trial], test: Accuracy | None, seconds: float) -> None:
-        """Prints ranking, effects, Pareto front, and what reuse has saved."""
+        """Print ranking, effects, Pareto front, and the savings of reuse."""
         self.close()
         self._rich.print(_ranking(trials))
         for trial in trials:
@@ -130,23 +130,23 @@ class SweepConsole:
         saved = savings(trials)
         self.say(
             f"stages    trained {saved.num_trained}, reused {saved.num_reused}; time saved "
-            f"{_duration(saved.saved_seconds)} beside {_duration(saved.trained_seconds)} of training; this start took "
-            f"{_duration(seconds)}"
+            f"{_duration(saved.saved_seconds)} compared with {_duration(saved.trained_seconds)} of training; this "
+            f"start took {_duration(seconds)}"
         )
         if test is not None:
             self.say(
-                f"test set  top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, by the best"
+                f"test set  top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, for the best"
             )
 
     def show_best(self, trial: Trial, command: str, recipe: str) -> None:
-        """Prints how to run the best configuration again."""
+        """Print how to run the best configuration again."""
         self.say(f"best      {trial.name}, digest {trial.digest}")
         self.say(f"command   {command}")
         self.say(f"recipe    {recipe} (--config)")
 
 
 def _live_table(trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, float]]) -> Table:
-    """The running trials, and one line of counts."""
+    """Return a table of the running trials, with counts as its caption."""
     counts = Counter(trial.status for trial in trials)
     table = Table("trial", "schedule", "parameters", "stage", "portion", "epoch", "top-1", "left", expand=False)
     for trial in trials:
@@ -195,7 +195,7 @@ def _line(trial: Trial, report: Report) -> str | None:
     match report:
         case Begun(ends=ends, damaged=damaged):
             reused = [end for end in ends if end.how == "reused"]
-            parts = [f"{len(damaged)} damaged stage end(s) left out"] if damaged else []
+            parts = [f"{len(damaged)} damaged stage end(s) ignored"] if damaged else []
             if reused:
                 parts.append(f"reuses    {len(reused)} stage(s), to portion {reused[-1].portion:g}: saves "
                              f"{_duration(sum(end.seconds for end in reused))}")  # fmt: skip
@@ -205,13 +205,13 @@ def _line(trial: Trial, report: Report) -> str | None:
             return f"{line}  stopped: {trial.reason}" if trial.status == "stopped" else line
         case Stored(key, reason):
             stage = next((stage for stage, each in trial.keys.items() if each == key), "?")
-            return None if reason is None else f"the end of stage {stage} is not kept: {reason}"
+            return None if reason is None else f"the end of stage {stage} is not stored: {reason}"
         case Done():
             return f"done      top-1 {report.top1:.2f}  digest {report.digest[:16]}"
         case Failed(reason) | Refused(reason):
             return f"failed    {reason}"
         case TrialRetryable(reason):
-            return f"failed    {reason}; it is started again if --retries allows"
+            return f"failed    {reason}; will be retried if --retries allows"
 
 
 def _parameters(trial: Trial) -> str:
@@ -219,12 +219,12 @@ def _parameters(trial: Trial) -> str:
 
 
 def _searched(trials: Sequence[Trial]) -> list[str]:
-    """Dotted names of what differs between trials beside their schedules: a column of a table each."""
+    """Return dotted names of the parameters that differ between trials, except schedules; columns of a table."""
     return list(dict.fromkeys(name for trial in trials for name in trial.point if name != SCHEDULE))
 
 
 def _cells(trial: Trial, names: Sequence[str]) -> list[str]:
-    """The first cells of a trial's row: its name, its schedule, and its values of what is searched."""
+    """Return the first cells of a trial's row: its name, its schedule, and its searched values."""
     values = [in_words(trial.point[name]) if name in trial.point else "" for name in names]
     return [trial.name, bar(trial.schedule), as_text(trial.schedule), *values]
 

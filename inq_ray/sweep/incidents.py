@@ -1,4 +1,4 @@
-"""Events of trials' runs on their way to the sweep, and the sweep's file of what went wrong in them."""
+"""Events of trials' runs on their way to the sweep, and the sweep's file of incidents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ class FromTrial:
     """An event of a trial's run.
 
     Attributes:
-        name: of the trial.
-        event: of its run.
+        name: Name of the trial.
+        event: Event of its run.
     """
 
     name: str
@@ -25,7 +25,7 @@ class TrialIncident(Incident):
     """An incident of a trial's run.
 
     Attributes:
-        trial: name of the trial.
+        trial: Name of the trial.
     """
 
     trial: str
@@ -35,13 +35,13 @@ class SweepIncidents:
     """Writes the incidents of all trials to one file, a JSON object per line.
 
     Args:
-        path: of the file, which need not exist.
+        path: Path of the file, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._log = IncidentLog(path)
 
     def report(self, event: object) -> None:
-        """Writes an incident; ignores every other event."""
+        """Write an incident; ignore other events."""
         if isinstance(event, FromTrial) and isinstance(event.event, Incident):
             self._log.add(TrialIncident(trial=event.name, **vars(event.event)))

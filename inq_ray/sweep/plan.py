@@ -1,4 +1,4 @@
-"""What a sweep will do, found out before anything starts; and how one goes on that was ended."""
+"""Plan of a sweep, checked before anything starts; and continuation of an earlier one."""
 
 import contextlib
 import dataclasses
@@ -32,24 +32,24 @@ from inq_ray.training.start import check_checkpoint_path, checkpoints_held
 from inq_ray.training.task.build import image_preset, open_data
 from inq_ray.training.task.check import check, float_notes
 
-# Of the training images, where --holdout is not given: a tenth, and no more than so many.
+# Held-out fraction of the training images without --holdout: a tenth, up to a maximum.
 _HELD_OUT = 10
 _MOST_HELD_OUT = 10_000
 
-# How a sweep is run may change when it goes on; what it looks for may not.
+# Options for how a sweep is run may change when it continues; those for what it searches may not.
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
-    """A sweep that is checked.
+    """A checked sweep.
 
     Attributes:
-        base: what trials have in common; its output names storage and sweep.
-        space: what is searched.
-        options: how.
-        info: facts about the data.
-        notes: what users should know of the data, a line each.
-        origin: where all trials begin.
+        base: Configuration common to all trials; its output names storage and sweep.
+        space: Search space.
+        options: Search options.
+        info: Facts about the data.
+        notes: Lines about the data, for the user.
+        origin: Common starting point of all trials.
     """
 
     base: RunConfig
@@ -61,24 +61,24 @@ class SweepPlan:
 
     @property
     def folder(self) -> SweepFolder:
-        """Of the sweep."""
+        """Folder of the sweep."""
         return SweepFolder.planned(self.base)
 
     @contextlib.contextmanager
     def held(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Keeps every other sweep of this name out during a block: of its folder, and of its --checkpoint-path.
+        """Keep other sweeps of this name out of its folder and its --checkpoint-path during a block.
 
         Args:
-            tell: takes a line, where the storage knows no locks.
+            tell: Called with a line if the storage has no locks.
 
         Raises:
-            ValueError: another sweep of this name is running, or a folder cannot be made.
+            ValueError: Another sweep of this name is running, or a folder cannot be created.
         """
         with self.folder.held(tell), checkpoints_held(self.base.output, self.folder.lock, "sweep", tell):
             yield
 
     def configured(self, name: str, point: Point) -> RunConfig:
-        """The configuration of a trial: its run lies in the sweep's folder, its checkpoints in one of that name."""
+        """Return the configuration of a trial, whose run and checkpoints are in the sweep's folders."""
         checkpoints = self.base.output.checkpoint_path
         output = {
             "storage_path": str(self.folder.path),
@@ -89,10 +89,10 @@ class SweepPlan:
         return configured(self.base, point).replace(output=output)
 
     def discard_checkpoints(self) -> None:
-        """Deletes what trials of an earlier sweep of this name have left at --checkpoint-path.
+        """Delete what trials of an earlier sweep of this name left at --checkpoint-path.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         output = self.base.output
         if output.checkpoint_path is None:
@@ -104,13 +104,14 @@ class SweepPlan:
             discard_checkpoints(self.configured(name, {}))
 
     def registry(self, state: Mapping[str, Any] | None = None) -> TrialRegistry:
-        """The registry as it stands at the start.
+        """Return the registry at the start.
 
         Args:
-            state: of :meth:`state`, where the sweep goes on.
+            state: State from :meth:`state`, if the sweep continues.
 
         Raises:
-            ValueError: the state is none, or of a sweep for something else, or the search proposes other points now.
+            ValueError: The state is not valid, belongs to a sweep for something else, or the search proposes other
+                points now.
         """
         options = self.options
         registry = TrialRegistry(
@@ -127,7 +128,7 @@ class SweepPlan:
         return registry
 
     def spec(self, registry: TrialRegistry, trial: Trial) -> TrialSpec:
-        """What a trial that the registry has chosen is to do."""
+        """Return the spec of a trial that the registry has chosen."""
         return TrialSpec(
             config=trial.config,
             keys=trial.keys,
@@ -138,7 +139,7 @@ class SweepPlan:
         )
 
     def state(self, registry: TrialRegistry, **more: Any) -> dict[str, Any]:
-        """All that :meth:`registry` needs to go on, and what else is to be kept."""
+        """Return everything that :meth:`registry` needs to continue, with additional values."""
         return {**self._asked(), **registry.to_json(), **more}
 
     def _asked(self) -> dict[str, Any]:
@@ -152,17 +153,17 @@ class SweepPlan:
         }
 
     def _read(self, state: Mapping[str, Any]) -> SavedSweep:
-        """The state, with its types checked."""
+        """Return the state with types checked."""
         try:
             return read_state(state)
         except ValueError as error:
             raise ValueError(
-                f"{shown(self.folder.state)} is broken: {one_line(error, 150)}: mend it, or delete the sweep by "
+                f"{shown(self.folder.state)} is damaged: {one_line(error, 150)}: repair it, or delete the sweep with "
                 "--overwrite"
             ) from error
 
     def _check_same(self, state: Mapping[str, Any], saved: SavedSweep) -> None:
-        """Refuses to go on with a sweep for something else."""
+        """Refuse to continue a sweep for something else."""
         asked = json.loads(json.dumps(self._asked()))
         different = [each.name for each in differences(saved.base, self.base)]
         different += [f"space.{name}" for name in state["space"].keys() | asked["space"].keys()
@@ -175,28 +176,28 @@ class SweepPlan:
         if different:
             names = shown(", ".join(sorted(different)))
             raise ValueError(
-                f"--name {self.base.output.name}: the sweep was started with other {names}: set them as they were, "
-                "take another --name, or delete it by --overwrite"
+                f"--name {self.base.output.name}: the sweep was started with other {names}: set them as before, "
+                "use another --name, or delete it with --overwrite"
             )
 
 
 def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPlan:
-    """Checks all that can be wrong before anything starts; decodes no image.
+    """Check a sweep before anything starts; decodes no image.
 
     Args:
-        run: what trials have in common, as flags gave it.
-        space: what is searched.
-        options: how.
+        run: Configuration common to all trials, from flags.
+        space: Search space.
+        options: Search options.
 
     Raises:
-        ValueError: one line that names what was given and what to do.
+        ValueError: One line that names what was given and what to do.
     """
     base = options.workers(with_absolute_paths(run))
     _check_base(base)
     if options.objective == "top1-bits" and BITS not in space.axes:
-        raise ValueError("--objective top1-bits looks for few bits too, and they are not searched: add --bits")
+        raise ValueError("--objective top1-bits minimizes bits too, but they are not searched: add --bits")
     space.check(base)
-    make_proposer(space, options)  # which may be impossible
+    make_proposer(space, options)  # raises if it is not possible
     first, *others = space.samples()
     if base.data.holdout == 0:
         base = _with_holdout(base, open_data(configured(base, first)).info)
@@ -222,25 +223,27 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
 
 
 def _check_base(base: RunConfig) -> None:
-    """Refuses what runs may have, and trials may not."""
+    """Refuse options that runs may have, but trials may not."""
     if base.plain:
-        raise ValueError("--plain has no stages, and so nothing to sweep over")
+        raise ValueError("--plain has no stages, so there is nothing to sweep over: leave it out")
     if base.output.resume != "auto":
-        raise ValueError("--resume is of a single run: a sweep goes on by itself, by the same command")
+        raise ValueError("--resume is for single runs: run the same command to continue a sweep")
     workers = base.cluster.workers
     if workers.least != workers.most:
-        raise ValueError(f"--num-workers {workers}: trials compare, and share stages, at one number of workers only")
+        raise ValueError(
+            f"--num-workers {workers}: trials are compared, and share stages, at one number of workers only"
+        )
 
 
 def _with_holdout(base: RunConfig, info: SourceInfo) -> RunConfig:
-    """The base with images held out, as many as nobody has said; the data need no test set then."""
+    """Return the base with held-out images, by default a tenth; the data then need no test set."""
     if info.num_train == 0:
-        return base  # which is refused as that
+        return base  # too few images, which is refused elsewhere
     return base.replace(data={"holdout": max(1, min(info.num_train // _HELD_OUT, _MOST_HELD_OUT))})
 
 
 def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
-    """The same for the same command, which therefore goes on with the sweep that it began."""
+    """Return a name that is the same for the same command, which therefore continues its sweep."""
     asked = [dataclasses.asdict(dataclasses.replace(base, output=RunConfig().output)), repr(space.axes), repr(options)]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     network = base.network.arch.replace("/", "-").replace(":", "-").replace(".", "-")
@@ -248,9 +251,9 @@ def default_name(base: RunConfig, space: Space, options: SearchOptions) -> str:
 
 
 def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
-    """The configuration with which a trial's result is measured on the test set; None where there is no test set.
+    """Return the configuration that measures a trial's result on the test set; None if there is no test set.
 
-    The network sees images as the trial's did.
+    The network gets the same preprocessing as in the trial.
     """
     if plan.info.num_test == 0:
         return None
@@ -271,7 +274,7 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
 
 
 def recipe_of(trial: Trial) -> RunConfig:
-    """The trial's configuration without its place in the sweep."""
+    """Return the trial's configuration without its place in the sweep."""
     unsaid = RunConfig().output
     return trial.config.replace(
         output={"storage_path": unsaid.storage_path, "name": None, "checkpoint_path": unsaid.checkpoint_path}

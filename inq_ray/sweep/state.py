@@ -1,4 +1,4 @@
-"""What sweep.json must hold so that a sweep can go on; people edit it, and other versions write it."""
+"""Checks of sweep.json, from which a sweep continues; people edit it, and other versions write it."""
 
 import dataclasses
 import math
@@ -16,13 +16,13 @@ from inq_ray.training.config.json_values import from_dict
 from inq_ray.training.config.option import check_choices
 from inq_ray.training.evaluation.accuracy import Accuracy
 
-# Numbers are smaller: float64 has all whole ones up to here.
+# Upper bound of numbers: float64 represents all integers up to here.
 _MOST = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedTrial:
-    """A trial, as :meth:`inq_ray.sweep.trials.trial.Trial.to_json` gives it."""
+    """A trial, as saved by :meth:`inq_ray.sweep.trials.trial.Trial.to_json`."""
 
     name: str
     number: int
@@ -39,7 +39,7 @@ class SavedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedSweep:
-    """A sweep, as :meth:`inq_ray.sweep.plan.SweepPlan.state` gives it, as far as it is read again."""
+    """A sweep, as saved by :meth:`inq_ray.sweep.plan.SweepPlan.state`, without parts that are not read again."""
 
     base: RunConfig
     space: dict[str, dict[str, Any]]
@@ -52,10 +52,10 @@ class SavedSweep:
 
 
 def read_state(values: Any) -> SavedSweep:
-    """Return the state of a sweep with its types checked; names that are unknown here are ignored.
+    """Return the state of a sweep with types checked; unknown names are ignored.
 
     Raises:
-        ValueError: no sweep has written it; names the place.
+        ValueError: No sweep can have written it; names the value.
     """
     known = _known(SavedSweep, values)
     if isinstance(trials := known.get("trials"), list):
@@ -75,7 +75,7 @@ def read_state(values: Any) -> SavedSweep:
 
 
 def _known(cls: type[Any], values: Any) -> dict[str, Any]:
-    """Return the values that a class has fields for."""
+    """Return the values for which a class has fields."""
     if not isinstance(values, dict):
         raise ValueError(f"the state must be an object of names and values, got {quoted(values)}")
     names = {each.name for each in dataclasses.fields(cls)}
@@ -83,7 +83,7 @@ def _known(cls: type[Any], values: Any) -> dict[str, Any]:
 
 
 def _check_log(log: Sequence[Any]) -> int:
-    """Check what was asked from and told to the proposer; return how many points were asked."""
+    """Check the log of the proposer's requests and results; return the number of points."""
     num_asked = 0
     for index, entry in enumerate(log):
         match entry:
@@ -92,12 +92,12 @@ def _check_log(log: Sequence[Any]) -> int:
             case ["tell", int(number), values, bool()] if 0 <= number < num_asked and _are_objectives(values):
                 pass
             case _:
-                raise ValueError(f"log[{index}] is {quoted(entry)}, not what was asked or told at that time")
+                raise ValueError(f"log[{index}] is {quoted(entry)}, which is not possible at that position")
     return num_asked
 
 
 def _are_objectives(values: Any) -> bool:
-    """Return whether they are accuracy, and bits if these count, or None."""
+    """Return whether values are accuracy, and bits if they count, or None."""
     if values is None:
         return True
     is_list = isinstance(values, list) and len(values) in (1, 2)
@@ -113,15 +113,17 @@ def _check_trial(where: str, trial: SavedTrial, num_asked: int) -> None:
     if not TRIAL.fullmatch(trial.name):
         raise ValueError(f"{where}name must be like t001, got {quoted(trial.name)}")
     if not 0 <= trial.number < num_asked:
-        raise ValueError(f"{where}number is {quoted(trial.number)}, and {num_asked} points were asked for")
+        raise ValueError(f"{where}number is {quoted(trial.number)}, but {num_asked} points were proposed")
     check_choices(f"{where}status", trial.status, typing.get_args(Status))
     if (trial.top1 is None) == (trial.status == "done"):
-        raise ValueError(f"{where}top1 is {quoted(trial.top1)}, and the trial is {trial.status}")
+        raise ValueError(f"{where}top1 is {quoted(trial.top1)}, but the trial is {trial.status}")
     if not all(stage.isdecimal() and len(stage) < 10 for stage in trial.first_keys or ()):
-        raise ValueError(f"{where}first_keys must be by numbers of stages, got {quoted(list(trial.first_keys or ()))}")
+        raise ValueError(
+            f"{where}first_keys must have stage numbers as names, got {quoted(list(trial.first_keys or ()))}"
+        )
     stages = [end.stage for end in trial.ends]
     if stages != sorted(set(stages)) or not all(0 <= stage < _MOST for stage in stages):
-        raise ValueError(f"{where}ends must be of stages that rise from 0, got {quoted(stages)}")
+        raise ValueError(f"{where}ends must have ascending stages from 0, got {quoted(stages)}")
     for index, end in enumerate(trial.ends):
         check_choices(f"{where}ends[{index}].how", end.how, typing.get_args(How))
         if not 0 <= end.portion <= 1 or not 0 <= end.seconds < math.inf:

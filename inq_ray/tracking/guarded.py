@@ -9,11 +9,11 @@ from inq_ray.tracking.metrics import Scalar, Tracker
 
 
 class Guarded:
-    """Runs a tracker in a thread of its own, and leaves it out from its first failure on, with one line on stderr.
+    """Runs a tracker in its own thread, and drops it after its first failure, with one line on stderr.
 
     Args:
-        name: for the line.
-        start: makes the tracker; runs in the thread, as everything else does.
+        name: Name for the line.
+        start: Creates the tracker; runs in the thread, as all its calls do.
     """
 
     def __init__(self, name: str, start: Callable[[], Tracker]) -> None:
@@ -21,35 +21,35 @@ class Guarded:
         self._start = start
         self._calls: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._failed = threading.Event()
-        # A daemon: a library that hangs does not keep the process alive.
+        # A daemon thread, so that a hanging library does not keep the process alive.
         self._thread = threading.Thread(target=self._work, name=f"inq_ray-{name}", daemon=True)
         self._thread.start()
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Hand metrics over and does not wait."""
+        """Hand metrics over without waiting."""
         if not self._failed.is_set():
             self._calls.put(lambda tracker: tracker.log(metrics, epoch))
 
     def finish(self, summary: Mapping[str, Scalar] | None) -> None:
-        """Hand the summary over and does not wait; the last call before :meth:`join`."""
+        """Hand the summary over without waiting; the last call before :meth:`join`."""
         self._calls.put(lambda tracker: tracker.finish(summary))
         self._calls.put(None)
 
     def join(self, seconds: float) -> None:
-        """Wait until all is written, at most so long; what is not by then is given up."""
+        """Wait until everything is written, at most this long; the rest is given up."""
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
-            self._fail("it does not answer")
+            self._fail("it does not respond")
 
     def _work(self) -> None:
         try:
             tracker = self._start()
             while (call := self._calls.get()) is not None:
                 call(tracker)
-        except (Exception, SystemExit) as error:  # noqa: BLE001, whatever a library raises, the run goes on
+        except (Exception, SystemExit) as error:  # noqa: BLE001, the run continues after any error of a library
             self._fail(error)
 
     def _fail(self, reason: str | BaseException) -> None:
         if not self._failed.is_set():
             self._failed.set()
-            warn(f"the run goes on without the tracker {self.name}", reason)
+            warn(f"the run continues without the tracker {self.name}", reason)

@@ -1,4 +1,4 @@
-"""Events and configurations as the flat names and numbers that trackers take."""
+"""Events and configurations as the flat names and numbers that trackers need."""
 
 import dataclasses
 import math
@@ -13,20 +13,20 @@ _VALIDATED = frozenset({"top1", "top5", "loss"})
 
 
 class Tracker(Protocol):
-    """Where metrics go; any method may raise anything, or take long."""
+    """Destination of metrics; any method may raise anything, or take long."""
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Take finite numbers by name, after so many epochs of the whole run."""
+        """Log finite numbers by name; `epoch` is the number of epochs done in the whole run."""
 
     def finish(self, summary: Mapping[str, Scalar] | None) -> None:
-        """End the run, with its summary, or as failed where there is none; the last call."""
+        """End the run, with its summary, or as failed if it is None; the last call."""
 
 
 def row_metrics(row: Row) -> dict[str, float]:
-    """Return a row's numbers by name; what it lacks, and what is infinite or not a number, is left out.
+    """Return a row's numbers by name; missing, infinite and NaN values are left out.
 
-    Names are those of the fields, but train_loss is "train/loss", and top1 "validation/top1"; right after quantizing,
-    before any re-training, "quantized/top1", so that a stage's drop is a curve of its own.
+    Names are those of the fields, except that train_loss is "train/loss" and top1 is "validation/top1"; right after
+    quantizing, before re-training, "quantized/top1", so that the drop in each stage is a curve of its own.
     """
     values = dataclasses.asdict(row)
     is_quantized = row.stage > 0 and row.epoch == 0
@@ -48,7 +48,7 @@ def _metric_name(field: str, validated: str) -> str:
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Scalar]:
-    """Nested values by dotted names: {"training": {"lr": 0.1}} -> {"training.lr": 0.1}.
+    """Flatten nested values by dotted names: {"training": {"lr": 0.1}} -> {"training.lr": 0.1}.
 
     Lists of objects are numbered from 0, other lists become text. None and infinite numbers become text too.
     """
@@ -73,5 +73,5 @@ def _scalar(value: Any) -> Scalar:
 
 
 def numbers(values: Mapping[str, Scalar]) -> dict[str, float]:
-    """Of flat values those that are numbers."""
+    """Return the flat values that are numbers."""
     return {name: value for name, value in values.items() if isinstance(value, int | float) and type(value) is not bool}

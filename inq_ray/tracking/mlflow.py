@@ -1,4 +1,4 @@
-"""MLflow: a server that MLFLOW_TRACKING_URI names, else a database in the folder of all runs."""
+"""MLflow: the server in MLFLOW_TRACKING_URI, else a database in the folder of all runs."""
 
 import itertools
 import logging
@@ -14,25 +14,25 @@ _ADDRESS = "MLFLOW_TRACKING_URI"
 
 _EXPERIMENT = "inq_ray"
 
-# Read by mlflow when it is imported, or at each request; by itself it would try for minutes.
+# Read by mlflow on import, or for each request; its defaults retry for minutes.
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
-# Of one request, by MLflow's interface.
+# Limit of one request, by MLflow's interface.
 _MOST_PARAMETERS = 100
 _LONGEST_VALUE = 5000
 
 
 def needs() -> tuple[str, ...]:
-    """Return the packages that it needs: without a server those of its database too."""
+    """Return the required packages; without a server those of its database too."""
     return ("mlflow",) if os.environ.get(_ADDRESS) else ("mlflow", "sqlalchemy", "alembic")
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
-    """Begin a run in the experiment that MLFLOW_EXPERIMENT_NAME names, else in "inq_ray".
+    """Start a run in the experiment MLFLOW_EXPERIMENT_NAME, or "inq_ray".
 
     Without a server the database is mlflow.db in the folder that holds all runs.
     """
@@ -50,12 +50,12 @@ def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
 
 
 def _experiment(client: Any, storage: Path) -> str:
-    """Return the experiment's id; it is made where there is none."""
+    """Return the experiment's id; it is created if missing."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or _EXPERIMENT
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    # A server decides itself where files go. We send none, but MLflow wants an address.
+    # A server decides itself where files go. We send none, but MLflow requires an address.
     location = None if os.environ.get(_ADDRESS) else (storage / "mlflow").as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 

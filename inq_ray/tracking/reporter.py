@@ -1,4 +1,4 @@
-"""The reporter of a run's trackers: rows become metrics."""
+"""Reporter of a run's trackers: rows become metrics."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from inq_ray.tracking.guarded import Guarded
 from inq_ray.tracking.metrics import flat, row_metrics
 from inq_ray.training.report.events import Event, Row
 
-# For all trackers together, after a run is finished.
+# Longest wait for all trackers together, after a run is finished.
 _LAST_WORDS_SECONDS = 60.0
 
 
@@ -20,17 +20,17 @@ class Trackers:
         self._phases = phases
 
     def report(self, event: Event) -> None:
-        """Take an event; rows become metrics, by the number of epochs since the run began."""
+        """Handle an event; rows become metrics, by the number of epochs since the run began."""
         if not isinstance(event, Row):
             return
         for tracker in self._trackers:
             tracker.log(row_metrics(event), epochs_done(event, self._phases))
 
     def close(self, summary: dict[str, Any] | None) -> None:
-        """End every tracker's run, and waits for all of them, at most a minute; a second call does nothing.
+        """End every tracker's run, and wait for all of them, at most a minute; a second call does nothing.
 
         Args:
-            summary: of the run; None where it has failed.
+            summary: Summary of the run; None if it failed.
         """
         trackers, self._trackers = self._trackers, []
         result = None if summary is None else flat({name: summary[name] for name in summary if name != "config"})
@@ -42,10 +42,10 @@ class Trackers:
 
 
 def epochs_done(row: Row, phases: Sequence[int]) -> int:
-    """Return the epochs of the whole run until a row. They follow from it: a driver may not have seen the others.
+    """Return the number of epochs of the whole run up to a row, which does not depend on earlier rows.
 
     Args:
         row: Row of any phase.
-        phases: Epochs of the phases: of the float training, and of each stage.
+        phases: Number of epochs per phase: of the float training, and of each stage.
     """
     return sum(phases[: row.stage]) + row.epoch

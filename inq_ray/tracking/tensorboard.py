@@ -1,7 +1,7 @@
 """TensorBoard: an event file in the run's folder.
 
-It is written by TensorBoard's own parts, but not by torch's SummaryWriter: that writes in a thread of its own, whose
-errors come out as a traceback when a disk is full.
+It is written with TensorBoard's own modules instead of torch's SummaryWriter, which writes in its own thread and
+prints a traceback when a disk is full.
 """
 
 import os
@@ -13,20 +13,20 @@ from typing import Any
 
 from inq_ray.tracking.metrics import Scalar, Tracker, numbers
 
-# What the HPARAMS page of several runs compares them by.
+# Metric that the HPARAMS page compares runs by.
 _COMPARED = "validation/top1"
 
 
 def needs() -> tuple[str, ...]:
-    """Return the packages that it needs."""
+    """Return the required packages."""
     return ("tensorboard",)
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:  # noqa: ARG001, it shows the folder's
-    """Make the event file in "tensorboard", a folder in the run's; the parameters are its HPARAMS page."""
+    """Create the event file in the run's folder "tensorboard"; the parameters are its HPARAMS page."""
     events = folder / "tensorboard"
     events.mkdir(exist_ok=True)
-    # By this name TensorBoard finds it; a run that goes on has another one.
+    # TensorBoard finds the file by this name; a resumed run has another one.
     path = events / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
     return _TensorBoard(path.open("xb"), parameters)
 

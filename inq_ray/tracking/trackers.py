@@ -1,4 +1,4 @@
-"""Trackers by name: each is one entry here, and a file of its own."""
+"""Trackers by name: each has an entry here, and a file of its own."""
 
 import dataclasses
 import difflib
@@ -16,14 +16,14 @@ from inq_ray.training.config import RunConfig
 
 
 class TrackerModule(Protocol):
-    """What the file of a tracker has."""
+    """Interface of a tracker's file."""
 
     def needs(self) -> tuple[str, ...]:
-        """Return the packages without which it cannot start; the extra of the tracker's name installs them."""
+        """Return the packages that it requires; the extra of the tracker's name installs them."""
         ...
 
     def start(self, name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
-        """Begin to track a run, given its name, parameters and folder; it may raise anything, or take long."""
+        """Start tracking a run with this name, parameters and folder; may raise anything, or take long."""
         ...
 
 
@@ -31,10 +31,10 @@ TRACKERS: dict[str, TrackerModule] = {"tensorboard": tensorboard, "mlflow": mlfl
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse what cannot be tracked with; imports and starts nothing.
+    """Refuse trackers that are unknown or not installed; imports and starts nothing.
 
     Raises:
-        ValueError: A name is unknown, or its library is not installed; one line with what to do.
+        ValueError: A name is unknown, or its library is not installed; one line with the remedy.
     """
     for name in names:
         if name not in TRACKERS:
@@ -50,12 +50,12 @@ def open_trackers(names: Sequence[str], config: RunConfig, folder: Path) -> Trac
     """Start trackers without waiting for them.
 
     Args:
-        names: Names of trackers, see :func:`check_trackers`; none twice.
-        config: Configuration of the run; its values become the run's parameters.
-        folder: Folder of the run, which exists. Its name is the run's.
+        names: Names of trackers, see :func:`check_trackers`; no duplicates.
+        config: Configuration of the run; its values become the tracker's parameters.
+        folder: Folder of the run, which exists; its name is the run's name.
 
     Raises:
-        ValueError: As :func:`check_trackers`.
+        ValueError: As in :func:`check_trackers`.
     """
     check_trackers(names)
     parameters = flat(dataclasses.asdict(config))

@@ -1,4 +1,4 @@
-"""Weights & Biases: a server, or with WANDB_MODE=offline files in the run's folder, which `wandb sync` sends later."""
+"""Weights & Biases: a server, or with WANDB_MODE=offline files in the run's folder for a later `wandb sync`."""
 
 import os
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from inq_ray.tracking.metrics import Scalar, Tracker
 
 _PROJECT = "inq_ray"
 
-# Read when wandb is imported. Silent: its lines would run into those of the console.
+# Read by wandb on import. Silent, because its lines would mix with those of the console.
 _DEFAULTS = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 
-# By itself wandb would try without end.
+# wandb's default retries without end.
 _START_SECONDS = 30.0
 _FINISH_SECONDS = 45.0
 
 
 def needs() -> tuple[str, ...]:
-    """Return the packages that it needs."""
+    """Return the required packages."""
     return ("wandb",)
 
 
 def start(name: str, parameters: Mapping[str, Scalar], folder: Path) -> Tracker:
-    """Begin a run in the project that WANDB_PROJECT names, else in "inq_ray".
+    """Start a run in the project WANDB_PROJECT, or "inq_ray".
 
-    It keeps to what is handed over: no console output, no source code, no figures of the machine.
+    It sends only what is passed to it: no console output, no source code, no machine statistics.
     """
     for variable, value in _DEFAULTS.items():
         os.environ.setdefault(variable, value)

@@ -1,1 +1,1 @@
-"""One run from start to end, whoever launched it."""
+"""One run from start to end, independent of how it was launched."""

@@ -1,4 +1,4 @@
-"""The end of a run: its result is written, read back and verified."""
+"""End of a run: its result is written, read back and verified."""
 
 import dataclasses
 from typing import Any
@@ -22,22 +22,22 @@ from inq_ray.training.task.build import Task
 def finish(
     config: RunConfig, task: Task, inq: INQScheduler | None, journal: Journal, folder: RunFolder, digest: str
 ) -> dict[str, Any]:
-    """Write the result and verify what is read back; summary.json comes last. Call it on every rank, rank 0 writes.
+    """Write the result and verify the files; summary.json comes last. Every rank calls it, rank 0 writes.
 
     Args:
-        config: of the run.
-        task: the network as it is left.
-        inq: what of it is frozen; None where nothing was quantized.
-        journal: what the run remembers.
-        folder: of the run.
-        digest: of the network, the same on every rank.
+        config: Configuration of the run.
+        task: The final network.
+        inq: Masks and codes; None if nothing was quantized.
+        journal: Journal of the run.
+        folder: Folder of the run.
+        digest: Digest of the network, the same on every rank.
 
     Returns:
-        The summary; of other ranks than rank 0 without what only rank 0 knows.
+        The summary; on ranks other than 0 without what only rank 0 knows.
 
     Raises:
-        ValueError: result, metrics or summary cannot be written.
-        VerificationError: the written files are not what they should be.
+        ValueError: Result, metrics or summary cannot be written.
+        VerificationError: The written files are not correct.
     """
     summary = {**figures(config, journal.rows), "digest": digest, "world_size": world_size()}
     if rank() != 0:

@@ -1,4 +1,4 @@
-"""What a run remembers in addition to its network: metrics, faults, time; rank 0 reports it and writes it down."""
+"""Journal of a run: metrics, faults, time; rank 0 reports and writes them."""
 
 import dataclasses
 import time
@@ -23,26 +23,26 @@ from inq_ray.training.run_folder import RunFolder
 
 
 class Journal:
-    """Of one run on one rank; what is said here is the same on every rank, and rank 0 alone reports and writes.
+    """Journal of one run on one rank; contents are the same on every rank, and only rank 0 reports and writes.
 
     Args:
-        reporter: takes rank 0's events.
-        progress: takes steps.
-        folder: of the run.
-        skip_bad_images: how many images may be left out.
-        num_data_shards: as the attribute, of a run that begins.
-        faults: what is remembered of an attempt that was given up.
+        reporter: Receives rank 0's events.
+        progress: Receives steps.
+        folder: Folder of the run.
+        skip_bad_images: Maximum number of images that may be left out.
+        num_data_shards: Value of the attribute for a new run.
+        faults: Faults of a previous attempt.
 
     Attributes:
-        rows: metrics so far.
-        epochs_done: over the whole run.
-        spent: time in training, and what of it was waiting.
-        bad_images: those left out so far.
-        faults: steps that were not finite so far.
-        began: when the run would have begun had it never been interrupted, by time.perf_counter().
-        num_data_shards: ranks for which the order of samples is laid out where they are read in groups: the most that
-            the run might have when it began, so that each batch has the same samples on however many it goes on.
-        world_sizes: numbers of ranks that it ran on, one after the other.
+        rows: Metrics so far.
+        epochs_done: Epochs over the whole run.
+        spent: Time in training, and time spent waiting.
+        bad_images: Images left out so far.
+        faults: Steps that were not finite so far.
+        began: When the run would have begun without interruptions, by time.perf_counter().
+        num_data_shards: Number of shards for the order of samples that are read in groups: the run's maximum number of
+            workers when it began, so that batches do not depend on the number it continues with.
+        world_sizes: Numbers of ranks that it ran on, one after the other.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Time spent in the run, without what was lost."""
+        """Return the time spent in the run, without what was lost."""
         return time.perf_counter() - self.began
 
     def report(self, event: Event) -> None:
-        """Pass an event on; rank 0."""
+        """Pass an event to the reporter; rank 0."""
         self._reporter.report(event)
 
     def note(self, kind: Kind, text: str, seconds_lost: float | None = None) -> None:
-        """Report an incident and write it down; rank 0."""
+        """Report an incident and write it to the log; rank 0."""
         incident = Incident(kind=kind, text=text, seconds_lost=seconds_lost)
         self._log.add(incident)
         self._reporter.report(incident)
 
     def add(self, row: Row) -> None:
-        """Take a line of metrics."""
+        """Add a row of metrics."""
         self.rows.append(row)
         self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
         if rank() == 0:
@@ -95,7 +95,7 @@ class Journal:
             self._reporter.report(row)
 
     def begin(self) -> None:
-        """Begin a run, or begins it again, without the metrics of an attempt that was given up or interrupted."""
+        """Begin a run, or begin it again without the metrics of a previous attempt."""
         if rank() != 0:
             return
         was_interrupted = not self._keeps_faults and self._has_begun()
@@ -112,21 +112,21 @@ class Journal:
         return max(0.0, time.time() - self._folder.config.stat().st_mtime)
 
     def flush_metrics(self) -> None:
-        """Write metrics that could not be written; rank 0, at the end.
+        """Write metrics that could not be written before; rank 0, at the end.
 
         Raises:
-            ValueError: they still cannot.
+            ValueError: They still cannot be written.
         """
         if self._is_behind:
             self._write_metrics(lambda: self._folder.rewrite(self.rows))
         if self._is_behind:
             raise ValueError(
-                f"cannot write metrics to {self._folder.path}: make room, and give the same command again: the run "
-                "goes on from its end"
+                f"cannot write metrics to {self._folder.path}: free some space, and run the same command again: "
+                "the run continues from its end"
             )
 
     def _write_metrics(self, write: Callable[[], None]) -> None:
-        """Write metrics, or report that it failed and try again the next time: checkpoints keep them too."""
+        """Write metrics, or report the failure and try again next time: checkpoints have them too."""
         was_behind = self._is_behind
         try:
             if was_behind:
@@ -136,14 +136,14 @@ class Journal:
         except OSError as error:
             self._is_behind = True
             if not was_behind:
-                self.note("metrics_failed", f"metrics cannot be written, the run goes on: {error.strerror or error}")
+                self.note("metrics_failed", f"metrics cannot be written, the run continues: {error.strerror or error}")
             return
         self._is_behind = False
         if was_behind:
             self.note("metrics_failed", "metrics are written again")
 
     def go_on(self, snapshot: Snapshot) -> None:
-        """Go on with what a snapshot's run remembered."""
+        """Continue with the journal in a snapshot."""
         history = snapshot.facts
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done
@@ -170,7 +170,7 @@ class Journal:
             self._report_resumed(snapshot, has_begun, changed)
 
     def _report_resumed(self, snapshot: Snapshot, has_begun: bool, changed: str) -> None:
-        """Report from which checkpoint the run goes on. One that begins with another run's has lost nothing."""
+        """Report the checkpoint that the run continues from. A run that begins with another run's has lost nothing."""
         history, name = snapshot.facts, self._folder.path.name
         is_own = history.time is not None and history.config.output.name == name
         if not is_own and not has_begun:
@@ -178,10 +178,10 @@ class Journal:
             return
         since_taken = max(0.0, time.time() - (history.time or 0.0))
         lost = since_taken if is_own else min(since_taken, self._seconds_since_begun())
-        self.note("resumed", f"going on from {snapshot.position.name}{changed}", lost)
+        self.note("resumed", f"continuing from {snapshot.position.name}{changed}", lost)
 
     def report_step(self, epoch: Epoch, state: EpochState) -> None:
-        """To be called on every rank after each step."""
+        """Report a step; every rank calls it after each step."""
         if rank() != 0:
             return
         self._progress.report(epoch, self.epochs_done, state)
@@ -193,10 +193,10 @@ class Journal:
         self.note("step_skipped", text)
 
     def history(self, state: EpochState | None) -> History:
-        """What a checkpoint keeps of it; every rank calls it.
+        """Return the history for a checkpoint; every rank calls it.
 
         Args:
-            state: of the epoch in which the run is; None = between two.
+            state: State of the current epoch; None = between two.
         """
         self.bad_images.agree()
         return History(
@@ -215,7 +215,7 @@ class Journal:
         )
 
     def sums(self, state: EpochState | None) -> Tensor:
-        """Return each rank's loss, hits and samples of the epoch in which the run is: float64 [ranks, 3].
+        """Return each rank's loss, hits and samples in the current epoch: float64 [ranks, 3].
 
         Every rank calls it.
         """
@@ -226,7 +226,7 @@ class Journal:
         return sum_counts(sums)
 
     def summary(self) -> dict[str, object]:
-        """Its part of summary.json; rank 0."""
+        """Return the journal's part of summary.json; rank 0."""
         return {
             "num_bad_images": len(self.bad_images),
             "bad_images": self.bad_images.reasons,

@@ -1,4 +1,4 @@
-"""One phase of training: the float network's, or the re-training of a stage, from where it stands to its end."""
+"""One phase of training: float training, or the re-training of a stage, from the current position to its end."""
 
 import contextlib
 import dataclasses
@@ -18,15 +18,15 @@ from inq_ray.training.task.distill import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A phase as it is planned, and what it trains with.
+    """A planned phase and its objects.
 
     Attributes:
-        stage: 0 for the float network, else from 1.
-        portion: Accumulated fraction that is frozen.
+        stage: 0 for float training, else from 1.
+        portion: Accumulated fraction of frozen weights.
         epochs: Epochs of the phase.
-        optimizer: Moves the weights.
-        inq: Masks and codes; None while the network is float.
-        teacher: Teacher of a stage that is distilled.
+        optimizer: Optimizer of the weights.
+        inq: Masks and codes; None during float training.
+        teacher: Teacher, for a distilled stage.
     """
 
     stage: int
@@ -38,7 +38,7 @@ class Phase:
 
 
 def parts_of(run: RunState, phase: Phase) -> Parts:
-    """Return what a checkpoint holds at an end of the phase, where schedule, scaler and averages are not needed."""
+    """Return a checkpoint's objects at an end of the phase, where schedule, scaler and averages are not needed."""
     return Parts(
         model=run.task.model,
         optimizer=phase.optimizer,
@@ -48,7 +48,7 @@ def parts_of(run: RunState, phase: Phase) -> Parts:
 
 
 def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
-    """Train the epochs of a phase that are left, and save its end; call it on every rank.
+    """Train the remaining epochs of a phase, and save its end; every rank calls it.
 
     Returns:
         Accuracy after the last epoch; None if none was left.
@@ -77,12 +77,12 @@ def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
 
 
 class PhaseTraining:
-    """The epochs of a phase, each validated, with checkpoints in between where they are due.
+    """The epochs of a phase, each validated, with checkpoints in between when they are due.
 
     Args:
         run: The run.
         phase: The phase.
-        trainer: Trainer of the phase, at its beginning.
+        trainer: Trainer of the phase, at its start.
     """
 
     def __init__(self, run: RunState, phase: Phase, trainer: Trainer) -> None:
@@ -108,7 +108,7 @@ class PhaseTraining:
 
         Args:
             number: Number of the epoch, from 1.
-            state: Where it goes on; None means at its beginning.
+            state: State to continue from; None = its beginning.
         """
         phase, trainer, journal = self._phase, self._trainer, self.run.journal
         lr = trainer.scheduler.base_lrs[0] * trainer.scheduler.lr_lambdas[0]((number - 1) * trainer.num_steps)
@@ -129,7 +129,7 @@ class PhaseTraining:
             )
 
     def on_step(self, epoch: Epoch, state: EpochState) -> None:
-        """Report a step, and save the run where that is due."""
+        """Report a step, and save the run if a checkpoint is due."""
         self.run.journal.report_step(epoch, state)
         look = self.run.checkpoints.clock.tick()
         is_end = state.step == epoch.steps
@@ -141,7 +141,7 @@ class PhaseTraining:
             self.run.save(self._parts, position, state=state, is_last=look.is_asked)
 
     def _save_if_due(self, number: int, accuracy: Accuracy) -> None:
-        """Save the run between two epochs, if that is due or the run is to stop."""
+        """Save the run between two epochs, if a checkpoint is due or the run is to stop."""
         is_asked = self.run.checkpoints.clock.look()
         if self._is_due or is_asked:
             self._is_due = False

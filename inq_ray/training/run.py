@@ -1,4 +1,4 @@
-"""One run from start to end: float training if asked for, the stages, the result and its verification."""
+"""One run from start to end: float training if requested, the stages, the result and its verification."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,26 +34,26 @@ def run(
     fingerprint: str | None = None,
     is_asked_to_stop: Callable[[], bool] = _never,
 ) -> dict[str, Any]:
-    """Train and quantize; call it on every rank, of which rank 0 reports and writes.
+    """Train and quantize; every rank calls it, and rank 0 reports and writes.
 
     Args:
-        config: Configuration that :func:`inq_ray.training.task.check.check` has passed.
+        config: Configuration that passed :func:`inq_ray.training.task.check.check`.
         device: Device of this rank.
-        reporter: Takes rank 0's events.
+        reporter: Receives rank 0's events.
         folder: Folder of the run, which exists.
-        fingerprint: Fingerprint that the data must have; None accepts any.
-        is_asked_to_stop: Returns at once whether this rank was asked to stop; called about once a second in training.
+        fingerprint: Fingerprint that the data must have; None = any.
+        is_asked_to_stop: Returns whether this rank was asked to stop, without waiting; called about once a second.
 
     Returns:
-        The summary, the same on every rank but for times.
+        The summary, the same on every rank except for times.
 
     Raises:
         ValueError: Data or weights do not exist on this machine.
         FloatAccuracyError: The accuracy of given weights cannot be right, and is not accepted; nothing is frozen.
         ReplicaMismatchError: The ranks no longer hold the same bits.
         DivergedError: A loss or its gradient is not finite, and --on-nan stops there.
-        StopError: On every rank, once one was asked to stop; a checkpoint is written.
-        VerificationError: The written files are not what they should be.
+        StopError: A rank was asked to stop; a checkpoint is written. Raised on every rank.
+        VerificationError: The written files are not correct.
     """
     set_deterministic()
     rewound: Faults | None = None
@@ -73,11 +73,11 @@ def run(
             if config.training.on_nan != "rewind":
                 raise
             rewound = _rewind(state, error)
-        del state  # the next one needs its memory
+        del state  # the next attempt needs its memory
 
 
 def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
-    """Do the whole run, from its last checkpoint if there is one; return the summary."""
+    """Run from the last checkpoint, or the beginning, to the end; return the summary."""
     config, model = run.config, run.task.model
     run.load()
     quantization = config.quantization
@@ -123,14 +123,14 @@ def _report_start(run: RunState, groups: list[dict[str, Any]]) -> None:
 
 
 def _rewind(run: RunState, error: DivergedError) -> Faults:
-    """Give an attempt up on every rank. The next one begins the stage again, at half its learning rate.
+    """Discard an attempt on every rank. The next one begins the stage again with half its learning rate.
 
-    Not from the last checkpoint: those that --checkpoint-every asks for are where a clock, or the storage, has put
-    them. From the stage's start a run ends with the same bits whether or not it is interrupted too. The same rate
-    would end in the same fault.
+    It does not use the last checkpoint: the positions of those by --checkpoint-every depend on a clock and the storage.
+    From the stage's start, a run ends with the same bits whether or not it is interrupted as well. The same rate would
+    end in the same fault.
 
     Returns:
-        What the next attempt has to remember.
+        Faults for the next attempt.
 
     Raises:
         DivergedError: The stage has begun again too often.

@@ -1,4 +1,4 @@
-"""The folder of a run: the one place that knows the names of its files."""
+"""Folder of a run: the only place that knows the names of its files."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ from inq_ray.training.attempt import Attempt
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
 
-# Of a network's name within that of its run.
+# Longest network name within the name of its run.
 _LONGEST_NETWORK = 80
 
 
@@ -29,8 +29,8 @@ class RunFolder:
     """Files of one run.
 
     Attributes:
-        path: absolute.
-        attempt: whose writer this is; None = nobody else writes, and the folder stays where it is.
+        path: Absolute path.
+        attempt: Attempt of this writer; None = there are no other writers, and the folder stays where it is.
     """
 
     path: Path
@@ -53,26 +53,26 @@ class RunFolder:
 
     @property
     def metrics_jsonl(self) -> Path:
-        """A line for each :class:`Row`."""
+        """Metrics, a line for each :class:`Row`."""
         return self.path / "metrics.jsonl"
 
     @property
     def metrics_csv(self) -> Path:
-        """The same as a table."""
+        """The metrics as a table."""
         return self.path / "metrics.csv"
 
     @property
     def events(self) -> Path:
-        """A line for each :class:`inq_ray.training.report.incident.Incident`."""
+        """Incidents, a line for each :class:`inq_ray.training.report.incident.Incident`."""
         return self.path / "events.jsonl"
 
     @property
     def summary(self) -> Path:
-        """What came out; there only when the run is finished and verified."""
+        """The summary; exists only when the run is finished and verified."""
         return self.path / "summary.json"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Return the summary, where there is a whole one; a damaged one is written again by the run's last step."""
+        """Return the summary if it is valid, else None; the run's last step rewrites a damaged one."""
         try:
             found = json.loads(self.summary.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -81,7 +81,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is a whole summary."""
+        """Return whether there is a valid summary."""
         return self.read_summary() is not None
 
     @property
@@ -91,28 +91,28 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held while the run is running; not in its folder, which --overwrite deletes."""
+        """Lock of a running run; outside its folder, which --overwrite deletes."""
         return self.path.with_name(f".{self.path.name}.lock")
 
     @property
     def ray(self) -> Path:
-        """What Ray Train keeps for itself."""
+        """Ray Train's own files."""
         return self.path / ".ray"
 
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
-        """Make the folder of a new run, with its configuration in it.
+        """Create the folder of a new run, with its configuration.
 
         Raises:
-            ValueError: a run of that name exists, or the folder cannot be made.
+            ValueError: A run of that name exists, or the folder cannot be created.
         """
         folder = cls.planned(config)
         folder.check_usable()
         folder.check_free(config.output.overwrite)
-        # What was said of an earlier run is not said of this one: the file alone shall never delete a run.
+        # --overwrite is not saved: starting from the file alone must never delete a run.
         saved = config.replace(output={"overwrite": False})
         try:
-            for left in leftovers(folder.path.parent, folder.path.name):  # of a start that was killed
+            for left in leftovers(folder.path.parent, folder.path.name):  # of a killed start
                 shutil.rmtree(left)
             if config.output.overwrite and folder.config.is_file():
                 delete_folder(folder.path)
@@ -123,56 +123,56 @@ class RunFolder:
 
     @classmethod
     def planned(cls, config: RunConfig, attempt: Attempt | None = None) -> "RunFolder":
-        """Return the folder that a run will have; nothing is made."""
+        """Return the folder that a run will have; creates nothing."""
         assert config.output.name is not None
         return cls(Path(config.output.storage_path).expanduser().absolute() / config.output.name, attempt)
 
     def check_free(self, overwrite: bool) -> None:
-        """Refuse a name that is taken; makes nothing.
+        """Refuse a name that is in use; creates nothing.
 
         Raises:
-            ValueError: the name is taken and not to be overwritten.
+            ValueError: The name is in use and not to be overwritten.
         """
         if os.path.lexists(self.path) and not overwrite:
             raise ValueError(self.taken())
 
     def check_usable(self) -> None:
-        """Refuse a name that something else has than a run, and a place that cannot be written to; makes nothing.
+        """Refuse a name used by anything but a run, and a folder that is not writable; creates nothing.
 
         Raises:
-            ValueError: what is there is no run, or the folder of runs is none or not writable.
+            ValueError: The existing folder is not a run, or the folder of runs is not a folder or not writable.
         """
         try:
             if os.path.lexists(self.path) and (not self.config.is_file() or self.path.is_symlink()):
                 raise ValueError(self.taken())
         except OSError as error:
             raise ValueError(
-                f"--storage-path {shown(self.path.parent)}: cannot be looked at ({error.strerror})"
+                f"--storage-path {shown(self.path.parent)}: cannot be accessed ({error.strerror})"
             ) from None
         _check_folder("--storage-path", self.path.parent)
 
     def taken(self) -> str:
-        """What to say where the folder exists."""
+        """Return the message for an existing folder."""
         if not self.config.is_file() or self.path.is_symlink():
-            return f"--name {self.path.name}: {self.path} exists and is no run: take another --name"
+            return f"--name {self.path.name}: {self.path} exists and is not a run: use another --name"
         state = "a finished run" if self.is_finished else "an unfinished run"
-        return f"--name {self.path.name}: {self.path} holds {state}: take another --name, or delete it by --overwrite"
+        return f"--name {self.path.name}: {self.path} has {state}: use another --name, or delete it with --overwrite"
 
     def append(self, row: Row) -> None:
-        """Add a line to both metrics files.
+        """Append a line to both metrics files.
 
         Raises:
-            OSError: one cannot be written; then both are to be written again.
+            OSError: One cannot be written; then both have to be rewritten.
         """
         self.check_writer()
         append_text(self.metrics_jsonl, _as_json([row]))
         append_text(self.metrics_csv, _as_csv([row], has_header=not self.metrics_csv.exists()))
 
     def rewrite(self, rows: Sequence[Row]) -> None:
-        """Begin both metrics files again with these lines: those of a run that goes on from a checkpoint.
+        """Rewrite both metrics files with these lines, when a run continues from a checkpoint.
 
         Raises:
-            OSError: one cannot be written.
+            OSError: One cannot be written.
         """
         self.check_writer()
         if not rows:
@@ -194,40 +194,40 @@ class RunFolder:
         """Write summary.json, the last file of a run.
 
         Raises:
-            ValueError: it cannot be written; the run goes on from its end then.
+            ValueError: It cannot be written; the run can then be continued from its end.
         """
         try:
             self.check_writer()
             write_text(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         except OSError as error:
             raise ValueError(
-                f"cannot write {self.summary}: {error.strerror or error}; make room, and give the same command again: "
-                "the run goes on from its end"
+                f"cannot write {self.summary}: {error.strerror or error}; free some space, and run the same command "
+                "again: the run continues from its end"
             ) from error
 
 
 def check_writable(flag: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to, by trying that; leaves nothing.
+    """Refuse a folder that cannot be created or written to, by trying; leaves nothing.
 
     Raises:
-        ValueError: names the flag and what is in the way.
+        ValueError: It cannot; names the flag and the cause.
     """
     above = _check_folder(flag, folder)
     try:
         try_writing(folder)
     except OSError as error:
         raise ValueError(
-            f"{flag} {shown(folder)}: {shown(above)} cannot be written to ({error.strerror}): take another"
+            f"{flag} {shown(folder)}: {shown(above)} is not writable ({error.strerror}): use another"
         ) from None
 
 
 def _check_folder(flag: str, folder: Path) -> Path:
-    """Refuse a folder that cannot be made or written to, by what can be seen; return the first above it that exists."""
+    """Refuse a folder that evidently cannot be created or written to; return its first existing parent."""
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not above.is_dir():
-        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is no folder: take another")
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is not a folder: use another")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} cannot be written to: take another")
+        raise ValueError(f"{flag} {shown(folder)}: {shown(above)} is not writable: use another")
     return above
 
 
@@ -249,12 +249,12 @@ def _values(row: Row) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return the value, None where it is infinite or not a number: JSON has neither."""
+    """Return the value, or None if it is infinite or NaN, which JSON does not have."""
     return value if value is None or math.isfinite(value) else None
 
 
 def default_name(arch: str, num_bits: int | None) -> str:
-    """Return network, bits (or "float") and time; a dash replaces what no file name should have."""
+    """Return network, bits (or "float") and time; dashes replace characters unsuitable for file names."""
     kind = "float" if num_bits is None else f"{num_bits}bit"
     network = re.sub(r"[^A-Za-z0-9._-]+", "-", arch)[:_LONGEST_NETWORK]
     return f"{network}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}".lstrip("._-")

@@ -1,4 +1,4 @@
-"""What the stages of a run share on one rank: network, start, journal and checkpoints; validating and saving them."""
+"""State of a run on one rank: network, start, journal and checkpoints, and how they are validated and saved."""
 
 import math
 import time
@@ -29,15 +29,15 @@ from inq_ray.training.task.build import batchnorm_layers, build_task
 
 
 class RunState:
-    """A run on one rank. Its methods are collective, but for those that only return what is known.
+    """A run on one rank. Its methods are collective, except those that only return known values.
 
     Args:
         config: Configuration of the run.
         device: Device of this rank.
-        reporter: Takes rank 0's events.
+        reporter: Receives rank 0's events.
         folder: Folder of the run.
-        fingerprint: Fingerprint that the data must have; None accepts any.
-        rewound: What is remembered of an attempt that was given up: its last stage begins again. None goes on.
+        fingerprint: Fingerprint that the data must have; None = any.
+        rewound: Faults of a discarded attempt, whose last stage begins again; None = continue normally.
         is_asked_to_stop: Returns whether this rank was asked to stop.
 
     Attributes:
@@ -45,7 +45,7 @@ class RunState:
         task: Network and data.
         journal: Metrics, faults and times.
         checkpoints: Checkpoints of the run.
-        start: Position from which the run goes on; None means from its beginning.
+        start: Position from which the run continues; None = from its beginning.
     """
 
     def __init__(
@@ -84,16 +84,16 @@ class RunState:
         self._snapshot: Snapshot | None = None
 
     def load(self) -> None:
-        """Read the checkpoint from which the run goes on, if one exists, and give every rank the network of rank 0."""
+        """Read the checkpoint to continue from, if there is one, and give every rank rank 0's network."""
         again = None if self._rewound is None else TrainingPosition(stage=self._rewound.rewinds[-1], epoch=0, step=0)
         self._snapshot = self.checkpoints.load(again)
         if self._snapshot is None:
             self.journal.begin()
-        # The first thing that ranks agree on: from here on rank 0's network is everybody's.
+        # The first collective of the ranks: from here on all have rank 0's network.
         broadcast_tensors(self.task.model.state_dict())
 
     def go_on(self) -> None:
-        """Take up what the loaded checkpoint remembers.
+        """Continue with the loaded checkpoint's journal.
 
         Raises:
             StopError: A rank was asked to stop already.
@@ -105,29 +105,29 @@ class RunState:
             raise StopError(self.start)
 
     def is_past(self, stage: int) -> bool:
-        """Return whether the run goes on from a later stage than this one."""
+        """Return whether the run continues from a later stage than this one."""
         return self.start is not None and stage < self.start.stage
 
     def position_in(self, stage: int) -> TrainingPosition | None:
-        """Return where the run goes on within a stage; None means at its beginning."""
+        """Return the position to continue from within a stage; None = its beginning."""
         return self.start if self.start is not None and self.start.stage == stage else None
 
     def restore(self, parts: Parts) -> None:
-        """Put the loaded checkpoint into objects of the run."""
+        """Load the checkpoint into objects of the run."""
         assert self._snapshot is not None
         restore(self._snapshot, parts)
 
     def restore_epoch(self, parts: Parts, position: TrainingPosition) -> EpochState | None:
-        """Put the loaded checkpoint into the objects of a phase, and give the checkpoint's memory back.
+        """Load the checkpoint into the objects of a phase, and free its memory.
 
         Args:
-            parts: Objects of the run, those of the phase too.
-            position: Where the phase begins or goes on.
+            parts: Objects of the run, including those of the phase.
+            position: Position from which the phase begins or continues.
 
         Returns:
-            State of the epoch in which the run goes on; None at the beginning of one.
+            State of the epoch in which the run continues; None at the beginning of one.
         """
-        snapshot, self._snapshot = self._snapshot, None  # as large as the network several times over
+        snapshot, self._snapshot = self._snapshot, None  # several times as large as the network
         if snapshot is None or position != self.start or (position.epoch, position.step) == (0, 0):
             return None
         restore(snapshot, parts)
@@ -141,7 +141,7 @@ class RunState:
         )
 
     def train_batches(self) -> TrainBatches:
-        """Return the batches of training."""
+        """Return the training batches."""
         return TrainBatches(
             task=self.task,
             training=self.config.training,
@@ -151,17 +151,17 @@ class RunState:
         )
 
     def estimate_batchnorm(self, stage: int) -> None:
-        """Estimate BatchNorm's statistics once the last stage is trained, as --bn-images asks for.
+        """Estimate BatchNorm's statistics after the last stage, if --bn-images is set.
 
-        Before validation and checkpoint, so that metrics, checkpoint and result are of one network, and a run that goes
-        on from the stage's end has nothing to do again.
+        This happens before validation and checkpoint, so that metrics, checkpoint and result have the same network, and
+        a run that continues from the stage's end does not repeat it.
         """
         is_last = not self.config.plain and stage == len(self.config.quantization.iterative_steps)
         if not (self.config.training.bn_images and is_last and batchnorm_layers(self.task.model)):
             return
         num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
         if rank() == 0:
-            self.journal.report(Note(f"BatchNorm's statistics are estimated from {num_images:,} training images"))
+            self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
 
     def validate(
         self,
@@ -175,14 +175,14 @@ class RunState:
         """Measure accuracy and report it; every rank has rank 0's BatchNorm statistics afterwards.
 
         Args:
-            stage: 0 while the network is float, else from 1.
-            portion: Accumulated fraction that is frozen.
-            epoch: Epoch of the phase that ended, from 1; 0 means before any of its training.
-            lr: Learning rate with which the epoch began.
+            stage: 0 during float training, else from 1.
+            portion: Accumulated fraction of frozen weights.
+            epoch: Epoch of the phase that ended, from 1; 0 = before its training.
+            lr: Initial learning rate of the epoch.
             result: Result of the epoch.
 
         Raises:
-            DivergedError: On every rank, if training has ended in a network whose loss is not finite.
+            DivergedError: Training ended with a loss that is not finite; raised on every rank.
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         journal, began = self.journal, time.perf_counter()
@@ -191,7 +191,7 @@ class RunState:
             raise DivergedError(
                 stage,
                 f"the validation loss after epoch {journal.epochs_done} is {accuracy.loss}",
-                "lower --lr, or warm up longer",
+                "lower --lr, or increase --warmup-epochs",
             )
         row = Row(
             stage=stage,
@@ -223,15 +223,16 @@ class RunState:
 
         Args:
             parts: Objects of the run.
-            position: Where the run is.
-            state: State of the epoch in which the run is; None between two.
+            position: Current position.
+            state: State of the current epoch; None = between two.
             is_stage_end: Whether a stage begins or ends here.
             is_last: Whether the run stops here.
-            top1: Accuracy in percent that was measured here.
+            top1: Accuracy in percent measured here.
 
         Raises:
-            ReplicaMismatchError: On every rank; nothing is written, so that the last checkpoint is a good one.
-            StopError: On every rank, if it is the last one.
+            ReplicaMismatchError: Ranks differ; nothing is written, so that the last checkpoint is valid. Raised on
+                every rank.
+            StopError: The run stops here; raised on every rank.
         """
         began = time.perf_counter()
         self.check_replicas(parts, has_buffers=is_stage_end)
@@ -256,14 +257,14 @@ class RunState:
             self._stop()
 
     def check_replicas(self, parts: Parts, *, has_buffers: bool) -> str:
-        """Return the digest of what every rank must hold.
+        """Return the digest of the tensors that must be equal on every rank.
 
         Args:
             parts: Objects of the run.
-            has_buffers: Whether buffers are compared too: not while a phase trains.
+            has_buffers: Whether buffers are compared too, which differ during a phase.
 
         Raises:
-            ReplicaMismatchError: On every rank, if the ranks do not hold the same bits.
+            ReplicaMismatchError: The ranks do not have the same bits; raised on every rank.
         """
         stage = parts.inq.stage if parts.inq else None
         tensors = replicated(parts, has_buffers=has_buffers)

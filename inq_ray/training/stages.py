@@ -1,4 +1,4 @@
-"""Float training and the stages of a run, each: quantize, validate, save, re-train."""
+"""Float training and the stages of a run; each stage: quantize, validate, save, re-train."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ from inq_ray.training.task.distill import make_teacher
 
 
 def train_float(run: RunState) -> None:
-    """Train the float network, for the epochs before the first stage or all those of a plain run.
+    """Train the float network, before the first stage or for all epochs of a plain run.
 
-    Call it on every rank.
+    Every rank calls it.
     """
     config = run.config
     if not config.float_epochs or run.is_past(0):
@@ -50,11 +50,11 @@ def measure_given(run: RunState) -> None:
 
 
 def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
-    """Do the stages that are left; call it on every rank.
+    """Run the remaining stages; every rank calls it.
 
     Args:
-        run: The run, its network float or as the checkpoint has it from which it goes on.
-        groups: The network's parameters as :func:`inq_ray.param_groups` returns them.
+        run: The run, with its network float or as in the checkpoint that it continues from.
+        groups: The network's parameters, from :func:`inq_ray.param_groups`.
 
     Returns:
         The scheduler after its last stage.
@@ -65,7 +65,7 @@ def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
     optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(training))
     portions = quantization.iterative_steps
     inq = INQScheduler(optimizer, portions, quantization.strategy, training.seed, codebook=quantization.codebook)
-    teacher = make_teacher(training, config.network.arch, model)  # of the network as it is before the first stage
+    teacher = make_teacher(training, config.network.arch, model)  # the network before the first stage
     phases = [
         Phase(stage=stage, portion=portion, epochs=epochs, optimizer=optimizer, inq=inq, teacher=teacher)
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1)
@@ -79,13 +79,13 @@ def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
 
 
 def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[str]) -> None:
-    """Do one stage, or what is left of it.
+    """Run one stage, or the rest of it.
 
     Args:
         run: The run.
         phase: The stage's re-training.
-        inq: Quantizes the next portion.
-        untrained: Names of the parameters that the network itself does not train.
+        inq: Scheduler that quantizes the next portion.
+        untrained: Names of parameters that the network itself does not train.
     """
     model = run.task.model
     is_new = run.position_in(phase.stage) is None
@@ -104,6 +104,6 @@ def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[
 
 
 def _stop_gradients_of_frozen(inq: INQScheduler, untrained: frozenset[str]) -> None:
-    """Turn off gradients of tensors without live weights: none is computed, none travels; nor one never trained."""
+    """Turn off gradients of tensors without live weights, and of untrained ones, so none is computed or sent."""
     for name, param in inq.quantized().items():
         param.requires_grad_(name not in untrained and not bool(inq.state[name].frozen.all()))

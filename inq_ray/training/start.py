@@ -1,4 +1,4 @@
-"""What a start of a run finds: nothing, a run to go on with, a finished one, or one that is not to be touched."""
+"""Start of a run: begin, continue, or refuse, by what exists of it."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -29,14 +29,14 @@ from inq_ray.training.run_folder import RunFolder, check_writable
 
 @contextlib.contextmanager
 def held(config: RunConfig, tell: Callable[[str], None]) -> Iterator[None]:
-    """Keep a run's name from being started elsewhere during a block: where the run lies, and where its checkpoints do.
+    """Keep a run's name from being started elsewhere during a block, in its storage and that of its checkpoints.
 
     Args:
-        config: with a name.
-        tell: takes a line, where the storage knows no locks.
+        config: Configuration with a name.
+        tell: Called with a line if the storage has no locks.
 
     Raises:
-        ValueError: a run of that name is running, or the folder of runs cannot be made.
+        ValueError: A run of that name is running, or the folder of runs cannot be created.
     """
     folder = RunFolder.planned(config)
     with name_held(folder.path, folder.lock, "run", tell), checkpoints_held(config.output, folder.lock, "run", tell):
@@ -47,16 +47,16 @@ def held(config: RunConfig, tell: Callable[[str], None]) -> Iterator[None]:
 def checkpoints_held(
     output: OutputConfig, lock: Path, kind: Literal["run", "sweep"], tell: Callable[[str], None]
 ) -> Iterator[None]:
-    """Keep a name from being started with the same --checkpoint-path, if that is given, and another --storage-path.
+    """Keep a name from being started with the same --checkpoint-path, if set, and another --storage-path.
 
     Args:
-        output: with a name.
-        lock: of the name at --storage-path, which is held.
-        kind: what has the name.
-        tell: takes a line, where the storage knows no locks.
+        output: Options with a name.
+        lock: Lock of the name at --storage-path, which is held.
+        kind: What has the name.
+        tell: Called with a line if the storage has no locks.
 
     Raises:
-        ValueError: it is running, or the folder cannot be made.
+        ValueError: It is running, or the folder cannot be created.
     """
     assert output.name is not None
     location = None if output.checkpoint_path is None else locate(output.checkpoint_path, "--checkpoint-path")
@@ -64,7 +64,7 @@ def checkpoints_held(
         yield
         return
     if not location.is_local:
-        tell(f"{shown(location.name)} knows no locks: start no two {kind}s of one name at a time")
+        tell(f"{shown(location.name)} has no file locks: do not start two {kind}s of the same name at a time")
         yield
         return
     folder = Path(location.path) / output.name
@@ -77,13 +77,13 @@ def checkpoints_held(
 
 
 def check_storage(config: RunConfig) -> None:
-    """Refuse a name that something else has than a run, and folders that cannot be written to; leaves nothing.
+    """Refuse a name used by anything but a run, and folders that are not writable; leaves nothing.
 
     Args:
-        config: with a name.
+        config: Configuration with a name.
 
     Raises:
-        ValueError: names the flag and what is in the way.
+        ValueError: Names the flag and the cause.
     """
     folder = RunFolder.planned(config)
     folder.check_usable()
@@ -92,13 +92,13 @@ def check_storage(config: RunConfig) -> None:
 
 
 def check_checkpoint_path(config: RunConfig) -> None:
-    """Refuse a --checkpoint-path that is a folder and cannot be written to; leaves nothing.
+    """Refuse a --checkpoint-path that is a folder and not writable; leaves nothing.
 
     Args:
-        config: with a name.
+        config: Configuration with a name.
 
     Raises:
-        ValueError: names the flag and what is in the way.
+        ValueError: Names the flag and the cause.
     """
     checkpoints = store_of(config).location
     if config.output.checkpoint_path is not None and checkpoints.is_local:
@@ -106,14 +106,14 @@ def check_checkpoint_path(config: RunConfig) -> None:
 
 
 def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
-    """Decide whether a run starts, goes on, or is finished; reads, and writes nothing.
+    """Decide whether a run starts, continues, or is finished; writes nothing.
 
     Args:
-        config: with a name.
-        fingerprint: of the data.
+        config: Configuration with a name.
+        fingerprint: Fingerprint of the data.
 
     Raises:
-        ValueError: it is not to be started; one line with what to do.
+        ValueError: It must not be started; one line with the remedy.
     """
     check_storage(config)
     folder = RunFolder.planned(config)
@@ -129,18 +129,18 @@ def look(config: RunConfig, *, fingerprint: str | None) -> Decision:
 
 
 def prepare(config: RunConfig, decision: Decision) -> RunFolder:
-    """Make the folders of a run that starts, and deletes the one that it overwrites; one that goes on has its own.
+    """Create the folders of a run that starts, deleting one that it overwrites; a run that continues has its own.
 
     Raises:
-        ValueError: a folder cannot be made.
+        ValueError: A folder cannot be created.
     """
     folder = RunFolder.planned(config)
     if isinstance(decision, Start):
-        if not folder.config.is_file() or config.output.overwrite:  # else it ended before its first checkpoint
+        if not folder.config.is_file() or config.output.overwrite:  # else it stopped before its first checkpoint
             folder = RunFolder.create(config)
         store_of(config).discard_after(TrainingPosition(stage=0, epoch=0, step=0))
     elif not folder.config.is_file():
-        folder = RunFolder.create(config)  # --resume PATH, under a new name, or where the folder was lost
+        folder = RunFolder.create(config)  # --resume PATH with a new name, or the folder was lost
     elif isinstance(decision, Resume) and _whole_config(folder) is None:
         try:
             write_text(folder.config, decision.config.to_json() + "\n")
@@ -168,13 +168,13 @@ def _make_checkpoint_path(config: RunConfig) -> None:
 
 
 def _standing(folder: RunFolder, config: RunConfig) -> Standing:
-    """What there is of the run."""
+    """Return what exists of the run."""
     assert config.output.name is not None
     is_finished = folder.is_finished
     found = NOTHING if config.output.overwrite or is_finished else store_of(config).newest_good()
     has_checkpoints = found.entry is not None or bool(found.damaged)
     if not folder.config.is_file():
-        # Its folder is lost, with the machine perhaps, or it never was here; its checkpoints are elsewhere.
+        # Its folder is lost, perhaps with the machine, or was on another one; its checkpoints are elsewhere.
         saved = found.snapshot.facts.config if found.snapshot is not None else config
         return Standing(name=config.output.name, config=saved if has_checkpoints else None, found=found)
     if found is not NOTHING and not has_checkpoints:
@@ -189,16 +189,16 @@ def _standing(folder: RunFolder, config: RunConfig) -> Standing:
 
 
 def _begun_from(folder: RunFolder) -> str | None:
-    """Return the checkpoint by which --resume began the run, as the file says that the run was made with."""
+    """Return the checkpoint that --resume started the run from, according to the run's configuration file."""
     saved = _whole_config(folder)
     return None if saved is None or saved.output.resume in (AUTO, NEVER) else saved.output.resume
 
 
 def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
-    """Refuse to begin a run again whose checkpoints lie where it was started, and not where it is to go on.
+    """Refuse to begin a run again if its checkpoints are at the previous --checkpoint-path instead of the current one.
 
     Raises:
-        ValueError: there are some; says where.
+        ValueError: There are some; names where.
     """
     saved = _whole_config(folder)
     if saved is None:
@@ -207,19 +207,19 @@ def _check_none_elsewhere(folder: RunFolder, config: RunConfig) -> None:
     is_same = (there.location.root, there.location.path) == (here.location.root, here.location.path)
     if not is_same and there.positions():
         raise ValueError(
-            f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: give the "
-            "--checkpoint-path with which it was started, or begin again by --overwrite"
+            f"--name {config.output.name}: this run has its checkpoints at {there.location.name}: pass the "
+            "--checkpoint-path that it was started with, or begin again with --overwrite"
         )
 
 
 def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConfig:
-    """Return the configuration of the run's start: of its checkpoint, which has digests, before that of its file.
+    """Return the configuration of the run's start: from its checkpoint, which has digests, or else from its file.
 
     Raises:
-        ValueError: there is no checkpoint, and the file is damaged.
+        ValueError: There is no checkpoint, and the file is damaged.
     """
     if config.output.overwrite:
-        return config  # what is there is deleted, whatever it is
+        return config  # the existing run is deleted in any case
     if found.snapshot is not None:
         return found.snapshot.facts.config
     try:
@@ -227,13 +227,13 @@ def _saved_config(folder: RunFolder, config: RunConfig, found: Found) -> RunConf
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"--name {config.output.name}: {folder.config} is damaged ({reason}): mend it, take another --name, or "
-            "delete the run by --overwrite"
+            f"--name {config.output.name}: {folder.config} is damaged ({reason}): repair it, use another --name, or "
+            "delete the run with --overwrite"
         ) from error
 
 
 def _whole_config(folder: RunFolder) -> RunConfig | None:
-    """Return what the file says that the run was made with; None if it is damaged."""
+    """Return the configuration in the run's file; None if it is damaged."""
     try:
         return _read(folder.config)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What summary.json holds of a run in addition to its journal and verification."""
+"""Contents of summary.json in addition to journal and verification."""
 
 import platform
 from importlib import metadata
@@ -48,7 +48,7 @@ def figures(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """Return where the run ran: rank 0's device, and versions."""
+    """Return rank 0's device, and versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {
@@ -61,7 +61,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def _version_of_ray() -> str | None:
-    """Return the version of Ray, None if it is not installed; not imported, which is for the cluster alone."""
+    """Return the version of Ray, None if it is not installed; without importing it, which only the cluster may do."""
     try:
         return metadata.version("ray")
     except metadata.PackageNotFoundError:

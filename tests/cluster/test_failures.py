@@ -57,7 +57,7 @@ def test_the_rank_that_failed_first_is_named_not_those_that_lost_touch_with_it()
     assert str(failure) == "rank 1: DivergedError: epoch 1: the training loss is nan"
     assert isinstance(failure, RunDivergedError)
     echoed = failure_of(_FailedError({0: _wrapped(echo)}))
-    assert str(echoed) == "rank 0: lost touch with another worker (Connection closed by peer)"
+    assert str(echoed) == "rank 0: lost the connection to another worker (Connection closed by peer)"
     assert isinstance(echoed, WorkersLostError)
 
 
@@ -86,7 +86,7 @@ def test_a_worker_that_does_not_answer_is_lost() -> None:
 def test_memory_that_is_not_enough_is_not_tried_again(error: Exception) -> None:
     failure = failure_of(_FailedError({0: _wrapped(error)}))
     assert not isinstance(failure, WorkersLostError)
-    assert "take a smaller --batch-size" in str(failure)
+    assert "use a smaller --batch-size" in str(failure)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_lost_workers_are_replaced_as_often_as_allowed(monkeypatch: pytest.Monke
     monkeypatch.setattr(trainer, "fit", lost)
     monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: next(room))
     attempts, told = _attempts(tmp_path, max_failures=2)
-    with pytest.raises(RunFailedError, match=r"rank 1: died; the same command goes on") as failed:
+    with pytest.raises(RunFailedError, match=r"rank 1: died; run the same command to continue") as failed:
         attempts.fit_to_the_end(2)
     assert not isinstance(failed.value, WorkersLostError)
     assert [text.count("starting again") for text in told.texts] == [1, 1]
@@ -179,7 +179,7 @@ def test_no_room_for_new_workers_ends_the_run(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(trainer, "fit", lost)
     monkeypatch.setattr(trainer, "wait_for_placement", no_room)
     attempts, _ = _attempts(tmp_path)
-    with pytest.raises(RunFailedError, match=r"^no room; the same command goes on") as failed:
+    with pytest.raises(RunFailedError, match=r"^no room; run the same command to continue") as failed:
         attempts.fit_to_the_end(2)
     assert not isinstance(failed.value, WorkersLostError)
 
@@ -233,7 +233,7 @@ def test_a_signal_ends_a_run_that_has_left_a_checkpoint(monkeypatch: pytest.Monk
         signals.asked = signal.SIGTERM
 
     monkeypatch.setattr(trainer, "fit", stop)
-    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; the same command goes on") as stopped:
+    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; run the same command to continue") as stopped:
         attempts.fit_to_the_end(2)
     assert stopped.value.signal == signal.SIGTERM
 

@@ -66,7 +66,7 @@ def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) 
     counts = summary["events"]["counts"]
     assert counts["workers_lost"] >= len(plan)
     assert counts["workers_lost"] == sum("starting again" in text for text in texts)
-    assert counts["resumed"] == sum(text.startswith("going on from") for text in texts)
+    assert counts["resumed"] == sum(text.startswith("continuing from") for text in texts)
     assert summary["events"]["seconds_lost"] > 0
 
 
@@ -111,7 +111,7 @@ def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tm
 def test_too_little_memory_is_one_line_that_says_what_to_change(ray_cluster: RayCluster, tmp_path: Path) -> None:
     config = _config(tmp_path, "large", network={"arch": f"{BROKEN}:TooLarge"})
     with pytest.raises(
-        RunFailedError, match=r"^rank 1: RuntimeError: .*allocate.*; take a smaller --batch-size"
+        RunFailedError, match=r"^rank 1: RuntimeError: .*allocate.*; use a smaller --batch-size"
     ) as failed:
         quantize(config, SilentReporter())
     assert len(str(failed.value).splitlines()) == 1
@@ -160,18 +160,18 @@ def test_one_command_goes_on_whatever_ended_it(
     first = start()
     wait_for(first, (run / "config.json").is_file)  # it has its name, and its workers are being started
     code, out, err = end(start())
-    assert (code, out.count("going on")) == (2, 0), out + err
+    assert (code, out.count("continuing")) == (2, 0), out + err
     assert "--name ended: this run is running (process " in err
     code, out, err = end(first, signal.SIGTERM, after="checkpoint-01-0001")
     assert (code, "stopped at checkpoint-0" in out) == (143, True), out + err
-    assert "the same command goes on" in err
+    assert "run the same command to continue" in err
     code, out, err = end(start(), signal.SIGKILL, after="checkpoint-02-0004")
     assert code == -signal.SIGKILL, out + err
     wait_for_quiet()
     damage(max(run.glob("checkpoints/checkpoint-*")) / "manifest.json", choice=1)
     code, out, err = end(start())
     assert (code, err) == (0, ""), out
-    assert "is damaged and left out" in out
+    assert "is damaged and ignored" in out
     calm = _config(tmp_path, "calm", training={"epochs": 30})
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 

@@ -184,7 +184,7 @@ def test_an_actor_that_is_gone_is_said_once(actor: _Actor, capsys: pytest.Captur
             time.sleep(0.05)
             said += capsys.readouterr().err
     said += capsys.readouterr().err
-    assert said.startswith("warning: the mailbox of the run is gone, and reports with it: ActorDiedError: ")
+    assert said.startswith("warning: the mailbox of the run is lost, and reports with it: ActorDiedError: ")
     assert said.count("\n") == 1
 
 
@@ -207,7 +207,7 @@ def test_a_reporter_that_raises_still_gets_what_comes_later(
             sender.send(note)
     assert told == NOTES
     err = capsys.readouterr().err
-    assert err.startswith(f"warning: the run goes on, and Broken misses reports: {type(error).__name__}: ")
+    assert err.startswith(f"warning: the run continues, but Broken misses reports: {type(error).__name__}: ")
     assert err.count("\n") == 1
 
 
@@ -288,8 +288,8 @@ def test_a_mailbox_of_ray_that_is_gone_is_said_once(
         wait_for(lambda: told.events == NOTES[:1])
         ray.kill(mailbox)
         deadline = time.monotonic() + 300
-        while "the mailbox of the run is gone" not in said and time.monotonic() < deadline:
+        while "the mailbox of the run is lost" not in said and time.monotonic() < deadline:
             time.sleep(0.1)
             said += capsys.readouterr().err
     said += capsys.readouterr().err
-    assert said.count("warning: the mailbox of the run is gone, and reports with it: ActorDiedError: ") == 1
+    assert said.count("warning: the mailbox of the run is lost, and reports with it: ActorDiedError: ") == 1

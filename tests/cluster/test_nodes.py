@@ -129,7 +129,7 @@ def test_a_fixed_number_of_workers_waits_for_a_new_node_and_ends_with_the_bits_o
     assert summary["world_sizes"] == [2]
     output = started.log.read_text()
     assert output.count("starting again (1 of --max-failures 3)") == 1
-    assert "going on from checkpoint-01-" in output
+    assert "continuing from checkpoint-01-" in output
 
 
 MAILBOXES = """
@@ -167,10 +167,10 @@ def test_the_mailbox_is_on_the_drivers_node(nodes: Nodes, env: dict[str, str]) -
 def test_a_range_of_workers_goes_on_with_what_is_left(nodes: Nodes, env: dict[str, str], tmp_path: Path) -> None:
     second = nodes.add()
     with job(nodes, tmp_path, ["--num-workers", "1..2"], env) as started:
-        started.wait_for("2 of --num-workers 1..2 have room now")
+        started.wait_for("2 of --num-workers 1..2 fit now")
         started.wait_for_checkpoint()
         nodes.kill(second)
-        started.wait_for("1 of --num-workers 1..2 have room now")
+        started.wait_for("1 of --num-workers 1..2 fit now")
         summary = started.summary()
     assert summary["world_sizes"] == [2, 1]
     assert "on 1 worker(s) after 2" in started.log.read_text()
@@ -187,7 +187,7 @@ def test_a_node_that_is_taken_back_leaves_a_checkpoint_and_counts_as_no_failure(
     with job(nodes, tmp_path, ["--num-workers", "1..2", "--epochs", "40", "--max-failures", "0"], watched) as started:
         started.wait_for_checkpoint()
         nodes.drain(second, seconds=300)
-        started.wait_for("1 of --num-workers 1..2 have room now")
+        started.wait_for("1 of --num-workers 1..2 fit now")
         summary = started.summary()
     nodes.kill(second)
     assert summary["world_sizes"] == [2, 1]
@@ -207,5 +207,5 @@ def test_a_node_that_does_not_see_the_storage_ends_the_run_in_one_line(
     nodes.kill(second)
     assert status == 1
     folder = f"{started.folder}: --storage-path must be a folder that all nodes share"
-    assert f"does not see what the driver writes to {folder}" in output.splitlines()[-1]
+    assert f"does not see files that the driver writes to {folder}" in output.splitlines()[-1]
     assert not list(started.folder.glob("checkpoints/*"))

@@ -92,7 +92,7 @@ def test_a_worker_is_on_one_node() -> None:
 def test_as_many_as_fit_within_the_range(workers: int | str, nodes: list[int], expected: int) -> None:
     told: list[str] = []
     assert wait_for_placement(asked_for(workers), told.append, room=Cluster([nodes])) == expected
-    assert told == ([f"{expected} of --num-workers {workers} have room now"] if isinstance(workers, str) else [])
+    assert told == ([f"{expected} of --num-workers {workers} fit now"] if isinstance(workers, str) else [])
 
 
 def test_the_least_number_is_waited_for_and_said_once() -> None:
@@ -108,9 +108,9 @@ def test_the_least_number_is_waited_for_and_said_once() -> None:
 @pytest.mark.parametrize(
     ("limit", "words"),
     [
-        ({"CPU": 16, "memory": 1e9}, ", and the autoscaler may bring the cluster to 16 CPUs"),
-        ({"GPU": 8}, ", and the autoscaler may bring the cluster to 0 CPU"),
-        ({"CPU": sys.maxsize}, ", and the autoscaler may bring the cluster to any size"),
+        ({"CPU": 16, "memory": 1e9}, ", and the autoscaler may grow the cluster to 16 CPUs"),
+        ({"GPU": 8}, ", and the autoscaler may grow the cluster to 0 CPU"),
+        ({"CPU": sys.maxsize}, ", and the autoscaler may grow the cluster to any size"),
         (None, ""),
     ],
 )
@@ -127,9 +127,9 @@ def test_what_an_autoscaler_may_bring_is_said(limit: Resources | None, words: st
     [
         (
             Launches({"gpu": 2, "cpu": 1}),
-            ", and the autoscaler is bringing 1 node(s) of type cpu, 2 node(s) of type gpu",
+            ", and the autoscaler is starting 1 node(s) of type cpu, 2 node(s) of type gpu",
         ),
-        (Launches({}, {"gpu": "no\ncapacity"}), ", and the autoscaler could not bring nodes of type gpu: no capacity"),
+        (Launches({}, {"gpu": "no\ncapacity"}), ", and the autoscaler could not start nodes of type gpu: no capacity"),
     ],
 )
 def test_nodes_that_are_coming_are_said(said: Launches, words: str) -> None:
@@ -148,7 +148,7 @@ def test_a_node_that_is_listed_and_gone_is_waited_for() -> None:
     assert room.asked == [2, 2, 1]
     assert told == [
         "waiting up to 10m for an answer of all nodes that should have room for 2 worker(s)",
-        "1 of --num-workers 1..2 have room now",
+        "1 of --num-workers 1..2 fit now",
     ]
 
 
@@ -166,6 +166,6 @@ def test_the_wait_has_a_bound_and_ends_in_one_line() -> None:
     with pytest.raises(NoRoomError) as ended:
         wait_for_placement(asked_for("2..8", placement_timeout="1s"), SILENT, room=room)
     assert str(ended.value) == (
-        "--placement-timeout 1s is over without room for 2 worker(s) of 1 CPU each (--num-workers), there is room "
-        "for 1: add nodes, take a smaller --num-workers, or wait longer"
+        "--placement-timeout 1s has passed without room for 2 worker(s) of 1 CPU each (--num-workers), there is room "
+        "for 1: add nodes, use fewer --num-workers, or wait longer"
     )

@@ -137,7 +137,7 @@ def test_a_job_is_left_stopped_and_submitted_again(
 
     again = job("submit", *command)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "going on from checkpoint-01-" in again.stdout
+    assert "continuing from checkpoint-01-" in again.stdout
     summary = folder.read_summary()
     assert summary is not None
     assert summary["digest"] == expected

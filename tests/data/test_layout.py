@@ -57,7 +57,7 @@ def test_folders(tmp_path: Path, folders: tuple[str, str]) -> None:
 def test_several_sets_are_named(tmp_path: Path) -> None:
     root = parquet(tmp_path, "a/train.parquet", "b/train.parquet")
     with pytest.raises(
-        ValueError, match=f"holds several sets of images: give one of them by --data: {root}/a, {root}/b"
+        ValueError, match=f"contains several sets of images: pass one of them with --data: {root}/a, {root}/b"
     ):
         open_source(str(root))
 
@@ -72,12 +72,12 @@ def test_a_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     for data in ("owner/name-1.0", str(tmp_path / "owner/name-1.0")):
         with pytest.raises(
-            ValueError, match=r"nothing is downloaded here: .* 'hf download owner/name-1\.0 --repo-type"
+            ValueError, match=r"data are not downloaded automatically: .* 'hf download owner/name-1\.0 --repo-type"
         ):
             open_source(data)
 
 
 def test_columns_are_of_parquet(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {"train/a/0.png": BLOBS[0]})
-    with pytest.raises(ValueError, match="--label-column is about Parquet"):
+    with pytest.raises(ValueError, match="--label-column is for Parquet only"):
         open_source(str(root), label_column="fine")

@@ -134,7 +134,7 @@ def test_a_run_goes_on_from_its_checkpoints_there_after_both_were_stopped(tmp_pa
     assert not (tmp_path / "digits" / "checkpoints").exists()
     with serving(tmp_path) as environment:
         told, _ = run_ranks(on_rank, 2, config, environment, None)
-    assert told.lines == ["going on from checkpoint-01-0001-00000004"]
+    assert told.lines == ["continuing from checkpoint-01-0001-00000004"]
     calm = configured(tmp_path, "calm")
     assert {other.digest for other in run_ranks(run_with, 2, calm, {})} == {told.digest}
     assert rows(config) == rows(calm)

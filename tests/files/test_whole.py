@@ -52,7 +52,7 @@ def test_contents_reach_the_disk_before_the_name_and_the_name_after(
         seen.append((path, names(tmp_path)))
 
     monkeypatch.setattr(module, "sync", note)
-    with whole(tmp_path / "a", beside=tmp_path / "b") as beside:
+    with whole(tmp_path / "a", temporary=tmp_path / "b") as beside:
         beside.write_text("")
     assert seen == [(tmp_path / "b", ["b"]), (tmp_path, ["a"])]
 

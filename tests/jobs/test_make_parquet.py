@@ -92,7 +92,7 @@ def test_bad_flags_are_one_line(flags: str, says: list[str], job: Job, folder: P
 def test_a_folder_without_training_images_is_told(job: Job, folder: Path, tmp_path: Path) -> None:
     (folder / "train").rename(folder / "val")
     status, out, err = job("--data", folder, "--output", tmp_path / "new", "--dry-run")
-    assert (status, err) == (0, f"make_parquet: note: no images in {folder}/train, validation alone\n")
+    assert (status, err) == (0, f"make_parquet: note: no images in {folder}/train, writing validation only\n")
     assert out.startswith("validation: ")
 
 

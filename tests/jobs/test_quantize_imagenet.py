@@ -180,7 +180,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
         ["3/4", "0.875", "22,526", "3", "0.02", "60"],
         ["4/4", "1", "25,744", "3", "0.02", "60"],
     ]
-    assert "of training, from one step timed on this machine" in out
+    assert "of training, estimated from one step on this machine" in out
     assert out.rstrip().endswith("dry run: nothing was started, no run was written")
     assert list(Path().iterdir()) == []
 

@@ -30,8 +30,8 @@ def job(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 def test_a_dry_run_lists_trials_and_what_they_share(job: Job, tmp_path: Path) -> None:
     status, out, err = job("--dry-run --schedules 0.5,0.75,0.875,1 0.5,0.75,0.9,1 --bits 5 3")
     assert (status, err) == (0, "")
-    assert "20 stages, 13 of them distinct: 65 % are to be trained" in out
-    assert "accuracy is measured on 129 images held out of 1,297" in out
+    assert "20 stages, 13 of them distinct: 65 % need training" in out
+    assert "accuracy is measured on 129 held-out images of 1,297" in out
     lines = [line for line in out.splitlines() if line.startswith("│ t")]
     assert [line.split("│")[-2].strip() for line in lines] == ["0", "1", "3", "3"]
     assert not any(tmp_path.iterdir())
@@ -51,14 +51,14 @@ def test_what_is_done_to_images_is_printed_where_all_trials_see_the_same(job: Jo
 def test_what_optuna_proposes_is_not_known_before(job: Job) -> None:
     status, out, _ = job("--dry-run --rising free --lrs 1e-3..1e-1 --search optuna --trials 7")
     assert status == 0
-    assert "Optuna proposes 7 trials, each by the results of those before" in out
+    assert "Optuna proposes 7 trials, each based on earlier results" in out
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         ("--schedules 0.5,0.4,1", "--schedules: portions are accumulated"),
-        ("--lrs 0.1..0.2", "--search grid tries lists"),
+        ("--lrs 0.1..0.2", "--search grid needs lists"),
         ("--workers-per-trial 99 --batch-size 500", "need 99 CPUs, this machine has 4"),
         ("--gpus-per-trial 2", "this machine has no GPU"),
         ("--track nothing", "nothing"),
@@ -75,7 +75,7 @@ def test_what_cannot_start_is_one_line(flags: str, says: str, job: Job, tmp_path
 
 def test_sigterm_where_only_ray_listens_has_a_line_and_its_status(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_schedules, "execute", lambda *_: sys.exit(signal.SIGTERM))
-    assert job("") == (143, "", "sweep_schedules: ended by SIGTERM; the same command goes on\n")
+    assert job("") == (143, "", "sweep_schedules: ended by SIGTERM; run the same command to continue\n")
     monkeypatch.setattr(sweep_schedules, "execute", lambda *_: sys.exit(0))
     with pytest.raises(SystemExit):
         job("")

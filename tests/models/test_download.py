@@ -92,7 +92,7 @@ def test_what_cannot_be_had_leaves_nothing_behind(server: FileServer, folder: Pa
 def test_no_network(folder: Path) -> None:
     with serving() as gone:
         pass
-    with pytest.raises(ValueError, match=r"Connection refused.*download it where there is a network"):
+    with pytest.raises(ValueError, match=r"Connection refused.*download it on a machine with internet access"):
         cached(f"{gone.address}/{NAME}")
     assert names(folder) == []
 

@@ -110,16 +110,16 @@ def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
     [
         ("missing", "{module} (.*{module}.py) has no missing"),
         ("Net.narrow", "has no Net.narrow"),
-        ("number", "number of {module} is a int, no function to call"),
+        ("number", "number of {module} is a int, not a function"),
         ("needs", "needs() failed: TypeError: .*missing 1 required positional argument: 'width'"),
         ("fails", "fails(num_classes=7) failed: KeyError: "),
-        ("lazy", "weight of the network that lazy(num_classes=7) returned has no shape yet (a lazy module): let"),
+        ("lazy", "lazy(num_classes=7) returned a network in which weight has no shape yet (a lazy module): run"),
         ("ends", "ends(num_classes=7) failed: SystemExit: 0"),
         ("gives_a_list", "gives_a_list() returned a list, not a torch.nn.Module"),
         ("compiled", "compiled(num_classes=7) returned a network that is compiled or wrapped"),
         ("compiled_in_part", "returned a network that is compiled or wrapped"),
         ("wrapped", "returned a network that is compiled or wrapped"),
-        ("noted", "the state of the network that noted(num_classes=7) returned has _extra_state, which is no tensor"),
+        ("noted", "noted(num_classes=7) returned a network whose state has _extra_state, which is not a tensor"),
     ],
 )
 def test_mistakes_in_one_line(module: str, function: str, told: str) -> None:
@@ -132,7 +132,7 @@ def test_mistakes_in_one_line(module: str, function: str, told: str) -> None:
 
 @pytest.mark.parametrize("arch", ["nets_that_are_nowhere:make", "nets_that_are_nowhere.inner:make"])
 def test_no_such_module_names_the_folder(module: str, tmp_path: Path, arch: str) -> None:
-    with pytest.raises(ValueError, match=f"there is no module nets_that_are_nowhere in {tmp_path}, nor is one"):
+    with pytest.raises(ValueError, match=f"no module nets_that_are_nowhere in {tmp_path}, and none is"):
         check_arch(arch)
 
 
@@ -152,7 +152,7 @@ def test_a_module_that_cannot_be_imported_says_why(module: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("arch", [":", "nets:", ":make", "nets/a.py:make", "a b:c", "..a:b", "nets:make:it"])
 def test_another_form(arch: str) -> None:
-    with pytest.raises(ValueError, match=r"is named package\.module:function"):
+    with pytest.raises(ValueError, match=r"name your own network as package\.module:function"):
         check_arch(arch)
 
 

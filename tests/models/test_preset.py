@@ -52,9 +52,9 @@ def test_presets_by_hand(arch: str, weights: str | None, expected: InputPreset) 
 
 
 def test_names_that_are_not_there() -> None:
-    with pytest.raises(ValueError, match="trained weights of torchvision's resnet18"):
+    with pytest.raises(ValueError, match="torchvision's trained weights for resnet18"):
         input_preset("resnet18", "IMAGENET1K_V3")
-    with pytest.raises(ValueError, match="no network known here"):
+    with pytest.raises(ValueError, match="not a known network"):
         input_preset("resnet19")
 
 
@@ -75,7 +75,7 @@ def test_timm_as_its_own_transforms(name: str) -> None:
 
 def test_timm_names_that_are_not_there_and_images_that_are_not_square() -> None:
     pytest.importorskip("timm", reason="the extra timm is not installed")
-    with pytest.raises(ValueError, match="names no trained weights of timm's resnet50"):
+    with pytest.raises(ValueError, match="timm has no such weights for resnet50"):
         input_preset("timm/resnet50", "a9_in1k")
     with pytest.raises(ValueError, match="1024x768 pixels: only square"):
         input_preset("timm/vit_base_patch16_sapiens2")

@@ -73,15 +73,15 @@ def test_a_file_of_the_name_of_weights_goes_before(home: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("arch", "weights", "told"),
     [
-        ("resnet18", "IMAGENET1K_V9", "neither a file nor trained weights of torchvision's resnet18; .*IMAGENET1K_V1$"),
+        ("resnet18", "IMAGENET1K_V9", "a name of torchvision's trained weights for resnet18; .*IMAGENET1K_V1$"),
         ("vit_b_16", "SWAG", "nearest: IMAGENET1K_V1, IMAGENET1K_SWAG_E2E_V1, IMAGENET1K_SWAG_LINEAR_V1, DEFAULT$"),
         ("resnet18", "ResNet50_Weights.IMAGENET1K_V2", "neither a file nor .*nearest: IMAGENET1K_V1"),
-        ("digits_cnn", "DEFAULT", "only the networks of torchvision and timm have weights by name, not digits_cnn"),
-        ("json:dumps", "DEFAULT", "only the networks of torchvision and timm .* not json:dumps"),
+        ("digits_cnn", "DEFAULT", "only for networks of torchvision and timm, not for digits_cnn"),
+        ("json:dumps", "DEFAULT", "only for networks of torchvision and timm, not for json:dumps"),
         ("resnet18", "a.pth", "no such file: a.pth"),
         ("resnet18", "folder/", "no such file: folder"),
         ("resnet18", "/tmp", "not a file: /tmp"),
-        ("resnet19", "DEFAULT", "no network known here"),
+        ("resnet19", "DEFAULT", "not a known network"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(arch: str, weights: str, told: str) -> None:
@@ -153,8 +153,8 @@ def test_a_network_of_timm_that_is_not_on_the_hub(home: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arch", "weights", "told"),
     [
-        ("timm/resnet18", "a4_in1k", "--weights a4_in1k names no trained weights of timm's resnet18; nearest: a[123]"),
-        ("timm/resnet18.a4_in1k", "DEFAULT", "arch='timm/resnet18.a4_in1k' names no trained weights"),
+        ("timm/resnet18", "a4_in1k", "--weights a4_in1k: timm has no such weights for resnet18; nearest: a[123]"),
+        ("timm/resnet18.a4_in1k", "DEFAULT", "arch='timm/resnet18.a4_in1k': timm has no such weights"),
         ("timm/nf_resnet26", "DEFAULT", "timm has no trained weights for nf_resnet26; pass a file"),
     ],
 )
@@ -168,7 +168,7 @@ def test_names_that_timm_does_not_have(arch: str, weights: str, told: str) -> No
 def test_no_network_and_no_cache_is_one_line() -> None:
     told = (
         r"^weights: cannot load timm/test_vit.r160_in1k from the Hugging Face hub: .*; download its "
-        r"model.safetensors where there is a network, and pass --weights FILE$"
+        r"model.safetensors on a machine with internet access, and pass --weights FILE$"
     )
     with pytest.raises(ValueError, match=told) as error:
         resolve_weights("timm/test_vit", "DEFAULT")

@@ -58,7 +58,7 @@ def test_a_replaced_first_convolution_keeps_its_place_and_settings() -> None:
 )
 def test_an_unknown_name_tells_the_nearest(arch: str, nearest: str) -> None:
     for function in (check_arch, lambda name: create(name, num_classes=10)):
-        with pytest.raises(ValueError, match=f"'{arch}' is no network .*{nearest}"):
+        with pytest.raises(ValueError, match=f"'{arch}' is not a .*network.*{nearest}"):
             function(arch)
 
 
@@ -97,9 +97,9 @@ def test_timm_networks_take_other_channels_and_classes() -> None:
 @pytest.mark.parametrize(
     ("arch", "told"),
     [
-        ("timm/resnet19", "'timm/resnet19' is no network of timm; nearest: .*timm/resnet1"),
-        ("timm/", "is no network of timm; nearest: timm/resnet18"),
-        ("timm/resnet18.a9_in1k", "'timm/resnet18.a9_in1k' names no trained weights of timm's resnet18; nearest: a"),
+        ("timm/resnet19", "'timm/resnet19' is not a network of timm; nearest: .*timm/resnet1"),
+        ("timm/", "is not a network of timm; nearest: timm/resnet18"),
+        ("timm/resnet18.a9_in1k", "'timm/resnet18.a9_in1k': timm has no such weights for resnet18; nearest: a"),
     ],
 )
 def test_unknown_names_of_timm(arch: str, told: str) -> None:

@@ -273,7 +273,7 @@ class StdConv2d(nn.Conv2d):
 
 def test_standardized_weights_are_refused_unless_skipped() -> None:
     model = nn.Sequential(StdConv2d(2, 2, 1), StdConv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
-    with pytest.raises(ValueError, match=r"0.weight is changed in forward of StdConv2d .* like 1 more: pass skip="):
+    with pytest.raises(ValueError, match=r"0.weight is changed in forward of StdConv2d .* \(and 1 more\): pass skip="):
         param_groups(model)
     assert quantized(model, skip=["[01]"]) == {"2.weight": 5}
     assert quantized(model, weight_bits=None, bits={"2": 4}) == {"2.weight": 4}

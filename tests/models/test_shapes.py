@@ -63,5 +63,5 @@ def test_own_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_rng_state()
     assert head_parameters("nets_with_heads:headed") == {"1.weight"}
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(ValueError, match="let its function take num_classes"):
+    with pytest.raises(ValueError, match="add the argument num_classes to its function"):
         head_parameters("nets_with_heads:fixed")

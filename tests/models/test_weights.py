@@ -222,9 +222,9 @@ def test_truncated_files(tmp_path: Path, state: dict[str, Tensor], name: str, si
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"epoch": 3, "best": 91.7}, "holds no tensors by name, only: epoch, best"),
-        ({}, "holds no tensors by name, only: nothing"),
-        ({"weight": np.zeros(3)}, "only: weight; save model.state_dict(), tensors and no arrays of NumPy"),
+        ({"epoch": 3, "best": 91.7}, "has no tensors by name, only: epoch, best"),
+        ({}, "has no tensors by name, only: nothing"),
+        ({"weight": np.zeros(3)}, "only: weight; save model.state_dict(), with tensors instead of NumPy arrays"),
         ([torch.zeros(3)], "holds a list"),
         (torch.zeros(3), "holds a Tensor"),
     ],
@@ -251,7 +251,7 @@ def test_a_safetensors_file_without_tensors(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # torch's quantized tensors are deprecated, and files of them are about
 def test_tensors_without_plain_numbers_are_refused(tmp_path: Path, make: Callable[[], Tensor], kind: str) -> None:
     torch.save({"weight": make()}, tmp_path / "a.pth")
-    assert f"holds weight as a tensor of kind {kind}: save plain ones" in refusal(tmp_path / "a.pth")
+    assert f"holds weight as a tensor of kind {kind}: save dense tensors" in refusal(tmp_path / "a.pth")
 
 
 def test_a_home_that_is_not_there(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, state: dict[str, Tensor], leg
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(network(), tmp_path / "a.pt")
     message = refusal(tmp_path / "a.pt")
-    assert "it holds inq_ray.models.digits_cnn.DigitsCNN and would run code when loaded" in message
+    assert "it contains inq_ray.models.digits_cnn.DigitsCNN and would run code when loaded" in message
     assert "torch.save(model.state_dict(), 'w.pth')" in message
     assert "weights_only" not in message
 
@@ -442,7 +442,7 @@ def test_the_note_says_what_was_taken(tmp_path: Path, state: dict[str, Tensor]) 
         path,
     )
     assert load_weights(network(), path).note == (
-        f"weights: of {path} the tensors under 'state_dict' are taken, their names without 'model.', without 1 such as "
+        f"weights: loading the tensors under 'state_dict' from {path}, their names without 'model.', without 1 such as "
         "'loss.weight'; 'net' would fit too"
     )
 
@@ -488,7 +488,7 @@ def test_data_beside_the_tensors_are_passed_over(tmp_path: Path, state: dict[str
     )
     assert_loads(tmp_path / "a.pth", state)
     torch.save({"state_dict": state, "of": Odd.ONE}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
-    assert f"it holds {__name__}.Odd and would run code" in refusal(tmp_path / "a.pth")
+    assert f"it contains {__name__}.Odd and would run code" in refusal(tmp_path / "a.pth")
 
 
 class EasyDict(dict[str, Any]):
@@ -564,9 +564,9 @@ def test_another_kind_of_file_is_named(tmp_path: Path, state: dict[str, Tensor],
     make, told = OTHERS[kind]
     make(tmp_path / f"a{suffix}", state)
     if kind == "script" and suffix == ".pth":
-        told = "it is TorchScript: convert it by torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
+        told = "it is TorchScript: convert it with torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
     if kind == "pickle" and suffix == ".pth":
-        told = "it is a pickle of protocol 4: write it by torch.save"
+        told = "it is a pickle of protocol 4: save it with torch.save"
     message = refusal(tmp_path / f"a{suffix}")
     assert told in message
     assert message.startswith("weights: cannot read")
@@ -582,7 +582,7 @@ def test_safetensors_under_another_name(tmp_path: Path, state: dict[str, Tensor]
 
 def test_a_path_that_is_too_long_for_a_name(tmp_path: Path) -> None:
     assert not is_weights_file("a" * 5000)
-    with pytest.raises(ValueError, match="there is no such file") as error:
+    with pytest.raises(ValueError, match="no such file") as error:
         resolve_weights("digits_cnn", "a" * 5000)
     assert len(str(error.value)) <= 300
     with pytest.raises(ValueError, match="no such file") as error:

@@ -71,7 +71,7 @@ def test_links_out_of_a_folder_of_images(kind: str, tree: Path, tmp_path: Path) 
     link(tree / name, target.format(root=tmp_path))
     line = refusal(tree)
     real = os.path.realpath(tree / name)
-    assert line.startswith(f"{tree / name} is a link that leads to {real}, out of the folder of data {tree}:")
+    assert line.startswith(f"{tree / name} is a link to {real}, outside of the data folder {tree}:")
     assert open_source(str(tree), follow_links=True).info.num_classes in (2, 3)
 
 
@@ -83,7 +83,7 @@ def test_chains_of_links_are_followed_to_their_end(tree: Path, tmp_path: Path) -
     (tree / ".pool/two").unlink()
     link(tree / ".pool/two", tmp_path / "else/secret.jpg")
     (tree / "train/cat/new.jpg").write_bytes(b"new")  # so that the index is made anew
-    assert f"train/cat/x.jpg is a link that leads to {tmp_path}/else/secret.jpg" in refusal(tree)
+    assert f"train/cat/x.jpg is a link to {tmp_path}/else/secret.jpg" in refusal(tree)
 
 
 def test_links_within_the_folder_are_followed(tree: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_folder_itself_may_be_a_link(tree: Path, tmp_path: Path, monkeypatch
     link(tree / "train/dog/x.jpg", "../cat/1.jpg")
     assert read_all(open_source("a/link")) == read_all(open_source(str(tree)))
     link(tree / "train/dog/y.jpg", "../../../else/secret.jpg")
-    assert refusal("a/link").startswith(f"{tmp_path}/a/link/train/dog/y.jpg is a link that leads to {tmp_path}/else/")
+    assert refusal("a/link").startswith(f"{tmp_path}/a/link/train/dog/y.jpg is a link to {tmp_path}/else/")
 
 
 def test_what_is_not_read_may_be_any_link(tree: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_file_that_has_become_a_link_since_is_not_read(tree: Path, tmp_path: P
     reader = source.split("train").reader  # type: ignore[attr-defined]
     found = reader.read(np.arange(len(reader)))
     assert [encoded.data for encoded in found] == [None, b"bc", None]
-    assert found[0].error == "it leads out of the folder of data by a link"
+    assert found[0].error == "a link leads out of the data folder"
 
 
 def test_writing_parquet_follows_no_links_out_either(tree: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_hubs_cache_is_read_as_it_is(hub: Path, tmp_path: Path) -> None:
     repository = hub.parent.parent
     for data in (hub, hub / "data", f"{hub}/data/t*.parquet", repository):
         assert open_source(str(data)).info.num_test == 7
-    assert f"out of the folder of data {hub.parent}:" in refusal(f"{hub.parent}/0*/data/t*")
+    assert f"outside of the data folder {hub.parent}:" in refusal(f"{hub.parent}/0*/data/t*")
     # One file is as given, and by this pattern all lies where it begins.
     assert open_source(f"{hub}/data/test-00000-of-00001.parquet").info.num_test == 7
     assert open_source(f"{hub.parent.parent}/*/0*/data/t*").info.num_test == 7
@@ -177,7 +177,7 @@ def test_other_links_of_a_hubs_cache_are_refused(hub: Path, tmp_path: Path, is_l
     else:
         (blobs / "0").rename(tmp_path / "elsewhere")
         link(blobs / "0", tmp_path / "elsewhere")
-    assert f"is a link that leads to {tmp_path}/elsewhere" in refusal(hub)
+    assert f"is a link to {tmp_path}/elsewhere" in refusal(hub)
     assert open_source(str(hub), follow_links=True).info.num_train == 20
 
 
@@ -185,7 +185,7 @@ def test_links_of_parquet_within_and_to_a_folder(hub: Path, tmp_path: Path) -> N
     flat = tmp_path / "flat"
     flat.mkdir()
     link(flat / "data", hub / "data")
-    assert refusal(flat).startswith(f"{flat}/data is a link that leads to {hub}/data, out of")
+    assert refusal(flat).startswith(f"{flat}/data is a link to {hub}/data, outside of")
     inside = tmp_path / "inside"
     (inside / "pool").mkdir(parents=True)
     (tmp_path / "datasets--a--b/blobs/0").rename(inside / "pool/0")
@@ -201,4 +201,4 @@ def test_the_root_of_the_machine_holds_everything() -> None:
 
 def test_names_that_are_not_utf8(tree: Path) -> None:
     link(tree / "train/cat" / os.fsdecode(b"\xff.jpg"), os.fsdecode(b"/nothing/\xfe"))
-    assert "train/cat/\\xff.jpg is a link that leads to /nothing/\\xfe, out" in refusal(tree)
+    assert "train/cat/\\xff.jpg is a link to /nothing/\\xfe, outside" in refusal(tree)

@@ -88,7 +88,7 @@ def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("space", "options", "says"),
     [
-        (Space({LR: Range(0.1, 0.2)}), SearchOptions(), "--search grid tries lists .* training.lr has a range"),
+        (Space({LR: Range(0.1, 0.2)}), SearchOptions(), "--search grid needs lists .* training.lr is a range"),
         (Space({SCHEDULE: FreeSchedules()}), SearchOptions(), "random or optuna"),
         (Space({BITS: Choices((5, 9))}), SearchOptions(), "--weight-bits"),
         (Space({LR: Choices((0.0,))}), SearchOptions(), "--lr must be finite and above 0"),
@@ -113,7 +113,7 @@ def test_what_cannot_run_is_refused(space: Space, options: SearchOptions, says: 
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"output": {"resume": "never"}}, "--resume is of a single run"),
+        ({"output": {"resume": "never"}}, "--resume is for single runs"),
         ({"cluster": {"num_workers": "1..2"}}, "at one number of workers only"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_sweep_for_something_else_does_not_go_on(
     assert len(free.registry(state).trials) == 2
     training = {**sections.get("training", {}), "float_epochs": 1, "epochs": 1}
     other = plan_sweep(tiny_config(tmp_path, training=training), space, options)
-    with pytest.raises(ValueError, match=f"^--name tiny: the sweep was started with other {says}: set them as they"):
+    with pytest.raises(ValueError, match=f"^--name tiny: the sweep was started with other {says}: set them as before"):
         other.registry(state)
 
 
@@ -156,7 +156,7 @@ def test_files_that_have_changed_are_noticed_when_a_sweep_goes_on(name: str, tmp
     plan = plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
     state = json.loads(json.dumps(plan.state(plan.registry())))
     state["origin"][name] = "other"
-    with pytest.raises(ValueError, match=f"was started with other {name}: set them as they"):
+    with pytest.raises(ValueError, match=f"was started with other {name}: set them as before"):
         plan.registry(state)
 
 
@@ -177,7 +177,7 @@ def test_two_sweeps_of_one_name_are_not_run_at_once_and_others_are(tmp_path: Pat
 def test_what_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "file").write_text("")
-    with pytest.raises(ValueError, match=r"--name tiny: .* exists and is no sweep"):
+    with pytest.raises(ValueError, match=r"--name tiny: .* exists and is not a sweep"):
         plan_sweep(tiny_config(tmp_path), SPACE, SearchOptions())
     file = tmp_path / "file"
     file.write_text("")
@@ -247,7 +247,8 @@ def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
     for name in state:
         less = {each: state[each] for each in state if each != name}
         with pytest.raises(
-            ValueError, match=rf"sweep\.json is broken: {name} is missing: mend it, or delete the sweep by --overwrite"
+            ValueError,
+            match=rf"sweep\.json is broken: {name} is missing: repair it, or delete the sweep with --overwrite",
         ):
             plan.registry(json.loads(json.dumps(less)))
 

@@ -90,10 +90,10 @@ def mutated(state: dict[str, Any], path: tuple[Any, ...], value: Any, *, is_dele
         (("trials", 0, "digest"), "DELETE", r"trials\[0\]\.digest is missing"),
         (("trials", 0, "number"), [], r"trials\[0\]\.number must be a whole number, got \[\]"),
         (("log",), None, r"log must be a list, got None"),
-        (("log",), [], r"trials\[0\]\.number is 0, and 0 points were asked for"),
-        (("log", 0), ["ask", 1], r"log\[0\] is \['ask', 1\], not what was asked or told"),
+        (("log",), [], r"trials\[0\]\.number is 0, but 0 points were proposed"),
+        (("log", 0), ["ask", 1], r"log\[0\] is \['ask', 1\], which is not possible"),
         (("trials", 0, "top1"), "x", r"trials\[0\]\.top1 must be a number or null, got 'x'"),
-        (("trials", 0, "status"), "running", r"trials\[0\]\.top1 is 95\.0, and the trial is running"),
+        (("trials", 0, "status"), "running", r"trials\[0\]\.top1 is 95\.0, but the trial is running"),
         (("trials", 0, "ends", 0, "seconds"), None, r"trials\[0\]\.ends\[0\]\.seconds must be a number, got None"),
         (("trials", 1, "name"), "t001", r"trials: name is the same in two of them"),
         (("base", "training", "lr"), -1, r"base\.training\.lr|--lr must be"),
@@ -102,7 +102,7 @@ def mutated(state: dict[str, Any], path: tuple[Any, ...], value: Any, *, is_dele
 )
 def test_the_place_is_named(plan: SweepPlan, path: tuple[Any, ...], value: Any, says: str) -> None:
     state = mutated(state_of(plan), path, value, is_deleted=value == "DELETE")
-    with pytest.raises(ValueError, match=rf"sweep\.json is broken: ({says}).*: mend it, or delete the sweep by"):
+    with pytest.raises(ValueError, match=rf"sweep\.json is broken: ({says}).*: repair it, or delete the sweep with"):
         use(plan, state)
 
 
@@ -123,5 +123,5 @@ def test_mutated_states_end_in_one_line(plan: SweepPlan) -> None:
             line = str(error)
             assert line.isprintable(), (path, value, line)
             assert len(line) <= 300, (path, value, line)
-            assert str(plan.folder.state) in line or "--name" in line or "cannot go on" in line, (path, value, line)
+            assert str(plan.folder.state) in line or "--name" in line or "cannot continue" in line, (path, value, line)
     assert num_refused > len(cases) / 2

@@ -60,7 +60,7 @@ def test_a_failure_is_one_line_and_the_run_goes_on(
     run_through(Memory(fails_at, error), fails_at == "start")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("warning: the run goes on without the tracker memory: " + type(error).__name__)
+    assert err.startswith("warning: the run continues without the tracker memory: " + type(error).__name__)
     assert err.count("\n") == 1
     assert len(err) < 300
 
@@ -78,4 +78,4 @@ def test_nobody_waits_for_a_tracker_that_hangs(capsys: pytest.CaptureFixture[str
     guarded.join(0.1)
     release.set()
     guarded._thread.join()
-    assert capsys.readouterr().err == "warning: the run goes on without the tracker slow: it does not answer\n"
+    assert capsys.readouterr().err == "warning: the run continues without the tracker slow: it does not respond\n"

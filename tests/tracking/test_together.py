@@ -48,7 +48,7 @@ def test_a_reporter_that_fails_keeps_nothing_from_the_others_and_is_named_once(
     for event in (STARTED, *ROWS):
         together.report(event)
     assert first.events == second.events == last.events == [STARTED, *ROWS]
-    line = "warning: the run goes on, and Failing misses reports: ValueError: no place at s3://***@host/bucket\n"
+    line = "warning: the run continues, but Failing misses reports: ValueError: no place at s3://***@host/bucket\n"
     assert capsys.readouterr() == ("", 2 * line), "once for each"
 
 
@@ -90,5 +90,5 @@ def test_a_closed_pipe_keeps_nothing_from_the_others(reporter: str, closed: str,
     if name == "JsonLog":
         assert not ended.stderr, "whoever read it has gone"
     elif closed == "stdout":
-        assert ended.stderr.startswith(f"warning: the run goes on, and {name} misses reports: ")
+        assert ended.stderr.startswith(f"warning: the run continues, but {name} misses reports: ")
         assert ended.stderr.count("\n") == 1

@@ -205,7 +205,7 @@ def test_tensorboard_without_a_place_is_left_out(tmp_path: Path, capsys: pytest.
     (tmp_path / "tensorboard").write_text("a file")
     track("tensorboard", tmp_path)
     err = capsys.readouterr().err
-    assert err.startswith("warning: the run goes on without the tracker tensorboard: ")
+    assert err.startswith("warning: the run continues without the tracker tensorboard: ")
     assert err.count("\n") == 1
 
 
@@ -231,7 +231,8 @@ def test_tensorboard_on_a_full_disk_is_left_out_with_one_line(tmp_path: Path) ->
     )
     assert ended.stdout == ""
     assert (
-        ended.stderr == "warning: the run goes on without the tracker tensorboard: OSError: [Errno 27] File too large\n"
+        ended.stderr
+        == "warning: the run continues without the tracker tensorboard: OSError: [Errno 27] File too large\n"
     )
 
 
@@ -269,7 +270,7 @@ def test_mlflow_keeps_runs_beside_them_and_a_server_that_is_gone_is_left_out(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     track("mlflow", tmp_path / "three")
     err = capsys.readouterr().err.strip().splitlines()[-1]
-    assert err.startswith("warning: the run goes on without the tracker mlflow: MlflowException: ")
+    assert err.startswith("warning: the run continues without the tracker mlflow: MlflowException: ")
 
 
 @needs("mlflow")
@@ -283,7 +284,7 @@ def test_mlflow_says_of_a_server_that_is_gone_neither_user_nor_password(
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         track("mlflow", tmp_path / "run")
     said = "".join(capsys.readouterr())
-    assert "the run goes on without the tracker mlflow: MlflowException: " in said
+    assert "the run continues without the tracker mlflow: MlflowException: " in said
     assert f"http://***@127.0.0.1:{port}" in said
     assert "canary" not in said
     assert "somebody" not in said
@@ -355,7 +356,7 @@ def test_wandb_without_an_account_is_left_out(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     track("wandb", tmp_path / "run")
     err = capsys.readouterr().err
-    assert err.startswith("warning: the run goes on without the tracker wandb: UsageError: No API key")
+    assert err.startswith("warning: the run continues without the tracker wandb: UsageError: No API key")
     assert err.count("\n") == 1
 
 
@@ -370,5 +371,5 @@ def test_wandb_whose_server_is_gone_in_the_middle_holds_nothing_up(tmp_path: Pat
         cwd=REPO,
         env={**os.environ, "HOME": str(tmp_path)},
     )
-    assert ended.stderr.startswith("warning: the run goes on without the tracker wandb: TimeoutError: ")
+    assert ended.stderr.startswith("warning: the run continues without the tracker wandb: TimeoutError: ")
     assert ended.stderr.count("\n") == 1

@@ -23,7 +23,8 @@ from inq_ray.training.run_folder import RunFolder
 
 # Found and not imported: the package is only where the file of digits lies, and importing it takes seconds.
 needs_digits = pytest.mark.skipif(
-    importlib.util.find_spec("sklearn") is None, reason="the digits come with scikit-learn, which is not installed"
+    importlib.util.find_spec("sklearn") is None,
+    reason="the data 'digits' are part of scikit-learn, which is not installed",
 )
 
 

@@ -114,7 +114,7 @@ def test_stopped_and_resumed_on_ranks(tmp_path: Path, s3: S3Server) -> None:
     assert {type(outcome.error).__name__ for outcome in outcomes} == {"StoppedError"}
     assert not (RunFolder.planned(config).path / "checkpoints").exists()
     (digest, lines, most, largest), _ = run_ranks(on_rank, 2, config, s3.environment, None)
-    assert lines == ["going on from checkpoint-01-0001-00000004"]
+    assert lines == ["continuing from checkpoint-01-0001-00000004"]
     calm = configured(tmp_path, "calm")
     assert {told.digest for told in run_ranks(run_with, 2, calm, {})} == {digest}
     assert rows(config) == rows(calm)
@@ -133,7 +133,7 @@ def test_a_line_that_is_cut_for_a_while(tmp_path: Path, calm: RunConfig, proxy: 
     assert told.digest == digest_of(calm)
     assert rows(config) == rows(calm)
     assert len(told.lines) == 2
-    assert told.lines[0].startswith("a checkpoint failed, the one before stands and training goes on: cannot ")
+    assert told.lines[0].startswith("a checkpoint failed, training continues and the previous one stays: cannot ")
     assert "failed 2 times" in told.lines[0]
     assert told.lines[1].startswith("checkpoints are written again, checkpoint-01-0001-00000004 is; ")
     assert all("\n" not in line for line in told.lines)
@@ -147,7 +147,7 @@ def test_a_line_that_is_cut_until_the_end(tmp_path: Path, calm: RunConfig, proxy
     told = run_with(config, {(1, 1, 3): lambda: cut(proxy)})
     assert told.digest == digest_of(calm)
     assert len(told.lines) == 1
-    assert told.lines[0].startswith("a checkpoint failed, the one before stands and training goes on: cannot ")
+    assert told.lines[0].startswith("a checkpoint failed, training continues and the previous one stays: cannot ")
 
 
 @pytest.mark.long

@@ -122,7 +122,7 @@ def goes_on(config: RunConfig) -> str:
     decision = look(config, fingerprint=open_data(config).info.fingerprint)
     assert isinstance(decision, Resume)
     told = run_with(config, {})
-    assert any(line.startswith("going on from ") for line in told.lines)
+    assert any(line.startswith("continuing from ") for line in told.lines)
     return told.digest
 
 
@@ -177,7 +177,9 @@ def test_other_data_than_it_began_with_are_refused(calm: tuple[Path, str], confi
 def test_a_shard_that_is_replaced_while_it_is_read(calm: tuple[Path, str], config: RunConfig, kind: str) -> None:
     if kind == "folder":
         pytest.skip("an image that is replaced by another is not noticed before the folder is listed again")
-    with pytest.raises(ValueError, match="was changed after it had been opened: start again, with the data left alone"):
+    with pytest.raises(
+        ValueError, match="changed after it was opened: start again, and do not change the data meanwhile"
+    ):
         run_with(config, {(1, 1, 2): lambda: replace_shard(Path(config.data.data))})
     put_back(calm, config, kind)
     assert goes_on(config) == calm[1]

@@ -124,7 +124,7 @@ def test_the_same_samples_in_the_same_order_on_3_then_2_then_4_ranks(made: Any, 
     calm = run_at(made(tmp_path, "calm"), [3], [])
     config = made(tmp_path, "changed")
     changed = run_at(config, [3, 2, 4], STOPS)
-    assert changed.notes == ["going on from checkpoint-01-0001-00000004, on 4 worker(s) after 2"]
+    assert changed.notes == ["continuing from checkpoint-01-0001-00000004, on 4 worker(s) after 2"]
     places = [(min(batches), max(batches)) for batches in changed.batches]
     assert places == [((0, 0), (1, 2)), ((1, 2), (3, 4)), ((3, 4), (5, 5))]
     for batches in changed.batches:

@@ -35,7 +35,7 @@ def test_a_taken_name_is_refused_and_left_alone(tmp_path: Path, finished: bool) 
     before = sorted(folder.path.iterdir())
     state = "a finished run" if finished else "an unfinished run"
     for attempt in (lambda: RunFolder.create(configured(tmp_path)), lambda: folder.check_free(overwrite=False)):
-        with pytest.raises(ValueError, match=f"--name first: .*{state}: take another --name, or .*--overwrite"):
+        with pytest.raises(ValueError, match=f"--name first: .*{state}: use another --name, or .*--overwrite"):
             attempt()
     assert sorted(folder.path.iterdir()) == before
 
@@ -57,7 +57,7 @@ def test_overwrite_deletes_nothing_that_is_no_run(tmp_path: Path) -> None:
     config = configured(tmp_path, overwrite=True)
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="is no run: take another --name"):
+    with pytest.raises(ValueError, match="is not a run: use another --name"):
         RunFolder.create(config)
     assert (tmp_path / "first" / "thesis.txt").read_text() == "precious"
 
@@ -67,7 +67,7 @@ def test_a_link_is_not_followed_to_delete(tmp_path: Path) -> None:
     (tmp_path / "first").symlink_to(elsewhere.path)
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     for name in ("first", "dangling"):
-        with pytest.raises(ValueError, match=f"--name {name}: .* is no run"):
+        with pytest.raises(ValueError, match=f"--name {name}: .* is not a run"):
             RunFolder.create(configured(tmp_path, name, overwrite=True))
     assert elsewhere.config.is_file()
 
@@ -75,7 +75,7 @@ def test_a_link_is_not_followed_to_delete(tmp_path: Path) -> None:
 def test_a_file_of_the_runs_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "first").write_text("precious")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=r"--name first: .* is no run"):
+        with pytest.raises(ValueError, match=r"--name first: .* is not a run"):
             RunFolder.create(configured(tmp_path, overwrite=overwrite))
     assert (tmp_path / "first").read_text() == "precious"
 
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
-    with pytest.raises(ValueError, match=f"--storage-path {tmp_path / 'runs'}: {tmp_path} cannot be written to"):
+    with pytest.raises(ValueError, match=f"--storage-path {tmp_path / 'runs'}: {tmp_path} is not writable"):
         RunFolder.planned(configured(tmp_path / "runs")).check_usable()
 
 

@@ -30,7 +30,7 @@ def test_the_same_bits(size: int, tmp_path: Path) -> None:
     expected = run_ranks(run_in_parts, size, calm, [])
     found = run_ranks(run_in_parts, size, stopped, stops)
     assert {digest for digest, _ in found} == {expected[0][0]}
-    assert found[0][1] == ["going on from checkpoint-02-0001-00000004"]
+    assert found[0][1] == ["continuing from checkpoint-02-0001-00000004"]
     assert read_rows(RunFolder.planned(stopped)) == read_rows(RunFolder.planned(calm))
     ours, theirs = (read_summary(RunFolder.planned(config)) for config in (stopped, calm))
     for name in ("float_top1", "stages", "top1", "digest", "verification"):
@@ -74,7 +74,7 @@ def test_a_run_whose_last_checkpoint_is_its_end_only_writes_its_result(tmp_path:
     (folder.result / "model.safetensors").unlink()
     again, notes = run_in_parts(config, [])
     assert again == digest
-    assert notes == ["going on from checkpoint-02-0002-00000000"]
+    assert notes == ["continuing from checkpoint-02-0002-00000000"]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Pat
     assert digest == calm
     assert newest.name in notes[0]
     assert "damaged" in notes[0]
-    assert notes[1].startswith("going on from checkpoint-")
+    assert notes[1].startswith("continuing from checkpoint-")
     assert newest.name not in notes[1]
 
 
@@ -101,7 +101,7 @@ def test_another_number_of_ranks_goes_on_too(tmp_path: Path) -> None:
         run_ranks(run_until, 2, config)
     digest, notes = run_in_parts(config, [])
     assert len(digest) == 64
-    assert notes == ["going on from checkpoint-01-0000-00000002, on 1 worker(s) after 2"]
+    assert notes == ["continuing from checkpoint-01-0000-00000002, on 1 worker(s) after 2"]
     assert len(read_rows(RunFolder.planned(config))) == 2 + 2 * 3
 
 

@@ -107,7 +107,7 @@ def test_the_command_that_began_a_run_by_a_path_goes_on_with_it(run: Run, tmp_pa
     shutil.copytree(run.folder.path / "checkpoints" / checkpoint.name, checkpoint)
     config = tiny_config(tmp_path / "runs", "other").replace(output={"resume": str(checkpoint)})
     prepare(config, look(config, fingerprint=None))  # and it ends before its first checkpoint
-    with pytest.raises(ValueError, match=f"give --resume {checkpoint}, by which it was begun"):
+    with pytest.raises(ValueError, match=f"give --resume {checkpoint}, from which it was started"):
         look(config.replace(output={"resume": "auto"}), fingerprint=None)
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
@@ -162,7 +162,7 @@ def test_checkpoints_that_lie_where_the_run_was_started_are_not_passed_over(tmp_
     finished.folder.summary.unlink()
     for path in (None, str(tmp_path / "third")):
         with pytest.raises(
-            ValueError, match=rf"^--name tiny: .* at {tmp_path}/elsewhere/tiny: give the --checkpoint-path"
+            ValueError, match=rf"^--name tiny: .* at {tmp_path}/elsewhere/tiny: pass the --checkpoint-path"
         ):
             look(started.replace(output={"checkpoint_path": path}), fingerprint=None)
     assert isinstance(look(started, fingerprint=None), Resume)
@@ -222,7 +222,7 @@ def test_storages_without_locks_are_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(name_lock, "locked", none)
     with held(tiny_config(tmp_path, "one"), told.append):
         assert len(told) == 1
-    assert "start no two runs of one name at a time" in told[0]
+    assert "do not start two runs of the same name at a time" in told[0]
     monkeypatch.undo()
     (tmp_path / "file").touch()
     with (
@@ -262,7 +262,7 @@ def test_a_name_is_held_where_the_checkpoints_are_too(tmp_path: Path) -> None:
 def test_storages_of_objects_know_no_locks(tmp_path: Path) -> None:
     told: list[str] = []
     with held(tiny_config(tmp_path).replace(output={"checkpoint_path": "s3://bucket/runs"}), told.append):
-        assert told == ["s3://bucket/runs knows no locks: start no two runs of one name at a time"]
+        assert told == ["s3://bucket/runs has no file locks: do not start two runs of the same name at a time"]
 
 
 def test_a_checkpoint_of_another_configuration_is_never_taken(tmp_path: Path) -> None:
@@ -283,6 +283,6 @@ def test_a_checkpoint_of_another_configuration_is_never_taken(tmp_path: Path) ->
 def test_folders_that_cannot_be_written_to_are_refused_before_the_start(tmp_path: Path, field: str, path: str) -> None:
     config = tiny_config(tmp_path).replace(output={field: path})
     flag = f"--{field.replace('_', '-')}"
-    with pytest.raises(ValueError, match=rf"^{flag} {path}: .*(cannot be written to|is no folder).*: take another"):
+    with pytest.raises(ValueError, match=rf"^{flag} {path}: .*(is not writable|is not a folder).*: use another"):
         look(config, fingerprint=None)
     assert not any(tmp_path.iterdir())

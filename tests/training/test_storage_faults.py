@@ -226,7 +226,7 @@ def test_a_disk_that_fails_for_a_while(disk: Path, calm: RunConfig, kind: str) -
     told = run_with(config, {(0, 2, 3): lambda: fail(disk), (1, 2, 3): lambda: mend(disk)})
     assert told.digest == digest_of(calm)
     assert rows(config) == rows(calm)
-    failed = [line for line in told.lines if line.startswith("a checkpoint failed, the one before stands")]
+    failed = [line for line in told.lines if line.startswith("a checkpoint failed, training continues")]
     assert len(failed) == 1
     assert reason in failed[0]
     assert sum(line.startswith("checkpoints are written again") for line in told.lines) == 1
@@ -234,7 +234,7 @@ def test_a_disk_that_fails_for_a_while(disk: Path, calm: RunConfig, kind: str) -
     counts = read_summary(RunFolder.planned(config))["events"]["counts"]
     assert counts["checkpoint_failed"] == 2
     if kind == "read-only":  # a full disk may have room for a line
-        assert "metrics cannot be written, the run goes on: Read-only file system" in told.lines
+        assert "metrics cannot be written, the run continues: Read-only file system" in told.lines
         assert "metrics are written again" in told.lines
         assert counts["metrics_failed"] == 2
 
@@ -251,7 +251,7 @@ def test_a_disk_that_fails_until_the_end(disk: Path, calm: RunConfig, kind: str)
     assert isinstance(look(config, fingerprint=None), Resume)
     told = run_with(config, {})
     assert told.digest == digest_of(calm)
-    assert told.lines == ["going on from checkpoint-01-0000-00000004"]
+    assert told.lines == ["continuing from checkpoint-01-0000-00000004"]
     assert rows(config) == rows(calm)
 
 
@@ -322,11 +322,11 @@ def test_a_damaged_checkpoint(tmp_path: Path, calm: RunConfig, interrupted: RunC
     DAMAGE[damage](checkpoints[-1] / file)
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)
-    assert decision.notes[0].startswith(f"{checkpoints[-1].name} is damaged and left out: {file}")
+    assert decision.notes[0].startswith(f"{checkpoints[-1].name} is damaged and ignored: {file}")
     told = run_with(config, {})
     assert told.digest == digest_of(calm)
-    assert told.lines[0].startswith(f"{checkpoints[-1].name} is damaged and left out: {file}")
-    assert told.lines[1].startswith(f"going on from {checkpoints[-2].name}")
+    assert told.lines[0].startswith(f"{checkpoints[-1].name} is damaged and ignored: {file}")
+    assert told.lines[1].startswith(f"continuing from {checkpoints[-2].name}")
     assert rows(config) == rows(calm)
 
 
@@ -334,7 +334,7 @@ def test_all_checkpoints_damaged_is_one_line(tmp_path: Path, interrupted: RunCon
     config = copied(interrupted, tmp_path)
     for folder in (RunFolder.planned(config).path / "checkpoints").iterdir():
         flip(folder / "tensors.safetensors")
-    with pytest.raises(ValueError, match=r"none of its \d checkpoints is whole, checkpoint-02-") as error:
+    with pytest.raises(ValueError, match=r"all \d checkpoint\(s\) are damaged, checkpoint-02-") as error:
         look(config, fingerprint=None)
     assert "\n" not in str(error.value)
 
@@ -351,7 +351,7 @@ def test_a_damaged_file_of_the_runs_folder(
     whole = path.read_bytes()
     DAMAGE[damage](path)
     if (file, damage) == ("config.json", "missing"):
-        with pytest.raises(ValueError, match="exists and is no run: take another --name"):
+        with pytest.raises(ValueError, match="exists and is not a run: use another --name"):
             look(config, fingerprint=None)
         path.write_bytes(whole)
     decision = look(config, fingerprint=None)

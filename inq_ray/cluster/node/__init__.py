@@ -1,1 +1,1 @@
-"""What a node or worker finds out about its machine: network interface, address, shared folders, notices to leave."""
+"""A node's facts about its machine: network interface, address, shared folders, termination notices."""

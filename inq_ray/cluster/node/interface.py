@@ -1,4 +1,4 @@
-"""A node's network interfaces: which one leads to the other nodes, and how fast its link is."""
+"""A node's network interfaces: which one connects it to the other nodes, and the speed of its link."""
 
 import ipaddress
 import os
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import ray.util
 
-# By torch's backend: what it takes from the environment, where it is not to choose by itself.
+# Environment variables, by torch's backend, that set the interface.
 CHOICE = {"gloo": "GLOO_SOCKET_IFNAME", "nccl": "NCCL_SOCKET_IFNAME"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """One that is up and has an address, other than the loopback interface.
+    """A network interface that is up and has an address, other than the loopback interface.
 
     Attributes:
-        name: by the system, as "eth0".
-        addresses: IPv4 and IPv6.
-        megabits: a second, of its link; 0 = the system does not know, as on virtual machines.
+        name: The system's name, such as "eth0".
+        addresses: IPv4 and IPv6 addresses.
+        megabits: Speed of its link, Mbit/s; 0 = unknown, as on virtual machines.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Interface:
 
 
 def interfaces() -> dict[str, Interface]:
-    """Those of this machine, by name."""
-    import psutil  # within: it is Ray's own copy, importable once Ray is imported
+    """Return the interfaces of this machine, by name."""
+    import psutil  # imported here: it is Ray's own copy, importable once Ray is imported
 
     states = psutil.net_if_stats()
     found = {}
@@ -44,22 +44,22 @@ def interfaces() -> dict[str, Interface]:
 
 
 def node_address() -> str:
-    """Of this process's node, by which Ray's other nodes know it."""
+    """Return the address of this process's node, by which Ray's other nodes know it."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
 
 
 def holding(address: str, among: Mapping[str, Interface]) -> Interface | None:
-    """Return the interface that has an address; None where it is a loopback address, or nobody's."""
+    """Return the interface that has an address; None for a loopback address, or one of no interface."""
     return next((interface for interface in among.values() if address in interface.addresses), None)
 
 
 def choose_for_gloo() -> None:
-    """Have gloo take the interface by which Ray's nodes know each other; a choice that is in the environment stays.
+    """Make gloo use the interface by which Ray's nodes know each other, unless the environment sets one.
 
-    By itself gloo takes the address of the host's name. Debian's /etc/hosts makes that a loopback address, and where a
-    node has several interfaces it may be of any: the other nodes would wait for an answer in vain. nccl looks for
-    interfaces by itself, the fast ones first.
+    By default gloo uses the address of the host's name. Debian's /etc/hosts makes that a loopback address, and on a
+    node with several interfaces it may be any of them: the other nodes would wait for an answer in vain. nccl searches
+    for interfaces itself, the fast ones first.
     """
     interface = holding(node_address(), interfaces())
     if interface is not None:
@@ -67,24 +67,24 @@ def choose_for_gloo() -> None:
 
 
 def link_in_words(backend: str) -> str:
-    """This node's link to the others, and what else there is, such as "eth0 at 10 Gbit/s, not ib0".
+    """Return this node's link to the others, and its other interfaces, such as "eth0 at 10 Gbit/s, not ib0".
 
     Args:
-        backend: torch's, "gloo" or "nccl".
+        backend: torch's backend, "gloo" or "nccl".
     """
     return described(node_address(), interfaces(), os.environ.get(CHOICE.get(backend, "")))
 
 
 def described(address: str, among: Mapping[str, Interface], chosen: str | None) -> str:
-    """See :func:`link_in_words`.
+    """Return the text of :func:`link_in_words`.
 
     Args:
-        address: of the node.
-        among: its interfaces.
-        chosen: what the environment says; a name, or what the backend makes of it.
+        address: Address of the node.
+        among: Its interfaces.
+        chosen: Value of the environment variable: a name, or a pattern of the backend.
     """
     if chosen is not None and chosen not in among:
-        return f"link {chosen}, as the environment says"
+        return f"link {chosen}, set by the environment"
     interface = among[chosen] if chosen is not None else holding(address, among)
     if interface is None:
         return "link lo" if ipaddress.ip_address(address).is_loopback else f"no interface has {address}"

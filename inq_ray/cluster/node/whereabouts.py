@@ -1,4 +1,4 @@
-"""Where the ranks of a run are: a line for each, which rank 0 tells at the start."""
+"""Placement of the ranks of a run: a line for each, which rank 0 reports at the start."""
 
 import socket
 
@@ -10,10 +10,10 @@ from inq_ray.distributed.wire import gather_bytes, rank
 
 
 def whereabouts(device: torch.device) -> list[str]:
-    """Node, device and link of each rank; every rank calls it and gets all lines.
+    """Return node, device and link of each rank; every rank calls it and gets all lines.
 
     Args:
-        device: of this rank.
+        device: Device of this rank.
     """
     link = link_in_words(dist.get_backend())
     line = f"rank {rank()}: node {node_address()} ({socket.gethostname()}), {_in_words(device)}, {link}"

@@ -1,4 +1,4 @@
-"""Ray Tune, driven as the registry of a sweep says."""
+"""Ray Tune, driven by the registry of a sweep."""
 
 import contextlib
 import os
@@ -31,27 +31,27 @@ from inq_ray.tracking.together import Together
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 
-# Tune's own output, loggers and signals: what a person sees, and what is kept, is the sweep's.
+# Turns off Tune's own output, loggers and signal handlers; the sweep has its own.
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-# What the process of a trial reserves, beside its workers: it computes nothing, and Tune wants it to reserve something.
+# Resources of a trial's own process, in addition to its workers: it computes nothing, but Tune requires some.
 _OF_A_DRIVER = {"CPU": 0.0, "memory": 1.0}
 
 
 class Drive:
-    """Between Tune, the registry, the folder and the console; all of it in the driver's main thread.
+    """Connects Tune, the registry, the folder and the console; runs in the driver's main thread.
 
     Args:
-        plan: of the sweep.
-        registry: its trials, and which is next.
-        console: shows it.
-        state: what the folder held of it; None = it begins.
+        plan: Plan of the sweep.
+        registry: Its trials, and the choice of the next.
+        console: Console output.
+        state: State from the folder; None = the sweep begins.
 
     Attributes:
-        refusal: why nothing is quantized, if the first trial found the accuracy of the given weights to be wrong.
+        refusal: Why nothing is quantized, if the first trial found a wrong accuracy of the given weights.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class Drive:
         self._console = console
         self._stages = StageStore(plan.folder.stages)
         self._is_full = False
-        # Accuracies on the test set by the names of their trials; a state that does not say whose it is says nothing.
+        # Accuracies on the test set by trial name; a state without the name is ignored.
         tested = None if state is None else state.get("tested")
         self._tests = {} if state is None or tested is None else {tested: Accuracy(**state["test"])}
 
     @property
     def test(self) -> Accuracy | None:
-        """Accuracy of the best on the test set; None until it is measured."""
+        """Return the accuracy of the best trial on the test set; None until it is measured."""
         best = best_of(self._registry.trials)
         return None if best is None else self._tests.get(best.name)
 
     def tune(self) -> bool:
-        """Runs what is left; returns whether all of it is over.
+        """Run the remaining trials; return whether all are finished.
 
         Raises:
-            ValueError: a trial would never have room; nothing was started.
+            ValueError: A trial would never fit; nothing was started.
         """
         plan, registry = self._plan, self._registry
         num_slots = count_slots(plan.base.cluster, plan.options.max_concurrent, self._console.say)
         self._save()
         self._console.start(plan, registry.trials, num_slots)
-        shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
+        shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back, because it is pickled
         reporter = Together(self._console, SweepIncidents(plan.folder.incidents))
         with deliver(reporter) as mailbox, _settings(), _interruptible():
             tuner = tune.Tuner(
@@ -103,8 +103,8 @@ class Drive:
                     verbose=0,
                 ),
             )
-            # At its end Tune reads back the errors of its trials, which it has written itself: a full disk cuts them
-            # short. The registry knows them already.
+            # At its end Tune reads back the errors of its trials, which a full disk may have truncated. The registry
+            # has them already.
             with contextlib.suppress(EOFError, pickle.UnpicklingError):
                 tuner.fit()
         self._registry.interrupt()
@@ -112,18 +112,20 @@ class Drive:
         return registry.is_over
 
     def measure(self, best: Trial) -> None:
-        """Measures the best trial on the test set, where it was not measured yet."""
+        """Measure the best trial on the test set, unless this was done."""
         config = config_on_test_set(self._plan, best)
         if self.test is not None or config is None:
             return
         try:
             self._tests[best.name] = evaluate(config, fingerprint=self._plan.origin.fingerprint)
         except (RunFailedError, NoRoomError, OSError) as error:
-            self._console.say(f"the best is not measured on the test set, the same command tries again: {error}")
+            self._console.say(
+                f"the best trial could not be measured on the test set; run the command again to retry: {error}"
+            )
         self._save()
 
     def tidy(self, is_over: bool) -> None:
-        """Deletes what nobody needs any more."""
+        """Delete files that are no longer needed."""
         shutil.rmtree(self._plan.folder.tune, ignore_errors=True)
         for trial in self._registry.trials:
             self._plan.folder.stop_of(trial.name).unlink(missing_ok=True)
@@ -174,7 +176,7 @@ class Drive:
             self._save()
 
     def _save(self) -> None:
-        """Writes what is known, and deletes ends that nobody needs; a full disk does not end the sweep."""
+        """Write the state, and delete ends that are no longer needed; a full disk does not end the sweep."""
         for key in self._registry.unneeded():
             self._stages.delete(key)
         best, test = best_of(self._registry.trials), self.test
@@ -190,14 +192,14 @@ class Drive:
             self._plan.folder.write_table(self._registry.trials)
         except OSError as error:
             if not self._is_full:
-                self._console.say(f"the sweep's state is not written, and the sweep goes on: {error}")
+                self._console.say(f"the sweep's state cannot be written, the sweep continues: {error}")
             self._is_full = True
         else:
             self._is_full = False
 
 
 def _of_trackers(base: RunConfig) -> dict[str, str]:
-    """What this process's environment says to trackers: trials run elsewhere, in the environment of their node."""
+    """Return this process's environment variables for trackers: trials run elsewhere, in their node's environment."""
     if not base.output.track:
         return {}
     return {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "WANDB_"))}
@@ -209,7 +211,7 @@ def _name_of(trial: Any) -> str:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Tells Tune to be quiet, where the user has told it nothing."""
+    """Turn off Tune's output, except for settings made by the user."""
     missing = [name for name in _QUIET if name not in os.environ]
     os.environ.update({name: _QUIET[name] for name in missing})
     try:
@@ -221,7 +223,7 @@ def _settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does, which Tune handles; the handlers are left as they were."""
+    """Make SIGTERM end a sweep like Ctrl-C, which Tune handles; the handlers are restored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Ray Tune asks the registry of a sweep: what to start next, and whether a trial goes on.
+"""Searcher and scheduler of Ray Tune, which ask the sweep's registry what to start next, and whether a trial continues.
 
-The registry decides, and none of Tune's own searchers and schedulers, because those know no stages: which trial comes
-next follows from what trials share, and trials compare at the same portion, see
+The registry decides instead of Tune's own searchers and schedulers, because those do not know stages: the next trial
+depends on what trials share, and trials are compared at the same portion, see
 :mod:`inq_ray.sweep.trials.early_stopping`.
 """
 
@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from inq_ray.cluster.tune.trial import REPORT
 from inq_ray.sweep.trials.report import Report
 
-# The arguments of a trial; None = none can start now, "FINISHED" = there is none left.
+# Arguments of a trial; None = none can start now, "FINISHED" = there are no more.
 Suggest = Callable[[], dict[str, Any] | str | None]
 
 
@@ -23,8 +23,8 @@ class RegistrySearcher(Searcher):
     """A searcher of Tune.
 
     Args:
-        suggest: of what to start.
-        fail: takes the name of a trial that has failed for good, or ended without a result.
+        suggest: Returns the next trial to start.
+        fail: Called with the name of a trial that has failed permanently, or ended without a result.
     """
 
     def __init__(self, suggest: Suggest, fail: Callable[[str], None]) -> None:
@@ -34,25 +34,25 @@ class RegistrySearcher(Searcher):
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The arguments of the next trial."""
+        """Return the arguments of the next trial."""
         suggested = self._suggest()
         if isinstance(suggested, dict):
             self._names[trial_id] = suggested["name"]
         return suggested
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
-        """A trial has ended; the registry knows how, unless it failed."""
+        """Handle the end of a trial; the registry knows its result, unless it failed."""
         self._fail(self._names[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
-        """Tune keeps searchers of its own this way; the sweep's own file is what it goes on with."""
+        """Do nothing: Tune saves searchers this way, but a sweep continues from its own file."""
         Path(checkpoint_path).write_text("{}\n", encoding="utf-8")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles what it is given; nobody reads that
+        return {}  # Tune pickles its searchers; nothing reads the result
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing is ever read back by Tune."""
+        """Do nothing: Tune never reads anything back."""
         raise AssertionError(checkpoint_path)
 
 
@@ -60,8 +60,8 @@ class RegistryScheduler(FIFOScheduler):
     """A scheduler of Tune.
 
     Args:
-        take: takes the name of a trial and what it reports. A trial that is to stop is told so, and ends by itself: see
-            :func:`inq_ray.cluster.tune.trial.run_trial`.
+        take: Called with the name of a trial and its report. A trial that is to stop learns it from a file, and ends
+            itself: see :func:`inq_ray.cluster.tune.trial.run_trial`.
     """
 
     def __init__(self, take: Callable[[str, Report], None]) -> None:
@@ -72,6 +72,6 @@ class RegistryScheduler(FIFOScheduler):
         return {}  # as above
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Goes on, as far as Tune is concerned."""
+        """Return Tune's decision, which is always to continue."""
         self._take(trial.config["name"], result[REPORT])
         return str(TrialScheduler.CONTINUE)

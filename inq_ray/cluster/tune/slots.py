@@ -1,4 +1,4 @@
-"""How many trials run at once."""
+"""Number of concurrent trials."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,22 +12,22 @@ _MANY = 10**6
 
 
 def count_slots(cluster: ClusterConfig, max_concurrent: int | None, tell: Callable[[str], None]) -> int:
-    """Return how many trials may run at once, at most ``max_concurrent``.
+    """Return the maximum number of concurrent trials, at most ``max_concurrent``.
 
-    Where the cluster may grow, it is ``max_concurrent``: the trials that have no room yet make it grow.
+    If the cluster may grow, it is ``max_concurrent``: trials that do not fit yet make it grow.
 
     Args:
-        cluster: of one trial.
-        max_concurrent: None = as many as have room.
-        tell: takes a line while room for the first trial is waited for.
+        cluster: Workers of one trial.
+        max_concurrent: None = as many as fit.
+        tell: Called with a line while waiting for room for the first trial.
 
     Raises:
-        ValueError: not even one would ever have room, or came to it within --placement-timeout.
+        ValueError: Not even one would ever fit, or did within --placement-timeout.
     """
     room = RayRoom()
     may_grow = room.may_grow()
     if may_grow:
-        wait_for_placement(cluster, tell, room=room)  # that of one trial: workers may all be scaled down
+        wait_for_placement(cluster, tell, room=room)  # for one trial: all nodes may be scaled down
     fitting = num_trials_at_once(cluster, _nodes(), room.most())
     if max_concurrent is None:
         return fitting
@@ -40,16 +40,16 @@ def _nodes() -> list[Resources]:
 
 
 def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most: Resources | None = None) -> int:
-    """How many trials have room in a cluster at the same time, once an autoscaler has brought what it says it may.
+    """Return how many trials fit into a cluster at the same time, at the maximum size of its autoscaler.
 
     Args:
-        cluster: of one trial.
-        nodes: all resources of each node, by Ray's names.
-        most: all resources to which an autoscaler may bring the cluster; None where there is none, or it does not say.
-            How large its nodes would be is not known: trials that have no room after all wait.
+        cluster: Workers of one trial.
+        nodes: Total resources of each node, by Ray's names.
+        most: Total resources that an autoscaler may provide; None if there is none, or it does not report them. The
+            size of its nodes is unknown: trials that do not fit after all wait.
 
     Raises:
-        ValueError: not even one has; names what it needs and what there is.
+        ValueError: Not even one fits; names what it needs and what there is.
     """
     worker, num_workers = worker_resources(cluster), cluster.workers.most
     num_here = num_fitting(nodes, worker, _MANY)
@@ -57,9 +57,9 @@ def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most:
     if num_slots < num_workers:
         there = ", ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}s" for name in worker)
         raise ValueError(
-            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never have room: the nodes of the "
-            f"cluster hold {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
-            f"{'' if most is None else f', and the autoscaler may bring it to {num_slots}'}; take a smaller "
+            f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never fit: the nodes of the "
+            f"cluster have room for {num_here} such worker(s) ({there} on {len(nodes)} node(s))"
+            f"{'' if most is None else f', and the autoscaler may provide room for {num_slots}'}; use a smaller "
             "--workers-per-trial"
         )
     return num_slots // num_workers

@@ -1,4 +1,4 @@
-"""What ray.tune calls a search space, as axes of a sweep."""
+"""Conversion of ray.tune's search spaces into axes of a sweep."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from inq_ray.sweep.space.axes import Axis, Choices, Range
 
 
 def axis_of(name: str, domain: Any) -> Axis:
-    """An axis of a domain of ray.tune.
+    """Return the axis for a domain of ray.tune.
 
     Args:
-        name: of the field, for messages.
-        domain: choice, grid_search, uniform, loguniform or randint of ray.tune, a list, or an axis already.
+        name: Name of the field, for messages.
+        domain: choice, grid_search, uniform, loguniform or randint of ray.tune, a list, or an axis.
 
     Raises:
-        ValueError: it is something else; names the field.
+        ValueError: It is something else; names the field.
     """
     if isinstance(domain, Axis):
         return domain
@@ -35,9 +35,9 @@ def axis_of(name: str, domain: Any) -> Axis:
         if isinstance(domain, Float) and isinstance(sampler, Uniform | LogUniform):
             return Range(domain.lower, domain.upper, log=isinstance(sampler, LogUniform))
         what = f"{type(sampler).__name__.strip('_')} {what}"
-    raise ValueError(f"{name} is a {what}: take tune.choice, grid_search, uniform, loguniform, randint")
+    raise ValueError(f"{name} is a {what}: use tune.choice, grid_search, uniform, loguniform or randint")
 
 
 def _choices(values: Iterable[Any]) -> Choices:
-    """Values to choose from; NumPy's numbers are Python's."""
+    """Return the choices, with NumPy's numbers converted to Python's."""
     return Choices(tuple(value.item() if isinstance(value, np.generic) else value for value in values))

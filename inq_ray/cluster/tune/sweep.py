@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster: Ray Tune over Ray Train, as the registry of the sweep says."""
+"""A sweep on a Ray cluster: Ray Tune over Ray Train, driven by the sweep's registry."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ from inq_ray.training.flags.command import command_of
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """A sweep was ended by a signal; it goes on by the same command."""
+    """A sweep was ended by a signal; the same command continues it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep has come to.
+    """Result of a sweep.
 
     Attributes:
-        trials: all of them.
-        best: the one of the highest accuracy on held-out images; None where none came to its end.
-        test: accuracy of the best on the test set; None where there is none.
+        trials: All trials.
+        best: Trial with the highest accuracy on held-out images; None if none finished.
+        test: Accuracy of the best trial on the test set; None if there is no test set.
     """
 
     trials: Sequence[Trial]
@@ -44,35 +44,35 @@ class SweepResult:
 def search(
     base: RunConfig, space: Mapping[str, Any], options: SearchOptions | None = None, *, verbose: bool = False
 ) -> SweepResult:
-    """Runs a sweep, as a library.
+    """Run a sweep from Python.
 
     Args:
-        base: what trials have in common; without ``data.holdout`` a tenth of the training images is held out.
-        space: by dotted names of fields, such as "training.lr", objects of ``ray.tune`` (choice, grid_search, uniform,
-            loguniform, randint) or axes of :mod:`inq_ray.sweep.space.axes`.
-        options: how it is searched; None = a grid.
-        verbose: whether Ray's own log is shown.
+        base: Configuration common to all trials; without ``data.holdout`` a tenth of the training images is held out.
+        space: Search space by dotted names of fields, such as "training.lr": objects of ``ray.tune`` (choice,
+            grid_search, uniform, loguniform, randint) or axes of :mod:`inq_ray.sweep.space.axes`.
+        options: Search options; None = a grid.
+        verbose: Whether to show Ray's own log.
 
     Raises:
-        ValueError: something is not allowed; nothing was started.
-        SweepInterrupted: a signal came.
+        ValueError: Something is not allowed; nothing was started.
+        SweepInterrupted: The process received a signal.
     """
     axes = {name: axis_of(name, domain) for name, domain in space.items()}
     return run_sweep(plan_sweep(base, Space(axes), options or SearchOptions()), SweepConsole(), verbose=verbose)
 
 
 def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) -> SweepResult:
-    """Runs a sweep, or goes on with it, to its end.
+    """Run a sweep, or continue it, to its end.
 
     Args:
-        plan: of :func:`inq_ray.sweep.plan.plan_sweep`.
-        console: shows it.
-        verbose: whether Ray's own log is shown.
+        plan: Plan from :func:`inq_ray.sweep.plan.plan_sweep`.
+        console: Console output.
+        verbose: Whether to show Ray's own log.
 
     Raises:
-        ValueError: a trial would never have room, or the sweep of this name is another one, or is running; or the
+        ValueError: A trial would never fit, or the sweep of this name is a different one, or is running; or the
             accuracy of the given weights cannot be right.
-        SweepInterrupted: a signal came; the table so far has been shown.
+        SweepInterrupted: The process received a signal; the table so far has been printed.
     """
     began = time.monotonic()
     with plan.held(console.say):
@@ -84,8 +84,8 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
         registry = plan.registry(state)
         if state is not None and state["origin"]["numerics"] != plan.origin.numerics:
             console.say(
-                "the program, a library or the kind of processor has changed since this sweep began: trials that are "
-                "not over may not have the bits of either"
+                "the program, a library or the kind of processor has changed since this sweep began: unfinished "
+                "trials may have the bits of neither"
             )
         drive = Drive(plan, registry, console, state)
         with connected(plan.base.cluster, verbose=verbose):
@@ -107,19 +107,19 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
 
 
 def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> None:
-    """Leaves a sweep's picture, and the best configuration as a file and as a command; a full disk ends nothing.
+    """Write a sweep's picture, and the best configuration as a file and as a command; a full disk ends nothing.
 
     Args:
-        plan: of the sweep.
-        trials: all of them.
-        console: shows what was left.
+        plan: Plan of the sweep.
+        trials: All trials.
+        console: Console output.
     """
     if can_draw():
         network, data = plan.base.network.arch, PurePosixPath(plan.base.data.data).name
         try:
             draw(trials, plan.folder.picture, f"{network} on {data}")
         except OSError as error:
-            console.say(f"the picture is not written: {error}")
+            console.say(f"the picture cannot be written: {error}")
         else:
             console.say(f"picture   {plan.folder.picture}")
     best = best_of(trials)
@@ -129,5 +129,5 @@ def leave(plan: SweepPlan, trials: Sequence[Trial], console: SweepConsole) -> No
     try:
         write_text(plan.folder.recipe, recipe.to_json() + "\n")
     except OSError as error:
-        console.say(f"the recipe is not written: {error}")
+        console.say(f"the recipe cannot be written: {error}")
     console.show_best(best, command_of(recipe), str(plan.folder.recipe))

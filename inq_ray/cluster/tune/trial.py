@@ -1,4 +1,4 @@
-"""A trial in a process of Ray Tune: it builds its own Ray Train run, as a single run is built."""
+"""A trial in a process of Ray Tune: it builds its own Ray Train run, like a single run."""
 
 import contextlib
 import os
@@ -20,32 +20,32 @@ from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
 from inq_ray.training.report.events import Event, Note, Progress, Reporter
 from inq_ray.training.report.incident import Incident
 
-# Of what a trial reports to Tune: the name under which the sweep finds it.
+# Key of a trial's report in its result for Tune.
 REPORT = "report"
 
 
 def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None = None) -> None:
-    """The trainable.
+    """Run a trial: the trainable of Ray Tune.
 
-    A trial that is to stop ends in order: a process that Tune ended would leave its workers to Ray, which gives back
-    what they hold late, and on a machine with several clusters not at all.
+    A trial that is to stop ends itself: if Tune ended its process, Ray would have to stop its workers, which frees
+    their resources late, and on a machine with several clusters not at all.
 
     Args:
         arguments: "spec" (JSON of :class:`~inq_ray.sweep.trials.runner.TrialSpec`), "name" (of the trial), "sweep" (its
-            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (a file that says to stop).
-        environment: variables of the driver that are to be this process's too. They are no arguments, because Tune
-            writes those into files, and these may be keys.
+            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (file that requests a stop).
+        environment: Environment variables of the driver to set here. They are not in the arguments, because Tune writes
+            those into files, and these may be keys.
     """
     with contextlib.suppress(OSError):  # another node may not have it
         os.chdir(arguments["folder"])
     os.environ.update(environment or {})
-    # Trackers put the runs of a sweep together by these.
+    # Trackers group the runs of a sweep by these.
     os.environ.setdefault("WANDB_RUN_GROUP", arguments["sweep"])
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", arguments["sweep"])
     spec, signals, stop = TrialSpec.from_json(arguments["spec"]), StopSignals(), Path(arguments["stop"])
 
     def tell(report: Report) -> None:
-        tune.report({REPORT: report})  # returns when the sweep has taken it
+        tune.report({REPORT: report})  # returns when the sweep has handled it
         if stop.exists():
             signals.asked = signal.SIGTERM
 
@@ -64,7 +64,7 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         if isinstance(error, RunRefusedError):
             tell(Refused(line))
             return
-        if isinstance(error, RunDivergedError):  # it would again
+        if isinstance(error, RunDivergedError):  # a retry would diverge too
             tell(Failed(line))
             return
         tell(TrialRetryable(line))
@@ -72,21 +72,21 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
 
 
 def _quantize_once_there_is_room(spec: TrialSpec, reporter: Reporter, signals: StopSignals) -> dict[str, Any]:
-    """Runs a trial. It has room in the cluster, which the sweep has looked at; where others hold that, it waits on."""
+    """Run a trial. It fits into the cluster, as the sweep has checked; while others use the room, it waits."""
     while True:
         try:
             return quantize(spec.config, reporter, fingerprint=spec.fingerprint, signals=signals)
         except NoRoomError as error:
-            if signals.asked is not None:  # the trial is to end, and needs none
+            if signals.asked is not None:  # the trial is to end, and needs no room
                 raise
-            reporter.report(Note(f"{error}; the trial waits on"))
+            reporter.report(Note(f"{error}; the trial keeps waiting"))
 
 
 class _TrialReporter:
-    """The reporter of a trial's run: to the runner, and what a person may see to the driver.
+    """The reporter of a trial's run: passes events to the runner, and those for people to the driver.
 
-    It is called in a thread that goes on whatever it raises. So a runner that raises has the run asked to stop, and
-    the block of :meth:`raising` ends with the error.
+    It is called in a thread that ignores its exceptions. So an exception of the runner asks the run to stop, and is
+    raised again at the end of the block of :meth:`raising`.
     """
 
     def __init__(self, runner: TrialRunner, signals: StopSignals, name: str, mailbox: Any) -> None:
@@ -109,7 +109,7 @@ class _TrialReporter:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Raises at its end what the runner has raised, whatever became of the run then."""
+        """Raise the runner's exception at the end, after any outcome of the run."""
         try:
             yield
         finally:

@@ -1,1 +1,1 @@
-"""What training and validation do to images: crops, flips, automatic augmentation, erasing, mixup and CutMix."""
+"""Transforms of images for training and validation: crops, flips, auto-augmentation, erasing, Mixup and CutMix."""

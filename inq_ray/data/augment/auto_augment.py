@@ -1,8 +1,8 @@
-"""Automatic augmentation and random erasing of one image, by torchvision, as its reference trains with them.
+"""Auto-augmentation and random erasing of one image, by torchvision, as in its reference training.
 
 Settings are those of torchvision's references/classification/presets.py: RandAugment of magnitude 9, AugMix of severity
-3, AutoAugment's policy for ImageNet, the network's interpolation; where that is bicubic, bilinear, as rotations and
-shears of tensors know no other.
+3, AutoAugment's policy for ImageNet, the network's interpolation; bilinear instead of bicubic, which rotations and
+shears of tensors do not support.
 """
 
 import functools
@@ -23,22 +23,22 @@ def augment_image(
     epoch: int,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Return the image after automatic augmentation and random erasing; crop and flip are not done here.
+    """Return the image after auto-augmentation and random erasing; crop and flip are done elsewhere.
 
-    The randomness is a function of (seed, epoch, sample): torch's generator is left as it was found.
+    The randomness is a function of (seed, epoch, sample); torch's generator is not changed.
 
     Args:
         image: uint8 [C, H, W], not normalized, C = 1 or 3.
-        augmentation: What to do.
-        mean: Of each channel, of images scaled to [0, 1]. An erased rectangle gets this colour, rounded to a whole
-            byte; torchvision's reference erases after normalization, with 0: the same within half a level of 255.
-        sample: Number of the image in its set.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        interpolation: Of rotations and shears.
+        augmentation: Transforms to apply.
+        mean: Mean per channel, for images scaled to [0, 1]. Erased rectangles get this colour, rounded to a whole byte;
+            torchvision's reference fills with 0 after normalization: the same within half a level of 255.
+        sample: Index of the image in its set.
+        seed: The run's seed.
+        epoch: Epoch, counted over the whole run.
+        interpolation: Interpolation of rotations and shears.
 
     Returns:
-        uint8 [C, H, W]; the image itself where there is nothing to do.
+        uint8 [C, H, W]; the image itself if there is nothing to do.
     """
     assert len(mean) == len(image), (mean, image.shape)
     transform = augmentation_transform(augmentation.auto_augment, augmentation.random_erasing, mean, interpolation)
@@ -53,7 +53,7 @@ def augment_image(
 def augmentation_transform(
     auto_augment: AutoAugment, random_erasing: float, mean: tuple[float, ...], interpolation: Interpolation
 ) -> v2.Transform | None:
-    """Return torchvision's transform for uint8 images; None where there is nothing to do. Arguments as above."""
+    """Return torchvision's transform for uint8 images; None if there is nothing to do. Arguments as above."""
     mode = "bilinear" if interpolation == "bicubic" else interpolation
     transforms: list[v2.Transform] = []
     match auto_augment:

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, its randomness a function of (seed, epoch, sample)."""
+"""Crop and flip of whole batches; randomness is a function of (seed, epoch, sample)."""
 
 from dataclasses import dataclass
 
@@ -12,25 +12,25 @@ from inq_ray.data.seeded import counter_hash
 
 @dataclass(frozen=True, kw_only=True)
 class CropFlip:
-    """What may happen to a training image.
+    """Random crop and flip of training images.
 
     Attributes:
-        padding: Pixels of zeros on each side, before a random crop back to the image's size; 0 = no crop.
-        flip: Whether half of the images are mirrored left to right.
+        padding: Pixels of zeros added to each side before a random crop back to the image's size; 0 = no crop.
+        flip: Whether to mirror half of the images left to right.
     """
 
     padding: int = 0
     flip: bool = False
 
     def __call__(self, images: Tensor, samples: Tensor, seed: int, epoch: int) -> Tensor:
-        """Pad with zeros, crop back at a random place, and mirror every second image on average.
+        """Pad with zeros, crop at random to the original size, and mirror images with probability 1/2.
 
         Args:
             images: uint8 [n, C, H, W].
-            samples: int64 [n], the number of each image in its set; what happens to it depends on (seed, epoch,
-                sample), never on its neighbours in the batch.
-            seed: Of the run.
-            epoch: Counted over the whole run.
+            samples: int64 [n], the index of each image in its set. The result depends on (seed, epoch, sample), never
+                on other images of the batch.
+            seed: The run's seed.
+            epoch: Epoch, counted over the whole run.
 
         Returns:
             uint8 [n, C, H, W]; new memory, unless there is nothing to do.
@@ -51,9 +51,9 @@ class CropFlip:
 
 
 def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each sample's crop, top and left int64 [n] in 0 .. 2 * padding, and whether it is mirrored, bool [n].
+    """Return each sample's crop, top and left int64 [n] in 0 .. 2 * padding, and whether to mirror it, bool [n].
 
-    Of 64 random bits the lower 31 choose the row, the next 31 the column, the last one the mirror.
+    Of 64 random bits the lower 31 give the row, the next 31 the column, and the last one the mirroring.
     """
     bits = counter_hash("crop_flip", seed, epoch, samples.numpy())
     part, shift, places = np.uint64((1 << 31) - 1), np.uint64(31), np.uint64(2 * padding + 1)

@@ -1,4 +1,4 @@
-"""The bytes of an image file -> the square of pixels that the network is given, in training and in validation."""
+"""From the bytes of an image file to the square of pixels that the network expects, in training and validation."""
 
 from dataclasses import dataclass
 
@@ -18,38 +18,37 @@ from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessin
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What is done to image files, one at a time; a value that can be sent to other processes.
+    """Transform of image files, one at a time; it can be sent to other processes.
 
-    Images come as uint8 [C, height, width], C = `channels`, not normalized (that happens on the device). Their bytes
-    lie by pixels, red, green and blue beside each other: strides (1, 3 * width, 3), unless auto-augmentation changed
-    them.
-    Stacked by copying into one tensor of `torch.channels_last`, they stay so.
+    Images are uint8 [C, height, width], C = `channels`, not normalized (this happens on the device). Channels are
+    interleaved in memory: strides are (1, 3 * width, 3), unless auto-augmentation changed them. Copying them into a
+    tensor of `torch.channels_last` keeps this format.
 
     Attributes:
-        preprocessing: How the network wants to see them.
-        augmentation: What training does to them.
+        preprocessing: Preprocessing that the network expects.
+        augmentation: Augmentation for training.
     """
 
     preprocessing: Preprocessing
     augmentation: Augmentation
 
     def train(self, data: bytes, sample: int, seed: int, epoch: int) -> Tensor:
-        """Return a random crop, perhaps mirrored, resized, augmented: a function of these arguments alone.
+        """Return a random crop, resized, augmented, perhaps mirrored: a function of these arguments alone.
 
-        Bits are those of torchvision.transforms.v2 on uint8 tensors, given the same crop; where a crop is at least
-        twice as large as what is wanted, JPEGs are decoded at half the size or less.
+        For the same crop, bits are those of torchvision.transforms.v2 on uint8 tensors. If a crop is at least twice as
+        large as the output, JPEGs are decoded at half the size or less.
 
         Args:
-            data: The file.
-            sample: Number of the image in its set.
-            seed: Of the run.
-            epoch: Counted over the whole run.
+            data: Contents of the file.
+            sample: Index of the image in its set.
+            seed: The run's seed.
+            epoch: Epoch, counted over the whole run.
 
         Returns:
             uint8 [C, preprocessing.train_size, preprocessing.train_size].
 
         Raises:
-            ValueError: It cannot be read.
+            ValueError: The image cannot be read.
         """
         preprocessing = self.preprocessing
         picture = Picture(data)
@@ -67,21 +66,21 @@ class ImageTransform:
         )
 
     def evaluate(self, data: bytes) -> Tensor:
-        """Return the resized middle, bit for bit what the transform of torchvision's weights makes of Pillow's image.
+        """Return the resized center crop, bit for bit that of torchvision's weights' transform on Pillow's image.
 
         Args:
-            data: The file.
+            data: Contents of the file.
 
         Returns:
-            uint8 [C, preprocessing.crop_size, preprocessing.crop_size]; black around an image that is smaller.
+            uint8 [C, preprocessing.crop_size, preprocessing.crop_size]; smaller images are padded with black.
 
         Raises:
-            ValueError: It cannot be read.
+            ValueError: The image cannot be read.
         """
         picture = Picture(data)
         short, long = sorted((picture.height, picture.width))
         if self.preprocessing.resize_size**2 * long > MAX_PIXELS * short:
-            raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to be resized: crop it")
+            raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to resize: crop it")
         image = Image.fromarray(picture.pixels())
         mode = InterpolationMode(self.preprocessing.interpolation)
         image = functional.resize(image, [self.preprocessing.resize_size], interpolation=mode, antialias=True)
@@ -90,27 +89,27 @@ class ImageTransform:
 
     @property
     def channels(self) -> int:
-        """Of the images that come out."""
+        """Number of channels of the output."""
         return self.preprocessing.channels or 3
 
     def _in_channels(self, image: Tensor) -> Tensor:
-        """Return uint8 [3, h, w] in the channels that are wanted; three equal ones become one of the same values."""
+        """Convert uint8 [3, h, w] to the requested number of channels; three equal channels become one."""
         if self.channels == 3:
             return image
-        weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32).view(3, 1, 1)  # Pillow's, of 65,536
+        weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32).view(3, 1, 1)  # Pillow's, times 65,536
         return (((image * weights).sum(0, keepdim=True) + 32768) >> 16).to(torch.uint8)
 
 
 def largest_shrink(side: int, size: int) -> int:
-    """Return the largest of 8, 4, 2, 1 by which a side can be divided and is still as long as `size`."""
+    """Return the largest of 8, 4, 2, 1 by which a side can be divided without getting shorter than `size`."""
     return next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or side >= shrink * size)
 
 
 def resize_square(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """Resize uint8 [h, w, 3] to a square: uint8 [3, size, size], its bytes in the same order as before.
+    """Resize uint8 [h, w, 3] to a square, uint8 [3, size, size], keeping the memory layout.
 
-    torch has vector code for uint8 whose channels lie beside each other, which is what a decoder makes: a batch of one
-    must have the strides of channels_last, also the one that does not matter. "nearest" is Pillow's.
+    torch's vectorized code for uint8 needs interleaved channels, as decoders write them: the batch of one must have all
+    strides of channels_last, even the irrelevant one. "nearest" is Pillow's.
     """
     images = pixels[None].permute(0, 3, 1, 2)
     if interpolation == "nearest":

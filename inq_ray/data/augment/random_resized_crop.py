@@ -1,4 +1,4 @@
-"""Where training cuts an image: torchvision's RandomResizedCrop, its randomness of (seed, epoch, sample)."""
+"""Random crop for training: torchvision's RandomResizedCrop, with random numbers from (seed, epoch, sample)."""
 
 import math
 
@@ -17,23 +17,23 @@ _WORDS = np.arange(_NUM_WORDS)
 def draw_crop(
     height: int, width: int, augmentation: Augmentation, sample: int, seed: int, epoch: int, *, channels: int = 3
 ) -> tuple[Box, bool]:
-    """Return what training cuts out of an image of this size, and whether it is mirrored.
+    """Return the random crop of an image of this size, and whether to mirror it.
 
-    The rectangle has a part of the image's area and a ratio of width to height that are uniform within `scale` and, by
-    its logarithm, `ratio`; ten tries to fit one in, then as much of the middle as `ratio` allows. This is
-    what torchvision does (`RandomResizedCrop.make_params`), with other random numbers.
+    The crop's area, as a fraction of the image's, is uniform within `scale`, and the logarithm of its aspect ratio
+    (width / height) within `ratio`. After ten tries that do not fit, the largest central crop that `ratio` allows is
+    used. This is torchvision's algorithm (`RandomResizedCrop.make_params`) with other random numbers.
 
     Args:
-        height: Of the image, in pixels.
-        width: Likewise.
-        augmentation: Its scale, ratio and flip.
-        sample: Number of the image in its set, from 0 to 2^58 - 1.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        channels: Of what the network is given.
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
+        augmentation: Provides scale, ratio and flip.
+        sample: Index of the image in its set, from 0 to 2^58 - 1.
+        seed: The run's seed.
+        epoch: Epoch, counted over the whole run.
+        channels: Channels of the network's input.
 
     Returns:
-        The rectangle; whether it is mirrored left to right.
+        The crop; whether it is mirrored left to right.
     """
     bits = counter_hash("random_crop", seed, epoch, sample * _STRIDE + _WORDS)
     uniform = ((bits >> np.uint64(11)) * 2.0**-53).tolist()  # in [0, 1), 53 bits
@@ -61,7 +61,7 @@ def _draw_size(height: int, width: int, augmentation: Augmentation, uniform: lis
 
 
 def _middle_size(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
-    """Return the height and width of the largest rectangle in the middle whose ratio is allowed, at least one pixel."""
+    """Return height and width of the largest central crop whose ratio is allowed, at least one pixel."""
     if width / height < ratio[0]:
         return max(1, round(width / ratio[0])), width
     if width / height > ratio[1]:

@@ -1,1 +1,1 @@
-"""The bytes of image files -> pixels."""
+"""From the bytes of image files to pixels."""

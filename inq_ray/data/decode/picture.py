@@ -1,4 +1,4 @@
-"""The bytes of one image file of any size and kind -> RGB pixels, all of them or a part."""
+"""From the bytes of an image file of any size and format to RGB pixels, of all of it or a part."""
 
 import warnings
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ from inq_ray.data.decode.pillow import broken, eight_bits, open_image
 from inq_ray.data.decode.turbojpeg import Header, decode_part, read_header
 
 MAX_PIXELS = 1024**3 // 4 // 3
-"""Above it Pillow warns of files made to fill the memory; here they are refused."""
+"""Above this size Pillow warns of decompression bombs; here such images are refused."""
 
 
 class Box(NamedTuple):
@@ -25,25 +25,25 @@ class Box(NamedTuple):
 
 
 class Picture:
-    """An image file whose header was read.
+    """An image file whose header has been read.
 
-    Pixels are those of Pillow's `convert("RGB")`, as torchvision's ImageFolder loads them: gray images get three equal
-    channels, transparency is dropped, CMYK is converted, and the turn that EXIF may ask for is not made (published
-    accuracies were measured so). Gray images of 16 bits keep their upper 8, as Pillow reads colours of 16 bits;
-    `convert` would cut off all that is brighter than 255 of 65,535.
+    Pixels are those of Pillow's `convert("RGB")`, as in torchvision's ImageFolder: gray images get three equal
+    channels, transparency is dropped, CMYK is converted, and EXIF rotation is ignored (published accuracies were
+    measured so). Gray images of 16 bits keep their upper 8 bits, as Pillow does for 16-bit colours; `convert` would
+    clip everything brighter than 255 of 65,535.
 
-    Usual JPEGs are decoded by libjpeg-turbo itself, only where pixels are asked for; all others, and those it finds
-    fault with, by Pillow, whose word on what is broken counts.
+    Common JPEGs are decoded by libjpeg-turbo itself, and only the requested part. All others, and those it reports as
+    damaged, are decoded by Pillow, whose verdict counts.
 
     Args:
-        data: The file.
+        data: Contents of the file.
 
     Attributes:
-        height: Pixels.
-        width: Pixels.
+        height: Height, pixels.
+        width: Width, pixels.
 
     Raises:
-        ValueError: The file is empty, no image of `FORMATS`, of a mode that has no RGB, or larger than `MAX_PIXELS`.
+        ValueError: The file is empty, not an image of `FORMATS`, has no RGB mode, or is larger than `MAX_PIXELS`.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -61,10 +61,10 @@ class Picture:
             )
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Decode all of it: uint8 [height, width, 3].
+        """Decode the whole image: uint8 [height, width, 3].
 
         Raises:
-            ValueError: The file is broken.
+            ValueError: The file is damaged.
         """
         return self.part(Box(0, 0, self.height, self.width))
 
@@ -72,15 +72,15 @@ class Picture:
         """Decode a rectangle.
 
         Args:
-            box: In pixels of the whole image.
-            shrink: 1, 2, 4 or 8: a JPEG is decoded to this fraction of its height and width, which takes less time;
-                the rectangle's edges are then rounded. All others come in full.
+            box: Rectangle, in pixels of the whole image.
+            shrink: 1, 2, 4 or 8: a JPEG is decoded to this fraction of its height and width, which is faster; the
+                rectangle's edges are then rounded. Other formats are decoded at full size.
 
         Returns:
-            uint8 [h, w, 3], h and w those of the box, or a fraction of them; writable, perhaps not contiguous.
+            uint8 [h, w, 3], with the box's height and width or a fraction of them; writable, perhaps not contiguous.
 
         Raises:
-            ValueError: The file is broken.
+            ValueError: The file is damaged.
         """
         if self._header is not None:
             small = _shrunken(box, shrink)
@@ -91,12 +91,12 @@ class Picture:
         self._image = None  # Pillow's images can be decoded at one scale only
         if shrink > 1 and image.size != _draft(image, shrink).size:
             box = _shrunken(box, shrink)
-        # A copy, as torch wants memory that may be written to.
+        # A copy, because torch needs writable memory.
         return np.array(_rgb(image)[box.top : box.top + box.height, box.left : box.left + box.width])
 
 
 def _shrunken(box: Box, shrink: int) -> Box:
-    """Return the box in an image of a fraction of the size; edges are rounded to the nearest pixel."""
+    """Return the box scaled down; edges are rounded to the nearest pixel."""
     top, left, bottom, right = (
         (edge + shrink // 2) // shrink for edge in (box.top, box.left, box.top + box.height, box.left + box.width)
     )
@@ -104,13 +104,13 @@ def _shrunken(box: Box, shrink: int) -> Box:
 
 
 def _draft(image: Image.Image, shrink: int) -> Image.Image:
-    """Have a JPEG decoded at a fraction of its size, as `decode_part` does it; nothing happens to other images."""
+    """Make Pillow decode a JPEG at a fraction of its size, as `decode_part` does; other images are unchanged."""
     image.draft(None, (image.width // shrink, image.height // shrink))
     return image
 
 
 def _quiet() -> AbstractContextManager[object]:
-    """Keep Pillow's warnings to itself: it warns of odd metadata, of every such image in every process."""
+    """Silence Pillow's warnings about odd metadata, which it repeats for every image in every process."""
     return warnings.catch_warnings(action="ignore")
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a small image file -> pixels, in colour or gray, of the one size that all images of a set have."""
+"""From the bytes of a small image file to pixels, in colour or gray, of a size common to all images of a set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from inq_ray.data.decode.pillow import broken, eight_bits, is_16_bits, open_image
 
-# Pixels a side.
+# Longest side, pixels.
 MAX_SIDE = 96
 _GRAY = ("1", "L")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape that all images of a set have: `channels` is 3 (RGB) or 1 (gray); sizes in pixels."""
+    """Shape common to all images of a set: `channels` is 3 (RGB) or 1 (gray); sizes in pixels."""
 
     channels: int
     height: int
@@ -23,7 +23,7 @@ class Layout:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of one image, decoded."""
+        """Bytes per decoded image."""
         return self.channels * self.height * self.width
 
 
@@ -31,19 +31,19 @@ def read_layout(data: bytes) -> Layout:
     """Return the layout of an image from its header, without decoding it.
 
     Raises:
-        ValueError: These bytes are no image.
+        ValueError: The bytes are not an image.
     """
     image = open_image(data)
     return Layout(1 if image.mode in _GRAY or is_16_bits(image) else 3, image.height, image.width)
 
 
 def is_small(layout: Layout) -> bool:
-    """Return whether images of this size stay as they are."""
+    """Return whether images of this size are kept in memory, unresized."""
     return max(layout.height, layout.width) <= MAX_SIDE
 
 
 def common_layout(layouts: Iterable[Layout]) -> Layout | None:
-    """Return the layout of all, in colour if any is; None if they are of several sizes, or none."""
+    """Return the common layout, in colour if any image is; None if sizes differ or there are no images."""
     seen = set(layouts)
     if len({(layout.height, layout.width) for layout in seen}) != 1:
         return None
@@ -53,27 +53,26 @@ def common_layout(layouts: Iterable[Layout]) -> Layout | None:
 def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> NDArray[np.uint8]:
     """Decode an image: uint8 [C, H, W].
 
-    Gray images become RGB where the layout has 3 channels, and transparency is dropped. Of 16 bits the upper 8
-    are kept.
+    Gray images become RGB if the layout has 3 channels, and transparency is dropped. Of 16 bits the upper 8 are kept.
 
     Args:
-        data: The file.
-        layout: What is wanted.
-        may_lose_colours: Whether colours become gray where the layout is gray.
+        data: Contents of the file.
+        layout: Layout of the result.
+        may_lose_colours: Whether colour images become gray if the layout is gray.
 
     Raises:
-        ValueError: These bytes are no image, broken, of another size, or colours where the layout is gray.
+        ValueError: Not an image, damaged, of another size, or in colour although the layout is gray.
     """
     image = open_image(data)
     if (image.height, image.width) != (layout.height, layout.width):
         raise ValueError(
-            f"the image is {image.width}x{image.height} where the first ones are {layout.width}x{layout.height}: small "
-            "images are kept in memory, and have to be of one size; resize them first"
+            f"the image is {image.width}x{image.height}, the first ones are {layout.width}x{layout.height}: small "
+            "images are kept in memory and must have one size; resize them first"
         )
     image = eight_bits(image)
     if layout.channels == 1 and image.mode not in _GRAY and not may_lose_colours:
         raise ValueError(
-            f"the image has colours (mode {image.mode}) where the first one is gray; convert all to one kind"
+            f"the image has colours (mode {image.mode}), but the first one is gray; convert all to one kind"
         )
     mode = "RGB" if layout.channels == 3 else "L"
     with broken():

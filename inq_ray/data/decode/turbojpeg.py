@@ -1,12 +1,12 @@
-"""TurboJPEG 3, the C interface of libjpeg-turbo, as far as it takes to decode a part of an image.
+"""TurboJPEG 3, the C interface of libjpeg-turbo: the functions needed to decode a part of an image.
 
-Half of an image is what a random crop needs on average; Pillow, torchvision, simplejpeg, OpenCV, imagecodecs, pylibjxl
-and pyvips decode all of it (nvidia-nvimgcodec does not, but takes longer, and speaks to the terminal). What remains is
-Huffman's code from the top to the crop's last row. Decoding at 5/8 to 7/8 of the size takes longer than in full, as
+A random crop needs half of an image on average. Pillow, torchvision, simplejpeg, OpenCV, imagecodecs, pylibjxl and
+pyvips decode all of it (nvidia-nvimgcodec does not, but is slower and prints to the terminal). What remains is Huffman
+decoding from the top to the crop's last row. Decoding at 5/8 to 7/8 of the size is slower than at full size, because
 libjpeg-turbo has no vector code for it.
 
-The library comes with the package `turbojpeg`, or with the system (libjpeg-turbo 3 or newer). Where there is none,
-Pillow decodes, which takes longer and gives the same pixels: it uses libjpeg-turbo as well.
+The library comes with the package `turbojpeg` or the system (libjpeg-turbo 3 or newer). Without it, Pillow decodes,
+which is slower and gives the same pixels: it uses libjpeg-turbo as well.
 
 Functions and constants: turbojpeg.h, and https://libjpeg-turbo.org/Documentation.
 """
@@ -26,8 +26,8 @@ _DECOMPRESS = 1
 _STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLORSPACE, _LOSSLESS = 0, 4, 5, 6, 7, 8, 15
 _YCBCR, _GRAY = 1, 2
 _RGB = 0
-# By kind of subsampling (4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1): columns that are decoded together, and how
-# far a pixel's colours depend on its neighbours', from between which they are interpolated.
+# By subsampling (4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1): columns that are decoded together, which is also how
+# far interpolated colours depend on neighbouring pixels.
 _UNITS = (8, 16, 16, 8, 8, 32, 8)
 _MARGINS = (0, 2, 2, 0, 2, 4, 4)
 
@@ -55,12 +55,12 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
 
 
 class Header(NamedTuple):
-    """What the header of a JPEG says.
+    """Header of a JPEG.
 
     Attributes:
-        height: Pixels.
-        width: Pixels.
-        subsampling: How colours are stored, as TurboJPEG counts the ways.
+        height: Height, pixels.
+        width: Width, pixels.
+        subsampling: Chroma subsampling, as numbered by TurboJPEG.
     """
 
     height: int
@@ -70,7 +70,7 @@ class Header(NamedTuple):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the library, or None where there is none; looked for once a process."""
+    """Return the library, or None if there is none; searched for once per process."""
     for path in (*_shipped(), *_SYSTEM):
         try:
             found = ctypes.CDLL(path)
@@ -85,10 +85,10 @@ def library() -> ctypes.CDLL | None:
 
 
 def read_header(data: bytes) -> Header | None:
-    """Return the header of a JPEG that `decode_part` decodes; None for all others, and for what is no JPEG.
+    """Return the header of a JPEG that `decode_part` supports; None for all other files.
 
-    Those are the usual ones, gray or with colours of three channels and 8 bits, that are not cut off: they end with
-    the mark of an end. A part could be read without noticing that others are missing.
+    Supported are gray and three-channel images of 8 bits that end with the end-of-image marker. In a truncated file, a
+    part could be read without noticing that the rest is missing.
     """
     turbo = library()
     if turbo is None or not data.endswith(b"\xff\xd9"):
@@ -107,19 +107,19 @@ def read_header(data: bytes) -> Header | None:
 def decode_part(
     data: bytes, header: Header, top: int, left: int, height: int, width: int, shrink: int = 1
 ) -> NDArray[np.uint8] | None:
-    """Decode a rectangle of a JPEG, bit for bit what decoding all of it gives there.
+    """Decode a rectangle of a JPEG, bit for bit as decoding the whole image would.
 
     Args:
-        data: The file.
-        header: Of it, by `read_header`.
-        top: First row, in pixels of the shrunken image, as the following.
+        data: Contents of the file.
+        header: Its header, by `read_header`.
+        top: First row, in pixels of the shrunken image, like the following.
         left: First column.
         height: Number of rows.
         width: Number of columns.
         shrink: 1, 2, 4 or 8: divides the image's height and width (rounded up), by decoding fewer frequencies.
 
     Returns:
-        uint8 [height, width, 3], red, green, blue; not contiguous. None if libjpeg-turbo finds fault with the file.
+        uint8 [height, width, 3], RGB; not contiguous. None if libjpeg-turbo reports an error.
     """
     turbo = library()
     assert turbo is not None
@@ -144,7 +144,7 @@ def decode_part(
 
 
 def _shipped() -> list[str]:
-    """Return the files of the package `turbojpeg` that are the library; its own functions cannot decode a part."""
+    """Return the library files in the package `turbojpeg`; its Python functions cannot decode a part."""
     try:
         files = metadata.files("turbojpeg") or []
     except metadata.PackageNotFoundError:
@@ -154,7 +154,7 @@ def _shipped() -> list[str]:
 
 @contextmanager
 def _decompressor(turbo: ctypes.CDLL) -> Iterator[int]:
-    """A decompressor, which holds what it was set to: a new one for each image, it takes a millionth of a second."""
+    """Yield a decompressor. It keeps its settings, so each image gets a new one; this takes a microsecond."""
     handle = turbo.tj3Init(_DECOMPRESS)
     if not handle:
         raise MemoryError("libjpeg-turbo has no memory for a decompressor")

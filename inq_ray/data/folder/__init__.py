@@ -1,1 +1,1 @@
-"""A folder of images with a folder for each class: listed into an index, read image by image."""
+"""Image folders with a folder per class: listed into an index, read image by image."""

@@ -1,14 +1,14 @@
-"""Which index of a folder of images is still true: made once for a node and used again while nothing changes.
+"""Cache of indexes of image folders: made once per node, and used again while the folder is unchanged.
 
-Here, folders tell: when a file comes, goes or is renamed, the time of its folder changes. An index is named by the
-names and times of the splits' and classes' folders, and used again without listing while they stay (a file that is
-overwritten in place is not noticed). Times are not trusted where they cannot tell: of folders changed within the last
-moments, and where a file system gives all folders one time, as those do that show a bucket as a disc.
+Locally, folder times show changes: when a file is added, removed or renamed, the time of its folder changes. An index
+is named by the names and times of the splits' and classes' folders, and used without listing while these are the same
+(a file overwritten in place is not noticed). Times are not trusted if they prove nothing: for folders changed within
+the last moments, and on file systems that give all folders the same time, such as mounted buckets.
 
-A storage has no such times: it is listed by the first process of a node that asks, and those that asked before it was
-done use its index. Whoever knows the fingerprint that the run was started with uses the index of that fingerprint.
+A storage has no such times: the first process of a node lists it, and processes that started before that ended use the
+same index. A process that knows the fingerprint of the run's start uses the index with that fingerprint.
 
-Indexes that were made with links followed out of the folder are named otherwise than those made within a fence.
+Indexes made with links followed out of the folder have other names than those made within a fence.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 
 WAIT_SECONDS = 1800.0
-# A folder that changed so lately may change again within the same tick of the file system's clock.
+# A folder that changed this recently may change again within the same tick of the file system's clock.
 STABLE_SECONDS = 2.0
 _DIGITS = 16
 _LISTED = "listed"
@@ -36,20 +36,20 @@ _LISTED = "listed"
 def find_index(
     root: Location, folder: Path | None = None, fingerprint: str | None = None, *, fence: Fence | None = None
 ) -> FolderIndex:
-    """Return the index of a folder of images, listed again only if that is needed.
+    """Return the index of an image folder, listing it only if necessary.
 
     Args:
-        root: The folder of images.
-        folder: Where indexes are kept; by default in the cache of this machine. Several nodes may share it.
-        fingerprint: What the folder must be, where that is known.
+        root: The image folder.
+        folder: Folder for indexes; default: the cache of this machine. Several nodes may share it.
+        fingerprint: Fingerprint that the folder must have, if known.
         fence: Links that lead out of it are refused.
 
     Returns:
         The index, mapped.
 
     Raises:
-        ValueError: The folder is not of the layout, or not of this fingerprint; a link leads out of the fence;
-            the storage fails; the index cannot be written; one line.
+        ValueError: The folder has another layout or fingerprint; a link leads out of the fence; the storage fails; the
+            index cannot be written; one line.
         TimeoutError: Another process of this machine has been listing it for too long.
     """
     asked = time.time()
@@ -68,22 +68,22 @@ def find_index(
     if fingerprint not in (None, index.facts.fingerprint):
         counts = " and ".join(f"{num} of {split}" for split, num in index.facts.num_images.items())
         raise ValueError(
-            f"{root.name} holds other images on this machine ({counts}) than where the run was started: "
-            "give every node the same files, or use a storage that all nodes see"
+            f"{root.name} has other images on this machine ({counts}) than where the run was started: "
+            "put the same files on every node, or use a storage that all nodes share"
         )
     return index
 
 
 @dataclass(frozen=True)
 class _Indexes:
-    """Where the indexes of one folder of images are kept.
+    """The indexes of one image folder.
 
     Attributes:
-        root: The folder of images.
-        fence: What links in it must not lead out of.
-        folder: The folder of indexes.
-        prefix: How their names begin.
-        state: What tells whether anything changed; None where nothing does.
+        root: The image folder.
+        fence: Folder that links must not lead out of.
+        folder: Folder of the indexes.
+        prefix: Prefix of their names.
+        state: Digest that changes when the folder does; None if there is none.
     """
 
     root: Location
@@ -93,7 +93,7 @@ class _Indexes:
     state: str | None
 
     def find(self, fingerprint: str | None) -> FolderIndex | None:
-        """Return an index that is known to be true without listing, if there is one."""
+        """Return an index known to be up to date without listing, if there is one."""
         if self.state is not None:
             found = map(_open, sorted(self.folder.glob(f"{self.prefix}-{self.state}-*.arrow")))
             return next((index for index in found if index and self._has_same_folders(index.facts)), None)
@@ -103,7 +103,7 @@ class _Indexes:
         return None
 
     def make(self) -> FolderIndex:
-        """List the folder, and write its index if there is none of the same contents."""
+        """List the folder, and write its index unless one with the same contents exists."""
         start = time.time()
         facts, rows = list_folder(self.root, self.fence)
         is_stable = all(_is_stable(stamp, start) for stamp in facts.stamps.values())
@@ -115,7 +115,7 @@ class _Indexes:
         return index
 
     def _path(self, state: str, fingerprint: str, stamps: Mapping[str, str]) -> Path:
-        """Other contents have another name, so that no index is replaced while others read it."""
+        """Return the index's path. Other contents have another name, so no index is replaced while others read it."""
         contents = _digest(json.dumps([fingerprint, sorted(stamps.items())]))
         return self.folder / f"{self.prefix}-{state}-{contents}.arrow"
 
@@ -142,7 +142,7 @@ def _state(root: Location, fence: Fence | None) -> str | None:
 
 
 def _is_stable(stamp: str, now: float) -> bool:
-    """Return whether the time in a folder's stamp is a real one, and so long ago that a change would give another."""
+    """Return whether a folder's time is real, and old enough that a later change would show."""
     seconds = int(stamp.split(maxsplit=1)[0]) / 1e9
     return 0 < seconds < now - STABLE_SECONDS
 
@@ -156,7 +156,7 @@ def _made_since(asked: float, record: Path) -> FolderIndex | None:
 
 
 def _open(path: Path) -> FolderIndex | None:
-    """Map an index, if there is a whole one."""
+    """Map an index if a complete one exists."""
     try:
         return open_index(path)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The index of a folder of images: path, size and class of each, in one Arrow file that a node's processes map.
+"""Index of an image folder: path, size and class of each image, in an Arrow file that a node's processes map.
 
-It is an Arrow IPC file of two record batches, train and test, of path (large_binary, from the split's folder), size
-(int64) and label (int32); everything else stands as JSON in the metadata of its schema. Mapped, it is no process's own
-memory, however many images there are.
+It is an Arrow IPC file of two record batches, train and test, of path (large_binary, relative to the split's folder),
+size (int64) and label (int32); everything else is JSON in the schema's metadata. Mapped memory is shared, so processes
+need none of their own for any number of images.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ FORMAT_VERSION = 2
 # Listing waits for the storage, not for this machine.
 NUM_LISTERS = 32
 SPLITS: tuple[Split, Split] = ("train", "test")
-# Of each split, over its whole length; the headers of all where these are small and of one size.
+# Images per split whose headers are read, spread evenly; all of them if these are small and of one size.
 _NUM_PEEKED = 32
 _MOST_PEEKED = 200_000
 _NUM_AT_ONCE = 4096
@@ -41,18 +41,18 @@ _SCHEMA = pa.schema({"path": pa.large_binary(), "size": pa.int64(), "label": pa.
 
 @dataclass(frozen=True, kw_only=True)
 class FolderFacts:
-    r"""What an index says of its folder as a whole.
+    r"""Facts about an indexed folder.
 
     Attributes:
-        class_names: Names of the classes' folders, in order; bytes that are not UTF-8 are written as \xff.
-        folders: Name of each split's folder; a split without one is missing.
-        num_images: Of each split, 0 where there is none.
-        num_ignored: Files that are no images by their names, or lie in no class.
-        num_untested: Classes without an image to test on, where there is a test split.
-        fingerprint: sha256 over split, path and size of every image.
-        stamps: Of folders below those of the classes, by their paths from the root.
-        layouts: Of images whose headers were read, some of each split (all, where those are small and of one size);
-            the smallest and the largest, where there are more than two.
+        class_names: Names of the classes' folders, in order; bytes that are not UTF-8 are written \xff.
+        folders: Name of each split's folder; missing splits are not in it.
+        num_images: Number of images per split, 0 if it is missing.
+        num_ignored: Files that are not images by their names, or belong to no class.
+        num_untested: Classes without test images, if there is a test split.
+        fingerprint: SHA-256 over split, path and size of every image.
+        stamps: Stamps of folders below those of the classes, by path relative to the root.
+        layouts: Layouts of images whose headers were read, some of each split (all, if those are small and of one
+            size); only the smallest and the largest, if there are more than two.
     """
 
     class_names: tuple[str, ...]
@@ -67,11 +67,11 @@ class FolderFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderIndex:
-    """An index as it lies in a file.
+    """An index in a file.
 
     Attributes:
         path: The file.
-        facts: What its metadata say.
+        facts: Its metadata.
         rows: Record batches [N] of path, size and label, mapped read-only.
     """
 
@@ -82,7 +82,7 @@ class FolderIndex:
 
 @lru_cache(maxsize=8)
 def open_index(path: Path) -> FolderIndex:
-    """Map an index; a process does it once for each file.
+    """Map an index; once per process and file.
 
     Raises:
         ValueError: It is missing, damaged, or of another version.
@@ -91,7 +91,7 @@ def open_index(path: Path) -> FolderIndex:
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         stated = json.loads((file.schema.metadata or {})[_METADATA_KEY])
         if stated.pop("version") != FORMAT_VERSION or not file.schema.equals(_SCHEMA):
-            raise ValueError("of another version")
+            raise ValueError("it has another version")
         stated |= {
             "class_names": tuple(stated["class_names"]),
             "layouts": tuple(Layout(**layout) for layout in stated["layouts"]),
@@ -99,14 +99,14 @@ def open_index(path: Path) -> FolderIndex:
         rows = {split: file.get_batch(place) for place, split in enumerate(SPLITS)}
         return FolderIndex(path=path, facts=FolderFacts(**stated), rows=rows)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is no index of images that can be read here: {error}; remove it") from error
+        raise ValueError(f"{path} is not a usable index of images: {error}; remove it") from error
 
 
 def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> None:
-    """Write an index beside, and rename it, so that a file of this name is always whole.
+    """Write an index under a temporary name, and rename it, so that a file of this name is always complete.
 
     Raises:
-        ValueError: It cannot be written.
+        ValueError: The file cannot be written.
     """
     metadata = {_METADATA_KEY: json.dumps({"version": FORMAT_VERSION, **asdict(facts)})}
     try:
@@ -118,7 +118,7 @@ def write_index(path: Path, facts: FolderFacts, rows: Mapping[Split, Any]) -> No
     except OSError as error:
         raise ValueError(
             f"cannot write the index of images to {path.parent}: {error.strerror}; "
-            "use a folder that can be written to and has room"
+            "use a writable folder with enough space"
         ) from error
 
 
@@ -130,10 +130,10 @@ def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts
         fence: Links that lead out of it are refused.
 
     Returns:
-        What is there, and the rows of each split as in `FolderIndex`.
+        Facts about the folder, and the rows of each split as in `FolderIndex`.
 
     Raises:
-        ValueError: It is not of this layout, a class of train has no images, one of test is not in train, a
+        ValueError: The folder has another layout, a class of train has no images, a class of test is not in train, a
             link leads out of the fence, or the storage fails; one line.
     """
     folders = find_splits(root, fence)
@@ -141,7 +141,7 @@ def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts
         there = some(entry.path for entry in scan(root) if entry.is_folder) or "none"
         raise ValueError(
             f"{root.name} has no folder train, val, validation or test (its folders: {there}): "
-            "give the folder that holds train/CLASS/ and val/CLASS/"
+            "pass the folder that contains train/CLASS/ and val/CLASS/"
         )
     classes: list[bytes] = []
     parts: dict[Split, _Part] = {}
@@ -177,7 +177,7 @@ def list_folder(root: Location, fence: Fence | None = None) -> tuple[FolderFacts
 def _layouts(
     folders: Mapping[Split, Location], rows: Mapping[Split, Any], pool: Executor, fence: Fence | None
 ) -> tuple[Layout, ...]:
-    """Return the layouts of images; see `FolderFacts`. What cannot be read is left out."""
+    """Return the layouts of images; see `FolderFacts`. Unreadable images are left out."""
 
     def read(folder: Location, path: bytes) -> Layout | None:
         try:
@@ -204,7 +204,7 @@ def _layouts(
 
 
 class _Part(NamedTuple):
-    """What was listed: rows as Arrow, which take a tenth of the memory of Python's objects."""
+    """Part of a listing, as Arrow rows, which take a tenth of the memory of Python objects."""
 
     rows: Any
     folders: list[Entry]
@@ -225,7 +225,7 @@ def _list_split(
 
 
 def _list_class(folder: Location, fence: Fence | None, name: bytes, label: int) -> _Part:
-    """List a class, in the order of torchvision: by folder, then by name."""
+    """List a class, in torchvision's order: by folder, then by name."""
     entries = scan(folder.join(os.fsdecode(name)), recursive=True, fence=fence)
     images = [entry for entry in entries if not entry.is_folder and is_image(entry.path)]
     folders = [entry._replace(path=name + b"/" + entry.path) for entry in entries if entry.is_folder]
@@ -236,28 +236,28 @@ def _list_class(folder: Location, fence: Fence | None, name: bytes, label: int) 
 
 
 def _combine(batches: list[Any]) -> Any:
-    """Return one record batch of all."""
+    """Return one record batch of all rows."""
     table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
     return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], _SCHEMA)
 
 
 def _check_known(folder: Location, names: list[bytes], classes: list[bytes]) -> None:
-    """Refuse classes to test on that nothing was trained on."""
+    """Refuse test classes that do not occur in training."""
     strangers = sorted(set(names) - set(classes))
     if strangers:
         raise ValueError(
-            f"{folder.name} has {len(strangers)} classes that train has not ({some(strangers)}): "
-            "folders of one class must have one name in both"
+            f"{folder.name} has {len(strangers)} classes that train does not have ({some(strangers)}): "
+            "a class must have the same folder name in both"
         )
 
 
 def _check_full(split: Split, folder: Location, classes: list[bytes], rows: Any) -> None:
-    """Refuse classes without images to train on; without images to test on, only where there are none at all."""
+    """Refuse classes without training images, and a test split without any images."""
     full = set(pc.unique(rows.column("label")).to_pylist())
     empty = [name for label, name in enumerate(classes) if label not in full]
     if empty and (split == "train" or not full):
         raise ValueError(
-            f"{folder.name} has {len(empty)} classes without an image ({some(empty)}): add images "
+            f"{folder.name} has {len(empty)} classes without images ({some(empty)}): add images "
             f"({', '.join(EXTENSIONS)}), or remove the folders"
         )
 
@@ -267,7 +267,7 @@ def _num_classes(rows: Any) -> int:
 
 
 def _fingerprint(rows: Mapping[Split, Any]) -> str:
-    """Return a digest of paths and sizes, the same on every machine whatever the order in which they were listed."""
+    """Return a digest of paths and sizes, the same on every machine and for any order of listing."""
     digest = hashlib.sha256()
     for split in SPLITS:
         paths, sizes = rows[split].column("path"), rows[split].column("size")

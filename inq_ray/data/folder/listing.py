@@ -1,10 +1,10 @@
-"""What lies in a folder of images: a folder for each class, listed many at once, on this machine or on a storage.
+"""Listing of an image folder: a folder per class, many listed at once, local or on a storage.
 
-    train/CLASS/....JPEG          also in folders below CLASS, as torchvision's ImageFolder reads them
-    val/CLASS/....JPEG            or validation/, test/, valid/, dev/, testing/; in upper case, too
+    train/CLASS/....JPEG          also in folders below CLASS, as in torchvision's ImageFolder
+    val/CLASS/....JPEG            or validation/, test/, valid/, dev/, testing/; upper case, too
 
-What begins with a dot is hidden, and no data. Links that lead out of a fence are refused where they are met. Names
-are bytes: file systems know no encoding.
+Names that begin with a dot are hidden and ignored. Links that lead out of a fence are refused. Names are bytes, because
+file systems have no encoding.
 """
 
 import os
@@ -20,7 +20,7 @@ from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import retry
 
 _EXTENSIONS = tuple(map(str.encode, EXTENSIONS))
-# The first that exists is the split.
+# The first that exists is used.
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("val", "validation", "test", "valid", "dev", "testing"),
@@ -30,13 +30,13 @@ _NUM_NAMED = 3
 
 
 class Entry(NamedTuple):
-    """A file or folder within a folder.
+    """A file or folder in a folder.
 
     Attributes:
-        path: From the folder that was listed.
-        is_folder: Links are what they lead to; one that leads nowhere is a file.
-        size: Bytes of a file.
-        stamp: Of a folder of this machine: changes when a file in it comes, goes or is renamed.
+        path: Path relative to the listed folder.
+        is_folder: Whether it is a folder; links are followed, and a dangling link counts as a file.
+        size: Size of a file, bytes.
+        stamp: For a local folder: changes when a file in it is added, removed or renamed.
     """
 
     path: bytes
@@ -51,10 +51,10 @@ def is_image(path: bytes) -> bool:
 
 
 def scan(folder: Location, *, recursive: bool = False, fence: Fence | None = None) -> list[Entry]:
-    """Return what is in a folder, hidden files and folders left out, sorted by folder, then by name.
+    """Return the contents of a folder without hidden files and folders, sorted by folder, then by name.
 
     Raises:
-        ValueError: There is no such folder, or it cannot be listed; a folder or image is a link out of the fence.
+        ValueError: The folder does not exist or cannot be listed; a folder or image is a link out of the fence.
     """
     if folder.is_local:
         entries = retry(lambda: list(_scan_here(os.fsencode(folder.path), recursive, fence)), folder.name)
@@ -65,33 +65,33 @@ def scan(folder: Location, *, recursive: bool = False, fence: Fence | None = Non
 
 
 def find_classes(folder: Location, fence: Fence | None = None) -> tuple[list[Entry], int]:
-    """Return the folders of a split's classes, sorted, and the number of files beside them, which are of no class.
+    """Return the folders of a split's classes, sorted, and the number of other files, which belong to no class.
 
     Raises:
-        ValueError: There are none, or the split cannot be listed; one is a link out of the fence.
+        ValueError: There are no folders, or the split cannot be listed; one is a link out of the fence.
     """
     entries = scan(folder, fence=fence)
     classes = [entry for entry in entries if entry.is_folder]
     if classes:
         return classes, len(entries) - len(classes)
     images = [entry.path for entry in entries if is_image(entry.path)]
-    there = f"{len(images)} images lie in it directly ({some(images)})" if images else "it has no folders"
+    there = f"only {len(images)} images directly in it ({some(images)})" if images else "it has no folders"
     raise ValueError(
         f"{folder.name} has no classes, {there}: put the images of each class into a folder, {folder.name}/CLASS/"
     )
 
 
 def some(names: Iterable[bytes]) -> str:
-    """Return the first names of some, for a message."""
+    """Return the first few names, for a message."""
     words = [name.decode("utf-8", "backslashreplace") for name in names]
     return ", ".join(words[:_NUM_NAMED]) + ", ..." * (len(words) > _NUM_NAMED)
 
 
 def find_splits(root: Location, fence: Fence | None = None) -> dict[Split, str]:
-    """Return the name of the folder of each split that there is; nothing where it is no folder of images.
+    """Return the name of each split's folder; empty if it is not an image folder.
 
     Raises:
-        ValueError: There is no such folder, or it cannot be listed; a split is a link out of the fence.
+        ValueError: The folder does not exist or cannot be listed; a split is a link out of the fence.
     """
     if root.lists_folders:
         names = [os.fsdecode(entry.path) for entry in scan(root) if entry.is_folder]
@@ -107,7 +107,7 @@ def find_splits(root: Location, fence: Fence | None = None) -> dict[Split, str]:
 
 
 def stamp_of(folder: Location) -> str:
-    """Return the stamp of a folder of this machine, as in `Entry`; "" if there is none."""
+    """Return the stamp of a local folder, as in `Entry`; "" if it does not exist."""
     try:
         return _stamp(os.stat(folder.path))
     except OSError:
@@ -115,7 +115,7 @@ def stamp_of(folder: Location) -> str:
 
 
 def _scan_here(folder: bytes, recursive: bool, fence: Fence | None) -> Iterator[Entry]:
-    """Yield what is in a folder of this machine; links are followed, but not into a folder that they lie in."""
+    """Yield the contents of a local folder; links are followed, but not into a folder that contains them."""
     waiting: list[tuple[bytes, frozenset[tuple[int, int]]]] = [(b"", frozenset())]
     while waiting:
         start, above = waiting.pop()
@@ -124,7 +124,7 @@ def _scan_here(folder: bytes, recursive: bool, fence: Fence | None) -> Iterator[
                 continue
             path = os.path.join(start, entry.name)
             is_folder = entry.is_dir()
-            # The listing itself says what is a link: only those cost more.
+            # The listing itself marks links, so other entries cost nothing more.
             if fence and entry.is_symlink() and (is_folder or is_image(path)):
                 fence.check(os.path.join(os.fsdecode(folder), os.fsdecode(path)))
             if not is_folder:
@@ -144,7 +144,7 @@ def _stamp(facts: os.stat_result) -> str:
 def _size(entry: os.DirEntry[bytes]) -> int:
     try:
         return entry.stat().st_size
-    except FileNotFoundError:  # a link that leads nowhere: whoever reads it is told
+    except FileNotFoundError:  # a dangling link: reading it reports the error
         return UNKNOWN_SIZE
 
 

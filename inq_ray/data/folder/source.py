@@ -1,9 +1,9 @@
-"""A folder of images with a folder for each class as a source of data: torchvision's ImageFolder layout, anywhere.
+"""Image folders with a folder per class as a data source: torchvision's ImageFolder layout, local or remote.
 
     train/CLASS/....JPEG
-    val/CLASS/....JPEG        or validation/, test/, ...: the first of `SPLIT_FOLDERS` that exists; none = hold some out
+    val/CLASS/....JPEG        or validation/, test/, ...: the first of `SPLIT_FOLDERS` that exists; none = use --holdout
 
-Classes are numbered in the order of their names, those of train; a class of val that is not in train is an error, one
+Classes are numbered in the order of their names in train. A class of val that is not in train is an error; a class
 without images in val is not. Without train the source can only be tested on.
 """
 
@@ -32,7 +32,7 @@ from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import MissingError, UnreadableError
 
-# Of each process, at a storage that is far: most of the time of a read is waiting.
+# Per process, for a remote storage: most of the time of a read is waiting.
 NUM_READERS = 16
 _NUM_PEEKED = 32
 _NUM_DECODED = 64
@@ -40,7 +40,7 @@ _NUM_NAMED = 3
 
 
 def is_image_folder(location: Location) -> bool:
-    """Return whether a place looks like a folder of images rather than one of Parquet.
+    """Return whether a location looks like an image folder rather than Parquet.
 
     Raises:
         ValueError: The storage fails.
@@ -57,7 +57,7 @@ def is_image_folder(location: Location) -> bool:
 
 
 def _is_parquet(folder: Location) -> bool:
-    """Return whether a split's folder holds Parquet instead of classes."""
+    """Return whether a split's folder contains Parquet instead of classes."""
     if not folder.lists_folders:
         return False
     entries = scan(folder)
@@ -65,26 +65,25 @@ def _is_parquet(folder: Location) -> bool:
 
 
 class FolderSource:
-    """A folder of images, read when they are asked for; small ones of one size in memory, unless a size is asked for.
+    """An image folder, read on demand; small images of one size are kept in memory, unless a size is requested.
 
-    Making one lists the folder, or finds its index; see `inq_ray.data.folder.cache`.
+    Opening one lists the folder, or finds its index; see `inq_ray.data.folder.cache`.
 
     Args:
         location: The folder.
-        preprocessing: How the network wants to see images.
-        augmentation: What training does to images.
-        index_folder: Where the index is kept; by default in the cache of this machine.
-        fingerprint: That of the source where the run was started, so that no other data are read, and a storage is not
-            listed again.
+        preprocessing: Preprocessing that the network expects.
+        augmentation: Augmentation for training.
+        index_folder: Folder for the index; default: the cache of this machine.
+        fingerprint: Fingerprint of the source where the run was started, so that no other data are read, and a storage
+            is not listed again.
         follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
-        info: Facts.
-        notes: What users should know of the folder, a line each: what was left out.
+        info: Facts about the data.
+        notes: Lines about files that were left out, for the user.
 
     Raises:
-        ValueError: The folder is not of this layout or not of this fingerprint, or cannot be read; a link leads out of
-            it; one line.
+        ValueError: The folder has another layout or fingerprint, or cannot be read; a link leads out of it; one line.
         TimeoutError: Another process of this machine has been listing it for too long.
     """
 
@@ -130,18 +129,19 @@ class FolderSource:
             self.notes += size_notes(location.name, facts.layouts, preprocessing)
 
     def split(self, split: Split) -> Images:
-        """Return the images of "train" or "test", read when they are asked for, or small ones in memory.
+        """Return the images of "train" or "test", read on demand, or small ones in memory.
 
-        Those are mapped read-only from a file that the node's processes share: the first process of a node that asks
+        The latter are mapped read-only from a file that the node's processes share: the first process that needs it
         decodes, the others wait.
 
         Raises:
-            ValueError: There is no such split. Of images in memory: one is broken or of another size; there is no room.
+            ValueError: There is no such split. For images in memory: one is damaged or of another size; not enough
+                space.
             TimeoutError: Another process has been decoding for too long.
         """
         reader = self.reader(split)
         if self._layout is None:
-            # Images in memory need none of these, which take seconds.
+            # Images in memory need none of these imports, which take seconds.
             from inq_ray.data.augment.image_transform import ImageTransform
             from inq_ray.data.encoded_set import EncodedSet
 
@@ -183,14 +183,14 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class FolderReader:
-    """The images of one split, as they are stored. Small to pickle; the index is mapped when it is first needed.
+    """Encoded images of one split. Small when pickled; the index is mapped when first needed.
 
     Attributes:
-        folder: Of the split.
+        folder: The split's folder.
         index: The index's file.
-        split: Which of its splits.
-        num_images: How many.
-        fence: No file outside of it is read, whatever has become of the links since the index was made.
+        split: The split in the index.
+        num_images: Number of images.
+        fence: No file outside of it is read, even if links have changed since the index was made.
     """
 
     folder: Location
@@ -201,20 +201,20 @@ class FolderReader:
 
     @property
     def groups(self) -> None:
-        """None: files are read in any order."""
+        """None: files can be read in any order."""
         return
 
     def __len__(self) -> int:
         return self.num_images
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Read some images, in this order; at a storage that is far, many at once.
+        """Read some images, in order; from a remote storage, many at once.
 
         Args:
-            samples: int64 [n], numbers of images.
+            samples: int64 [n], indices of images.
 
         Raises:
-            ValueError: The storage fails, or the index is gone; one unreadable image is an `Encoded` with an error.
+            ValueError: The storage fails, or the index is missing; one unreadable image is an `Encoded` with an error.
         """
         rows = open_index(self.index).rows[self.split].take(samples)
         wanted = [
@@ -235,13 +235,13 @@ class FolderReader:
         return labels
 
     def decoded(self, layout: Layout, pool: Executor, *, may_lose_colours: bool) -> Iterator[NDArray[np.uint8]]:
-        """Read and decode all images, in their order, on the pool's threads; see `inq_ray.data.decode.small.decode`.
+        """Read and decode all images, in order, on the pool's threads; see `inq_ray.data.decode.small.decode`.
 
         Yields:
             uint8 [n, C, H, W], n small.
 
         Raises:
-            ValueError: One cannot be read, or has another layout; the message names it.
+            ValueError: An image cannot be read, or has another layout; the message names it.
         """
 
         def decode(samples: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -259,7 +259,7 @@ class FolderReader:
             yield from pool.map(decode, np.split(part, range(_NUM_DECODED, len(part), _NUM_DECODED)))
 
     def stamp(self) -> str:
-        """Return a digest that is another one when a file was changed, also in place."""
+        """Return a digest that changes when a file changes, also in place."""
         digest = hashlib.sha256()
         if self.folder.is_local:
             for path in open_index(self.index).rows[self.split].column("path").to_pylist():
@@ -275,8 +275,8 @@ class FolderReader:
             data = file.read(size, fence=self.fence)
         except MissingError as error:
             if not self.folder.exists():
-                raise ValueError(f"{self.folder.name} was there when it was listed, and is not any more") from error
-            return Encoded(file.name, None, label, "the file is not there")
+                raise ValueError(f"{self.folder.name} existed when it was listed, but does not any more") from error
+            return Encoded(file.name, None, label, "the file does not exist")
         except UnreadableError as error:
             return Encoded(file.name, None, label, error.reason)
         return Encoded(file.name, data, label) if data else Encoded(file.name, None, label, "the file is empty")
@@ -284,19 +284,17 @@ class FolderReader:
 
 @cache
 def _readers(_: int) -> ThreadPoolExecutor:
-    """Return the threads that read, those of this process."""
+    """Return this process's reader threads."""
     return ThreadPoolExecutor(NUM_READERS, thread_name_prefix="inq_ray-read")
 
 
 def _notes(location: Location, facts: FolderFacts) -> tuple[str, ...]:
-    """Return what was left out of a folder, a line each."""
+    """Return a line for each kind of files that were left out of a folder."""
     notes = []
     if facts.num_ignored:
         notes.append(
-            f"{location.name}: left out {facts.num_ignored} files that are no images of a class, by their names"
+            f"{location.name}: ignored {facts.num_ignored} files that are not images of a class, by their names"
         )
     if facts.num_untested:
-        notes.append(
-            f"{location.name}: {facts.num_untested} of {len(facts.class_names)} classes have no image to test on"
-        )
+        notes.append(f"{location.name}: {facts.num_untested} of {len(facts.class_names)} classes have no test images")
     return tuple(notes)

@@ -1,1 +1,1 @@
-"""Which sample comes when, and on which rank: pure functions of (seed, epoch)."""
+"""Order of samples and their assignment to ranks: pure functions of (seed, epoch)."""

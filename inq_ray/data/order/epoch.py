@@ -1,4 +1,4 @@
-"""Which sample comes when, and on which rank: pure functions, so that a run can go on from any step."""
+"""Order of samples and their assignment to ranks: pure functions, so that a run can continue from any step."""
 
 from collections.abc import Callable
 
@@ -25,12 +25,12 @@ def epoch_batches(
 ) -> Callable[[int], Tensor]:
     """Return a function from a step of an epoch to a rank's part of that global batch, int64 [n].
 
-    Where there are groups, a global batch is put together of the parts of data shards: a shard is what a rank would
-    read were there as many ranks as shards. A rank takes its slice of the shards' parts, laid end to end, so that a
-    global batch is the same at any number of ranks. With as many ranks as shards each reads one; with fewer several,
-    and holds what several would hold; with more, some read the same groups.
+    With groups, a global batch consists of the parts of data shards: a shard is what a rank would read if there were as
+    many ranks as shards. A rank takes its slice of the concatenated parts, so that global batches do not depend on the
+    number of ranks. With as many ranks as shards each reads one shard; with fewer, a rank reads and holds several; with
+    more, some ranks read the same groups.
 
-    `groups` are boundaries of samples that are read together, int64 [G + 1]; None = all in any order. The other
+    `groups` are the boundaries of samples that are read together, int64 [G + 1]; None = any order is fast. The other
     arguments are those of :func:`inq_ray.data.loader.train_requests`.
     """
     if groups is None:
@@ -57,7 +57,7 @@ def epoch_batches(
 
 
 def _parts_of_shards(batch_size: int, rank: int, world_size: int, num_data_shards: int) -> dict[int, slice]:
-    """Return of which data shards' parts of a global batch a rank takes something, and what of each."""
+    """Return the data shards that a rank reads for a global batch, and its slice of each shard's part."""
     assert 0 <= rank < world_size <= batch_size, (rank, world_size, batch_size)
     first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
     parts = {}
@@ -69,7 +69,7 @@ def _parts_of_shards(batch_size: int, rank: int, world_size: int, num_data_shard
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of an epoch: int64 [num_samples], a permutation that (seed, epoch) decide."""
+    """Return the order of an epoch: int64 [num_samples], a permutation determined by (seed, epoch)."""
     return _shuffled("order", num_samples, seed, epoch)
 
 
@@ -78,26 +78,27 @@ def holdout(num_train: int, count: int, seed: int, groups: NDArray[np.int64] | N
 
     Args:
         num_train: Number of training samples.
-        count: How many to hold out.
-        seed: Decides which.
+        count: Number of samples to hold out.
+        seed: Determines which.
         groups: Boundaries of samples that are read together, int64 [G + 1]: whole groups (and a part of one) are held
-            out, so that reading either half reads little else. None = all in any order.
+            out,
+            so that reading one half reads little of the other. None = any order is fast.
 
     Returns:
-        Kept indices, int64 [num_train - count], and held-out indices, int64 [count]; both rise.
+        Kept indices, int64 [num_train - count], and held-out indices, int64 [count]; both ascending.
 
     Raises:
-        ValueError: `count` is negative, or leaves nothing to train on.
+        ValueError: `count` is negative, or nothing is left to train on.
     """
     if not 0 <= count < num_train:
-        raise ValueError(f"cannot hold out {count} of {num_train} training samples; allowed are 0 to {num_train - 1}")
+        raise ValueError(f"cannot hold out {count} of {num_train} training samples; allowed: 0 to {num_train - 1}")
     order = _shuffled("holdout", num_train, seed, 0).numpy() if groups is None else shuffled_groups(groups, seed)
     held = np.sort(order[:count])
     return torch.from_numpy(np.delete(np.arange(num_train), held)), torch.from_numpy(held)
 
 
 def rank_slice(indices: Tensor, rank: int, world_size: int) -> Tensor:
-    """Return a rank's part of a global batch: contiguous, in order; the parts' sizes differ by at most one.
+    """Return a rank's part of a global batch: contiguous and in order; the parts' sizes differ by at most one.
 
     Args:
         indices: [n], the global batch.
@@ -113,6 +114,6 @@ def rank_slice(indices: Tensor, rank: int, world_size: int) -> Tensor:
 
 
 def _shuffled(purpose: str, num_samples: int, seed: int, epoch: int) -> Tensor:
-    """Sort the samples by their random numbers; the sort is stable, should two be equal."""
+    """Sort the samples by their random numbers, stably in case two are equal."""
     keys = counter_hash(purpose, seed, epoch, np.arange(num_samples))
     return torch.from_numpy(np.argsort(keys, kind="stable"))

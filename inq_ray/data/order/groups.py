@@ -1,25 +1,25 @@
-"""The order of an epoch for samples that are read in groups, such as row groups: a shuffle with a buffer.
+"""Order of an epoch for samples that are read in groups, such as row groups: a shuffle with a buffer.
 
-A true shuffle would read a whole group for every sample. Here a process reads a group once, or little more often, and
-keeps `buffer` samples at a time:
+A full shuffle would read a whole group for every sample. Here a process reads each group about once and keeps `buffer`
+samples at a time:
 
-    groups, shuffled by (seed, epoch), laid end to end     |g7....|g2....|g9....|g4....|g0....|g5.. dropped
-    cut into one span for every data shard and lane        |shard 0, lane 0 |shard 0, lane 1 | ...
+    groups, shuffled by (seed, epoch), concatenated        |g7....|g2....|g9....|g4....|g0....|g5.. dropped
+    cut into one span per data shard and lane              |shard 0, lane 0 |shard 0, lane 1 | ...
     a span is cut into windows at the groups' boundaries   |window   |window|
-    each window is shuffled, sample by sample; step s of a shard takes its part from lane s modulo LANES
+    each window is shuffled by sample; step s of a shard takes its samples from lane s modulo LANES
 
-The lanes are there for loader workers: torch's DataLoader hands step s to worker s modulo W, so that a worker meets
-its own lanes only, where W divides LANES, and reads and holds only their windows. The order does not know of W.
+Lanes exist for loader workers: torch's DataLoader gives step s to worker s modulo W. If W divides LANES, a worker meets
+only its own lanes, and reads and holds only their windows. The order does not depend on W.
 
-Quality, by benchmarks/bench_shuffle.py: the mean number of distinct classes in a global batch of 256, of 1000 classes
-of 1,280 images, in groups of 100; a true shuffle has 226.
+Quality, measured by benchmarks/bench_shuffle.py: mean number of distinct classes in a global batch of 256, for 1000
+classes of 1,280 images in groups of 100; a full shuffle has 226.
 
     order in the files    1 rank    8 ranks    with an eightfold buffer    1 rank    8 ranks
     sorted by class          7.9       45.8                                  43.3      168.1
     random                 226.1      226.2                                 225.8      226.2
 
-So write sets that are sorted by class again in random order (jobs/make_parquet.py does), and then nothing is
-lost. Sets of less than about `LANES` groups a rank are shuffled little: each lane has hardly more than one group.
+Rewrite sets that are sorted by class in random order (`inq-ray parquet` does); then nothing is lost. Sets with fewer
+than about `LANES` groups per rank are shuffled little, because each lane has hardly more than one group.
 """
 
 from typing import NamedTuple
@@ -36,23 +36,24 @@ BUFFER = 8192
 
 
 class GroupOrder:
-    """Which samples of each global batch of an epoch are a data shard's: a sequence of int64 tensors, from any step on.
+    """Samples of a data shard in each global batch of an epoch: a sequence of int64 tensors, from any step.
 
-    A data shard is what one rank reads, where there are as many ranks as shards.
+    A data shard is what one rank reads if there are as many ranks as shards.
 
-    A function of the arguments alone. Making one costs time and memory by the number of groups, a step costs time by
-    the size of a window; no permutation of all samples is made. All shards and steps together take `steps * batch_size`
-    different samples, and read no more than `groups + num_data_shards * LANES` groups.
+    The order is a function of the arguments alone. Construction takes time and memory proportional to the number of
+    groups, a step takes time proportional to a window; there is no permutation of all samples. All shards and steps
+    together take `steps * batch_size` different samples, and read at most `groups + num_data_shards * LANES` groups.
 
     Args:
-        indices: int64 [n], the samples to train on; they rise.
-        groups: int64 [G + 1], rising: group g is samples groups[g] to groups[g + 1] - 1 of the whole set.
-        batch_size: Samples a global batch, over all ranks.
-        data_shard: 0 to num_data_shards - 1.
+        indices: int64 [n], ascending, the samples to train on.
+        groups: int64 [G + 1], ascending: group g has the samples groups[g] to groups[g + 1] - 1 of the whole set.
+        batch_size: Samples per global batch, over all ranks.
+        data_shard: Index of the shard, 0 to num_data_shards - 1.
         num_data_shards: Number of data shards.
-        seed: Of the run.
-        epoch: Counted over the whole run.
-        buffer: Samples among which the shard is shuffled, over its lanes. More is a better shuffle, and more memory.
+        seed: The run's seed.
+        epoch: Epoch, counted over the whole run.
+        buffer: Number of samples that the shard shuffles at a time, over its lanes. More shuffles better and takes more
+            memory.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class GroupOrder:
         return self._num_steps
 
     def __getitem__(self, step: int) -> Tensor:
-        """Return the samples of this shard in a step: int64 [n], n as `rank_slice` has it."""
+        """Return the samples of this shard in a step: int64 [n], with n as in `rank_slice`."""
         if not 0 <= step < self._num_steps:
             raise IndexError(step)
         turn, lane = divmod(step, LANES)
@@ -95,19 +96,19 @@ class GroupOrder:
         return torch.from_numpy(samples[skipped : skipped + self._part])
 
     def _window(self, start: int, end: int) -> NDArray[np.int64]:
-        """Return the samples of a window: sorted by their random numbers."""
+        """Return the samples of a window, sorted by their random numbers."""
         samples = self._sequence.take(start, end)
         keys = counter_hash("window", self._seed, self._epoch, samples)
         return samples[np.argsort(keys, kind="stable")]
 
 
 class _Sequence(NamedTuple):
-    """The samples to train on, group after group in the order of the epoch, without being written out.
+    """The samples to train on, group by group in the order of the epoch, in compact form.
 
     Attributes:
-        indices: int64 [n], rising.
-        ends: int64 [g], the place where each group ends in the sequence; they rise to n.
-        shifts: int64 [g], what is added to a place within the group to find it in `indices`.
+        indices: int64 [n], ascending.
+        ends: int64 [g], position in the sequence where each group ends; ascending to n.
+        shifts: int64 [g], offset from a position within the group to its position in `indices`.
     """
 
     indices: NDArray[np.int64]
@@ -116,7 +117,7 @@ class _Sequence(NamedTuple):
 
     @classmethod
     def shuffled(cls, indices: NDArray[np.int64], groups: NDArray[np.int64], seed: int, epoch: int) -> "_Sequence":
-        """Shuffle the groups of which something is left."""
+        """Shuffle the groups that have samples to train on."""
         bounds = np.searchsorted(indices, groups)
         counts = np.diff(bounds)
         order = np.argsort(counter_hash("groups", seed, epoch, np.arange(len(counts))), kind="stable")
@@ -125,7 +126,7 @@ class _Sequence(NamedTuple):
         return cls(indices, ends, bounds[order] - (ends - counts[order]))
 
     def take(self, start: int, end: int) -> NDArray[np.int64]:
-        """Return the samples at the places from `start` to `end` - 1."""
+        """Return the samples at the positions `start` to `end` - 1."""
         places = np.arange(start, end)
         samples: NDArray[np.int64] = self.indices[
             places + self.shifts[np.searchsorted(self.ends, places, side="right")]
@@ -134,16 +135,16 @@ class _Sequence(NamedTuple):
 
 
 def _steps_before(num_steps: int) -> NDArray[np.int64]:
-    """Return for each lane how many steps the lanes before it have: int64 [LANES + 1]; the last is `num_steps`."""
+    """Return the number of steps of all lanes before each lane: int64 [LANES + 1]; the last is `num_steps`."""
     lanes = np.arange(LANES + 1)
     return num_steps // LANES * lanes + np.minimum(lanes, num_steps % LANES)
 
 
 def _windows(start: int, end: int, boundaries: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Cut a span every `size` places or so: at the group's boundary that is nearest.
+    """Cut a span about every `size` positions, at the nearest group boundary.
 
     Returns:
-        int64 [m + 1], rising from `start` to `end`: the windows' boundaries.
+        int64 [m + 1], ascending from `start` to `end`: the windows' boundaries.
     """
     low, high = np.searchsorted(boundaries, [start, end], side="right")
     inner = boundaries[low:high]
@@ -158,11 +159,11 @@ def _windows(start: int, end: int, boundaries: NDArray[np.int64], size: int) -> 
 
 
 def fitting_workers(num_workers: int) -> int:
-    """Return the largest number of loader workers, of at most `num_workers`, that share no lane; 0 stays 0."""
+    """Return the largest number of loader workers up to `num_workers` that share no lane; 0 stays 0."""
     return next((num for num in range(min(num_workers, LANES), 0, -1) if LANES % num == 0), 0)
 
 
 def shuffled_groups(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return all samples, group after group in an order that no epoch has."""
+    """Return all samples, group by group, in an order that no epoch uses."""
     num_samples = int(groups[-1])
     return _Sequence.shuffled(np.arange(num_samples), groups, seed, -1).take(0, num_samples)

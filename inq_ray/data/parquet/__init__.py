@@ -1,1 +1,1 @@
-"""Parquet in the layout of the Hugging Face hub: small images kept in memory, others read row group by row group."""
+"""Parquet in the layout of the Hugging Face hub: small images are kept in memory, others read by row group."""

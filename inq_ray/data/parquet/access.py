@@ -1,6 +1,6 @@
-"""Parquet files read by range, wherever they lie: the footer at their end, and then the columns of single row groups.
+"""Parquet files read by range, local or remote: the footer at the end, then columns of single row groups.
 
-A whole file is never read, and none is kept open. Every read is tried again where that can help.
+A whole file is never read, and none is kept open. Reads are retried after transient failures.
 """
 
 import hashlib
@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from inq_ray.storage.address import Location
 from inq_ray.storage.retry import retry
 
-# Of what is fetched from a file's end at once: the footers of ImageNet's shards are smaller.
+# Bytes read from a file's end at once: the footers of ImageNet's shards are smaller.
 _TAIL_BYTES = 1 << 17
-# A parsed footer takes some 200 kB: kept are those of the files last read, so that memory does not grow with the set.
+# A parsed footer takes about 200 kB. Only the last used ones are kept, so that memory does not grow with the set.
 _NUM_FOOTERS = 32
 _MAGIC = b"PAR1"
 
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn what pyarrow says of a damaged file into one line that names it.
+    """Turn pyarrow's errors about a damaged file into one line that names it.
 
     Raises:
         ValueError: Reading failed within the block.
@@ -33,13 +33,13 @@ def readable(name: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"cannot read {name}, damaged or no Parquet: {reason}") from error
+        raise ValueError(f"cannot read {name}, which is damaged or not Parquet: {reason}") from error
 
 
 def read_footer(file: Location) -> tuple[Any, bytes, int]:
-    """Return a file's metadata (pyarrow.parquet.FileMetaData), the bytes that they were read from, and the file's size.
+    """Return a file's metadata (pyarrow.parquet.FileMetaData), the footer's bytes, and the file's size.
 
-    The file ends in the footer, its length and "PAR1". It holds schema, sizes, offsets and statistics.
+    The file ends with the footer, its length and "PAR1". The footer has the schema, sizes, offsets and statistics.
 
     Raises:
         ValueError: The file cannot be read, or is damaged.
@@ -54,18 +54,18 @@ def read_footer(file: Location) -> tuple[Any, bytes, int]:
 
 
 def footer_hash(footer: bytes) -> str:
-    """Return the hex digest by which a changed file is found out."""
+    """Return the hex digest that identifies a file's footer, so that changes are detected."""
     return hashlib.sha256(footer).hexdigest()
 
 
 def read_groups(file: Location, footer: str, groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Return some columns of some row groups; nothing else is read from the file, but for its footer.
+    """Return some columns of some row groups; apart from these only the footer is read.
 
     Args:
         file: The file.
-        footer: Its footer's hash.
-        groups: Numbers of row groups.
-        columns: Names, with dots for what is within a struct.
+        footer: Hash of its footer.
+        groups: Indices of row groups.
+        columns: Names; fields of a struct are separated by dots.
 
     Raises:
         ValueError: The file cannot be read, is damaged, or has changed.
@@ -76,12 +76,12 @@ def read_groups(file: Location, footer: str, groups: Sequence[int], columns: Seq
 
 @contextmanager
 def open_parquet(file: Location, footer: str, *, whole_columns: bool = True) -> Iterator[pq.ParquetFile]:
-    """Open a file without reading its footer again, if it was one of the last ones.
+    """Open a file; the footer is not read again if the file was used recently.
 
     Args:
         file: The file.
-        footer: Its footer's hash.
-        whole_columns: Whether all columns of a row group come by one request, else in small parts as they are needed.
+        footer: Hash of its footer.
+        whole_columns: Whether to read all columns of a row group in one request; else in small parts as needed.
 
     Raises:
         ValueError: The file cannot be read, is damaged, or has changed.
@@ -111,15 +111,15 @@ def _metadata(file: Location, footer: str) -> tuple[Any, int]:
 
 
 def _changed(file: Location) -> str:
-    return f"{file.name} was changed after it had been opened: start again, with the data left alone"
+    return f"{file.name} changed after it was opened: start again, and do not change the data meanwhile"
 
 
 class RetriedFile:
-    """A file for random access, as pyarrow.PythonFile wants it; every read is tried again where that can help.
+    """A file for random access, as pyarrow.PythonFile needs it; reads are retried after transient failures.
 
     Attributes:
-        size: Bytes.
-        closed: Whether it is.
+        size: Size, bytes.
+        closed: Whether it is closed.
     """
 
     def __init__(self, file: Location) -> None:
@@ -130,12 +130,12 @@ class RetriedFile:
         self.closed = False
 
     def tail(self, num_bytes: int) -> bytes:
-        """Return the end of the file, or all of it."""
+        """Return the last bytes of the file, or all of it."""
         self.seek(-min(num_bytes, self.size), 2)
         return self.read(min(num_bytes, self.size))
 
     def read(self, num_bytes: int) -> bytes:
-        """Return the next bytes: fewer only at the file's end.
+        """Return the next bytes; fewer only at the file's end.
 
         Raises:
             ValueError: The storage fails.
@@ -145,7 +145,7 @@ class RetriedFile:
         def read() -> bytes:
             data: bytes = self._file.read_at(wanted, self._at)
             if len(data) < wanted:
-                raise ConnectionResetError(f"{len(data)} bytes came of {wanted}")
+                raise ConnectionResetError(f"received {len(data)} of {wanted} bytes")
             return data
 
         data = retry(read, self._location.name)
@@ -153,12 +153,12 @@ class RetriedFile:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place: from the start (0), from here (1), from the end (2)."""
+        """Set the position: from the start (0), the current position (1), or the end (2)."""
         self._at = offset + (0, self._at, self.size)[whence]
         return self._at
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._at
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Parquet files in the layout of the Hugging Face hub: which belong to which split, and what their footers say."""
+"""Parquet files in the layout of the Hugging Face hub: assignment to splits, and contents of their footers."""
 
 import json
 import re
@@ -20,9 +20,9 @@ from inq_ray.storage.retry import MissingError
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMN = "label"
-NO_BYTES = "there are no bytes of an image, perhaps a path only; write the file's bytes into the column"
+NO_BYTES = "the row has no image bytes, perhaps only a path; write the image file's bytes into the column"
 _NAME = re.compile(r"(?P<split>train|test|validation)(-.*?)?(-of-\d+)?\.parquet")
-# As others name them: for splits of which no file is named as on the hub.
+# Names in other layouts, used for splits without a file named as on the hub.
 _OTHER_NAME = re.compile(r"(?P<split>[a-z]+)([-_.].*)?\.parquet", re.IGNORECASE)
 _COUNT = re.compile(r"-of-(\d+)\.parquet")
 _SPLITS = {
@@ -35,7 +35,7 @@ _NUM_NAMED = 6
 
 
 class Columns(NamedTuple):
-    """Names of columns; None = the usual ones, image or img, and label."""
+    """Column names; None = the defaults, "image" or "img", and "label"."""
 
     image: str | None = None
     label: str | None = None
@@ -43,20 +43,20 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Shard:
-    """One file, as its footer describes it.
+    """One file, as described by its footer.
 
     Attributes:
-        file: Where it lies.
-        size: Bytes.
-        mtime_ns: When it was changed, where the storage says so.
+        file: Location.
+        size: Size, bytes.
+        mtime_ns: Modification time, if the storage has one.
         group_rows: Number of images in each row group.
         largest_group: Bytes of images in the largest row group.
-        image_path: The column of images, or its field `bytes` where it is a struct.
-        label_column: The column of labels.
-        class_names: From the schema's metadata; None where they are missing.
-        labels: Smallest and largest label, of numbers: where the footer has statistics, or they were all read.
-        label_values: All labels, where they were read: numbers without class names, or texts.
-        footer: The footer's bytes, hashed.
+        image_path: Column of images, or its field `bytes` if it is a struct.
+        label_column: Column of labels.
+        class_names: Class names in the schema's metadata; None if missing.
+        labels: Smallest and largest numeric label, if the footer has statistics or all labels were read.
+        label_values: All distinct labels, if they were read: numbers without class names, or texts.
+        footer: Hash of the footer's bytes.
     """
 
     file: Location
@@ -83,18 +83,18 @@ class Shard:
 
 
 def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Location]]:
-    """Return the Parquet files of each split: of a folder (or its folder `data`), or of one file's name, or a glob.
+    """Return the Parquet files of each split, in a folder (or its folder `data`), or of one file or glob.
 
-    In a folder they are named by their split, such as train-00000-of-00002.parquet or val.parquet, or lie in a folder
+    In a folder, files are named by their split, such as train-00000-of-00002.parquet or val.parquet, or are in a folder
     of that name, such as train/0000.parquet.
 
     Args:
-        data: Path or address; itself it may be a link.
-        follow_links: Whether links in the folder, or in that in which a glob begins, may lead out of it.
+        data: Path or address; may itself be a link.
+        follow_links: Whether links in the folder, or in the fixed part of a glob, may lead out of it.
 
     Raises:
-        ValueError: There is nothing there, no Parquet of that name, a shard is missing from a folder, or a link leads
-            out of it.
+        ValueError: Nothing exists there, no Parquet file has such a name, a shard is missing, or a link leads out of
+            the folder.
     """
     places = expand(data)
     is_folder = len(places) == 1 and places[0].info().type == pafs.FileType.Directory
@@ -116,7 +116,7 @@ def find_files(data: str, *, follow_links: bool = False) -> dict[str, list[Locat
 
 
 def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:
-    """Return the Parquet files of a folder, or those of its folder `data`, where the hub's repositories have them."""
+    """Return the Parquet files of a folder, or of its folder `data`, as in the hub's repositories."""
     names = [folder.relative(info) for info in folder.list()]
     files = [folder.join(name) for name in names if name.endswith(".parquet")]
     if files or "data" not in names:
@@ -127,12 +127,12 @@ def _parquet_in(folder: Location, fence: Fence | None) -> list[Location]:
 
 
 def has_parquet(folder: Location) -> bool:
-    """Return whether a folder has Parquet whose split is known by a name; see `find_files`."""
+    """Return whether a folder has Parquet files with the name of a split; see `find_files`."""
     return bool(_by_name(_parquet_in(folder, None)) or _by_folder(folder))
 
 
 def _holds(folder: Location) -> str:
-    """Return what is in a folder, for a message."""
+    """Return the contents of a folder, for a message."""
     names = [folder.relative(info) + "/" * (info.type == pafs.FileType.Directory) for info in folder.list()]
     return f" (there: {_some(names)})"
 
@@ -161,11 +161,11 @@ def _by_folder(folder: Location) -> dict[str, list[Location]]:
 
 
 def _check_all_there(folder: str, split: str, files: list[Location]) -> None:
-    """Refuse a set of shards "-of-00005" that are not five."""
+    """Refuse a set of shards named "-of-00005" that are not five."""
     counts = {match[1] if (match := _COUNT.search(file.path)) else None for file in files}
     if counts != {None} and {int(count or 0) for count in counts} != {len(files)}:
         expected = ", ".join(sorted(count or "?" for count in counts))
-        raise ValueError(f"{folder} has {len(files)} shards of {split}, their names say {expected}: not complete")
+        raise ValueError(f"{folder} has {len(files)} shards of {split}, but their names count {expected}: incomplete")
 
 
 def read_shards(files: list[Location], columns: Columns = Columns()) -> list[Shard]:  # noqa: B008
@@ -173,23 +173,23 @@ def read_shards(files: list[Location], columns: Columns = Columns()) -> list[Sha
 
     Args:
         files: The files.
-        columns: What the user calls them.
+        columns: Names of the columns.
 
     Raises:
-        ValueError: One is unreadable, or lacks a column; or none has rows.
+        ValueError: A file is unreadable or lacks a column; or no file has rows.
     """
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         shards = [shard for shard in pool.map(partial(read_shard, columns=columns), files) if shard.num_rows]
     if files and not shards:
-        raise ValueError(f"{files[0].name} has no rows, nor has any other file of its split")
+        raise ValueError(f"{files[0].name} has no rows, and neither has any other file of its split")
     return shards
 
 
 def read_shard(file: Location, columns: Columns) -> Shard:
-    """Read a file's footer, and which labels it has where classes have no names there.
+    """Read a file's footer, and its distinct labels if classes have no names there.
 
     Raises:
-        ValueError: It is unreadable, or lacks a column, or has images without a label.
+        ValueError: The file is unreadable, lacks a column, or has images without a label.
     """
     metadata, footer, size = read_footer(file)
     schema = metadata.schema.to_arrow_schema()
@@ -219,16 +219,16 @@ def read_shard(file: Location, columns: Columns) -> Shard:
 
 
 def image_bytes(chunks: Iterable[Any]) -> list[bytes | None]:
-    """Return the image files of arrays, or of structs with a field `bytes`; None where there is none."""
+    """Return the image files in arrays, or in structs with a field `bytes`; None for rows without one."""
     chunks = (chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk for chunk in chunks)
     return [blob for chunk in chunks for blob in chunk.to_pylist()]
 
 
 def check_labels(name: str, lowest: int, highest: int, num_classes: int) -> None:
-    """Refuse labels that are no class.
+    """Refuse labels that are not classes.
 
     Raises:
-        ValueError: They are not within 0 .. num_classes - 1.
+        ValueError: Labels are not within 0 .. num_classes - 1.
     """
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
@@ -240,43 +240,42 @@ def check_no_nulls(name: str, num_nulls: int) -> None:
     """Refuse rows without a label.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are such rows.
     """
     if num_nulls:
         raise ValueError(f"{name} has {num_nulls} rows without a label")
 
 
 def _image_path(name: str, schema: Any, asked: str | None) -> str:
-    """Return the column of images, as --image-column says or by its name, or its field `bytes` where it is a struct."""
+    """Return the column of images, by --image-column or its usual name, or its field `bytes` if it is a struct."""
     column = asked or next((column for column in _IMAGE_COLUMNS if column in schema.names), None)
     if column is None or column not in schema.names:
         could_be = [field.name for field in schema if _is_image(field.type)]
         raise ValueError(
-            f"{name} has no column {asked or ' or '.join(_IMAGE_COLUMNS)}: name that of the images by --image-column "
-            f"(with bytes of files: {_some(could_be)})"
+            f"{name} has no column {asked or ' or '.join(_IMAGE_COLUMNS)}: name the column of images with "
+            f"--image-column (columns with bytes: {_some(could_be)})"
         )
     kind = schema.field(column).type
     if not _is_image(kind):
         raise ValueError(
-            f"{name}: column {column} must be a struct with the field bytes: binary, or binary itself; it is "
-            f"{str(kind)[:100]}"
+            f"{name}: column {column} must be binary, or a struct with the field bytes: binary; it is {str(kind)[:100]}"
         )
     return f"{column}.bytes" if pa.types.is_struct(kind) else column
 
 
 def _label_column(name: str, schema: Any, asked: str | None) -> str:
-    """Return the column of labels, as --label-column says or by its name."""
+    """Return the column of labels, by --label-column or its usual name."""
     column = asked or _LABEL_COLUMN
     could_be = [field.name for field in schema if is_number(field.type) or is_name(field.type)]
     if column not in schema.names:
         raise ValueError(
-            f"{name} has no column {column}: name that of the classes by --label-column (of integers or texts: "
+            f"{name} has no column {column}: name the column of labels with --label-column (integers or texts: "
             f"{_some(could_be)})"
         )
     if column not in could_be:
         raise ValueError(
-            f"{name}: column {column} is {str(schema.field(column).type)[:100]}, and has to be of integers or texts: "
-            f"name another by --label-column ({_some(could_be)})"
+            f"{name}: column {column} is {str(schema.field(column).type)[:100]}, but labels are integers or texts: "
+            f"name another with --label-column ({_some(could_be)})"
         )
     return column
 
@@ -292,12 +291,12 @@ def _is_image(kind: Any) -> bool:
 
 
 def _is_binary(kind: Any) -> bool:
-    # Null, where no row has bytes: that is said of the rows.
+    # Null, if no row has bytes: this is reported for the rows.
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
 
 
 def _column(group: Any, path: str) -> Any:
-    """Return what a row group's metadata say of a column."""
+    """Return a row group's metadata of a column."""
     columns = map(group.column, range(group.num_columns))
     return next(column for column in columns if column.path_in_schema == path)
 
@@ -307,12 +306,12 @@ def _class_names(name: str, metadata: dict[bytes, bytes], label: str) -> tuple[s
     try:
         return _parse_class_names(metadata.get(b"huggingface", b"{}"), label)
     except ValueError as error:
-        raise ValueError(f"{name}: the schema's metadata 'huggingface' is no JSON: {error}") from error
+        raise ValueError(f"{name}: the schema's metadata 'huggingface' is not JSON: {error}") from error
 
 
 @lru_cache(maxsize=2)
 def _parse_class_names(text: bytes, label: str) -> tuple[str, ...] | None:
-    """The same of one text, which all shards of a set have: kept once."""
+    """Return the same for one text, cached because all shards of a set have it."""
     value = json.loads(text)
     for key in ("info", "features", label, "names"):
         value = value.get(key) if isinstance(value, dict) else None
@@ -320,7 +319,7 @@ def _parse_class_names(text: bytes, label: str) -> tuple[str, ...] | None:
 
 
 def _label_range(name: str, statistics: list[Any]) -> tuple[int, int] | None:
-    """Return the smallest and largest label by the statistics of all row groups, if all have them."""
+    """Return the smallest and largest label in the statistics of all row groups, if all have them."""
     check_no_nulls(name, sum(each.null_count for each in statistics if each is not None and each.has_null_count))
     if not statistics or any(each is None or not each.has_min_max for each in statistics):
         return None

@@ -1,4 +1,4 @@
-"""The labels of Parquet: numbers as they are; texts and truth values by the place of their class among sorted names."""
+"""Labels in Parquet: numbers as they are; texts and booleans by the index of their class among sorted names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,24 +11,24 @@ from inq_ray.storage.address import Location
 
 
 def is_number(kind: Any) -> bool:
-    """Return whether labels of an Arrow type are the numbers of classes."""
+    """Return whether labels of an Arrow type are class numbers."""
     return bool(pa.types.is_integer(_plain(kind)))
 
 
 def is_name(kind: Any) -> bool:
-    """Return whether labels of an Arrow type are the names of classes."""
+    """Return whether labels of an Arrow type are class names."""
     kind = _plain(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind))
 
 
 def numbers(column: Any, class_names: Sequence[str]) -> Any:
-    """Return the labels of a column as an Arrow array of integers; null where there is none, or it names no class."""
+    """Return the labels of a column as an Arrow array of integers; null if missing or not a class."""
     values = _decoded(column)
     return pc.index_in(values, value_set=pa.array(class_names, pa.string())) if is_name(column.type) else values
 
 
 def read_values(file: Location, footer: str, num_groups: int, column: str) -> tuple[frozenset[Any], int]:
-    """Read which labels a file has, texts or integers, and how many rows have none.
+    """Read the distinct labels of a file, texts or integers, and the number of rows without one.
 
     Raises:
         ValueError: The file cannot be read, is damaged, or has changed.
@@ -42,6 +42,6 @@ def _plain(kind: Any) -> Any:
 
 
 def _decoded(column: Any) -> Any:
-    """Return integers as they are, and all else as texts, without a dictionary."""
+    """Return integers as they are, and everything else as texts, without a dictionary."""
     kind = _plain(column.type)
     return column.cast(pa.string() if is_name(kind) else kind)

@@ -1,4 +1,4 @@
-"""The rows of Parquet shards, decoded as a whole: labels and pixels of small images."""
+"""Rows of Parquet shards, decoded as a whole: labels and pixels of small images."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -21,7 +21,7 @@ def read_labels(shard: Shard, class_names: Sequence[str]) -> NDArray[np.int64]:
     """Return all labels of a file: int64 [num_rows].
 
     Raises:
-        ValueError: The file is damaged, a label is missing or out of range.
+        ValueError: The file is damaged, or a label is missing or out of range.
     """
     name = shard.file.name
     column = read_groups(shard.file, shard.footer, range(len(shard.group_rows)), [shard.label_column]).column(0)
@@ -34,7 +34,7 @@ def read_labels(shard: Shard, class_names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def peek_blobs(shard: Shard, group: int, num: int) -> list[bytes | None]:
-    """Return the first `num` image files of a row group; None where there are no bytes.
+    """Return the first `num` image files of a row group; None for rows without bytes.
 
     Raises:
         ValueError: The file is damaged.
@@ -76,7 +76,7 @@ def sample_blobs(shards: Sequence[Shard], num_first: int, num_groups: int, num: 
 def decode_shard(
     shard: Shard, layout: Layout, pool: Executor, *, may_lose_colours: bool = False
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decode all images of a file, in their order, on the pool's threads; no more than a row group is in memory.
+    """Decode all images of a file, in order, on the pool's threads; at most one row group is in memory.
 
     See `inq_ray.data.decode.small.decode`.
 
@@ -84,7 +84,7 @@ def decode_shard(
         uint8 [n, C, H, W], n small.
 
     Raises:
-        ValueError: The file is damaged, or an image is, or it has another size; the message names file and row.
+        ValueError: The file or an image is damaged, or an image has another size; the message names file and row.
     """
 
     def decode_rows(first: int, blobs: list[bytes | None]) -> NDArray[np.uint8]:

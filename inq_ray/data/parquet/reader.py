@@ -1,4 +1,4 @@
-"""The image files of a split in Parquet, read row group by row group when they are asked for."""
+"""Image files of a split in Parquet, read on demand by row group."""
 
 import ctypes
 from collections import OrderedDict
@@ -15,26 +15,26 @@ from inq_ray.data.parquet.files import NO_BYTES, Shard, image_bytes
 from inq_ray.data.parquet.labels import numbers
 from inq_ray.storage.address import Location
 
-# What one process holds of a split at most. ImageNet needs less: 8192 images of 110 kB, over all loader workers of a
-# rank, are 0.9 GB when their windows begin, and half of that on average.
+# Most bytes that one process holds of a split. ImageNet needs less: 8192 images of 110 kB, over all loader workers of
+# a rank, are 0.9 GB when their windows begin, and half of that on average.
 HELD_BYTES = 2 * 2**30
 _NUM_THREADS = 4
-# Nothing wanted of a row group in so many reads, and as many images: what is left of it is not wanted in this epoch. Of
-# a window of 512 images in groups of 100, in 16 lanes, a group is wanted every 80th image on average, every 1000th at
-# the least; and where batches are large, by every 16th read.
+# If no image of a row group was used in this many reads, and as many images, the rest is not needed in this epoch. In a
+# window of 512 images in groups of 100, with 16 lanes, a group is used at every 80th image on average, and at least at
+# every 1000th; with large batches, at every 16th read.
 _IDLE_READS = 32
 _IDLE_IMAGES = 4096
-# Handed out between two requests that the heap gives back what is free.
+# Bytes handed out before the heap returns free memory to the system.
 _TRIM_BYTES = 1 << 28
-# So many images in the order in which they stand are no coincidence.
+# This many images in the order of the file are not a coincidence.
 _SHORTEST_SCAN = 8
 
-# Of one row group, by their numbers.
+# Images of one row group by index.
 _Images = dict[int, Encoded]
 
 
 class _File(NamedTuple):
-    """What is to be known of a shard to read from it."""
+    """Facts about a shard that are needed to read from it."""
 
     location: Location
     footer: str
@@ -43,27 +43,27 @@ class _File(NamedTuple):
 
 
 class ParquetReader:
-    """A split's image files by their numbers: the rows of the shards, in the order of their names.
+    """A split's image files by index: the rows of the shards, in the order of their names.
 
-    A row group is read when one of its images is asked for, and its other images are held until they are asked for:
-    each is handed out once, and read again where it is asked for again. So the memory is that of the row groups that
-    have been begun, and no more than `held_bytes` (and what is being read); those not used for longest go first, and
-    those of which nothing was wanted for a while. In training that are the groups of the windows of the lanes that this
-    process meets (see `data/order/groups.py`). Validation goes through the samples as they stand, and nothing is held.
+    A row group is read when one of its images is requested. Its other images are held until they are requested; each is
+    handed out once, and read again if it is requested again. Memory is that of the row groups in use, at most
+    `held_bytes` (and the groups being read); the least recently used ones are dropped first, and those unused for a
+    while. In training these are the groups of the windows of this process's lanes (see `data/order/groups.py`).
+    Validation reads samples in the order of the files, and nothing is held.
 
-    Pickled it is two arrays by the number of row groups, and no image. It opens files when it reads.
+    Pickling keeps two arrays with a number per row group, and no image. Files are opened when they are read.
 
     Args:
         shards: The files.
-        num_classes: Labels must be below.
-        class_names: Of all classes, in their order; needed where labels are texts.
-        held_bytes: Bound of what is held.
+        num_classes: Number of classes; labels must be smaller.
+        class_names: Names of all classes, in order; needed if labels are texts.
+        held_bytes: Most bytes to hold.
 
     Attributes:
         groups: int64 [G + 1], boundaries of the row groups.
 
     Raises:
-        ValueError: A row group is larger than the bound.
+        ValueError: A row group is larger than `held_bytes`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ParquetReader:
             if shard.largest_group > held_bytes:
                 raise ValueError(
                     f"{shard.file.name} has a row group of {shard.largest_group / 2**30:.1f} GiB, more than the "
-                    f"{held_bytes / 2**30:.1f} GiB that a process holds: write it again, in groups of some 100 images"
+                    f"{held_bytes / 2**30:.1f} GiB that a process may hold: rewrite it with groups of about 100 images"
                 )
         self._files = [_File(shard.file, shard.footer, shard.image_path, shard.label_column) for shard in shards]
         self._num_classes = num_classes
@@ -93,11 +93,11 @@ class ParquetReader:
         return int(self.groups[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the images held."""
+        """Return everything but the held images."""
         return {**self.__dict__, "_held": _Held(self._held.limit), "_num_gone": 0}
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Read some images, in this order; see :meth:`inq_ray.data.encoded.Reader.read`.
+        """Read some images, in order; see :meth:`inq_ray.data.encoded.Reader.read`.
 
         Raises:
             ValueError: A file cannot be read, is damaged, or has changed.
@@ -119,7 +119,7 @@ class ParquetReader:
         return [found[sample] for sample in samples.tolist()]
 
     def _images(self, wanted: dict[int, list[int]]) -> Iterator[tuple[int, _Images]]:
-        """Yield the row groups' images, those that are held first; the others are read, several at a time."""
+        """Yield the row groups' images, held ones first; the others are read, several at a time."""
         missing = []
         for group, samples in wanted.items():
             images = self._held.pop(group)
@@ -155,19 +155,19 @@ class ParquetReader:
         if label is None:
             return Encoded(name, None, -1, "there is no label")
         if not 0 <= label < self._num_classes:
-            return Encoded(name, None, -1, f"label {label} is none of 0 to {self._num_classes - 1}")
+            return Encoded(name, None, -1, f"label {label} is not within 0 to {self._num_classes - 1}")
         return Encoded(name, data, label)
 
 
 def _trim() -> None:
-    """Give freed memory back to the system (glibc): images that come and go leave holes in its heap, which grows."""
+    """Return freed memory to the system (glibc): many short-lived images fragment the heap, which would grow."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 class _Begun(NamedTuple):
-    """What is left of a row group, and when it was used last."""
+    """Unused images of a row group, and when the group was last used."""
 
     images: _Images
     num_bytes: int
@@ -176,7 +176,7 @@ class _Begun(NamedTuple):
 
 
 class _Held:
-    """What is left of row groups that were begun, the one used last at the end; no more than `limit` bytes."""
+    """Unused images of row groups, the most recently used last; at most `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -186,14 +186,14 @@ class _Held:
         self._num_images = 0
 
     def count(self, num_images: int) -> None:
-        """Count a read, and let go of what has been idle for too long."""
+        """Count a read, and drop groups that have been idle for too long."""
         self._num_reads += 1
         self._num_images += num_images
         while self._groups and self._is_idle(next(iter(self._groups.values()))):
             self.pop(next(iter(self._groups)))
 
     def pop(self, group: int) -> _Images:
-        """Return what is left of a row group, and hold it no more."""
+        """Return the unused images of a row group, and stop holding them."""
         begun = self._groups.pop(group, None)
         if begun is None:
             return {}
@@ -201,7 +201,7 @@ class _Held:
         return begun.images
 
     def put(self, group: int, images: _Images) -> None:
-        """Hold what is left of a row group, and let go of others where it is too much."""
+        """Hold the unused images of a row group, and drop other groups if the limit is exceeded."""
         if not images:
             return
         num_bytes = sum(len(image.data or b"") for image in images.values())

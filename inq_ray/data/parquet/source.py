@@ -1,4 +1,4 @@
-"""Images in Parquet as a source of data: small ones decoded once per node, others read and decoded when asked for."""
+"""Parquet as a data source: small images decoded once per node, others read and decoded on demand."""
 
 import dataclasses
 import hashlib
@@ -29,26 +29,27 @@ _NUM_NAMED = 4
 class ParquetSource:
     """A folder of train-*.parquet and test-*.parquet (or validation-*.parquet), one such file, or a glob of them.
 
-    Making one reads the footers and the headers of some images, from all over a split if the first ones are small. If
-    they are of one size and small (`inq_ray.data.decoded.fits`), a split is decoded as a whole, once per node. Else its
-    image files are read when they are asked for, and become what the preprocessing says.
+    Opening one reads the footers and the headers of some images, from all over a split if the first ones are small. If
+    all are small and of one size (`inq_ray.data.decoded.fits`), a split is decoded as a whole, once per node. Else
+    image files are read on demand and preprocessed.
 
-    A test split without labels (-1, as on the hub) is passed over for the validation split, or for none. Without
-    training files the source can only be tested on; without test files, only on training images that are held out.
+    A test split without labels (-1, as on the hub) is replaced by the validation split, if there is one. Without
+    training files the source can only be tested on; without test files, accuracy is measured on held-out training
+    images.
 
     Args:
         data: Path or address.
-        preprocessing: How the network wants to see images; of those kept in memory only mean and standard deviation.
-        augmentation: What training does to them.
-        columns: What the user calls the columns.
+        preprocessing: Preprocessing that the network expects; for images in memory only mean and standard deviation.
+        augmentation: Augmentation for training.
+        columns: Names of the columns.
         follow_links: Whether links in the folder may lead out of it.
 
     Attributes:
-        info: Facts.
-        notes: What users should know of sizes.
+        info: Facts about the data.
+        notes: Lines about image sizes, for the user.
 
     Raises:
-        ValueError: The files are missing, unreadable, or not of this layout.
+        ValueError: The files are missing, unreadable, or have another layout.
     """
 
     def __init__(
@@ -102,20 +103,20 @@ class ParquetSource:
     def split(self, split: Split) -> Images:
         """Return the images of "train" or "test".
 
-        Images in memory are mapped read-only from a file that the node's processes share: the first process of a node
-        that asks decodes, the others wait. In training they are cropped by an eighth of their height (4 pixels for
-        32x32), and flipped where they have colours: gray ones may be of characters.
+        Images in memory are mapped read-only from a file that the node's processes share: the first process that needs
+        it decodes, the others wait. For training they are cropped by an eighth of their height (4 pixels for 32x32),
+        and flipped if they are in colour: gray images may show characters.
 
         Raises:
-            ValueError: There is no such split. Of images in memory: one is broken or of another size; a label is out of
-                range; there is no room for them.
+            ValueError: There is no such split. For images in memory: one is damaged or of another size; a label is out
+                of range; there is not enough space.
             TimeoutError: Another process has been decoding for too long.
         """
         shards = self._shards[split]
         if not shards:
             raise ValueError(f"{self.info.name} has no {split} split: no {split}-*.parquet there")
         if self._layout is None:
-            # Images in memory need none of these, which take seconds.
+            # Images in memory need none of these imports, which take seconds.
             from inq_ray.data.augment.image_transform import ImageTransform
             from inq_ray.data.encoded_set import EncodedSet
             from inq_ray.data.parquet.reader import ParquetReader
@@ -156,7 +157,7 @@ class ParquetSource:
 
 
 def _test_shards(files: dict[str, list[Location]], columns: Columns, *, has_train: bool) -> list[Shard]:
-    """Return the files to test on, if any: those of test, or of validation where test is missing or has no labels."""
+    """Return the files to test on: those of test, or of validation if test is missing or has no labels."""
     candidates = [read_shards(files[split], columns) for split in ("test", "validation") if split in files]
     labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
     if has_train:
@@ -165,10 +166,10 @@ def _test_shards(files: dict[str, list[Location]], columns: Columns, *, has_trai
 
 
 def _class_names(train: Sequence[Shard], test: Sequence[Shard]) -> tuple[str, ...]:
-    """Return the names that all files agree on; where none has any, those that are the labels, or numbers.
+    """Return the class names that all files agree on; if there are none, the labels themselves, or numbers.
 
     Raises:
-        ValueError: Files do not agree, or labels are no classes; as far as footers tell.
+        ValueError: Files disagree, or labels are not classes, judging by the footers.
     """
     shards = [*test, *train]
     names, first = shards[0].class_names, shards[0].file.name
@@ -181,7 +182,7 @@ def _class_names(train: Sequence[Shard], test: Sequence[Shard]) -> tuple[str, ..
         for shard in shards:
             if strangers := sorted(map(str, (shard.label_values or frozenset()) - set(names))):
                 raise ValueError(
-                    f"{shard.file.name} has {len(strangers)} labels that are no class to train on: {_some(strangers)}"
+                    f"{shard.file.name} has {len(strangers)} labels that are not in training: {_some(strangers)}"
                 )
     elif names is None:
         names = tuple(map(str, range(1 + max(highest for _, highest in ranges.values()))))
@@ -192,7 +193,7 @@ def _class_names(train: Sequence[Shard], test: Sequence[Shard]) -> tuple[str, ..
 
 
 def _check_numbers(train: Sequence[Shard], test: Sequence[Shard]) -> None:
-    """Refuse numbers without names that do not begin at 0, or leave some out: there are fewer classes than it seems."""
+    """Refuse unnamed numeric labels that do not begin at 0 or have gaps: the number of classes would be wrong."""
     labels = _values([*train, *test])
     missing = sorted(set(range(max(labels))) - labels)
     if not train or not missing or min(labels) < 0:
@@ -200,12 +201,12 @@ def _check_numbers(train: Sequence[Shard], test: Sequence[Shard]) -> None:
     name = train[0].file.name
     if min(labels) > 0:
         raise ValueError(
-            f"{name}: labels are from {min(labels)} to {max(labels)}, and none is 0: classes are numbered from 0; "
-            f"write labels less {min(labels)}, or texts, which are numbered here"
+            f"{name}: labels are from {min(labels)} to {max(labels)}, but classes are numbered from 0; "
+            f"subtract {min(labels)} from the labels, or write texts, which are numbered automatically"
         )
     raise ValueError(
-        f"{name}: labels go up to {max(labels)}, and no image has {_some(map(str, missing))}: classes are numbered "
-        "without gaps; write others, or texts, which are numbered here, or the names of all classes into the schema"
+        f"{name}: labels go up to {max(labels)}, and no image has {_some(map(str, missing))}: classes must be numbered "
+        "without gaps; renumber them, write texts as labels, or add the names of all classes to the schema"
     )
 
 
@@ -219,7 +220,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _layouts(samples: Mapping[Split, Sequence[Encoded]]) -> list[Layout]:
-    """Return the layouts of some images, those left out that cannot be read: `peek` says what is wrong."""
+    """Return the layouts of some images, without those that cannot be read: `peek` reports them."""
     layouts: list[Layout] = []
     for encoded in (encoded for split in samples.values() for encoded in split):
         with suppress(ValueError):
@@ -228,12 +229,12 @@ def _layouts(samples: Mapping[Split, Sequence[Encoded]]) -> list[Layout]:
 
 
 def _fingerprint(shards: Sequence[Shard]) -> str:
-    """Hash the files' names, sizes and footers (schema, statistics, sizes of all columns): the same on every node."""
+    """Hash the files' names, sizes and footers (schema, statistics, column sizes): the same on every node."""
     facts = [(shard.file.path.rpartition("/")[2], shard.size, shard.footer) for shard in shards]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _cache_key(shards: Sequence[Shard], layout: Layout) -> str:
-    """Hash what a decoded file depends on, on this node: the files in the order of reading, when they were changed."""
+    """Hash what a decoded file on this node depends on: the files in reading order, and their modification times."""
     facts = [(shard.file.root, shard.file.path, shard.size, shard.mtime_ns, shard.footer) for shard in shards]
     return hashlib.sha256(repr((FORMAT_VERSION, facts, layout)).encode()).hexdigest()[:32]

@@ -1,9 +1,9 @@
-"""Image files, written as Parquet in the layout of the Hugging Face hub: streamed, in shuffled order, all or nothing.
+"""Writer of image files as Parquet in the layout of the Hugging Face hub: streamed, shuffled, whole files only.
 
-    FOLDER/train-00000-of-00294.parquet    column image {bytes, path}, column label; names of classes in the schema
+    FOLDER/train-00000-of-00294.parquet    column image {bytes, path}, column label; class names in the schema
 
-Bytes are copied as they are. Images are shuffled over all shards, so that reading row group by row group is a good
-shuffle (see `inq_ray.data.order.groups`).
+Image bytes are copied unchanged. Images are shuffled over all shards, so that reading by row group shuffles well (see
+`inq_ray.data.order.groups`).
 """
 
 import json
@@ -31,7 +31,7 @@ from inq_ray.storage.address import Location, locate
 from inq_ray.storage.retry import MissingError, retry
 
 _NUM_SAMPLED = 256
-# Row groups that are being read while one is written.
+# Row groups read ahead while one is written.
 _NUM_AHEAD = 4
 _COPY_BYTES = 1 << 23
 _SHARD = re.compile(r"(train|test|validation)-.*\.parquet(\.partial)?")
@@ -39,12 +39,12 @@ _LARGEST_GROUP = 2**31 - 1
 
 
 class Written(NamedTuple):
-    """A shard that is in its place.
+    """A finished shard.
 
     Attributes:
-        file: Where.
-        num_images: How many it holds.
-        num_bytes: Its size.
+        file: Location.
+        num_images: Number of images.
+        num_bytes: Size, bytes.
     """
 
     file: Location
@@ -53,15 +53,15 @@ class Written(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What will be written of a split.
+    """Plan for writing a split.
 
     Attributes:
         split: "train" or "validation".
-        class_names: Of all classes.
+        class_names: Names of all classes.
         reader: The images.
-        order: int64 [n], which image comes when.
+        order: int64 [n], order of the images.
         num_shards: Number of files.
-        num_bytes: Of all images, as estimated from some of them.
+        num_bytes: Total size of the images, estimated from some of them.
     """
 
     split: str
@@ -73,24 +73,24 @@ class Plan(NamedTuple):
 
 
 def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = False) -> list[Plan]:
-    """List a folder of images, shuffle the images of each split, and divide them into shards of about one size.
+    """List a folder of images, shuffle the images of each split, and divide them into shards of about equal size.
 
     Args:
-        data: Path or address of train/CLASS/... and val/CLASS/..., either may be missing.
-        seed: Decides the order.
+        data: Path or address of train/CLASS/... and val/CLASS/...; either may be missing.
+        seed: Determines the order.
         shard_bytes: Size of a shard.
         follow_links: Whether links in the folder may lead out of it.
 
     Raises:
-        ValueError: There is no such folder, a link leads out of it, the storage fails, or an image cannot be read.
+        ValueError: The folder does not exist, a link leads out of it, the storage fails, or an image cannot be read.
     """
     place = locate(data)
     place.info()
     if not is_image_folder(place):
-        raise ValueError(f"no folder of images at {data}: it has to hold train/CLASS/*.JPEG and val/CLASS/*.JPEG")
+        raise ValueError(f"no folder of images at {data}: it must contain train/CLASS/*.JPEG and val/CLASS/*.JPEG")
     source = FolderSource(place, Preprocessing(), Augmentation(), follow_links=follow_links)
     names = source.info.class_names
-    # Training images last: whatever ends the writing, what is there then cannot be trained on.
+    # Training images last, so that an interrupted result cannot be trained on.
     splits: list[tuple[str, Split, int]] = [
         ("validation", "test", source.info.num_test),
         ("train", "train", source.info.num_train),
@@ -103,7 +103,7 @@ def plan_folder(data: str, *, seed: int, shard_bytes: int, follow_links: bool = 
 
 
 def plan_split(split: str, class_names: Sequence[str], reader: Reader, *, seed: int, shard_bytes: int) -> Plan:
-    """Shuffle the images of a split, and divide them into shards of about one size.
+    """Shuffle the images of a split, and divide them into shards of about equal size.
 
     Raises:
         ValueError: The storage fails, or an image cannot be read.
@@ -116,7 +116,7 @@ def plan_split(split: str, class_names: Sequence[str], reader: Reader, *, seed: 
 
 
 def find_shards(folder: Location) -> list[Location]:
-    """Return the shards that a folder holds, of any split, finished or not; none if there is no such folder.
+    """Return the shards in a folder, of any split, finished or not; none if the folder does not exist.
 
     Raises:
         ValueError: The storage fails.
@@ -138,18 +138,18 @@ def remove(file: Location) -> None:
 
 
 def write_shards(plan: Plan, folder: Location, *, rows_per_group: int) -> Iterator[Written]:
-    """Write the shards of a split, one after the other, and yield each when it is in its place.
+    """Write the shards of a split, one after the other, and yield each when it is finished.
 
     Args:
-        plan: What to write.
-        folder: Where to; made if there is none.
-        rows_per_group: Images in a row group.
+        plan: Plan of the split.
+        folder: Target folder; created if missing.
+        rows_per_group: Images per row group.
 
     Raises:
         ValueError: An image cannot be read, or a file cannot be written; one line.
     """
     schema = _schema(plan.class_names)
-    if not folder.root.startswith(("s3://", "gs://")):  # these know no folders
+    if not folder.root.startswith(("s3://", "gs://")):  # these have no folders
         _change(lambda: folder.fs.create_dir(folder.path, recursive=True), folder)
     for number, rows in enumerate(np.array_split(plan.order, plan.num_shards)):
         file = folder.join(f"{plan.split}-{number:05d}-of-{plan.num_shards:05d}.parquet")
@@ -161,7 +161,7 @@ def write_shards(plan: Plan, folder: Location, *, rows_per_group: int) -> Iterat
 
 
 def _write(sink: BinaryIO, schema: pa.Schema, reader: Reader, groups: list[NDArray[np.int64]]) -> None:
-    """Write row groups to a file, and read some of the next ones meanwhile."""
+    """Write row groups to a file, reading some of the next ones meanwhile."""
     options = {"compression": "none", "use_dictionary": ["label"], "write_statistics": ["label"]}
     with (
         pq.ParquetWriter(sink, schema, write_page_checksum=True, **options) as writer,
@@ -180,10 +180,10 @@ def _write(sink: BinaryIO, schema: pa.Schema, reader: Reader, groups: list[NDArr
 
 
 def _table(images: list[Encoded], schema: pa.Schema) -> pa.Table:
-    """Return a row group: bytes as they are, names without their folders."""
+    """Return a row group: image bytes unchanged, names without their folders."""
     blobs = list(map(_data, images))
     if sum(map(len, blobs)) > _LARGEST_GROUP:
-        raise ValueError(f"{len(blobs)} images from {images[0].name} on are more than 2 GiB: use fewer rows a group")
+        raise ValueError(f"{len(blobs)} images from {images[0].name} on exceed 2 GiB: use fewer rows per group")
     names = [image.name.rpartition("/")[2].encode("utf-8", "backslashreplace").decode() for image in images]
     fields = [pa.array(blobs, pa.binary()), pa.array(names, pa.string())]
     column = pa.StructArray.from_arrays(fields, fields=list(schema.field("image").type))
@@ -197,7 +197,7 @@ def _data(image: Encoded) -> bytes:
 
 
 def _schema(class_names: Sequence[str]) -> pa.Schema:
-    """Return the columns, with the metadata by which the hub's library knows images and classes."""
+    """Return the columns, with the metadata from which the hub's library recognizes images and classes."""
     features = {"image": {"_type": "Image"}, "label": {"names": list(class_names), "_type": "ClassLabel"}}
     return pa.schema(
         {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
@@ -207,7 +207,7 @@ def _schema(class_names: Sequence[str]) -> pa.Schema:
 
 @contextmanager
 def _placed(file: Location) -> Iterator[BinaryIO]:
-    """Give a file to be written beside (at a storage: on this machine first), and put it in its place at the end."""
+    """Yield a temporary file (for a storage: on this machine), and move it to its destination at the end."""
     partial = Location(file.root, f"{file.path}.partial", f"{file.name}.partial")
     if not file.is_local:
         with tempfile.TemporaryFile() as sink:
@@ -216,14 +216,14 @@ def _placed(file: Location) -> Iterator[BinaryIO]:
             _change(lambda: file.fs.move(partial.path, file.path), file)
         return
     try:
-        with whole(Path(file.path), beside=Path(partial.path)) as beside, beside.open("wb") as sink:
+        with whole(Path(file.path), temporary=Path(partial.path)) as temporary, temporary.open("wb") as sink:
             yield sink
     except OSError as error:
         raise ValueError(f"cannot write {file.name}: {error.strerror or error}") from error
 
 
 def _upload(source: BinaryIO, file: Location) -> None:
-    """Copy a file of this machine to a storage; pyarrow.fs.copy_files returns as if all were well if S3 hangs up."""
+    """Copy a local file to a storage; pyarrow.fs.copy_files does not report when S3 closes the connection."""
     source.seek(0)
     with file.fs.open_output_stream(file.path) as sink:
         while data := source.read(_COPY_BYTES):
@@ -231,5 +231,5 @@ def _upload(source: BinaryIO, file: Location) -> None:
 
 
 def _change(call: Callable[[], None], file: Location) -> None:
-    """Do something to a storage, several times if need be."""
+    """Change something on a storage, with retries."""
     retry(call, file.name, verb="write")

@@ -1,1 +1,1 @@
-"""Stages that trials share are trained once: their keys, what of them is stored, and who can start from which."""
+"""Reuse of stages that trials share: their keys, the stored ends, and which trial starts from which."""

@@ -1,4 +1,4 @@
-"""The fingerprint of the program: where it is equal, the same input gives the same bits."""
+"""Fingerprint of the program: if it is equal, the same input gives the same bits."""
 
 import ast
 import hashlib
@@ -14,33 +14,33 @@ import torchvision
 
 import inq_ray
 
-# The packages that decide bits. Files and folders that are added to them count, unless they are named below.
+# Packages that affect bits. New files and folders in them count, unless they are listed below.
 _DECIDE = ("core", "data", "distributed", "models", "scheduler.py", "training")
 
-# What lies in those packages and decides no bit of a stage's end, and why.
+# Parts of these packages that affect no bit of a stage's end, and why.
 _DECIDE_NOTHING = {
-    "data/folder/cache.py": "finds an index that was made before",
-    "data/node_cache.py": "keeps what others have computed",
-    "data/parquet/writer.py": "makes data sets, whose fingerprint is in the key",
-    "models/download.py": "gets weights, whose digest is in the key",
-    "models/layers.py": "shows a table",
-    "models/recognition.py": "words a message",
-    "training/checkpoint": "gives back the bits that it was given",
+    "data/folder/cache.py": "finds an existing index",
+    "data/node_cache.py": "stores what others have computed",
+    "data/parquet/writer.py": "writes data sets, whose fingerprint is in the key",
+    "models/download.py": "downloads weights, whose digest is in the key",
+    "models/layers.py": "formats a table",
+    "models/recognition.py": "formats a message",
+    "training/checkpoint": "restores the bits that it was given",
     "training/config": "the values of a configuration are in the key",
-    "training/finish.py": "comes after the last stage",
+    "training/finish.py": "runs after the last stage",
     "training/flags": "make a configuration",
-    "training/report": "shows what happens",
+    "training/report": "prints",
     "training/run_folder.py": "names files",
     "training/start.py": "decides whether a run starts, not what it computes",
 }
 
-# Libraries that decode and resize images, and make networks.
+# Libraries that decode and resize images, and provide networks.
 _LIBRARIES = ("pillow", "turbojpeg", "timm")
 
 
 @cache
 def code_fingerprint() -> str:
-    """Return the hex digest of our sources, of the libraries' versions, and of the kind of this machine's processor."""
+    """Return the hex digest of our sources, the libraries' versions, and the kind of this machine's processor."""
     versions = [torch.__version__, torchvision.__version__, np.__version__, platform.python_version()]
     versions += [_version(library) for library in _LIBRARIES]
     kind = (platform.machine(), torch.backends.cpu.get_cpu_capability())
@@ -49,10 +49,10 @@ def code_fingerprint() -> str:
 
 
 def digest_sources(root: Path) -> str:
-    """Return the hex digest of the sources that decide bits; comments, docstrings and layout have no effect.
+    """Return the hex digest of the sources that affect bits; comments, docstrings and layout have no effect.
 
     Args:
-        root: folder of the package ``inq_ray``.
+        root: Folder of the package ``inq_ray``.
     """
     hasher = hashlib.sha256()
     for file in _files(root):
@@ -70,7 +70,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
-    """Removes docstrings, those of fields too: statements that are a string and nothing else."""
+    """Removes docstrings, including those of fields: statements that consist of a string."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -78,7 +78,7 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 def _version(library: str) -> str | None:
-    """Return the version of a library that need not be installed."""
+    """Return the version of a library that may not be installed."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

@@ -1,15 +1,15 @@
-"""Keys of stage ends: everything that decides their bits, and nothing that comes later.
+"""Keys of stage ends: everything that determines their bits, and nothing that comes later.
 
-The end of stage k is a function of the network as it begins (its weights), of the data, of the program, of the number
-of workers and threads, and of the configuration up to there: portion, epochs and learning rate of each stage until k.
-What follows is not in it, so schedules that begin alike share keys as far as they are alike. In particular:
+The end of stage k is a function of the initial network (its weights), the data, the program, the number of workers and
+threads, and the configuration up to there: portion, epochs and learning rate of each stage until k. Later stages are
+not in it, so schedules share the keys of their common first stages. In particular:
 
-- the learning rate starts again in each stage, by that stage's epochs: its course in later ones is not in the key;
-- --epochs-total is dealt out over all stages: the epochs that come of it are in the key, not the total;
-- the number of an epoch, which decides order and augmentation, is that of the epochs before;
-- training before the first stage (stage 0) knows neither bits nor portions nor --lr: trials at 5 and 3 bits share it.
+- the learning rate schedule restarts in each stage, by that stage's epochs: later stages are not in the key;
+- --epochs-total is divided over all stages: the resulting epochs are in the key, not the total;
+- order and augmentation depend on the epoch's number, which is the number of epochs before;
+- training before the first stage (stage 0) does not depend on bits, portions or --lr: trials at 5 and 3 bits share it.
 
-A new option is in every key unless its declaration says otherwise: it makes keys differ, never results.
+A new option is in every key unless its declaration excludes it, which makes keys differ, but never results.
 """
 
 import copy
@@ -35,14 +35,14 @@ from inq_ray.training.task.distill import load_teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where all trials of a sweep begin.
+    """Common starting point of a sweep's trials.
 
     Attributes:
-        weights: digest of the network's tensors, trained or fresh.
-        teacher: digest of the tensors that --teacher names; empty where it names none.
-        code: digest of the file of a network of the user's own; empty where it is one of ours or a library's.
-        fingerprint: of the data.
-        numerics: of the program.
+        weights: Digest of the network's tensors, trained or random.
+        teacher: Digest of the tensors of --teacher; empty if it names none.
+        code: Digest of the file of a user's own network; empty for networks of this package or a library.
+        fingerprint: Fingerprint of the data.
+        numerics: Fingerprint of the program.
     """
 
     weights: str
@@ -53,12 +53,12 @@ class Origin:
 
     @classmethod
     def of(cls, config: RunConfig, model: nn.Module, fingerprint: str) -> "Origin":
-        """The origin of a configuration.
+        """Return the origin of a configuration.
 
         Args:
-            config: of any trial.
-            model: as :func:`inq_ray.training.task.build.check` returned it.
-            fingerprint: of the data.
+            config: Configuration of any trial.
+            model: Network from :func:`inq_ray.training.task.check.check`.
+            fingerprint: Fingerprint of the data.
         """
         return cls(
             weights=summary(digest_tensors(model.state_dict())),
@@ -70,13 +70,13 @@ class Origin:
 
 
 def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
-    """Keys of the ends of a run's stages by stage, in order: 0 where it trains before the first; none of the last one.
+    """Return the keys of a run's stage ends by stage, in order, from 0 if it trains before the first; without the last.
 
-    No other trial can go on from the last end, where every weight is frozen.
+    No other trial can start from the last end, where every weight is frozen.
 
     Args:
-        config: of the run.
-        origin: of the sweep.
+        config: Configuration of the run.
+        origin: Origin of the sweep.
     """
     assert not config.plain
     keys = {}
@@ -101,7 +101,7 @@ def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
 
 
 def stage_end(config: RunConfig, stage: int) -> int:
-    """Epochs after which a stage ends: its own, of stage 0 those before the first."""
+    """Return the number of epochs in a stage; for stage 0 those before the first."""
     return config.float_epochs if stage == 0 else config.stage_epochs[stage - 1]
 
 

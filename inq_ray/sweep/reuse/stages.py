@@ -1,8 +1,8 @@
-"""Ends of stages that trials share: each stored once, by its key, and checked by its digests when it is used.
+"""Stage ends that trials share: each is stored once, by its key, and its digests are checked when it is used.
 
-An end is a checkpoint, as a run takes it at a stage's end anyway. A trial that begins with it gets it as its own last
-checkpoint, with its own configuration in it, and goes on from there as it would after an interruption: that is all that
-reuse needs of a run.
+A stage end is a checkpoint, which runs take at a stage's end anyway. A trial that starts from it gets it as its own
+last checkpoint, with its own configuration, and continues as after an interruption, so the run itself needs no support
+for reuse.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from inq_ray.training.run_folder import RunFolder
 
 
 class StageEnd(NamedTuple):
-    """What is stored.
+    """A stored stage end.
 
     Attributes:
-        snapshot: expanded.
-        top1: in percent, measured there.
+        snapshot: Expanded snapshot.
+        top1: Accuracy there, in percent.
     """
 
     snapshot: Snapshot
@@ -35,17 +35,17 @@ class StageEnd(NamedTuple):
 
 
 class StageStore:
-    """Stage ends in a folder that every node sees; for each key there is one writer.
+    """Stage ends in a shared folder; each key has one writer.
 
     Args:
-        folder: there or not.
+        folder: The folder, which need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def keys(self) -> set[str]:
-        """Keys of what is stored; what a killed writer has left is not."""
+        """Return the keys of the stored ends, without leftovers of killed writers."""
         if not self.folder.is_dir():
             return set()
         return {path.name for path in self.folder.iterdir() if path.name in self}
@@ -54,32 +54,32 @@ class StageStore:
         return bool(self._store(key).entries())
 
     def put(self, key: str, end: StageEnd) -> None:
-        """Stores an end.
+        """Store an end.
 
         Raises:
-            ValueError: the storage fails, as a full disk does; what was written of it is gone.
+            ValueError: The storage fails, such as a full disk; partial files are removed.
         """
         facts = dataclasses.replace(end.snapshot.facts, stage_key=key)
         self._store(key).save(Snapshot(end.snapshot.tensors, facts), is_stage_end=True, top1=end.top1)
 
     def get(self, key: str) -> StageEnd:
-        """Reads an end, all of it.
+        """Read an end completely.
 
         Raises:
-            DamagedError: it is not what was stored, or not there.
-            ValueError: the storage fails.
+            DamagedError: It is missing, or differs from what was stored.
+            ValueError: The storage fails.
         """
         store = self._store(key)
         places = store.positions()
         if len(places) != 1:
-            raise DamagedError(f"{len(places)} checkpoints are there, not one")
+            raise DamagedError(f"there are {len(places)} checkpoints instead of one")
         entry, snapshot = store.load(places[0])
         if snapshot.facts.stage_key != key:
-            raise DamagedError("it is of another key")
+            raise DamagedError("it has another key")
         return StageEnd(Snapshot(snapshot.tensors, dataclasses.replace(snapshot.facts, stage_key=None)), entry.top1)
 
     def delete(self, key: str) -> None:
-        """Deletes an end; none is there afterwards, whole or not."""
+        """Delete an end, valid or damaged, if it exists."""
         aside = self.folder / f".{key}.deleted"
         if (self.folder / key).is_dir():
             shutil.rmtree(aside, ignore_errors=True)
@@ -91,11 +91,11 @@ class StageStore:
 
 
 def end_of(config: RunConfig, stage: int) -> StageEnd | None:
-    """A stage's end as a run has left it among its checkpoints; None where it is not there yet.
+    """Return a stage's end from a run's checkpoints; None if it does not exist yet.
 
     Raises:
-        DamagedError: it is not what was written.
-        ValueError: the storage fails, or a run of other options or workers than the configuration says made it.
+        DamagedError: It differs from what was written.
+        ValueError: The storage fails, or the run had other options or another number of workers.
     """
     store, place = store_of(config), TrainingPosition(stage=stage, epoch=stage_end(config, stage), step=0)
     if not is_checkpoint(store.location.join(place.name)):
@@ -104,22 +104,22 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     check_own(snapshot, config, None, store.location.name)
     sizes = snapshot.facts.world_sizes or [snapshot.facts.world_size]
     if set(sizes) != {config.cluster.num_workers}:
-        raise ValueError(f"it was trained by {', then '.join(map(str, sizes))} workers")
+        raise ValueError(f"it was trained with {', then '.join(map(str, sizes))} workers")
     return StageEnd(snapshot, entry.top1)
 
 
 def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
-    """Makes a stage's end the last checkpoint of a new run, which then goes on from there.
+    """Make a stage's end the last checkpoint of a new run, which then continues from there.
 
     Args:
-        end: of a stage that the run would come to as well, see :mod:`inq_ray.sweep.reuse.keys`.
-        config: of the run.
+        end: End of a stage that the run would reach as well, see :mod:`inq_ray.sweep.reuse.keys`.
+        config: Configuration of the run.
 
     Raises:
-        ValueError: the run exists, or cannot be written.
+        ValueError: The run exists, or cannot be written.
     """
     RunFolder.create(config)
-    discard_checkpoints(config)  # of an earlier run of that name, where they lie elsewhere
+    discard_checkpoints(config)  # of an earlier run of that name, if they are elsewhere
     store_of(config).save(_adapted(end.snapshot, config), is_stage_end=True, top1=end.top1)
 
 
@@ -133,11 +133,11 @@ def discard_checkpoints(config: RunConfig) -> None:
 
 
 def _adapted(snapshot: Snapshot, config: RunConfig) -> Snapshot:
-    """The snapshot as this configuration's run would have taken it: only what comes later differs."""
-    # No time was lost since it was taken: this run has not begun.
+    """Return the snapshot as this configuration's run would have taken it: only later stages differ."""
+    # No time was lost since it was taken, because this run has not begun.
     facts, portions = snapshot.facts, config.quantization.iterative_steps
     inq = facts.inq
     if inq is not None:
-        assert inq.portions[: inq.stage] == portions[: inq.stage], "the stages until then are the same"
+        assert inq.portions[: inq.stage] == portions[: inq.stage], "earlier stages are the same"
         inq = dataclasses.replace(inq, portions=portions)
     return Snapshot(snapshot.tensors, dataclasses.replace(facts, config=config, inq=inq, time=None))

@@ -1,1 +1,1 @@
-"""What is searched: axes, schedules, options of a sweep, and who proposes the next point."""
+"""Search space: axes, schedules, options of a sweep, and proposers of the next point."""

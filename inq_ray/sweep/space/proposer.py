@@ -1,4 +1,4 @@
-"""In which order points are tried: a list that is known beforehand, or as Optuna proposes."""
+"""Proposers: points from a list, or from Optuna."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -8,7 +8,7 @@ from inq_ray.sweep.space.axes import RandomDrawer
 from inq_ray.sweep.space.search_options import Objective, SearchOptions
 from inq_ray.sweep.space.space import Point, Space, point_key
 
-# Draws in a row that give nothing new, after which a space counts as exhausted.
+# A space counts as exhausted after this many draws in a row without a new point.
 _MOST_REPEATED = 200
 
 
@@ -16,33 +16,33 @@ class Proposer(Protocol):
     """Proposes points.
 
     Attributes:
-        is_known: whether what it proposes does not depend on results.
+        is_known: Whether proposals do not depend on results.
     """
 
     is_known: bool
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether there is no other point."""
+        """Return whether there are no more points."""
         ...
 
     def ask(self) -> Point | None:
-        """The next point; None = there is no other."""
+        """Return the next point; None = there are no more."""
         ...
 
     def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
-        """Takes the result of a point.
+        """Handle the result of a point.
 
         Args:
-            number: of the point, in the order in which they were asked for, from 0.
-            values: of the objectives; None where the trial was stopped early or failed.
-            failed: whether it failed.
+            number: Index of the point, in the order of proposals, from 0.
+            values: Objectives; None if the trial was stopped early or failed.
+            failed: Whether it failed.
         """
         ...
 
 
 class ListProposer:
-    """Points that are known beforehand."""
+    """Points from a list."""
 
     is_known = True
 
@@ -52,30 +52,31 @@ class ListProposer:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the list is at its end."""
+        """Return whether the list is exhausted."""
         return self._next == len(self._points)
 
     def ask(self) -> Point | None:
-        """The next of the list."""
+        """Return the next point of the list."""
         if self.is_exhausted:
             return None
         self._next += 1
         return self._points[self._next - 1]
 
     def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
-        """Results change nothing."""
+        """Ignore the result."""
 
 
 class OptunaProposer:
-    """Points as Optuna's TPE proposes, for one objective or several; the same results in, the same points out.
+    """Points from Optuna's TPE, for one or several objectives; the same results give the same points.
 
     Args:
-        space: of points.
-        num_trials: how many points.
-        seed: of the sampler.
-        objective: "top1" is to be large; "top1-bits": and bits small.
+        space: Search space.
+        num_trials: Number of points.
+        seed: Seed of the sampler.
+        objective: "top1" maximizes accuracy; "top1-bits" also minimizes bits.
 
     Raises:
+        ValueError: Optuna is not installed.
         ValueError: Optuna is not installed.
     """
 
@@ -97,11 +98,11 @@ class OptunaProposer:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether as many were proposed as are wanted."""
+        """Return whether all points were proposed."""
         return len(self._trials) == self._num_trials
 
     def ask(self) -> Point | None:
-        """A point that Optuna proposes."""
+        """Return Optuna's next point."""
         if self.is_exhausted:
             return None
         trial = self._study.ask()
@@ -109,7 +110,7 @@ class OptunaProposer:
         return self._space.draw(_OptunaDrawer(trial))
 
     def tell(self, number: int, values: Sequence[float] | None, *, failed: bool = False) -> None:
-        """Tells Optuna, which proposes the next points by it."""
+        """Pass the result to Optuna, whose next points depend on it."""
         from optuna.trial import TrialState
 
         if values is not None:
@@ -133,11 +134,11 @@ def make_proposer(space: Space, options: SearchOptions) -> Proposer:
     """Return the proposer of a sweep.
 
     Args:
-        space: of points.
-        options: how it is searched.
+        space: Search space.
+        options: Search options.
 
     Raises:
-        ValueError: a grid of a range, or Optuna is not installed.
+        ValueError: A grid has a range, or Optuna is not installed.
     """
     if options.search == "grid":
         return ListProposer(list(space.grid()))
@@ -147,7 +148,7 @@ def make_proposer(space: Space, options: SearchOptions) -> Proposer:
 
 
 def _distinct(space: Space, count: int, seed: int) -> list[Point]:
-    """Points drawn at random, none twice; fewer where the space has no more."""
+    """Return distinct points drawn at random; fewer if the space has no more."""
     drawer = RandomDrawer(seed)
     points: dict[str, Point] = {}
     repeated = 0

@@ -1,4 +1,4 @@
-"""Schedules: the accumulated portions of a run's stages, read, generated and shown."""
+"""Schedules: accumulated portions of a run's stages; parsing, generation and display."""
 
 import math
 import re
@@ -12,39 +12,39 @@ Rising = Literal["geometric", "linear"]
 RisingOrFree = Literal[Rising, "free"]
 Schedule = tuple[float, ...]
 
-# Digits of a generated portion: fewer than a float has, so that it can be typed, and enough for any tensor.
+# Decimal digits of generated portions: few enough to type, and enough for any tensor.
 _DIGITS = 4
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Reads portions such as "0.5,0.75,0.875,1"; blanks may stand for commas.
+    """Parse portions such as "0.5,0.75,0.875,1"; spaces may replace commas.
 
     Raises:
-        ValueError: they are no numbers, or do not rise to 1.
+        ValueError: They are not numbers, or do not ascend to 1.
     """
     try:
         portions = tuple(float(part) for part in re.split(r"\s*,\s*|\s+", text.strip()))
     except ValueError:
-        raise ValueError(f"--schedules: {text!r} is no list of portions, such as 0.5,0.75,0.875,1") from None
+        raise ValueError(f"--schedules: {text!r} is not a list of portions, such as 0.5,0.75,0.875,1") from None
     try:
         return check_portions(portions, complete=True)
     except ValueError as error:
-        hint = "" if len(portions) > 1 else "; within a schedule there are commas: 0.5,0.75,1"
+        hint = "" if len(portions) > 1 else "; separate the portions of a schedule by commas: 0.5,0.75,1"
         raise ValueError(f"--schedules: {error}{hint}") from None
 
 
 def generated(num_stages: int, first: float, rising: Rising) -> Schedule:
-    """Portions of so many stages, from the first one to 1.
+    """Return the portions of a number of stages, from the first one to 1.
 
     Args:
-        num_stages: at least 1.
-        first: portion of the first stage, in (0, 1); of a single stage it is 1 whatever is given.
-        rising: "geometric": each stage freezes the same share of what is live, portion_k = 1 - (1 - first)^k, but for
-            the last, which freezes the rest. "linear": each stage after the first freezes the same number of weights.
+        num_stages: At least 1.
+        first: Portion of the first stage, in (0, 1); ignored for a single stage, whose portion is 1.
+        rising: "geometric": each stage freezes the same fraction of the live weights, portion_k = 1 - (1 - first)^k,
+            except the last, which freezes the rest. "linear": each stage after the first freezes the same number.
 
     Raises:
-        ValueError: there is no such schedule, or its portions are too close to tell apart.
+        ValueError: There is no such schedule, or its portions are too close to distinguish.
     """
     if num_stages < 1:
         raise ValueError(f"--num-stages must be at least 1, got {num_stages}")
@@ -62,9 +62,9 @@ def generated(num_stages: int, first: float, rising: Rising) -> Schedule:
 
 
 def from_shares(shares: Sequence[float]) -> Schedule:
-    """Portions of free rising: stage k freezes ``shares[k]`` of what is live, a last stage the rest.
+    """Return a freely rising schedule: stage k freezes ``shares[k]`` of the live weights, a last stage the rest.
 
-    Shares are in (0, 1). Portions that would not differ in 4 digits are one stage.
+    Shares are in (0, 1). Portions that do not differ in 4 digits are merged into one stage.
     """
     portions: list[float] = []
     live = 1.0
@@ -77,10 +77,10 @@ def from_shares(shares: Sequence[float]) -> Schedule:
 
 
 def as_text(schedule: Sequence[float]) -> str:
-    """As it is given on a command line: 0.5,0.75,1."""
+    """Return the schedule as typed on a command line: 0.5,0.75,1."""
     return ",".join(f"{portion:.12g}" for portion in schedule)
 
 
 def bar(schedule: Sequence[float]) -> str:
-    """A small bar for each stage: ▄▆▇█."""
+    """Return a small bar per stage: ▄▆▇█."""
     return "".join(_BARS[math.ceil(portion * len(_BARS)) - 1] for portion in schedule)

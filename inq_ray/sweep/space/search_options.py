@@ -1,4 +1,4 @@
-"""How a sweep searches: frozen values, checked when made."""
+"""Search options of a sweep: frozen values, checked on construction."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,54 +13,56 @@ Stopping = Literal["none", "asha", "median"]
 
 
 def _unless(when: Any, why: str) -> tuple[Unused, ...]:
-    """The option is refused unless this is so."""
+    """Return the case that an option is refused unless a condition holds."""
     return (Unused(when=lambda search: not when(search), why=f"has no effect: {why}", is_refused=True),)
 
 
 _DRAWS = _unless(lambda search: search.search != "grid", "grid tries all combinations; add --search random or optuna")
 _STOPS = _unless(lambda search: search.stopping != "none", "no trial is stopped; add --stopping asha or median")
-_OPTUNA = _unless(lambda search: search.search == "optuna", "only optuna has one; add --search optuna")
-_ASHA = _unless(lambda search: search.stopping == "asha", "it belongs to asha; add --stopping asha")
+_OPTUNA = _unless(lambda search: search.search == "optuna", "only optuna has an objective; add --search optuna")
+_ASHA = _unless(lambda search: search.stopping == "asha", "it is for asha only; add --stopping asha")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """How it is searched."""
+    """Search options."""
 
     search: Search = option(
-        "grid", "grid: try all; random: draw --trials of them; optuna: Optuna's TPE proposes them.", is_first=True
+        "grid", "Search method: grid tries all; random draws --trials; optuna proposes --trials by TPE.", is_first=True
     )
-    trials: int = option(20, "Trials of random and optuna.", check=count(1, 100_000), unused=_DRAWS, is_first=True)
-    search_seed: int = option(0, "Random seed of random and optuna.", check=between(f"[0, {2**32})"), unused=_DRAWS)
-    objective: Objective = option("top1", "What optuna looks for: accuracy, or accuracy and few bits.", unused=_OPTUNA)
+    trials: int = option(
+        20, "Number of trials, for random and optuna.", check=count(1, 100_000), unused=_DRAWS, is_first=True
+    )
+    search_seed: int = option(0, "Random seed, for random and optuna.", check=between(f"[0, {2**32})"), unused=_DRAWS)
+    objective: Objective = option("top1", "Objective of optuna: accuracy, or accuracy and few bits.", unused=_OPTUNA)
     stopping: Stopping = option(
         "none",
-        "Early stopping: asha keeps the best of those that came to a portion, median those not below the median.",
+        "Early stopping: asha keeps the best trials at each portion, median those that are not below the median.",
         is_first=True,
     )
     reduction: float = option(
         2.0,
-        "With asha, one of so many goes on; it compares where 1/2, 1/4, 1/8 (for 2) of the weights are live.",
+        "Reduction factor of asha: one in N trials continues, compared where 1/N, 1/N², ... of the weights are live.",
         check=between("(1, inf)"),
         unused=_ASHA,
     )
     grace_portion: float = option(
-        0.5, "Portion before which no trial is stopped.", check=between("[0, 1]"), unused=_STOPS
+        0.5, "Portion before which no trial is stopped, 0 to 1.", check=between("[0, 1]"), unused=_STOPS
     )
-    reuse: bool = option(True, "Train stages that trials share once.")
-    retries: int = option(1, "Times that a failed trial is started again.", check=count(0), affects=Affects.NOTHING)
+    reuse: bool = option(True, "Train stages that trials share only once.")
+    retries: int = option(1, "Number of retries of a failed trial.", check=count(0), affects=Affects.NOTHING)
     max_concurrent: int | None = option(
         None,
-        "Trials at the same time; by default as many as the cluster has room for.",
+        "Maximum number of concurrent trials; default: as many as fit into the cluster.",
         check=count(1),
         affects=Affects.NOTHING,
     )
     workers_per_trial: int | None = option(
-        None, "Processes of a trial; another name for --num-workers.", check=count(1), affects=Affects.NOTHING
+        None, "Workers per trial; another name for --num-workers.", check=count(1), affects=Affects.NOTHING
     )
     gpus_per_trial: int | None = option(
         None,
-        "GPUs of a trial, one for each of its workers; another name for --num-workers and --use-gpu.",
+        "GPUs per trial, one per worker; another name for --num-workers with --use-gpu.",
         check=count(1),
         affects=Affects.NOTHING,
     )
@@ -70,15 +72,16 @@ class SearchOptions:
         check_refused(self)
 
     def workers(self, config: RunConfig) -> RunConfig:
-        """The configuration with --workers-per-trial and --gpus-per-trial.
+        """Return the configuration with --workers-per-trial and --gpus-per-trial applied.
 
         Raises:
+            ValueError: They contradict each other, or are 0.
             ValueError: they contradict each other, or ask for nothing.
         """
         given = {each for each in (self.workers_per_trial, self.gpus_per_trial) if each is not None}
         if len(given) > 1:
             raise ValueError(
-                f"--workers-per-trial {self.workers_per_trial} and --gpus-per-trial {self.gpus_per_trial} differ: a "
+                f"--workers-per-trial {self.workers_per_trial} and --gpus-per-trial {self.gpus_per_trial} differ: each "
                 "worker has one GPU"
             )
         if not given:

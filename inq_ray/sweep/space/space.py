@@ -1,4 +1,4 @@
-"""A search space: an axis for each field of a run's configuration that is searched."""
+"""A search space: an axis for each searched field of a run's configuration."""
 
 import difflib
 import itertools
@@ -20,50 +20,52 @@ LR = "training.lr"
 EPOCHS = "training.epochs"
 WEIGHT_DECAY = "training.weight_decay"
 
-# Values by dotted field names: what one trial has and others have not.
+# Values by dotted field names, which distinguish a trial from others.
 Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched.
+    """A search space.
 
     Attributes:
-        axes: by dotted names of fields of :class:`inq_ray.training.config.RunConfig`, such as "training.lr".
+        axes: Axes by dotted names of fields of :class:`inq_ray.training.config.RunConfig`, such as "training.lr".
     """
 
     axes: Mapping[str, Axis]
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise ValueError("nothing is searched: give --schedules, --lrs, --bits, or a file by --space")
+            raise ValueError("nothing is searched: pass --schedules, --lrs, --bits, or a file with --space")
         for name in self.axes:
             check_searchable(name)
         object.__setattr__(self, "axes", {name: _typed(name, axis) for name, axis in self.axes.items()})
 
     def grid(self) -> Iterator[Point]:
-        """All points, the last axis first.
+        """Yield all points; the last axis varies fastest.
 
         Raises:
-            ValueError: an axis is a range.
+            ValueError: An axis is a range.
         """
         endless = [name for name, axis in self.axes.items() if not isinstance(axis, Choices)]
         if endless:
-            how = "rises freely" if isinstance(self.axes[endless[0]], FreeSchedules) else "has a range"
-            raise ValueError(f"--search grid tries lists of values, and {endless[0]} {how}: random or optuna")
+            how = "rises freely" if isinstance(self.axes[endless[0]], FreeSchedules) else "is a range"
+            raise ValueError(
+                f"--search grid needs lists of values, but {endless[0]} {how}: use --search random or optuna"
+            )
         lists = [axis.values for axis in self.axes.values() if isinstance(axis, Choices)]
         for values in itertools.product(*lists):
             yield dict(zip(self.axes, values, strict=True))
 
     def draw(self, drawer: Drawer) -> Point:
-        """A point."""
+        """Return a drawn point."""
         return {name: axis.draw(name, drawer) for name, axis in self.axes.items()}
 
     def check(self, base: RunConfig) -> None:
-        """Refuses values that no run could have, and two that none could have together.
+        """Refuse values that no run could have, alone or together.
 
         Raises:
-            ValueError: as of the configuration.
+            ValueError: The configuration's error.
         """
         edges = {name: _edges(axis) for name, axis in self.axes.items()}
         first = {name: values[0] for name, values in edges.items()}
@@ -76,7 +78,7 @@ class Space:
                 configured(base, {**first, one: mine, other: yours})
 
     def samples(self) -> list[Point]:
-        """Points with which every value appears that may not fit network or data, though a configuration takes it."""
+        """Return points that include every value that a configuration accepts but network or data may not fit."""
         edges = {name: _edges(axis) for name, axis in self.axes.items()}
         first = {name: values[0] for name, values in edges.items()}
         others = [
@@ -89,7 +91,7 @@ class Space:
 
 
 def _edges(axis: Axis) -> tuple[Any, ...]:
-    """Values of an axis that have to be allowed so that all are; of free schedules one of each number of stages."""
+    """Return values of an axis that must be allowed for all to be; for free schedules one per number of stages."""
     if isinstance(axis, Choices):
         return axis.values
     if isinstance(axis, Range):
@@ -98,10 +100,10 @@ def _edges(axis: Axis) -> tuple[Any, ...]:
 
 
 def _typed(name: str, axis: Axis) -> Axis:
-    """The axis with values of its field's type.
+    """Return the axis with values of its field's type.
 
     Raises:
-        ValueError: it has others.
+        ValueError: Values have another type.
     """
     if isinstance(axis, FreeSchedules):
         if name != SCHEDULE:
@@ -109,16 +111,16 @@ def _typed(name: str, axis: Axis) -> Axis:
         return axis
     if isinstance(axis, Range):
         if field_type(name) not in (float, float | None):
-            raise ValueError(f"{name} holds no fractions, and so has no range: give a list")
+            raise ValueError(f"{name} takes whole values, so it cannot be a range: use a list")
         return axis
     return Choices(tuple(field_value(name, value) for value in axis.values))
 
 
 def configured(base: RunConfig, point: Point) -> RunConfig:
-    """The configuration of a trial.
+    """Return the configuration of a trial.
 
     Raises:
-        ValueError: a value is not allowed.
+        ValueError: A value is not allowed.
     """
     options = declared(RunConfig)
     replaced = {
@@ -130,15 +132,15 @@ def configured(base: RunConfig, point: Point) -> RunConfig:
 
 
 def point_key(point: Point) -> str:
-    """Text that equal points share, also one that was read from JSON, which has no tuples."""
+    """Return a text that is the same for equal points, including ones from JSON, which has no tuples."""
     return json.dumps(point, sort_keys=True)
 
 
 def check_searchable(name: str) -> None:
-    """Refuses what cannot differ between trials.
+    """Refuse options that cannot differ between trials.
 
     Raises:
-        ValueError: names the nearest that can, or what to do instead.
+        ValueError: Names the nearest ones that can, or the remedy.
     """
     options = declared(RunConfig)
     if name in options and isinstance(reason := options[name].option.sweep, str):

@@ -1,1 +1,1 @@
-"""The trials of a sweep: what each is, where it stands, when it stops early, and which is best."""
+"""Trials of a sweep: their definition and state, early stopping, and ranking."""

@@ -1,26 +1,26 @@
-"""Stopping trials early, although their stages lie at different portions.
+"""Early stopping of trials whose stages have different portions.
 
-What compares is accuracy at the same accumulated portion. A trial's accuracy is known at its stages' ends; between two
-of them it is taken to run straight from one to the other, so [.5 .75 1] and [.3 .6 1] compare at .5 by the first one's
-accuracy at .5 and by the second one's between .3 and .6, as soon as it has reached .6. Portion 0 is the float network.
-Only trials of the same number of bits compare.
+Accuracies are compared at the same accumulated portion. A trial's accuracy is known at its stages' ends, and
+interpolated linearly between them, so [.5 .75 1] and [.3 .6 1] are compared at .5 by the first one's accuracy at .5 and
+the second one's between .3 and .6, as soon as it has reached .6. Portion 0 is the float network. Only trials with the
+same number of bits are compared.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-# (portion, top-1 in percent) of the float network and of each stage's end, portions rising.
+# (portion, top-1 in percent) of the float network and each stage's end, in ascending order.
 Curve = Sequence[tuple[float, float]]
 
-# Beyond this portion a trial is all but done.
+# Beyond this portion a trial is nearly finished.
 _LAST_RUNG = 0.95
-# Trials that must have come as far before the median says anything.
+# Number of other trials that must have reached a portion before the median is used.
 _LEAST_OTHERS = 3
 
 
 def accuracy_at(curve: Curve, portion: float) -> float | None:
-    """A trial's accuracy at a portion, on a straight line between the two known ones; None where it is not there yet.
+    """Return a trial's accuracy at a portion by linear interpolation; None if it has not reached it.
 
     Before its first known portion it is that of the first.
     """
@@ -36,11 +36,11 @@ def accuracy_at(curve: Curve, portion: float) -> float | None:
 
 
 def rungs(reduction: float, grace_portion: float) -> tuple[float, ...]:
-    """Portions at which trials are compared: those that leave 1/reduction, 1/reduction^2, ... of the weights live.
+    """Return the portions at which trials are compared: 1/reduction, 1/reduction^2, ... of the weights are live there.
 
     Args:
-        reduction: above 1.
-        grace_portion: there are none before this one.
+        reduction: Reduction factor, above 1.
+        grace_portion: Smallest portion.
     """
     assert reduction > 1, reduction
     found = []
@@ -52,21 +52,21 @@ def rungs(reduction: float, grace_portion: float) -> tuple[float, ...]:
 
 
 def stays(value: float, values: Sequence[float], reduction: float) -> bool:
-    """Whether a trial is among the best 1/reduction of those that have come to a rung, itself counted, rounded up.
+    """Return whether a trial is among the best 1/reduction of those that have reached a rung, rounded up.
 
     Args:
-        value: its accuracy there.
-        values: of all, its own among them.
-        reduction: above 1.
+        value: Its accuracy there.
+        values: Accuracies of all trials there, including its own.
+        reduction: Reduction factor, above 1.
     """
     best = sorted(values, reverse=True)[: math.ceil(len(values) / reduction)]
     return value >= best[-1]
 
 
 class Rungs:
-    """ASHA over portions: at each rung those go on that are among the best 1/reduction so far.
+    """ASHA over portions: at each rung the best 1/reduction so far continue.
 
-    What two trials share is one result there, whoever brings it.
+    A result that trials share counts once, for all of them.
     """
 
     def __init__(self, reduction: float, grace_portion: float) -> None:
@@ -75,12 +75,12 @@ class Rungs:
         self._values: dict[tuple[int, float], dict[str, float]] = {}
 
     def goes_on(self, key: str, bits: int, curve: Curve) -> bool:
-        """Whether a trial goes on after the last stage of its curve.
+        """Return whether a trial continues after the last stage of its curve.
 
         Args:
-            key: of that stage's end; trials that share it give the same.
-            bits: of the trial.
-            curve: up to there.
+            key: Key of that stage's end, the same for trials that share it.
+            bits: Bits of the trial.
+            curve: Curve up to there.
         """
         reached, before = curve[-1][0], curve[-2][0] if len(curve) > 1 else 0.0
         result = True
@@ -95,12 +95,12 @@ class Rungs:
 
 
 def is_below_median(curve: Curve, others: Mapping[str, Curve], grace_portion: float) -> bool:
-    """Whether a trial's accuracy is below the median of the others' at the portion that it has reached.
+    """Return whether a trial's accuracy is below the median of the others at the portion that it has reached.
 
     Args:
-        curve: of the trial.
-        others: of the other trials of as many bits, by name; those that have not come as far do not count.
-        grace_portion: before it no trial is.
+        curve: Curve of the trial.
+        others: Curves by name of the other trials with the same bits; those that have not come as far do not count.
+        grace_portion: Portion before which the result is False.
     """
     portion, value = curve[-1]
     if portion < grace_portion:

@@ -1,4 +1,4 @@
-"""What came out of a sweep: the best trial, the effect of each parameter, the Pareto front, what reuse saved."""
+"""Results of a sweep: the best trial, the effect of each parameter, the Pareto front, the savings of reuse."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from inq_ray.sweep.trials.trial import Trial, in_words, short
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials that came to their end, the best first; of equal ones that of fewer bits, then the earlier one.
+    """Return the trials in order: finished ones by accuracy, then by fewer bits, then the earlier one.
 
-    Then those that were stopped, those that came farther first; then the rest.
+    Stopped ones follow, those that came farther first; then the rest.
     """
 
     def order(trial: Trial) -> tuple[float, ...]:
@@ -25,15 +25,15 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the highest accuracy; None where none came to its end."""
+    """Return the trial with the highest accuracy; None if none finished."""
     first = next(iter(ranked(trials)), None)
     return first if first is not None and first.top1 is not None else None
 
 
 def pareto(trials: Sequence[Trial]) -> list[Trial]:
-    """Of the trials that came to their end, those that no other beats in accuracy or bits without losing in the other.
+    """Return the finished trials that no other beats in accuracy or bits without losing in the other.
 
-    The fewest bits first; of equal ones the earlier one alone.
+    The fewest bits come first; of equal trials only the earlier one is included.
     """
     done = sorted(
         (trial for trial in trials if trial.top1 is not None), key=lambda t: (t.bits, -(t.top1 or 0.0), t.number)
@@ -47,14 +47,14 @@ def pareto(trials: Sequence[Trial]) -> list[Trial]:
 
 
 class Effect(NamedTuple):
-    """What a value of a parameter does.
+    """Effect of a parameter's value.
 
     Attributes:
-        parameter: short name, such as "lr".
-        value: in words.
-        num_trials: trials with it that came to their end.
-        mean: of their accuracy, in percent.
-        best: of their accuracy, in percent.
+        parameter: Short name, such as "lr".
+        value: Value in words.
+        num_trials: Number of finished trials with it.
+        mean: Mean of their accuracy, in percent.
+        best: Best of their accuracies, in percent.
     """
 
     parameter: str
@@ -64,15 +64,16 @@ class Effect(NamedTuple):
     best: float
 
 
-# Values of a parameter that was drawn from a range are put together in so many groups.
+# Number of groups for values drawn from a range.
 _GROUPS = 3
 
 
 def effects(trials: Sequence[Trial]) -> list[Effect]:
-    """Mean and best accuracy for each value of each parameter of which there are several.
+    """Return mean and best accuracy for each value of each parameter with several values.
 
-    Other parameters differ too: it is a mean over what was tried, not what the parameter alone would do. Of more than
-    six numbers it is three ranges with as many trials each. Where each trial has a value of its own, the ranking tells.
+    Other parameters differ too, so this is a mean over the trials, not the effect of the parameter alone. More than six
+    numbers are grouped into three ranges with equal numbers of trials. If every trial has another value, see the
+    ranking.
     """
     done = [trial for trial in trials if trial.top1 is not None]
     found = []
@@ -80,7 +81,7 @@ def effects(trials: Sequence[Trial]) -> list[Effect]:
         of_value: dict[str, list[float]] = {}
         distinct = {trial.point[name] for trial in done}
         is_range = len(distinct) > 2 * _GROUPS and all(isinstance(value, float) for value in distinct)
-        values = sorted(distinct) if is_range else ()  # others may have no order: None and a number
+        values = sorted(distinct) if is_range else ()  # others may not be sortable: None and a number
         for trial in done:
             words = _group(values, trial.point[name]) if is_range else in_words(trial.point[name])
             of_value.setdefault(words, []).append(trial.top1 or 0.0)
@@ -100,14 +101,14 @@ def _group(values: Sequence[float], value: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Savings:
-    """What trials trained, and what they had from others.
+    """Trained and reused stages of trials.
 
     Attributes:
-        num_trained: stages that were trained.
-        num_reused: stages that were not, because another trial had trained them.
-        num_distinct: different stages, of those that were passed: as many as had to be trained.
-        trained_seconds: of training and validation in the former.
-        saved_seconds: that the latter would have taken.
+        num_trained: Number of trained stages.
+        num_reused: Number of stages that were not trained, because another trial had trained them.
+        num_distinct: Number of distinct passed stages, the minimum that had to be trained.
+        trained_seconds: Time of training and validation in trained stages.
+        saved_seconds: Time that reused stages would have taken.
     """
 
     num_trained: int
@@ -118,12 +119,12 @@ class Savings:
 
     @property
     def ideal(self) -> float:
-        """The least share of all passed stages that can be trained."""
+        """Smallest possible fraction of trained stages among all passed ones."""
         return self.num_distinct / max(1, self.num_trained + self.num_reused)
 
 
 def savings(trials: Sequence[Trial]) -> Savings:
-    """Adds up over trials."""
+    """Return the sums over trials."""
     distinct = {trial.keys.get(end.stage, f"{trial.name} {end.stage}")
                 for trial in trials for end in trial.ends if end.how != "given"}  # fmt: skip
     return Savings(

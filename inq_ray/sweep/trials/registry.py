@@ -1,6 +1,6 @@
-"""The state of a sweep: which trials there are, what they have come to, and which comes next.
+"""State of a sweep: its trials, their progress, and which starts next.
 
-Nothing here starts or reads anything: whoever runs trials calls :meth:`TrialRegistry.next` and
+Nothing here starts or reads anything; the caller runs trials and calls :meth:`TrialRegistry.next` and
 :meth:`TrialRegistry.take`.
 """
 
@@ -18,9 +18,9 @@ from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Refused
 from inq_ray.sweep.trials.trial import Trial, objectives
 from inq_ray.training.config import RunConfig
 
-# What trials are called: t001, t002, ...
+# Names of trials: t001, t002, ...
 TRIAL = re.compile(r"t\d{3,}")
-# Ends that are kept for points which are not known yet.
+# Number of ends to keep for points that are not known yet.
 _MOST_KEPT = 16
 
 
@@ -28,17 +28,17 @@ class TrialRegistry:
     """All trials of a sweep.
 
     Args:
-        proposer: of points.
-        options: how trials are stopped.
-        configured: a trial's configuration, by its name and point.
-        keys: of a configuration's stage ends, see :func:`~inq_ray.sweep.reuse.keys.stage_keys`; none where nothing is
-            reused.
-        stored: keys of the ends that exist.
+        proposer: Proposer of points.
+        options: Search options, with those for early stopping.
+        configured: Returns a trial's configuration, by its name and point.
+        keys: Returns the keys of a configuration's stage ends, see :func:`~inq_ray.sweep.reuse.keys.stage_keys`; empty
+            without reuse.
+        stored: Keys of the existing ends.
 
     Attributes:
-        trials: in the order in which they were asked for.
-        stored: keys of the ends that exist.
-        log: what was asked from and told to the proposer, in order.
+        trials: Trials in the order of proposals.
+        stored: Keys of the existing ends.
+        log: Requests to the proposer and results passed to it, in order.
     """
 
     def __init__(
@@ -66,33 +66,33 @@ class TrialRegistry:
 
     @property
     def is_over(self) -> bool:
-        """Whether all trials are, and there are no others."""
+        """Return whether all trials are finished, and no more are proposed."""
         return self._proposer.is_exhausted and all(trial.is_over for trial in self.trials)
 
     @property
     def running(self) -> list[Trial]:
-        """The trials that run."""
+        """Return the running trials."""
         return [trial for trial in self.trials if trial.status == "running"]
 
     @property
     def waiting(self) -> list[Trial]:
-        """The trials that have not started."""
+        """Return the trials that have not started."""
         return [trial for trial in self.trials if trial.status == "waiting"]
 
     def of(self, name: str) -> Trial:
-        """The trial of a name."""
+        """Return the trial with a name."""
         return next(trial for trial in self.trials if trial.name == name)
 
     def plan(self) -> None:
-        """Asks for all points, where they are known beforehand: only then the order can follow from what is shared."""
+        """Request all points, if they are known: only then can the order take shared stages into account."""
         while self._proposer.is_known and not self._proposer.is_exhausted:
             self._ask()
 
     def next(self, num_slots: int) -> Trial | None:
-        """The trial that is to be started now; None = none can, or all places are taken.
+        """Return the trial to start now; None = none can start, or all slots are in use.
 
         Args:
-            num_slots: how many may run at once.
+            num_slots: Maximum number of concurrent trials.
         """
         if len(self.running) >= num_slots:
             return None
@@ -107,22 +107,22 @@ class TrialRegistry:
         return trial
 
     def starts_of(self, trial: Trial) -> dict[int, str]:
-        """The stored ends from which a trial could begin by stage, the deepest first."""
+        """Return the stored ends that a trial could start from by stage, the deepest first."""
         found = {stage: key for stage, key in trial.keys.items() if key in self.stored}
         return dict(sorted(found.items(), reverse=True))
 
     def wanted_of(self, trial: Trial) -> set[str]:
-        """The keys of a trial's ends that are worth storing: those that others could begin with."""
+        """Return the keys of a trial's ends that are worth storing: others could start from them."""
         if not self._proposer.is_known:
             return set(trial.keys.values())
         others = {key for other in self.trials if not other.is_over and other is not trial for key in other.chain}
         return others & set(trial.chain)
 
     def take(self, name: str, report: Report) -> bool:
-        """Takes what a trial reports.
+        """Handle a trial's report.
 
         Returns:
-            Whether the trial goes on.
+            Whether the trial continues.
         """
         trial = self.of(name)
         if trial.is_over:
@@ -147,19 +147,19 @@ class TrialRegistry:
         return True
 
     def fail(self, name: str, reason: str) -> None:
-        """A trial has ended without a result, for good; why it stumbled, if it did, says more than ``reason``."""
+        """Record that a trial ended without a result, permanently; an earlier failure's reason replaces ``reason``."""
         trial = self.of(name)
         if not trial.is_over:
             self._fail(trial, trial.reason or reason)
 
     def interrupt(self) -> None:
-        """Nothing runs any more: what did waits to go on."""
+        """Record that nothing runs any more; running trials wait to be continued."""
         for trial in self.running:
             trial.status = "waiting"
             trial.claims = set()
 
     def unneeded(self) -> set[str]:
-        """Keys of stored ends with which no trial will begin; forgets them: the caller deletes them."""
+        """Return the keys of stored ends that no trial will start from, and forget them: the caller deletes them."""
         open_trials = [trial.chain for trial in self.trials if self._may_begin(trial)]
         keep = needed(open_trials, self.stored)
         if not self._proposer.is_known and not self._proposer.is_exhausted:
@@ -169,14 +169,14 @@ class TrialRegistry:
         return gone
 
     def restore(self, log: Sequence[Sequence[Any]], trials: Sequence[Mapping[str, Any]]) -> None:
-        """Takes up a sweep that was ended: the same is asked and told again, and so the same is proposed.
+        """Continue an earlier sweep: replaying its log gives the same proposals.
 
         Args:
-            log: of the former sweep.
-            trials: of it, as :meth:`inq_ray.sweep.trials.trial.Trial.to_json` gave them.
+            log: Log of the earlier sweep.
+            trials: Its trials, from :meth:`inq_ray.sweep.trials.trial.Trial.to_json`.
 
         Raises:
-            ValueError: the proposer gives other points than it did.
+            ValueError: The proposer gives other points than before.
         """
         assert not self.trials
         known = {values["number"]: values for values in trials}
@@ -189,11 +189,11 @@ class TrialRegistry:
             self.log.append(["ask", number])
             values = known.get(number)
             if values is None:
-                continue  # a point that was a trial already
+                continue  # a point that already was a trial
             if point is None or point_key(point) != point_key(values["point"]):
                 raise ValueError(
-                    f"the sweep cannot go on: {values['name']} was {quoted(values['point'], 80)}, and now the search "
-                    f"proposes {quoted(point, 80)}; take another --name"
+                    f"the sweep cannot continue: {values['name']} was {quoted(values['point'], 80)}, but now the "
+                    f"search proposes {quoted(point, 80)}; use another --name"
                 )
             trial = self._add(values["name"], number, point)
             trial.remember(values)
@@ -203,19 +203,19 @@ class TrialRegistry:
                     self._kept.append(key)
 
     def to_json(self) -> dict[str, Any]:
-        """What :meth:`restore` takes."""
+        """Return the argument of :meth:`restore`."""
         return {"log": self.log, "trials": [trial.to_json() for trial in self.trials]}
 
     def _ask(self) -> None:
         point = self._proposer.ask()
-        assert point is not None, "there are others"
+        assert point is not None, "there are more points"
         number, self._num_asked = self._num_asked, self._num_asked + 1
         self.log.append(["ask", number])
         twin = next((trial for trial in self.trials if point_key(trial.point) == point_key(point)), None)
         if twin is None:
             self._add(f"t{len(self.trials) + 1:03}", number, point)
             return
-        # It would end with the same bits: nothing is run, and its result is told where it is known.
+        # It would end with the same bits: nothing is run, and the known result is passed on.
         values = objectives(twin, has_bits=self._has_bits)
         self._tell(number, values, values is None)
 
@@ -227,13 +227,13 @@ class TrialRegistry:
 
     def _tell(self, number: int, values: Sequence[float] | None, failed: bool) -> None:
         if number in self._told:
-            return  # it failed, was told so, and ran again when the sweep went on
+            return  # it failed, which was passed on, and ran again when the sweep continued
         self._told.add(number)
         self.log.append(["tell", number, values, failed])
         self._proposer.tell(number, values, failed=failed)
 
     def _choose(self) -> Trial | None:
-        """The waiting trial to start: an interrupted one first, so that a resumed sweep keeps the order it had."""
+        """Return the waiting trial to start: an interrupted one first, so that a resumed sweep keeps its order."""
         claimed = {key for trial in self.running for key in trial.claims} - self.stored - self._not_stored
         interrupted = [trial for trial in self.waiting if trial.first_keys is not None]
         for trials in (interrupted, self.waiting):
@@ -243,7 +243,7 @@ class TrialRegistry:
         return None
 
     def _begin(self, trial: Trial, report: Begun) -> None:
-        trial.has_begun, trial.reason = True, None  # what it stumbled over lies behind it
+        trial.has_begun, trial.reason = True, None  # an earlier failure no longer matters
         self.stored -= set(report.damaged)
         trial.claims = set(missing(trial.chain, self.stored)) if report.damaged else trial.claims
         for end in report.ends:
@@ -251,7 +251,7 @@ class TrialRegistry:
                 self._pass_rungs(trial, [each for each in trial.ends if each.stage <= end.stage])
 
     def _stays(self, trial: Trial) -> bool:
-        """Whether a trial goes on after its last end; one that is done but for its result does in any case."""
+        """Return whether a trial continues after its last end; always if only its result is missing."""
         end = trial.ends[-1]
         goes_on = self._pass_rungs(trial, trial.ends)
         if end.stage == len(trial.schedule):
@@ -267,7 +267,7 @@ class TrialRegistry:
         return self._rungs.goes_on(trial.keys.get(stage, f"{trial.name} {stage}"), trial.bits, curve)
 
     def _stop(self, trial: Trial, end: End) -> None:
-        """Stops a trial, and all that would have gone on from the same end."""
+        """Stop a trial, and all that would have continued from the same end."""
         trial.status = "stopped"
         trial.reason = f"{end.top1:.2f} % at portion {end.portion:g} ({self._options.stopping})"
         self._close(trial)

@@ -1,4 +1,4 @@
-"""What a trial reports to its sweep."""
+"""Reports of a trial to its sweep."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class End:
 
     Attributes:
         stage: 0 before the first.
-        portion: accumulated fraction that is frozen.
-        top1: in percent.
-        seconds: of training and validation in the stage, by whoever trained it.
-        how: trained by this trial, reused from another one's, or given (the weights that it starts with).
+        portion: Accumulated fraction of frozen weights.
+        top1: Accuracy in percent.
+        seconds: Time of training and validation in the stage, in the trial that trained it.
+        how: Trained by this trial, reused from another one, or given (the initial weights).
     """
 
     stage: int
@@ -32,11 +32,11 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A trial has begun, or goes on.
+    """A trial has begun, or continues.
 
     Attributes:
-        ends: the stage ends that lie behind it.
-        damaged: keys of stored ends that it found damaged.
+        ends: Stage ends that it has passed.
+        damaged: Keys of stored ends that it found damaged.
     """
 
     ends: tuple[End, ...]
@@ -48,7 +48,7 @@ class Ended:
     """A trial has passed the end of a stage.
 
     Attributes:
-        end: the end.
+        end: The end.
     """
 
     end: End
@@ -56,11 +56,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Stored:
-    """A trial has stored the end of a stage for others, or could not.
+    """A trial has stored the end of a stage for others, or failed to.
 
     Attributes:
-        key: of the end.
-        reason: why it could not; None where it has.
+        key: Key of the end.
+        reason: Why it failed; None if it succeeded.
     """
 
     key: str
@@ -69,11 +69,11 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A trial has come to its end.
+    """A trial has finished.
 
     Attributes:
-        top1: of the result, in percent.
-        digest: of the result.
+        top1: Accuracy of the result, in percent.
+        digest: Digest of the result.
     """
 
     top1: float
@@ -82,10 +82,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """A trial has failed, and trying again would not help.
+    """A trial has failed, and a retry would not help.
 
     Attributes:
-        reason: one line.
+        reason: One line.
     """
 
     reason: str
@@ -104,10 +104,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class TrialRetryable:
-    """A trial has failed, and may be started again.
+    """A trial has failed, and may be retried.
 
     Attributes:
-        reason: one line.
+        reason: One line.
     """
 
     reason: str
@@ -117,12 +117,12 @@ Report = Begun | Ended | Stored | Done | Failed | Refused | TrialRetryable
 
 
 def ends_of(config: RunConfig, rows: Iterable[Row], how: How) -> list[End]:
-    """The stage ends that a run has passed, by its metrics so far.
+    """Return the stage ends that a run has passed, by its metrics so far.
 
     Args:
-        config: of the run.
-        rows: in order; of an epoch that was trained twice, after an interruption, the later one counts.
-        how: how it came to them.
+        config: Configuration of the run.
+        rows: Metrics in order; if an epoch was trained twice, after an interruption, the later row counts.
+        how: How it reached them.
     """
     stages: dict[int, dict[int, Row]] = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""What happens around the run of a trial, wherever it runs: it begins with what others have trained, and leaves ends.
+"""Runner of a trial, in any process: it starts from stages that others trained, and stores ends for others.
 
-The run itself knows nothing of it: it goes on from a checkpoint, and takes checkpoints at its stages' ends.
+The run itself is not involved: it continues from a checkpoint, and takes checkpoints at its stages' ends.
 """
 
 import json
@@ -21,21 +21,21 @@ from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 from inq_ray.training.run_folder import RunFolder
 
-# In the folder of a trial's run: with which stage's end it began.
+# File in a trial's run folder: the stage end that the trial started from.
 _REUSED = "reused.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """What a trial is to do.
+    """Specification of a trial.
 
     Attributes:
-        config: of its run.
-        keys: of its stages' ends by stage.
-        starts: stored ends with which it could begin, the deepest first.
-        wanted: keys of the ends that are to be stored for others.
-        stages: folder of the stored ends.
-        fingerprint: of the data.
+        config: Configuration of its run.
+        keys: Keys of its stage ends, by stage.
+        starts: Stored ends that it could start from, the deepest first.
+        wanted: Keys of the ends to store for others.
+        stages: Folder of the stored ends.
+        fingerprint: Fingerprint of the data.
     """
 
     config: RunConfig
@@ -46,13 +46,13 @@ class TrialSpec:
     fingerprint: str
 
     def to_json(self) -> str:
-        """The spec as text, for another process."""
+        """Return the spec as text, for another process."""
         values = {**vars(self), "config": self.config.to_json(), "wanted": sorted(self.wanted)}
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> "TrialSpec":
-        """Reads what :meth:`to_json` gave."""
+        """Parse the text of :meth:`to_json`."""
         values = json.loads(text)
         return cls(
             config=RunConfig.from_json(values["config"]),
@@ -65,11 +65,11 @@ class TrialSpec:
 
 
 class TrialRunner:
-    """One try to run a trial; also the reporter of its run.
+    """One attempt to run a trial; also the reporter of its run.
 
     Args:
-        spec: what is to be done.
-        tell: takes what the sweep has to know; what it raises comes out of every method, to end the trial.
+        spec: Specification of the trial.
+        tell: Called with reports for the sweep; its exceptions are passed on by every method, to end the trial.
     """
 
     def __init__(self, spec: TrialSpec, tell: Callable[[Report], None]) -> None:
@@ -82,19 +82,19 @@ class TrialRunner:
         self._pending: dict[int, str] = {}
 
     def begin(self) -> dict[str, Any] | None:
-        """Puts the run where others have come to already, and tells what lies behind it.
+        """Start the run from a stage that others have trained, and report what it has passed.
 
         Returns:
-            The run's summary where it is finished.
+            The run's summary if it is finished.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         folder = RunFolder.planned(self._config)
         damaged: list[str] = []
         found = self._newest(folder)
         if found is None and not folder.is_finished:
-            shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before its first checkpoint
+            shutil.rmtree(folder.path, ignore_errors=True)  # it stopped before its first checkpoint
             damaged = self._seed(folder)
             found = self._newest(folder)
         self._rows = [] if found is None else list(found.facts.rows)
@@ -106,7 +106,7 @@ class TrialRunner:
         return folder.read_summary()
 
     def report(self, event: Event) -> None:
-        """Takes an event of the run."""
+        """Handle an event of the run."""
         if isinstance(event, Row):
             self._rows.append(event)
             for end in ends_of(self._config, self._rows, "trained"):
@@ -116,7 +116,7 @@ class TrialRunner:
         self._store_pending()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Tells the result; of the run's checkpoints none is needed any more."""
+        """Report the result, and delete the run's checkpoints."""
         self._store_pending()
         discard_checkpoints(self._config)
         self._tell(Done(top1=summary["top1"], digest=summary["digest"]))
@@ -131,7 +131,7 @@ class TrialRunner:
         return snapshot
 
     def _seed(self, folder: RunFolder) -> list[str]:
-        """Begins with the deepest end that is whole; returns the keys of those that are not, and deletes them."""
+        """Start from the deepest valid end; delete damaged ones, and return their keys."""
         damaged = []
         for stage, key in self._spec.starts.items():
             try:
@@ -152,7 +152,7 @@ class TrialRunner:
         return [end for end in reused if end.stage <= last] + [end for end in trained if end.stage > last]
 
     def _note(self, end: End) -> None:
-        """Remembers an end, and that it is to be stored where another trial needs it."""
+        """Record an end, and mark it for storing if another trial needs it."""
         self._told.add(end.stage)
         key = self._spec.keys.get(end.stage)
         if key is None or key not in self._spec.wanted:
@@ -168,7 +168,7 @@ class TrialRunner:
             self._pending[end.stage] = key
 
     def _store_pending(self) -> None:
-        """Stores the ends that are written by now: the run writes them in a thread."""
+        """Store the ends that have been written by now: the run writes them in a thread."""
         for stage, key in list(self._pending.items()):
             try:
                 end = end_of(self._config, stage)

@@ -1,4 +1,4 @@
-"""One trial of a sweep: what it is, and how far it has come."""
+"""A trial of a sweep: its definition and its progress."""
 
 import dataclasses
 import math
@@ -19,19 +19,19 @@ class Trial:
     """A trial, as the sweep knows it.
 
     Attributes:
-        name: of the trial, and of its run.
-        number: of its point, in the order in which they were asked for.
-        point: what it has and others have not.
-        config: of its run.
-        keys: of its stages' ends by stage, without the last one's; none where nothing is reused.
-        status: waiting to start, running, done, stopped early, or failed.
-        ends: that it has passed, in order.
-        top1: of its result, in percent.
-        digest: of its result.
-        reason: why it was stopped or has failed.
-        claims: keys that it is training, and others wait for.
-        has_begun: whether it needs no stored end any more.
-        first_keys: its keys when it was first started; None where it never was.
+        name: Name of the trial and its run.
+        number: Index of its point, in the order of proposals.
+        point: Values that distinguish it from others.
+        config: Configuration of its run.
+        keys: Keys of its stage ends by stage, without the last one's; empty without reuse.
+        status: Waiting to start, running, done, stopped early, or failed.
+        ends: Ends that it has passed, in order.
+        top1: Accuracy of its result, in percent.
+        digest: Digest of its result.
+        reason: Why it was stopped or failed.
+        claims: Keys that it is training, and others wait for.
+        has_begun: Whether it no longer needs a stored end.
+        first_keys: Its keys when it was first started; None if it never was.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Trial:
 
     @property
     def bits(self) -> int:
-        """Of a weight."""
+        """Bits per weight."""
         return self.config.quantization.weight_bits
 
     @property
@@ -74,22 +74,22 @@ class Trial:
         return self.status in ("done", "stopped", "failed")
 
     def count(self, how: How) -> int:
-        """Stages that it has trained, or reused."""
+        """Return the number of stages that it has trained, or reused."""
         return sum(end.how == how for end in self.ends)
 
     def seconds(self, how: How) -> float:
-        """Seconds that training those stages took."""
+        """Return the time that training those stages took, seconds."""
         return sum(end.seconds for end in self.ends if end.how == how)
 
     def pass_end(self, end: End) -> bool:
-        """Takes an end; False where it was known."""
+        """Add an end; return False if it was known."""
         if any(known.stage == end.stage for known in self.ends):
             return False
         self.ends = sorted([*self.ends, end], key=lambda each: each.stage)
         return True
 
     def to_json(self) -> dict[str, Any]:
-        """What sweep.json keeps of it; keys and configuration follow from the point."""
+        """Return its part of sweep.json; keys and configuration follow from the point."""
         return {
             "name": self.name,
             "number": self.number,
@@ -105,10 +105,10 @@ class Trial:
         }
 
     def remember(self, values: Mapping[str, Any]) -> None:
-        """Takes what :meth:`to_json` gave. What was running, or failed, waits to go on.
+        """Restore the values of :meth:`to_json`. Trials that were running, or failed, wait to be continued.
 
-        Where its keys have changed, as by another version of the program, its checkpoints are those of neither: what it
-        trains is not for others then.
+        If its keys have changed, such as with another version of the program, its checkpoints match neither version:
+        its stages are then not stored for others.
         """
         first = values.get("first_keys")
         self.first_keys = None if first is None else {int(stage): key for stage, key in first.items()}
@@ -122,29 +122,29 @@ class Trial:
 
 
 def objectives(trial: Trial, *, has_bits: bool) -> list[float] | None:
-    """What a searcher is told of a trial: accuracy, and bits where they count; None where it has no result."""
+    """Return a trial's values for a search algorithm: accuracy, and bits if they count; None without a result."""
     if trial.top1 is None or not math.isfinite(trial.top1):
         return None
     return [trial.top1, float(trial.bits)] if has_bits else [trial.top1]
 
 
 def describe(point: Point) -> dict[str, str]:
-    """A point in words, by short names: {"lr": "0.01"}."""
+    """Return a point in words, by short names: {"lr": "0.01"}."""
     return {short(name): in_words(value) for name, value in point.items()}
 
 
 def short(name: str) -> str:
-    """The last part of a field's dotted name."""
+    """Return the last part of a field's dotted name."""
     return name.rpartition(".")[2]
 
 
 def in_words(value: Any) -> str:
-    """A value of a point as it is typed."""
+    """Return a value of a point as it is typed."""
     if isinstance(value, tuple | list):
         return ",".join(map(in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def has_bits(points: Iterable[Point]) -> bool:
-    """Whether the number of bits is searched."""
+    """Return whether the number of bits is searched."""
     return any(BITS in point for point in points)

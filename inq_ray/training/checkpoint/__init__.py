@@ -1,9 +1,9 @@
-"""Checkpoints: all that a run needs to go on with the same bits, in files that say whether they are whole.
+"""Checkpoints: everything that a run needs to continue with the same bits, in files with digests.
 
-`position` is where in a run, `facts` all but tensors, `snapshot` both, taken from a run's objects, and `restore` puts
-them back. `compact` keeps frozen weights as codes, `validate` checks that tensors are those of the facts, `files` makes
-bytes with digests and reads them, `store` keeps them on this machine, a shared folder or an object store and finds
-the newest whole one, `retention` says which stay. `writer` copies, returns and lets a thread write, `clock` says when
-one is due, `broadcast` gives rank 0's to all ranks, `checkpoints` is all that for a run, and `resume` decides whether
-to start, to go on, or to refuse.
+`position` is a place in a run, `facts` everything but tensors, `snapshot` both, taken from a run's objects, and
+`restore` puts them back. `compact` stores frozen weights as codes, `validate` checks tensors against the facts, `files`
+encodes and decodes with digests, `store` keeps checkpoints on this machine, a shared folder or an object store and
+finds the newest valid one, `retention` decides which to keep. `writer` copies and writes in a thread, `clock` decides
+when one is due, `broadcast` sends rank 0's to all ranks, `checkpoints` does all of that for a run, and `resume` decides
+whether to start, to continue, or to refuse.
 """

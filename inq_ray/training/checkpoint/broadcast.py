@@ -1,4 +1,4 @@
-"""One checkpoint for all ranks: rank 0 reads it, and every rank gets the same bytes."""
+"""Broadcast of a checkpoint: rank 0 reads it, and every rank gets the same bytes."""
 
 import json
 
@@ -17,13 +17,13 @@ def broadcast_snapshot(snapshot: Snapshot | None, error: str | None = None) -> S
     """Return rank 0's snapshot on every rank; every rank calls it.
 
     Args:
-        snapshot: on rank 0, expanded, or None if the run starts at its beginning; None elsewhere.
-        error: on rank 0, why it has none.
+        snapshot: On rank 0, expanded, or None if the run starts at its beginning; None elsewhere.
+        error: On rank 0, why it has none.
 
     Raises:
-        ValueError: on every rank, with rank 0's error.
+        ValueError: Rank 0 has an error; raised on every rank.
     """
-    assert rank() == 0 or (snapshot is None and error is None), "rank 0 alone reads checkpoints"
+    assert rank() == 0 or (snapshot is None and error is None), "only rank 0 reads checkpoints"
     if world_size() > 1:
         snapshot, error = _decode(broadcast_bytes(_encode(snapshot, error) if rank() == 0 else None))
     if error is not None:

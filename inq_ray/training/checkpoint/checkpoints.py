@@ -1,4 +1,4 @@
-"""The checkpoints of a run while it trains: loads what there is, knows when one is due, and has rank 0 write it."""
+"""Checkpoints of a run in training: loads the newest, decides when one is due, and lets rank 0 write it."""
 
 import functools
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from inq_ray.training.report.incident import Kind
 
 
 def store_of(config: RunConfig, check_writer: Callable[[], None] = lambda: None) -> CheckpointStore:
-    """Where a run's checkpoints lie: in its own folder, or in one of its name at --checkpoint-path.
+    """Return the store of a run's checkpoints: in its own folder, or in one of its name at --checkpoint-path.
 
     Args:
         config: of the run.
         check_writer: as of :class:`CheckpointStore`.
 
     Raises:
-        ValueError: the address is none, or the folder is a link, through which checkpoints elsewhere would be deleted.
+        ValueError: The address is not valid, or the folder is a link, through which files elsewhere would be deleted.
     """
     output = config.output
     assert output.name is not None
@@ -40,24 +40,24 @@ def store_of(config: RunConfig, check_writer: Callable[[], None] = lambda: None)
         location = locate(output.checkpoint_path, "--checkpoint-path").join(output.name)
     if location.is_local and Path(location.path).is_symlink():
         raise ValueError(
-            f"{location.name} is a link, and checkpoints are deleted there: name its target by --checkpoint-path"
+            f"{location.name} is a link, and checkpoints are deleted there: pass its target as --checkpoint-path"
         )
     return CheckpointStore(location, keep_last=output.keep_checkpoints, check_writer=check_writer)
 
 
 class Checkpoints:
-    """Of one run, on one rank; every rank calls everything.
+    """Checkpoint manager of one run. All methods are collective: call them on every rank.
 
     Args:
-        config: of the run.
-        fingerprint: of its data.
-        note: takes the kind of an incident and a line; called on rank 0.
-        is_asked_to_stop: whether this rank has been.
-        check_writer: refuses to write, see :meth:`inq_ray.training.run_folder.RunFolder.check_writer`.
+        config: Configuration of the run.
+        fingerprint: Fingerprint of its data.
+        note: Called on rank 0 with the kind of an incident and a line.
+        is_asked_to_stop: Returns whether this rank was asked to stop.
+        check_writer: Refuses to write, see :meth:`inq_ray.training.run_folder.RunFolder.check_writer`.
 
     Attributes:
-        clock: when the next one is due.
-        last: where the last one was taken or loaded; None = there was none.
+        clock: Clock that decides when the next one is due.
+        last: Position of the last one taken or loaded; None = there was none.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Checkpoints:
         self._writer: CheckpointWriter | None = None
 
     def load(self, not_after: TrainingPosition | None = None) -> Snapshot | None:
-        """The newest whole checkpoint of the run, or the one that --resume names; None = it starts from its beginning.
+        """Return the newest valid checkpoint of the run, or the one of --resume; None = start from the beginning.
 
         Args:
-            not_after: later ones are given up; None = none is.
+            not_after: Later ones are discarded; None = none is.
 
         Raises:
-            ValueError: on every rank; the storage fails, or the one that is named cannot be read, or it is of another
-                configuration.
+            ValueError: The storage fails, the checkpoint of --resume cannot be read, or it has another configuration;
+                raised on every rank.
         """
         snapshot, error = None, None
         if rank() == 0:
@@ -97,14 +97,14 @@ class Checkpoints:
         return shared
 
     def _open(self, not_after: TrainingPosition | None) -> Snapshot | None:
-        """Reads on rank 0, and tidies: it is the only writer."""
+        """Read on rank 0, and clean up: it is the only writer."""
         store = store_of(self._config, self._check_writer)
         store.clean()
         if not_after is not None:
             store.discard_after(not_after)
         found = store.newest_good()
         for damaged in found.damaged:
-            self._note("checkpoint_damaged", f"{damaged.position.name} is damaged and left out: {damaged.reason}")
+            self._note("checkpoint_damaged", f"{damaged.position.name} is damaged and ignored: {damaged.reason}")
         resume = self._config.output.resume
         snapshot = found.snapshot
         if snapshot is None and resume not in (AUTO, NEVER):
@@ -128,28 +128,29 @@ class Checkpoints:
         top1: float | None = None,
         must_be_written: bool = False,
     ) -> bool:
-        """Copies the run's state and lets it be written.
+        """Copy the run's state and have it written in the background.
 
         Args:
-            parts: the run's objects.
-            history: what it remembers.
-            sums: float64 [ranks, 3], of the epoch in which it is, see :func:`take`.
-            position: where it is.
-            is_stage_end: whether the stage ends here.
-            top1: accuracy in percent that was measured here.
-            must_be_written: waits for the one before; others are left out where that is not written yet.
+            parts: The run's objects.
+            history: What the run remembers.
+            sums: float64 [ranks, 3], of the current epoch, see :func:`take`.
+            position: Current position.
+            is_stage_end: Whether the stage ends here.
+            top1: Accuracy in percent measured here.
+            must_be_written: Whether to wait for the previous one; otherwise this one is skipped while that is being
+                written.
 
         Returns:
-            Whether it is being written; other ranks than rank 0, which do not write, say so of all.
+            Whether it is being written, by rank 0; the same on every rank.
 
         Raises:
-            ValueError: an earlier one could not be written, and none stands.
+            ValueError: An earlier one could not be written, and no other exists.
         """
         if self._writer is None:
             self.last = position
             return True
         snapshot = take(parts, history, sums, position=position, config=self._config, fingerprint=self._fingerprint)
-        # The other ranks wait in a collective meanwhile, which has a bound too.
+        # The other ranks wait in a collective meanwhile, which has a timeout too.
         most_seconds = min(WAIT_SECONDS, self._config.cluster.collective_seconds / 2)
         wait_seconds = most_seconds if must_be_written else 0.0
         is_taken = self._writer.write(snapshot, is_stage_end=is_stage_end, top1=top1, wait_seconds=wait_seconds)
@@ -158,6 +159,6 @@ class Checkpoints:
         return is_taken
 
     def close(self) -> None:
-        """Waits for the last one to be written, with a bound."""
+        """Wait for the last one to be written, with a time limit."""
         if self._writer is not None:
             self._writer.close()

@@ -1,6 +1,6 @@
 """Clock of a run: when the next checkpoint is due, and whether to stop after it.
 
-All ranks must find the same answer, and none may wait for it at every step.
+All ranks must get the same answer, without waiting for it at every step.
 """
 
 import time
@@ -14,19 +14,19 @@ from inq_ray.distributed.wire import rank
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config.duration import is_duration, seconds_of
 
-# Steps after which a new clock looks for the first time, and the most after which any does.
+# Steps until a new clock's first look, and maximum number of steps between looks.
 _FIRST_STEPS = 4
 _MOST_STEPS = 1000
-# Between two looks, about: a run that is asked to stop goes on for so long.
+# Approximate time between looks: a run that is asked to stop continues for this long.
 _LOOK_SECONDS = 1.0
 
 
 class Look(NamedTuple):
-    """The same on every rank.
+    """Result of a look; the same on every rank.
 
     Attributes:
-        is_due: a checkpoint is.
-        is_asked: a rank was asked to stop.
+        is_due: Whether a checkpoint is due.
+        is_asked: Whether a rank was asked to stop.
     """
 
     is_due: bool
@@ -34,10 +34,10 @@ class Look(NamedTuple):
 
 
 class StopError(Exception):
-    """A run was asked to stop and has left a checkpoint; raised on every rank at once.
+    """The run was asked to stop and has left a checkpoint; raised on every rank at once.
 
     Attributes:
-        position: from which it goes on; None = from where it was started, as nothing was done since.
+        position: Position to continue from; None = from where it was started, because nothing was done since.
     """
 
     def __init__(self, position: TrainingPosition | None) -> None:
@@ -49,14 +49,15 @@ class StopError(Exception):
 
 
 class CheckpointClock:
-    """Counter of steps, or of time by rank 0's watch, that looks about once a second whether the run is to stop.
+    """Counter of steps, or of time by rank 0's clock, that checks about once a second whether to stop.
 
-    At each look rank 0 tells all ranks after how many steps the next one is, by the speed since the last: one small
+    At each look rank 0 sends all ranks the number of steps until the next one, by the speed since the last: one small
+    message per second, and none at the other steps.
     message a second, none at the other steps.
 
     Args:
         every: "500" steps, or a time: "30s", "10m", "2h".
-        is_asked: whether this rank has been asked to stop; answers at once.
+        is_asked: Returns whether this rank has been asked to stop, without waiting.
     """
 
     def __init__(self, every: str, is_asked: Callable[[], bool] = lambda: False) -> None:
@@ -69,7 +70,7 @@ class CheckpointClock:
         self._taken = self._looked = time.monotonic()
 
     def tick(self) -> Look:
-        """Count a step; call it on every rank after each step."""
+        """Count a step; every rank calls it after each step."""
         is_due = False
         if self._steps is not None:
             self._left_to_due -= 1
@@ -82,7 +83,7 @@ class CheckpointClock:
         return Look(is_due or look.is_due, look.is_asked)
 
     def look(self) -> bool:
-        """Return whether the run is to stop; call it on every rank at the same position, between epochs."""
+        """Return whether to stop; every rank calls it at the same position, between epochs."""
         return bool(largest(torch.tensor([int(self._is_asked())])).item())
 
     def _look(self) -> Look:

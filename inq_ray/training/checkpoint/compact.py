@@ -1,15 +1,15 @@
-"""Frozen weights as codes: a checkpoint keeps no float of theirs, no momentum, no average, since all follow from codes.
+"""Compact checkpoints: frozen weights are stored as codes; their floats, momentum and averages follow from these.
 
-Of a weight tensor with n elements, of which f are frozen at b bits, a snapshot holds
+For a weight tensor with n elements, f of them frozen at b bits, a snapshot has
 
     weight 4 n    momentum 4 n    average 4 n    mask n    codes n                          bytes (float32)
 
 and its compact form
 
-    live weights 4 (n - f)    as much of momentum and average    mask n / 8    codes b f / 8
+    live weights 4 (n - f)    the same for momentum and average    mask n / 8    codes b f / 8
 
-without a mask where none or all are frozen. Where a value at a frozen weight is not what its code says (momentum and
-average could be anything in another optimizer), that tensor stays as it is: compacting loses nothing, ever.
+without a mask if none or all weights are frozen. If a frozen weight's value does not follow from its code (momentum and
+average could be anything in another optimizer), the tensor is stored as it is: compacting is always lossless.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from inq_ray.training.checkpoint.snapshot import CODES, FROZEN, LIVE_KINDS, MODE
 
 
 def compact(snapshot: Snapshot) -> Snapshot:
-    """Return a snapshot in fewer bytes; :func:`expand` gives the same bits back.
+    """Return a snapshot in fewer bytes; :func:`expand` restores the same bits.
 
     Args:
-        snapshot: its tensors on the CPU, in any memory format; left as it is.
+        snapshot: Snapshot with tensors on the CPU, in any memory format; not changed.
     """
     tensors = dict(snapshot.tensors)
     quantized = dict(snapshot.facts.quantized)
@@ -58,10 +58,10 @@ def compact(snapshot: Snapshot) -> Snapshot:
 
 
 def expand(snapshot: Snapshot) -> Snapshot:
-    """Return what :func:`compact` was given; tensors come out contiguous, on the CPU.
+    """Return the argument of :func:`compact`; tensors are contiguous, on the CPU.
 
     Raises:
-        ValueError: it is no compact snapshot; names the tensor.
+        ValueError: It is not a compact snapshot; names the tensor.
     """
     tensors = dict(snapshot.tensors)
     quantized = dict(snapshot.facts.quantized)
@@ -70,7 +70,7 @@ def expand(snapshot: Snapshot) -> Snapshot:
         if len(set(live_only)) < len(live_only) or set(live_only) - set(LIVE_KINDS):
             raise ValueError(f"the checkpoint has only live values of {live_only!r:.80} of {name}")
         count = math.prod(shape)
-        # Nothing is made as large as facts say before a tensor is found to be.
+        # Nothing is allocated by the facts before a tensor of that size is found.
         _check_size(tensors, MODEL + name, (count - num_frozen,) if MODEL in live_only else shape)
         packed = _take(tensors, CODES + name, packed_size(entry.num_bits, num_frozen)) if num_frozen else None
         if 0 < num_frozen < count:
@@ -96,20 +96,20 @@ def expand(snapshot: Snapshot) -> Snapshot:
 
 
 def _at_frozen(kind: str, codebook: AnyCodebook, codes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what a tensor of a kind holds at frozen weights, flat: weight and average the level, momentum +0.0."""
+    """Return a kind of tensor's values at frozen weights, flat: the level for weight and average, +0.0 for momentum."""
     return torch.zeros(codes.numel(), dtype=dtype) if kind == MOMENTUM else codebook.decode(codes, dtype).reshape(-1)
 
 
 def _indices(mask: Tensor) -> Tensor:
-    """Return where a mask (bool [n]) is true, int64.
+    """Return the indices (int64) of a mask's true elements (bool [n]).
 
-    They select ten times as fast as a mask, and NumPy finds them fastest.
+    Indexing with them is ten times as fast as with a mask, and NumPy finds them fastest.
     """
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _follows(values: Tensor, frozen: Tensor, expected: Tensor) -> bool:
-    """Return whether values (float [n]) have at frozen weights the bits of `expected` (float [n], +0.0 elsewhere)."""
+    """Return whether values (float [n]) have the bits of `expected` (float [n], +0.0 elsewhere) at frozen weights."""
     bits = float_format(values.dtype).bits_dtype
     return torch.equal(values.view(bits) * frozen.view(torch.uint8), expected.view(bits))
 
@@ -118,7 +118,7 @@ def _check_size(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -
     if name not in tensors:
         raise ValueError(f"the checkpoint lacks {name}")
     if tensors[name].shape != shape:
-        raise ValueError(f"the checkpoint has {name} in shape {list(tensors[name].shape)}, {list(shape)} is due")
+        raise ValueError(f"the checkpoint has {name} in shape {list(tensors[name].shape)}, expected {list(shape)}")
 
 
 def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tensor:
@@ -127,5 +127,5 @@ def _take(tensors: dict[str, Tensor], name: str, num_bytes: int | None) -> Tenso
         raise ValueError(f"the checkpoint lacks {name}")
     tensor = tensors.pop(name).reshape(-1)
     if num_bytes is not None and (tensor.dtype, tensor.numel()) != (torch.uint8, num_bytes):
-        raise ValueError(f"the checkpoint has {tensor.numel()} of {tensor.dtype} as {name}, {num_bytes} bytes are due")
+        raise ValueError(f"the checkpoint has {tensor.numel()} of {tensor.dtype} as {name}, expected {num_bytes} bytes")
     return tensor

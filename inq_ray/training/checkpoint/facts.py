@@ -1,4 +1,4 @@
-"""Facts of a checkpoint: all but its tensors, as facts.json keeps it. This is the only reader of that file."""
+"""Facts of a checkpoint: everything but its tensors, as in facts.json. This is the only reader of that file."""
 
 import dataclasses
 import math
@@ -16,9 +16,9 @@ from inq_ray.training.config.json_values import from_dict
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.report.events import Row
 
-# What a checkpoint keeps of the optimizer's groups of parameters.
+# What a checkpoint stores of the optimizer's parameter groups.
 RATES = ("lr", "initial_lr")
-# Numbers are smaller: float64 has all whole ones up to here.
+# Upper bound of numbers: float64 represents all integers up to here.
 _MOST = 2**53
 
 
@@ -27,9 +27,9 @@ class Seconds:
     """Time spent.
 
     Attributes:
-        run: in the whole run.
-        epoch: in the epoch in which the run is.
-        data: of them, those in which rank 0 waited for images.
+        run: Seconds in the whole run.
+        epoch: Seconds in the current epoch.
+        data: Seconds of the current epoch in which rank 0 waited for images.
     """
 
     run: float
@@ -39,15 +39,15 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFacts:
-    """A quantized tensor; its codebook, and how :mod:`inq_ray.training.checkpoint.compact` has packed it.
+    """A quantized tensor; its codebook, and how :mod:`inq_ray.training.checkpoint.compact` packed it.
 
     Attributes:
-        num_bits: of a code.
-        n_1: exponent of the codebook's largest level, or those of all channels; None = all levels are 0.
-        levels: of the codebook.
-        shape: of the tensor; () in an expanded snapshot, as the other two are empty there.
-        num_frozen: frozen weights.
-        live_only: kinds of tensors of which only values of live weights are kept.
+        num_bits: Bits per code.
+        n_1: Exponent of the codebook's largest level, or those of all channels; None = all levels are 0.
+        levels: Levels of the codebook.
+        shape: Shape of the tensor; () in an expanded snapshot, where the next two are empty as well.
+        num_frozen: Number of frozen weights.
+        live_only: Kinds of tensors that are stored for live weights only.
     """
 
     num_bits: int
@@ -77,8 +77,8 @@ class StageFacts:
     """State of an INQScheduler without its tensors.
 
     Attributes:
-        tensors: quantized ones by parameter name.
-        codebook: rule that chooses n_1; the first checkpoints had only one rule.
+        tensors: Quantized tensors by parameter name.
+        codebook: Rule that chooses n_1; the first checkpoints had only one rule.
     """
 
     stage: int
@@ -94,14 +94,14 @@ class History:
     """What a run remembers in addition to its network.
 
     Attributes:
-        epochs_done: over the whole run.
-        rows: metrics so far.
-        bad_images: reasons by name, of all ranks.
-        seconds: time spent.
-        faults: steps that were not finite.
-        time: seconds since 1970 when it was taken; None if unknown.
-        order_workers: ranks for which the run's order is laid out if samples are read in groups; None if unknown.
-        world_sizes: numbers of ranks that it ran on, one after the other; empty if unknown.
+        epochs_done: Epochs over the whole run.
+        rows: Metrics so far.
+        bad_images: Reasons by image name, over all ranks.
+        seconds: Time spent.
+        faults: Steps that were not finite.
+        time: Seconds since 1970 when it was taken; None if unknown.
+        order_workers: Number of data shards, if samples are read in groups; None if unknown.
+        world_sizes: Numbers of ranks that it ran on, one after the other; empty if unknown.
     """
 
     epochs_done: int
@@ -119,17 +119,17 @@ class Facts(History):
     """Facts of a checkpoint.
 
     Attributes:
-        position: where it was taken; "place" in JSON.
-        inq: state of the stages; None while the network is float.
-        groups: learning rates of the optimizer's groups of parameters, see RATES.
-        lr_scheduler: its state_dict(); None if there is none.
-        scaler: its state_dict(); None if there is none.
-        has_ema: whether there are averages.
-        config: of the run.
-        fingerprint: of its data; None if unknown.
-        versions: of inq_ray, torch and python.
-        world_size: ranks when it was taken.
-        stage_key: of a sweep's stored stage; None for a run's checkpoint.
+        position: Position at which it was taken; "place" in JSON.
+        inq: State of the stages; None during float training.
+        groups: Learning rates of the optimizer's parameter groups, see RATES.
+        lr_scheduler: Its state_dict(); None if there is none.
+        scaler: Its state_dict(); None if there is none.
+        has_ema: Whether there are averages.
+        config: Configuration of the run.
+        fingerprint: Fingerprint of its data; None if unknown.
+        versions: Versions of inq_ray, torch and python.
+        world_size: Number of ranks when it was taken.
+        stage_key: Key of a sweep's stored stage; None for a run's checkpoint.
     """
 
     position: TrainingPosition
@@ -146,17 +146,17 @@ class Facts(History):
 
     @property
     def quantized(self) -> dict[str, TensorFacts]:
-        """Quantized tensors by parameter name; none before the first stage."""
+        """Quantized tensors by parameter name; empty before the first stage."""
         return {} if self.inq is None else self.inq.tensors
 
     def with_quantized(self, tensors: dict[str, TensorFacts]) -> "Facts":
-        """Return a copy with other facts of the quantized tensors."""
+        """Return a copy with other facts about the quantized tensors."""
         return (
             self if self.inq is None else dataclasses.replace(self, inq=dataclasses.replace(self.inq, tensors=tensors))
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return values for JSON, which has no NaN: figures of metrics that are not finite become text."""
+        """Return values for JSON, which has no NaN: metrics that are not finite become text."""
         values = dataclasses.asdict(self)
         values["place"] = values.pop("position")
         if values["stage_key"] is None:
@@ -167,10 +167,10 @@ class Facts(History):
 
     @classmethod
     def from_json(cls, values: Any) -> "Facts":
-        """Read facts of a compact snapshot; names that are unknown here are ignored.
+        """Read the facts of a compact snapshot; unknown names are ignored.
 
         Raises:
-            ValueError: no run has written them; names the fact.
+            ValueError: No run can have written them; names the fact.
         """
         if not isinstance(values, dict):
             raise ValueError(f"the facts are {values!r:.80}, not an object of names and values")
@@ -186,17 +186,17 @@ class Facts(History):
 
 
 def _with_floats(row: Any) -> Any:
-    """Return a line of metrics with its "nan", "inf" and "-inf" as numbers."""
+    """Return a line of metrics with "nan", "inf" and "-inf" converted to numbers."""
     if not isinstance(row, dict):
         return row
     return {name: float(each) if each in ("nan", "inf", "-inf") else each for name, each in row.items()}
 
 
 def _check(facts: Facts) -> None:
-    """Refuse values that no run writes; types are right.
+    """Refuse values that no run writes; types have been checked.
 
     Raises:
-        ValueError: names the fact.
+        ValueError: A value is impossible; names the fact.
     """
     _check_numbers(facts)
     if any(group.keys() - set(RATES) for group in facts.groups):
@@ -236,7 +236,7 @@ def _check_numbers(facts: Facts) -> None:
 
 def _check_stages(inq: StageFacts, stage: int) -> None:
     if inq.stage != stage or stage > len(check_portions(inq.portions)):
-        raise ValueError(f"inq is of stage {inq.stage} of {len(inq.portions)}, the position of {stage}")
+        raise ValueError(f"inq has stage {inq.stage} of {len(inq.portions)}, the position has {stage}")
     check_strategy(inq.strategy)
     check_rule(inq.codebook)
     if not 0 <= inq.seed < 2**63:

@@ -1,10 +1,10 @@
-"""The files of a checkpoint: tensors, facts, and a manifest that says whether the others are whole.
+"""Files of a checkpoint: tensors, facts, and a manifest with their digests.
 
     tensors.safetensors    all tensors, compact
-    facts.json             the rest
+    facts.json             everything else
     manifest.json          {"content": {...}, "sha256": of the content}, where the content is a :class:`Manifest`
 
-The manifest is written last: a folder without one is no checkpoint.
+The manifest is written last: a folder without one is not a checkpoint.
 """
 
 import dataclasses
@@ -33,13 +33,13 @@ TENSORS = "tensors.safetensors"
 FACTS = "facts.json"
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-# More is refused before it is read: metrics of a million epochs are less, and a network of 10^12 weights.
+# Larger files are refused unread: metrics of a million epochs are smaller, and a network of 10^12 weights.
 LARGEST_JSON_BYTES = 2**29
 LARGEST_BYTES = 2**44
 
 
 class DamagedError(ValueError):
-    """A checkpoint is not what was written; says what is wrong with it."""
+    """A checkpoint differs from what was written; the message names the difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class Manifest:
     """Content of a manifest.
 
     Attributes:
-        place: where the checkpoint was taken.
-        is_stage_end: whether its stage ends there.
-        top1: accuracy in percent that was measured there; None if none was.
-        files: the others, by name.
+        place: Position at which the checkpoint was taken.
+        is_stage_end: Whether its stage ends there.
+        top1: Accuracy in percent measured there; None if none was.
+        files: Digests of the other files, by name.
     """
 
     format_version: int
@@ -69,21 +69,21 @@ class Manifest:
 
     @property
     def entry(self) -> Entry:
-        """The checkpoint, in short."""
+        """The checkpoint's entry."""
         num_bytes = sum(file.bytes for file in self.files.values())
         return Entry(position=self.place, is_stage_end=self.is_stage_end, top1=self.top1, num_bytes=num_bytes)
 
 
 def encode(snapshot: Snapshot, *, is_stage_end: bool, top1: float | None) -> tuple[Entry, dict[str, bytes]]:
-    """Return a checkpoint in short, and its files; the same snapshot gives the same bytes.
+    """Return a checkpoint's entry and files; the same snapshot gives the same bytes.
 
     Args:
-        snapshot: its tensors on the CPU, no two in the same memory.
-        is_stage_end: whether its stage ends there.
-        top1: accuracy in percent that was measured there; None if none was.
+        snapshot: Snapshot with tensors on the CPU, no two in the same memory.
+        is_stage_end: Whether its stage ends there.
+        top1: Accuracy in percent measured there; None if none was.
 
     Returns:
-        Contents by file name are in the order in which they are to be written.
+        The entry; contents by file name, in the order in which they are to be written.
     """
     packed = compact(snapshot)
     files = {TENSORS: safetensors.torch.save(packed.tensors), FACTS: _json(packed.facts.to_json())}
@@ -99,7 +99,7 @@ def encode(snapshot: Snapshot, *, is_stage_end: bool, top1: float | None) -> tup
 
 
 def is_checkpoint(folder: Location) -> bool:
-    """Return whether there is a manifest, and so a checkpoint, damaged or not.
+    """Return whether there is a manifest, and so a checkpoint, valid or damaged.
 
     Raises:
         ValueError: the storage fails.
@@ -108,13 +108,13 @@ def is_checkpoint(folder: Location) -> bool:
 
 
 def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
-    """Read a checkpoint wherever it lies and whatever it is called; nothing of it is believed before it is checked.
+    """Read a checkpoint at any location and of any name; everything is checked before it is used.
 
     Returns:
-        The checkpoint in short, and its snapshot, expanded.
+        The entry, and the expanded snapshot.
 
     Raises:
-        DamagedError: it is not what was written, or no run can have written it.
+        DamagedError: It differs from what was written, or cannot have been written by a run.
         ValueError: the storage fails.
     """
     manifest = read_manifest(folder)
@@ -122,16 +122,16 @@ def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
     for name, file in manifest.files.items():
         contents[name] = _read_file(folder, name, file.bytes)
         if _sha256(contents[name]) != file.sha256:
-            raise DamagedError(f"{name} is not as it was written: its sha256 differs")
+            raise DamagedError(f"{name} is damaged: its SHA-256 differs")
     try:
         facts = Facts.from_json(_read_json(contents[FACTS]))
         if facts.position != manifest.place:
-            raise ValueError(f"its facts are of {facts.position.name}, its manifest of {manifest.place.name}")
+            raise ValueError(f"its facts are for {facts.position.name}, its manifest for {manifest.place.name}")
         snapshot = expand(Snapshot(safetensors_file.decode(contents[TENSORS]), facts))
         check_tensors(snapshot)
-    # RuntimeError, OverflowError: torch, of sizes in facts that no tensor has.
+    # RuntimeError, OverflowError: by torch, for impossible sizes in facts.
     except (KeyError, OverflowError, RuntimeError, ValueError) as error:
-        raise DamagedError(f"its digests hold, but it cannot be read ({one_line(str(error), 200)})") from error
+        raise DamagedError(f"its digests are right, but it cannot be read ({one_line(str(error), 200)})") from error
     return manifest.entry, snapshot
 
 
@@ -139,7 +139,7 @@ def read_manifest(folder: Location) -> Manifest:
     """Read the manifest of a checkpoint.
 
     Raises:
-        DamagedError: it is not as it was written, or of another version of this program.
+        DamagedError: It differs from what was written, or is of another version of this program.
         ValueError: the storage fails.
     """
     try:
@@ -149,17 +149,17 @@ def read_manifest(folder: Location) -> Manifest:
     except DamagedError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise DamagedError(f"{MANIFEST} is broken") from None
+        raise DamagedError(f"{MANIFEST} is damaged") from None
     if differs:
-        raise DamagedError(f"{MANIFEST} is not as it was written: its sha256 differs")
-    # What follows has the digest that this program gave it: only another version can have written something else.
+        raise DamagedError(f"{MANIFEST} is damaged: its SHA-256 differs")
+    # The digest is right, so anything unexpected was written by another version.
     version = content.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
-        raise DamagedError(f"its format is {version!r:.80}, this program reads {FORMAT_VERSION}")
+        raise DamagedError(f"its format version is {version!r:.80}, but this program reads {FORMAT_VERSION}")
     try:
         return _manifest(content)
     except ValueError as error:
-        raise DamagedError(f"{MANIFEST} says what cannot be: {one_line(str(error), 200)}") from error
+        raise DamagedError(f"{MANIFEST} is not valid: {one_line(str(error), 200)}") from error
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
@@ -177,14 +177,14 @@ def _manifest(content: dict[str, Any]) -> Manifest:
 
 
 def _read_file(folder: Location, name: str, size: int | None = None) -> bytes:
-    """Return a file's contents; what differs in size is not even read."""
+    """Return a file's contents; files of a wrong size are not read."""
     file = folder.join(name)
     try:
         info = file.info()
         if info.type != pafs.FileType.File:
-            raise DamagedError(f"{name} is no file")
+            raise DamagedError(f"{name} is not a file")
         if size is None and info.size > LARGEST_JSON_BYTES:
-            raise DamagedError(f"{name} has {info.size} bytes, more than any that was written")
+            raise DamagedError(f"{name} has {info.size} bytes, more than is possible")
         data = file.read(info.size) if size in (None, info.size) else b""
     except MissingError:
         raise DamagedError(f"{name} is missing") from None
@@ -197,7 +197,7 @@ def _read_json(data: bytes) -> Any:
     """Return a value from JSON, which has no NaN.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: It is not JSON.
     """
     return json.loads(data, parse_constant=_refuse)
 

@@ -1,4 +1,4 @@
-"""Where in a run a checkpoint was taken, and the name that it gets from that."""
+"""Position in a run at which a checkpoint was taken, and the checkpoint's name."""
 
 import re
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class TrainingPosition:
     A stage's two ends are (stage, 0, 0), just after its weights were quantized, and (stage, its epochs, 0).
 
     Attributes:
-        stage: 0 while the network is still float, else from 1.
-        epoch: whole epochs done in this stage.
-        step: global batches done in the epoch after these.
+        stage: 0 during float training, else from 1.
+        epoch: Complete epochs in this stage.
+        step: Global batches in the epoch after these.
     """
 
     stage: int
@@ -33,7 +33,7 @@ class TrainingPosition:
 
     @classmethod
     def parse(cls, name: str) -> "TrainingPosition | None":
-        """Return the position of a checkpoint's name; None if it is no such name."""
+        """Return the position of a checkpoint's name; None if it is not such a name."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
@@ -43,15 +43,15 @@ class TrainingPosition:
 
     @classmethod
     def from_json(cls, values: Any) -> "TrainingPosition":
-        """Read a position from JSON, where it is called "place".
+        """Read a position from JSON, where its key is "place".
 
         Raises:
-            ValueError: it is none, or beyond what a name can say.
+            ValueError: It is not a position, or too large for a name.
         """
         is_right = isinstance(values, dict) and values.keys() == {"stage", "epoch", "step"}
         if not (is_right and all(type(each) is int and each >= 0 for each in values.values())):
             raise ValueError(f"place is {values!r:.80}, not counts of stage, epoch and step")
         position = cls(**values)
         if cls.parse(position.name) != position:
-            raise ValueError(f"place is {values!r:.80}, beyond what a name can say")
+            raise ValueError(f"place is {values!r:.80}, too large for a name")
         return position

@@ -1,4 +1,4 @@
-"""A snapshot put back into a run's objects, once it has been found to fit them."""
+"""Restoring a snapshot into a run's objects, after checking that it fits them."""
 
 import math
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ from inq_ray.training.checkpoint.snapshot import (
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
-    """Put a snapshot into objects that were made as at its position; weights, buffers and memory formats stay in place.
+    """Load a snapshot into objects made for its position; weights, buffers and memory formats stay in place.
 
-    Afterwards they hold the bits that the snapshot's run held. What follows from masks is the caller's: gradients of
-    tensors without live weights have to be stopped before an Ema is made and before the model is wrapped.
+    Afterwards they have the bits of the snapshot's run. The caller handles what follows from masks: gradients of
+    tensors without live weights must be stopped before an Ema is made and before the model is wrapped.
 
     Args:
-        snapshot: expanded, on the CPU.
-        parts: on any device. If it has no scheduler, scaler or averages, those of the snapshot are left out, as at a
-            stage's end, after which they begin again.
+        snapshot: Expanded snapshot, on the CPU.
+        parts: Objects on any device. Without a scheduler, scaler or averages, those of the snapshot are ignored, as at
+            a stage's end, after which they begin again.
 
     Raises:
-        ValueError: it is of another network or phase; names what differs. Nothing was changed then.
+        ValueError: It belongs to another network or phase; names the difference. Nothing is changed then.
     """
     facts = snapshot.facts
     _check(snapshot, parts)
@@ -56,12 +56,12 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
 
 
 def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
-    """Return the sums with which a rank goes on in an epoch: its own; at another world size rank 0 has everybody's.
+    """Return the sums with which a rank continues an epoch: its own; at another world size rank 0 has the total.
 
     Args:
         sums: float64 [ranks, 3], of a snapshot.
-        rank: this one.
-        world_size: now.
+        rank: This rank.
+        world_size: Current number of ranks.
 
     Returns:
         float64 [3].
@@ -79,13 +79,13 @@ def _restore_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> 
         if name not in momentum:
             optimizer.state.pop(param, None)
             continue
-        # Its strides are the parameter's, as SGD makes them: it steps through both in one order.
+        # Its strides are the parameter's, as SGD creates them: it iterates over both in the same order.
         buffer = torch.empty_like(param, memory_format=torch.preserve_format)
         optimizer.state[param]["momentum_buffer"] = buffer.copy_(momentum[name])
 
 
 def _stage_state(snapshot: Snapshot, stages: StageFacts) -> dict[str, Any]:
-    """Return what INQScheduler.load_state_dict takes."""
+    """Return the argument of INQScheduler.load_state_dict."""
     tensors = {
         name: {
             "num_bits": each.num_bits,
@@ -110,7 +110,7 @@ def _check(snapshot: Snapshot, parts: Parts) -> None:
     if parts.lr_scheduler is not None:
         if facts.lr_scheduler is None:
             raise ValueError("the checkpoint has no learning-rate schedule")
-        if "lr_lambdas" not in facts.lr_scheduler:  # without it torch raises a KeyError, with half of it loaded
+        if "lr_lambdas" not in facts.lr_scheduler:  # torch would raise a KeyError after loading half of it
             raise ValueError("the checkpoint's learning-rate schedule lacks lr_lambdas")
         _check_state("learning-rate schedule", facts.lr_scheduler, parts.lr_scheduler)
     if parts.scaler is not None and facts.scaler:
@@ -130,13 +130,15 @@ def _check_same(what: str, saved: Mapping[str, Tensor], due: Mapping[str, Tensor
 
 def _check_stages(saved: StageFacts | None, inq: INQScheduler | None) -> None:
     if (saved is None) != (inq is None):
-        raise ValueError("the checkpoint is of a float network, the run's is quantized, or the other way round")
+        raise ValueError(
+            "the checkpoint is for a float network and the run for a quantized one, or the other way round"
+        )
     if saved is None:
         return
     for name in ("portions", "strategy", "seed", "codebook"):
         if getattr(saved, name) != getattr(inq, name):
             raise ValueError(
-                f"the checkpoint's stages are of {name} {getattr(saved, name)}, the run's of {getattr(inq, name)}"
+                f"the checkpoint's stages have {name} {getattr(saved, name)}, the run's {getattr(inq, name)}"
             )
 
 
@@ -148,30 +150,30 @@ def _check_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> No
     momentum = snapshot.of_kind(MOMENTUM)
     unknown = sorted(momentum.keys() - params.keys())
     if unknown:
-        raise ValueError(f"the checkpoint has momentum of what the network lacks: {', '.join(unknown[:5])}")
+        raise ValueError(f"the checkpoint has momentum that the network lacks: {', '.join(unknown[:5])}")
     for name, buffer in momentum.items():
-        if buffer.shape != params[name].shape:  # a smaller one would be copied all over the parameter's
+        if buffer.shape != params[name].shape:  # copying would broadcast a smaller one
             raise ValueError(
                 f"the checkpoint has momentum of {name} as {list(buffer.shape)}, the network {list(params[name].shape)}"
             )
 
 
 def _check_state(what: str, saved: Mapping[str, Any], owner: Any) -> None:
-    """Refuse a state that an object of torch's would not have given: its load_state_dict takes anything.
+    """Refuse a state that a torch object would not have saved: its load_state_dict accepts anything.
 
-    Other versions of torch keep a little more or less: what is missing stays as it is, and what is new is passed over
-    unless it would take the place of a method.
+    Versions of torch differ slightly: missing values keep their defaults, and new ones are ignored unless they would
+    replace a method.
     """
     own = owner.state_dict()
     for name, value in saved.items():
         if name in own and not _is_alike(value, own[name]):
             raise ValueError(f"the checkpoint's {what} has {name} {value!r:.80}, the run's {own[name]!r:.80}")
         if name not in own and hasattr(owner, name):
-            raise ValueError(f"the checkpoint's {what} has {name}, which is no part of its state")
+            raise ValueError(f"the checkpoint's {what} has {name}, which is not part of its state")
 
 
 def _is_alike(value: Any, own: Any) -> bool:
-    """Return whether a value is of the kind and form of another; whole numbers are counts, others finite."""
+    """Return whether a value has the type and form of another; integers must be counts, floats finite."""
     match own:
         case bool() | str() | None:
             return type(value) is type(own)

@@ -1,4 +1,4 @@
-"""Which checkpoints stay."""
+"""Retention: which checkpoints are kept."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is known of a checkpoint without reading its tensors.
+    """Facts about a checkpoint that need none of its tensors.
 
     Attributes:
-        position: where it was taken; of one run no two are at the same.
-        is_stage_end: whether the stage ends here.
-        top1: accuracy in percent that was measured at this very position; None in the middle of an epoch.
-        num_bytes: size of its files.
+        position: Position at which it was taken; unique within a run.
+        is_stage_end: Whether the stage ends here.
+        top1: Accuracy in percent measured at this very position; None within an epoch.
+        num_bytes: Size of its files.
     """
 
     position: TrainingPosition
@@ -24,14 +24,14 @@ class Entry:
 
 
 def kept(entries: Collection[Entry], last: int) -> set[TrainingPosition]:
-    """The positions whose checkpoints stay: the last ones, every stage's end, and the best one of the newest stage.
+    """Return the positions of the checkpoints to keep: the last ones, every stage's end, and the newest stage's best.
 
-    The best is the one of highest top-1, of equal ones the later. It is looked for among the newest stage that has any
-    accuracy: those of different portions do not compare, and a float network's would beat them all.
+    The best has the highest top-1; of equal ones the later. It is chosen in the newest stage that has any accuracy:
+    accuracies at different portions are not comparable, and a float network's would beat them all.
 
     Args:
-        entries: whole checkpoints, in any order.
-        last: how many of the newest stay, at least 1.
+        entries: Complete checkpoints, in any order.
+        last: Number of newest ones to keep, at least 1.
     """
     assert last >= 1, f"{last=}"
     newest_first = sorted((entry.position for entry in entries), reverse=True)

@@ -1,10 +1,10 @@
-"""A run's state as tensors and facts: what it holds and nothing more decides every bit that comes after.
+"""State of a run as tensors and facts, which determine every later bit, and nothing else.
 
-Batches, augmentation, mixup and dropout are functions of (seed, epoch, step, rank), so there is no generator to keep.
-Weights, masks, momentum and averages are the same bits on every rank: rank 0's are kept. So are rank 0's buffers.
-BatchNorm's running statistics differ between ranks while they train, but training does not read them, and every place
-that does takes rank 0's first. (A network of one's own that reads running statistics while it trains, as batch
-renormalization does, goes on from rank 0's on all ranks: as good, but not the same bits.)
+Batches, augmentation, Mixup and dropout are functions of (seed, epoch, step, rank), so there is no generator to save.
+Weights, masks, momentum and averages are the same bits on every rank, so rank 0's are saved. So are rank 0's buffers:
+BatchNorm's running statistics differ between ranks during training, but training does not read them, and all code that
+does broadcasts rank 0's first. (A network that reads running statistics during training, as batch renormalization does,
+continues from rank 0's on all ranks: as good, but not with the same bits.)
 """
 
 import platform
@@ -25,7 +25,7 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
 
-# Kinds of tensors: what stands before a parameter's or buffer's name.
+# Kinds of tensors: prefixes of a parameter's or buffer's name.
 MODEL = "model/"
 FROZEN = "frozen/"
 CODES = "codes/"
@@ -41,8 +41,8 @@ class Snapshot(NamedTuple):
     """State of a run.
 
     Attributes:
-        tensors: by kind and name; taken from a run they are its own, not copies.
-        facts: the rest.
+        tensors: Tensors by kind and name; not copies of the run's.
+        facts: Everything else.
     """
 
     tensors: dict[str, Tensor]
@@ -50,7 +50,7 @@ class Snapshot(NamedTuple):
 
     @property
     def position(self) -> TrainingPosition:
-        """Where it was taken."""
+        """Position at which it was taken."""
         return self.facts.position
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
@@ -60,17 +60,17 @@ class Snapshot(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The objects of a run that change while it trains; None = there is none at this position.
+    """The objects of a run that change during training; None = does not exist at this position.
 
     Attributes:
-        model: the network, not wrapped.
-        optimizer: of the phase; its parameters are the model's.
-        inq: masks and codes; None while the network is float.
-        lr_scheduler: of the phase.
-        scaler: of the loss.
-        ema: averages of the phase.
-        teacher: the network whose outputs stages learn. It does not change, but may be nowhere else: training before
-            the first stage made it, or its file is another by now.
+        model: The network, not wrapped.
+        optimizer: Optimizer of the phase, for the model's parameters.
+        inq: Masks and codes; None during float training.
+        lr_scheduler: Learning rate schedule of the phase.
+        scaler: Loss scaler.
+        ema: Averages of the phase.
+        teacher: Network whose outputs are the targets of stages. It does not change, but may not exist anywhere else:
+            float training made it, or its file has changed since.
     """
 
     model: nn.Module
@@ -91,15 +91,15 @@ def take(
     config: RunConfig,
     fingerprint: str | None,
 ) -> Snapshot:
-    """Return the state of a run as it stands; nothing large is copied, so copy before the run goes on.
+    """Return the current state of a run; large tensors are not copied, so copy them before the run continues.
 
     Args:
-        parts: the run's objects.
-        history: what it remembers.
-        sums: float64 [ranks, 3], each rank's loss, hits and samples of the epoch in which the run is.
-        position: where it is.
-        config: of the run.
-        fingerprint: of its data.
+        parts: The run's objects.
+        history: What the run remembers.
+        sums: float64 [ranks, 3], each rank's loss, hits and samples in the current epoch.
+        position: Current position.
+        config: Configuration of the run.
+        fingerprint: Fingerprint of its data.
     """
     model, optimizer, inq = parts.model, parts.optimizer, parts.inq
     state = inq.state if inq else {}
@@ -130,27 +130,27 @@ def take(
 
 
 def momentum_of(model: nn.Module, optimizer: SGD) -> dict[str, Tensor]:
-    """Return momentum by parameter name, of those that have one; not copies.
+    """Return momentum by parameter name, for parameters that have it; not copies.
 
     Args:
-        model: whose parameters the optimizer has.
-        optimizer: of the phase.
+        model: Network with the optimizer's parameters.
+        optimizer: Optimizer of the phase.
     """
     params = ((name, optimizer.state.get(param, {})) for name, param in model.named_parameters())
     return {name: state["momentum_buffer"] for name, state in params if state.get("momentum_buffer") is not None}
 
 
 def model_tensors(model: nn.Module | None) -> dict[str, Tensor]:
-    """Return parameters and buffers, each once, those too that a state_dict leaves out."""
+    """Return parameters and buffers, each once, including those that a state_dict omits."""
     return {} if model is None else {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def replicated(parts: Parts, *, has_buffers: bool) -> dict[str, Tensor]:
-    """Return what is the same bits on every rank, by name: weights, masks, codes and momentum; not copies.
+    """Return the tensors that are the same bits on every rank, by name: weights, masks, codes and momentum; not copies.
 
     Args:
-        parts: the run's objects.
-        has_buffers: whether buffers are the same too: not while a phase trains.
+        parts: The run's objects.
+        has_buffers: Whether buffers are the same too, which they are not during a phase.
     """
     model = parts.model
     tensors = dict(model.state_dict() if has_buffers else model.named_parameters())
@@ -160,7 +160,7 @@ def replicated(parts: Parts, *, has_buffers: bool) -> dict[str, Tensor]:
 
 
 def _stage_facts(inq: INQScheduler) -> StageFacts:
-    """Return INQScheduler.state_dict() without its tensors; it is not called, because it copies them."""
+    """Return INQScheduler.state_dict() without its tensors, which it would copy."""
     tensors = {name: TensorFacts.of(each.codebook) for name, each in inq.state.items()}
     return StageFacts(
         stage=inq.stage,

@@ -1,8 +1,8 @@
-"""Where the checkpoints of one run lie: a folder on this machine or one that all share, or an object store.
+"""Store of one run's checkpoints: a local or shared folder, or an object store.
 
-On a file system a checkpoint is written beside and renamed: it is whole or not there. An object store has no rename:
-there the manifest is written last, and deleted first. What a killed writer leaves is deleted by
-:meth:`CheckpointStore.clean`. One process at a time writes to a store: no two runs share a folder.
+On a file system a checkpoint is written under a temporary name and renamed: it is complete or missing. An object store
+has no rename: there the manifest is written last, and deleted first. Leftovers of a killed writer are deleted by
+:meth:`CheckpointStore.clean`. Only one process at a time writes to a store: no two runs share a folder.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ class Damaged(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The newest whole checkpoint.
+    """The newest valid checkpoint.
 
     Attributes:
-        entry: in short; None if there is none.
-        snapshot: expanded; None if there is none.
-        damaged: newer ones, the newest first.
+        entry: Its entry; None if there is none.
+        snapshot: Expanded snapshot; None if there is none.
+        damaged: Newer damaged ones, the newest first.
     """
 
     entry: Entry | None
@@ -55,58 +55,58 @@ class CheckpointStore:
     """Checkpoints in a folder.
 
     Args:
-        location: the folder, there or not.
-        keep_last: how many of the newest stay; see :func:`inq_ray.training.checkpoint.retention.kept`.
-        check_writer: called before each change; what it raises as an OSError is one of the storage.
+        location: The folder, which need not exist.
+        keep_last: Number of newest checkpoints to keep; see :func:`inq_ray.training.checkpoint.retention.kept`.
+        check_writer: Called before each change; an OSError that it raises counts as one of the storage.
     """
 
     def __init__(
         self, location: Location, *, keep_last: int = 2, check_writer: Callable[[], None] = lambda: None
     ) -> None:
         if keep_last < 1:
-            raise ValueError(f"at least 1 checkpoint has to stay, got {keep_last}")
+            raise ValueError(f"at least 1 checkpoint must be kept, got {keep_last}")
         self.location = location
         self.keep_last = keep_last
         self._check_writer = check_writer
 
     def positions(self) -> list[TrainingPosition]:
-        """Return the positions of all checkpoints, whole ones or not, the newest first.
+        """Return the positions of all checkpoints, valid or damaged, the newest first.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         found = map(TrainingPosition.parse, self._names())
         return sorted((position for position in found if position is not None), reverse=True)
 
     def entries(self) -> list[Entry]:
-        """Return the checkpoints with a whole manifest, the newest first; their other files are not looked at.
+        """Return the checkpoints with a valid manifest, the newest first; their other files are not read.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         found = []
         for position in self.positions():
             try:
                 found.append(_of_name(read_manifest(self.location.join(position.name)).entry, position))
             except DamagedError:
-                continue  # found by its digests or its name, when it is to be loaded
+                continue  # reported by its digests or its name when it is loaded
         return found
 
     def load(self, position: TrainingPosition) -> tuple[Entry, Snapshot]:
-        """Read a checkpoint, all of it; the snapshot is expanded.
+        """Read a checkpoint completely; the snapshot is expanded.
 
         Raises:
-            DamagedError: it is not what was written.
-            ValueError: the storage fails.
+            DamagedError: It differs from what was written.
+            ValueError: The storage fails.
         """
         entry, snapshot = read_checkpoint(self.location.join(position.name))
         return _of_name(entry, position), snapshot
 
     def newest_good(self) -> Found:
-        """Read the newest checkpoint whose digests hold.
+        """Read the newest checkpoint with correct digests.
 
         Raises:
-            ValueError: the storage fails. That damages nothing: an older one is not taken for it.
+            ValueError: The storage fails; this does not count as damage, so no older one is used instead.
         """
         damaged: list[Damaged] = []
         for position in self.positions():
@@ -117,15 +117,15 @@ class CheckpointStore:
         return Found(None, None, tuple(damaged))
 
     def save(self, snapshot: Snapshot, *, is_stage_end: bool = False, top1: float | None = None) -> Entry:
-        """Write a checkpoint; one at the same position is replaced.
+        """Write a checkpoint, replacing one at the same position.
 
         Args:
-            snapshot: expanded, on the CPU, no two tensors in the same memory.
-            is_stage_end: whether its stage ends there: it stays then.
-            top1: accuracy in percent that was measured there.
+            snapshot: Expanded snapshot, on the CPU, no two tensors in the same memory.
+            is_stage_end: Whether its stage ends there, so that it is kept.
+            top1: Accuracy in percent measured there.
 
         Raises:
-            ValueError: the storage fails, after several tries if that may help. Other checkpoints stand as before.
+            ValueError: The storage fails, after retries if they may help. Other checkpoints are unchanged.
         """
         entry, files = encode(snapshot, is_stage_end=is_stage_end, top1=top1)
         location = self.location.join(entry.position.name)
@@ -137,32 +137,32 @@ class CheckpointStore:
         return entry
 
     def prune(self, newest: TrainingPosition) -> list[TrainingPosition]:
-        """Delete the checkpoints that need not stay, damaged ones too, and return their positions.
+        """Delete checkpoints that need not be kept, damaged ones too, and return their positions.
 
         Args:
-            newest: the one that was just written, and so is whole: it stays whatever else there is.
+            newest: The one just written, which is therefore valid and always kept.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         stay = kept(self.entries(), self.keep_last) | {newest}
         return self._delete(position for position in self.positions() if position not in stay)
 
     def discard_after(self, position: TrainingPosition) -> list[TrainingPosition]:
-        """Delete what is later than the position from which a run goes on: damaged, or of a course that was given up.
+        """Delete checkpoints later than the position from which a run continues: they are damaged, or discarded.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         return self._delete(each for each in self.positions() if each > position)
 
     def clean(self) -> list[str]:
-        """Delete what killed writers have left, but give a whole checkpoint its name; return the names of all that.
+        """Delete leftovers of killed writers, but give a complete checkpoint its name; return all their names.
 
         Only the one process that writes may call it, before it writes.
 
         Raises:
-            ValueError: the storage fails.
+            ValueError: The storage fails.
         """
         self._check("read")
         if self.location.is_local:
@@ -200,7 +200,7 @@ class CheckpointStore:
         return ordered
 
     def _recover_or_delete(self, leftover: str) -> None:
-        """Give what was left on a file system its name if it is a whole checkpoint and its name is free."""
+        """Rename a leftover on a file system if it is a complete checkpoint whose name is free."""
         location = self.location.join(leftover)
         path, name = Path(location.path), None
         if leftover.endswith(PARTIAL):
@@ -213,13 +213,13 @@ class CheckpointStore:
 
 
 def _of_name(entry: Entry, position: TrainingPosition) -> Entry:
-    """Return a checkpoint that is named as it should be.
+    """Return a checkpoint whose name is correct.
 
     Raises:
-        DamagedError: it was renamed.
+        DamagedError: It was renamed.
     """
     if entry.position != position:
-        raise DamagedError(f"it was taken at {entry.position.name}, and is named {position.name}")
+        raise DamagedError(f"it was taken at {entry.position.name}, but is named {position.name}")
     return entry
 
 

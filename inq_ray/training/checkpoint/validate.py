@@ -1,8 +1,8 @@
-"""Whether tensors are those of which a snapshot's facts speak.
+"""Validation of a snapshot's tensors against its facts.
 
-Digests tell that files are as they were written. Here and in :mod:`inq_ray.training.checkpoint.facts` it is asked
-whether a run can have written them: as many frozen weights as the stage has, codes that their codebook has. So files of
-somebody else's, or made by a program that was wrong, are refused in one line.
+Digests show that files are as they were written. Here and in :mod:`inq_ray.training.checkpoint.facts` it is checked
+whether a run can have written them: the stage's number of frozen weights, codes that their codebook has. So files from
+others, or from a faulty program, are refused with one line.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ from inq_ray.training.checkpoint.snapshot import (
 
 
 def check_tensors(snapshot: Snapshot) -> None:
-    """Refuse tensors that are not those of which the facts speak.
+    """Refuse tensors that do not match the facts.
 
     Args:
-        snapshot: expanded.
+        snapshot: Expanded snapshot.
 
     Raises:
-        ValueError: names the tensor.
+        ValueError: A tensor does not match; names it.
     """
     tensors, facts = snapshot
     model, averages = snapshot.of_kind(MODEL), snapshot.of_kind(AVERAGE)
     kinds = (*LIVE_KINDS, TEACHER, FROZEN, CODES)
     strange = [name for name in tensors if name != SUMS and not name.startswith(kinds)]
     if strange:
-        raise ValueError(f"there is a tensor {strange[0]!r:.80}, which is of no kind")
+        raise ValueError(f"tensor {strange[0]!r:.80} is of an unknown kind")
     for kind in (MOMENTUM, TEACHER):
         for name, tensor in snapshot.of_kind(kind).items():
             _check_like(kind + name, tensor, model.get(name), lambda dtype: dtype)
@@ -52,7 +52,7 @@ def check_tensors(snapshot: Snapshot) -> None:
         raise ValueError(f"{SUMS} is {_kind_of(sums)}, with {facts.world_size} ranks")
     for kind in (FROZEN, CODES):
         if (there := snapshot.of_kind(kind)).keys() != facts.quantized.keys():
-            raise ValueError(f"there are {len(there)} tensors {kind}, of {len(facts.quantized)} quantized ones")
+            raise ValueError(f"there are {len(there)} tensors {kind}, but {len(facts.quantized)} quantized ones")
     for name, entry in facts.quantized.items():
         assert facts.inq is not None
         portion = facts.inq.portions[facts.inq.stage - 1]
@@ -66,13 +66,13 @@ def _check_quantized(
     _check_like(CODES + name, codes, weight, lambda _: torch.uint8)
     count, due = int(torch.count_nonzero(frozen)), num_frozen(portion, frozen.numel())
     if count != due:
-        raise ValueError(f"{name} has {count} frozen weights of {frozen.numel()}, {due} are due at {portion:g}")
+        raise ValueError(f"{name} has {count} frozen weights of {frozen.numel()}, expected {due} at {portion:g}")
     if entry.codebook.strange_code(codes) is not None or bool((codes != 0).logical_and_(~frozen).any()):
-        raise ValueError(f"{name} has codes that its codebook has not, or codes of live weights")
+        raise ValueError(f"{name} has codes that are not in its codebook, or codes of live weights")
 
 
 def _check_like(name: str, tensor: Tensor, weight: Tensor | None, due: Callable[[torch.dtype], torch.dtype]) -> None:
-    """Refuse another shape than that of the network's tensor, and another dtype than is due with its dtype."""
+    """Refuse a shape other than that of the network's tensor, and a dtype other than `due` returns for its dtype."""
     if weight is None or (tensor.shape, tensor.dtype) != (weight.shape, due(weight.dtype)):
         raise ValueError(f"{name} is {_kind_of(tensor)}, the network's {_kind_of(weight)}")
 

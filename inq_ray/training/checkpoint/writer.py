@@ -1,4 +1,4 @@
-"""Writing checkpoints while the training goes on: a copy is taken, and a thread packs and writes it."""
+"""Writing of checkpoints during training: a copy is taken, and a thread packs and writes it."""
 
 import threading
 import time
@@ -13,16 +13,16 @@ from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
 
-# How long a checkpoint that has to be written waits for the one before it; longer than the tries of one storage call.
+# How long a mandatory checkpoint waits for the previous one; longer than the retries of one storage call.
 WAIT_SECONDS = 300.0
 
 
 class Written(NamedTuple):
-    """A checkpoint that is complete.
+    """A complete checkpoint.
 
     Attributes:
-        entry: in short.
-        seconds: from the copy to its end, in the thread.
+        entry: Its entry.
+        seconds: Time from the copy to completion, in the thread.
     """
 
     entry: Entry
@@ -32,21 +32,21 @@ class Written(NamedTuple):
 class CheckpointWriter:
     """Writes snapshots into a store, one at a time.
 
-    While one is being written, another is put off (the next step may ask again) unless it has to be written: then it
-    waits. So memory holds one copy, of which the buffers are used again (pinned ones where tensors are on a GPU), and
-    slow storage makes checkpoints rarer and never the training slower.
+    While one is being written, another is postponed (the next step may ask again), or waits if it is mandatory. So
+    memory holds one copy, whose buffers are reused (pinned ones for tensors on a GPU), and slow storage makes
+    checkpoints less frequent but never slows training.
 
-    A checkpoint that cannot be written ends nothing while an older one stands: it is said once, and once more when
-    one was written again. Only where none stands the next call raises.
+    If a checkpoint cannot be written and an older one exists, the run continues: there is one warning, and another line
+    once writing succeeds again. If none exists, the next call raises.
 
-    There is never more in the store than what stays and the one that is being written: what a killed writer, a failed
-    write or a failed deletion has left is cleared away before the next one is written, or that one is not.
+    The store never has more than the kept checkpoints and the one being written: leftovers of a killed writer, a failed
+    write or a failed deletion are removed before the next one is written; if this fails, it is not written.
 
     Args:
-        store: where to; this process is the only one that writes there.
-        tell: takes a line of warning; called by the thread.
-        has_older: whether a whole checkpoint stands already, here or elsewhere.
-        newest: where the one was taken that stands here; None = there is none.
+        store: Store to write to; this process is its only writer.
+        tell: Called with a line of warning, by the thread.
+        has_older: Whether a valid checkpoint exists already, here or elsewhere.
+        newest: Position of the existing checkpoint in this store; None = there is none.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class CheckpointWriter:
 
     @property
     def is_busy(self) -> bool:
-        """Whether one is being written."""
+        """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
     def write(
@@ -81,27 +81,27 @@ class CheckpointWriter:
         top1: float | None = None,
         wait_seconds: float = 0.0,
     ) -> bool:
-        """Copies a snapshot and returns; a thread writes it, and deletes what need not stay.
+        """Copy a snapshot and return; a thread writes it, and deletes old checkpoints.
 
-        On a GPU the copy is queued on the current stream: what is queued later, as the next step, may change the
-        tensors; other streams may not, before :meth:`wait` or the next call.
+        On a GPU the copy is queued on the current stream: later work on that stream, such as the next step, may change
+        the tensors; other streams may not, before :meth:`wait` or the next call.
 
         Args:
-            snapshot: of :func:`inq_ray.training.checkpoint.snapshot.take`.
-            is_stage_end: whether its stage ends there.
-            top1: accuracy in percent that was measured there.
-            wait_seconds: how long to wait while another is being written; WAIT_SECONDS for what has to be written.
+            snapshot: Snapshot from :func:`inq_ray.training.checkpoint.snapshot.take`.
+            is_stage_end: Whether its stage ends there.
+            top1: Accuracy in percent measured there.
+            wait_seconds: How long to wait while another is being written; WAIT_SECONDS for mandatory checkpoints.
 
         Returns:
-            False where it was put off, because another is still being written.
+            False if it was postponed because another is still being written.
 
         Raises:
-            ValueError: an earlier one could not be written, and none stands.
+            ValueError: An earlier one could not be written, and no other exists.
         """
         if not self.wait(wait_seconds):
             if wait_seconds > 0:
                 self._tell(
-                    f"{snapshot.position.name} is left out: the one before is not written after {wait_seconds:g} s"
+                    f"{snapshot.position.name} is skipped: the one before is not written after {wait_seconds:g} s"
                 )
             return False
         began = time.perf_counter()
@@ -114,19 +114,19 @@ class CheckpointWriter:
                 if event is not None:
                     event.synchronize()
                 self._save(copied, is_stage_end, top1, began)
-            except BaseException as error:  # noqa: BLE001, raised by the next call, in the thread that trains
+            except BaseException as error:  # noqa: BLE001, raised again by the next call, in the training thread
                 self._error = error
 
-        # A daemon: a storage that hangs shall not keep the process from ending.
+        # A daemon, so that a hanging storage does not keep the process alive.
         self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
         self._thread.start()
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Waits until nothing is being written; returns whether that is so.
+        """Wait until nothing is being written; return whether this is so.
 
         Raises:
-            ValueError: the last one could not be written, and none stands.
+            ValueError: The last one could not be written, and no other exists.
         """
         if self._thread is not None:
             self._thread.join(seconds)
@@ -139,23 +139,23 @@ class CheckpointWriter:
         return True
 
     def close(self, seconds: float = WAIT_SECONDS) -> bool:
-        """Waits for the last checkpoint, not longer than ``seconds``, and lets go of the buffers.
+        """Wait for the last checkpoint, at most ``seconds``, and release the buffers.
 
         Returns:
-            Whether it is complete; where not, it is said.
+            Whether it is complete; if not, a line was reported.
 
         Raises:
-            ValueError: it could not be written, and none stands.
+            ValueError: It could not be written, and no other exists.
         """
         done = self.wait(seconds)
         if done:
             self._buffers = {}
         else:
-            self._tell(f"the last checkpoint is not written after {seconds:g} s: it is given up")
+            self._tell(f"the last checkpoint is still not written after {seconds:g} s: giving up")
         return done
 
     def _copied(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copies in buffers that are used again, in each tensor's own memory format: the fastest to copy."""
+        """Copy into reused buffers, in each tensor's own memory format, which is fastest."""
         buffers = {}
         for name, tensor in tensors.items():
             buffer = self._buffers.get(name)
@@ -168,7 +168,7 @@ class CheckpointWriter:
     def _save(self, snapshot: Snapshot, is_stage_end: bool, top1: float | None, began: float) -> None:
         try:
             self._tidy()
-            self._is_tidy = False  # until it is written, and what need not stay is deleted
+            self._is_tidy = False  # until it is written, and old ones are deleted
             entry = self.store.save(snapshot, is_stage_end=is_stage_end, top1=top1)
         except ValueError as error:
             self._failed(str(error))
@@ -176,13 +176,13 @@ class CheckpointWriter:
         self.last = Written(entry, time.perf_counter() - began)
         self._has_older, self._newest = True, entry.position
         if self._failed_in_a_row:
-            self._tell(f"checkpoints are written again, {entry.position.name} is; {self._failed_in_a_row} were not")
+            self._tell(f"checkpoints are written again: {entry.position.name}; {self._failed_in_a_row} failed before")
             self._failed_in_a_row = 0
         try:
             self.store.prune(entry.position)
             self._is_tidy = True
         except ValueError as error:
-            self._tell(f"an old checkpoint stays, and no other is written before it is deleted: {error}")
+            self._tell(f"an old checkpoint cannot be deleted, and no new one is written before it is: {error}")
 
     def _tidy(self) -> None:
         if self._is_tidy:
@@ -196,7 +196,7 @@ class CheckpointWriter:
             raise ValueError(f"the first checkpoint failed: {reason}")
         self._failed_in_a_row += 1
         if self._failed_in_a_row == 1:
-            self._tell(f"a checkpoint failed, the one before stands and training goes on: {reason}")
+            self._tell(f"a checkpoint failed, training continues and the previous one stays: {reason}")
 
 
 def _is_alike(buffer: Tensor, tensor: Tensor) -> bool:

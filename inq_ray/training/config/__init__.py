@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen values, checked when made, that JSON keeps word for word."""
+"""Configuration of a run: frozen dataclasses, checked on construction, with an exact JSON form."""
 
 from inq_ray.training.config.cluster import ClusterConfig
 from inq_ray.training.config.data import DataConfig

@@ -8,18 +8,18 @@ from typing import Any
 from inq_ray.files.shown import quoted, shown
 from inq_ray.training.config.option import Check
 
-# What counts something is no larger: beyond it, numbers are slips of the keyboard, and loops have no end.
+# Largest count: larger numbers are typing errors, and loops would not end.
 MOST = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class EachIs:
-    """A check of a number, or of each of several.
+    """Check of a number, or of each of several.
 
     Attributes:
-        is_allowed: Whether a number is.
-        words: Which are, after "must be".
-        reason: What one that is not must be; None = the words.
+        is_allowed: Returns whether a number is allowed.
+        words: The allowed numbers, after "must be".
+        reason: Returns what a refused number must be; None = `words`.
     """
 
     is_allowed: Callable[[Any], bool]
@@ -40,7 +40,7 @@ class EachIs:
 
 
 def count(least: int, most: int = MOST) -> EachIs:
-    """Return a check of a whole number, or of each of several, that counts something."""
+    """Return a check of a count: a whole number, or each of several."""
     return EachIs(
         lambda value: least <= value <= most,
         f"a whole number from {least} to {most}",
@@ -52,8 +52,8 @@ def between(interval: str) -> EachIs:
     """Return a check of a number, or of each of several.
 
     Args:
-        interval: In the notation of mathematics, such as "[0, 1)": a bracket includes a bound, a parenthesis does not;
-            "inf" is no bound, and no value either.
+        interval: Mathematical notation, such as "[0, 1)": a bracket includes a bound, a parenthesis does not; "inf"
+            means no bound, and is not a value itself.
     """
     low, high = (float(bound) for bound in interval[1:-1].split(","))
 
@@ -69,7 +69,7 @@ def between(interval: str) -> EachIs:
 
 
 def by(check: Callable[[Any], Any]) -> Check:
-    """Return a check by a function that does not know the flag; what the function returns is kept, if anything."""
+    """Return a check by a function that does not know the flag; if it returns a value, that is stored."""
 
     def checked(flag: str, value: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""Options for workers and the cluster."""
 
 import functools
 from dataclasses import dataclass
@@ -21,38 +21,38 @@ def _check_workers(_: str, value: int | str) -> int | str:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Where a run computes."""
+    """Workers and the cluster."""
 
     num_workers: int | str = _option(
         2,
-        "Processes that train together, one for each GPU or CPU slot; of a range (2..8) as many as fit at each start.",
+        "Number of workers, one per GPU or CPU slot; of a range such as 2..8, as many as fit at each start.",
         check=_check_workers,
         affects=Affects.ROUNDING,
         is_first=True,
     )
-    use_gpu: bool = _option(False, "Give each worker a GPU.", is_first=True)
-    cpus_per_worker: int = _option(1, "CPU cores, and threads, of a worker.", check=count(1), affects=Affects.ROUNDING)
+    use_gpu: bool = _option(False, "Use one GPU per worker.", is_first=True)
+    cpus_per_worker: int = _option(1, "CPU cores and threads per worker.", check=count(1), affects=Affects.ROUNDING)
     max_failures: int = _option(
         3,
-        "Times that a run goes on from its last checkpoint after a worker or a node was lost.",
+        "Maximum number of restarts from the last checkpoint after a worker or a node was lost.",
         check=count(0),
         affects=Affects.NOTHING,
     )
     placement_timeout: str = _option(
         "10m",
-        "Time (30s, 10m, 2h) to wait at each start until a cluster has room for the smallest number of workers.",
+        "Longest wait (30s, 10m, 2h) at each start until the cluster has room for the smallest number of workers.",
         check=check_duration,
         affects=Affects.NOTHING,
     )
     collective_timeout: str = _option(
         "30m",
-        "Time after which a worker that does not answer counts as lost.",
+        "Time (30s, 10m, 2h) without response after which a worker counts as lost.",
         check=check_duration,
         affects=Affects.NOTHING,
     )
     on_mismatch: OnMismatch = _option(
         "stop",
-        "What to do if the workers' networks no longer hold the same bits: stop, or restart from the last checkpoint.",
+        "Action if the workers' networks differ in any bit: stop, or restart from the last checkpoint.",
         affects=Affects.NOTHING,
     )
 
@@ -61,15 +61,15 @@ class ClusterConfig:
 
     @property
     def workers(self) -> WorkerRange:
-        """The least and the most workers."""
+        """Smallest and largest number of workers."""
         return WorkerRange.parse(self.num_workers)
 
     @property
     def placement_seconds(self) -> int:
-        """Bound of the wait for room."""
+        """Longest wait for placement."""
         return seconds_of(self.placement_timeout)
 
     @property
     def collective_seconds(self) -> int:
-        """Bound of every wait of one worker for another."""
+        """Longest wait of one worker for another."""
         return seconds_of(self.collective_timeout)

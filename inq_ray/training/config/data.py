@@ -1,4 +1,4 @@
-"""What a network is trained and measured on."""
+"""Options for data and preprocessing."""
 
 import functools
 import math
@@ -23,8 +23,8 @@ def _is_in_memory(info: SourceInfo) -> bool:
 def _why_they_stay(_: Any, info: SourceInfo | None) -> str:
     assert info is not None
     return (
-        f"has no effect: the images of {info.name} are all of {info.width}x{info.height} pixels, are kept in memory, "
-        "and stay as they are; leave it out"
+        f"has no effect: all images of {info.name} have {info.width}x{info.height} pixels, so they are kept in memory "
+        "and not resized; leave it out"
     )
 
 
@@ -40,13 +40,13 @@ def _is_ungrouped(info: SourceInfo) -> bool:
 _STAY = Unused(data=_is_in_memory, why=_why_they_stay, is_refused=True)
 _WHOLE = Unused(
     data=_is_in_memory,
-    why="has no effect: small images are kept in memory, where each has to be whole; leave it out",
+    why="has no effect: small images are kept in memory, and all must be readable; leave it out",
     is_refused=True,
 )
 _OWN = Unused(
     when=lambda config: (entry := named_source(config.data.data)) is not None and entry.has_own_statistics,
-    data=lambda _: True,  # once they are opened
-    why="has no effect: these data are normalized by their own; leave it out",
+    data=lambda _: True,  # once the data are opened
+    why="has no effect: these data have their own statistics; leave it out",
     is_refused=True,
 )
 _CROP = Unused(
@@ -56,7 +56,7 @@ _CROP = Unused(
 )
 _NAMED = Unused(
     when=lambda config: named_source(config.data.data) is not None,
-    why="has no effect: these data are what they are; leave it out",
+    why="has no effect: these data have fixed channels; leave it out",
     is_refused=True,
 )
 _column = functools.partial(option, None, sweep=False, sees=True, unused=(_NAMED,))
@@ -67,9 +67,9 @@ def _channels(*, is_positive: bool) -> Check:
     def check(flag: str, values: tuple[float, ...]) -> tuple[float, ...]:
         given = shown(" ".join(map(str, values)))
         if len(values) not in (0, 1, 3) or not all(math.isfinite(value) for value in values):
-            raise ValueError(f"{flag} must be three numbers, of red, green and blue, or one, got {given}")
+            raise ValueError(f"{flag} must be three numbers (red, green, blue) or one, got {given}")
         if any(abs(value) > 1 for value in values):
-            raise ValueError(f"{flag} is of pixels from 0 to 1, got {given}: divide by 255")
+            raise ValueError(f"{flag} is for pixels from 0 to 1, got {given}: divide by 255")
         if is_positive and values and min(values) <= 0:
             raise ValueError(f"{flag} must be above 0, got {given}")
         return values
@@ -97,19 +97,19 @@ def _check_channels(flag: str, channels: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a network is trained and measured on."""
+    """Data and preprocessing."""
 
     data: str = option(
         "digits",
-        "Data: a folder of train/CLASS/ and val/CLASS/, or Parquet, at a path or an address (s3://b/c); or digits.",
-        in_stage_key=False,  # its fingerprint is
+        "Data: a folder with train/CLASS/ and val/CLASS/, or Parquet, as a path or an address (s3://b/c); or digits.",
+        in_stage_key=False,  # the fingerprint is
         sweep=False,
         path=lambda data: named_source(data) is not None,
         is_first=True,
     )
     follow_links: bool = option(
         False,
-        "Follow links in the folder of --data that lead out of it: only if you trust who made it.",
+        "Follow links that lead out of the folder of --data; only for folders from people you trust.",
         affects=Affects.NOTHING,
         sweep=False,
         sees=True,
@@ -117,46 +117,46 @@ class DataConfig:
     )
     holdout: int = option(
         0,
-        "Training images to hold out and to measure on instead of the test set, for choosing hyperparameters.",
+        "Training images to hold out and measure accuracy on instead of the test set, for choosing hyperparameters.",
         check=count(0),
         sweep=False,
         sees=True,
     )
     loader_workers: int | None = option(
         None,
-        "Processes of each worker that read and decode images; by default its CPUs, none for data in memory.",
+        "Loader processes per worker, which read and decode images; default: its CPUs, 0 for data in memory.",
         aliases=("-j", "--workers"),
         check=count(0, 1024),
         affects=Affects.NOTHING,
     )
     shuffle_buffer: int = option(
         8192,
-        "Images among which a worker shuffles Parquet that is read while training; their files are held in memory.",
+        "Images that a worker shuffles at a time when it streams Parquet; their files are held in memory.",
         check=count(1),
         phase=Phase.TRAINING,
-        unused=(Unused(data=_is_ungrouped, why="has no effect: only Parquet that is read while training needs it"),),
+        unused=(Unused(data=_is_ungrouped, why="has no effect: only streamed Parquet is shuffled in a buffer"),),
     )
     skip_bad_images: int = option(
         0,
-        "Images that may be unreadable: they are left out and counted. With more the run ends and names one.",
+        "Maximum number of unreadable images, which are left out and counted; with more, the run stops and names one.",
         check=count(0),
         affects=Affects.NOTHING,
         sees=True,
         unused=(_WHOLE,),
     )
-    crop_size: int | None = _size("Side in pixels that the network is given; by default as its weights state.")
-    train_crop_size: int | None = _size("Side in pixels in training; by default --crop-size.", phase=Phase.TRAINING)
+    crop_size: int | None = _size("Side of the network's input, pixels; default: that of the weights.")
+    train_crop_size: int | None = _size("Side of training images, pixels; default: --crop-size.", phase=Phase.TRAINING)
     resize_size: int | None = _size(
-        "Shorter side in pixels before the center crop of validation; by default as the weights state."
+        "Shorter side before the center crop of validation, pixels; default: that of the weights."
     )
-    interpolation: Interpolation = option("auto", "Resize filter; auto is as the weights state.", unused=(_STAY,))
-    image_column: str | None = _column("Parquet's column of images; by default image or img.")
+    interpolation: Interpolation = option("auto", "Resize filter; auto is that of the weights.", unused=(_STAY,))
+    image_column: str | None = _column("Column of images in Parquet; default: image or img.")
     label_column: str | None = _column(
-        "Parquet's column of classes: integers from 0, or texts, numbered in sorted order; by default label."
+        "Column of labels in Parquet: integers from 0, or texts, numbered in sorted order; default: label."
     )
     channels: int | None = option(
         None,
-        "Channels that the network is given, 1 or 3; by default 1 where small images of one size are all gray, else 3.",
+        "Channels of the network's input, 1 or 3; default: 1 for small images of one size that are all gray, else 3.",
         check=_check_channels,
         sweep=False,
         sees=True,
@@ -164,42 +164,42 @@ class DataConfig:
     )
     mean: tuple[float, ...] = option(
         (),
-        "Mean of red, green and blue, or one for all, by which images are normalized, of pixels from 0 to 1; by "
-        "default as the weights state.",
+        "Mean for normalization, for pixels from 0 to 1: red, green and blue, or one for all; default: that of "
+        "the weights.",
         check=_channels(is_positive=False),
         sees=True,
         unused=(_OWN,),
     )
     std: tuple[float, ...] = option(
         (),
-        "Standard deviation of red, green and blue, or one for all; by default as the weights state.",
+        "Standard deviation for normalization: red, green and blue, or one for all; default: that of the weights.",
         check=_channels(is_positive=True),
         sees=True,
         unused=(_OWN,),
     )
     flip: bool | None = option(
         None,
-        "Mirror half of the training images left to right; by default those with colours, gray ones not.",
+        "Mirror half of the training images left to right; default: colour images only.",
         phase=Phase.TRAINING,
     )
     crop_scale: tuple[float, ...] = option(
         (0.08, 1.0),
-        "Smallest and largest part of an image's area that a random crop of training covers.",
+        "Smallest and largest area of a random crop for training, as a fraction of the image's.",
         check=_range("(0, 1]"),
         phase=Phase.TRAINING,
         unused=(_CROP,),
     )
     crop_ratio: tuple[float, ...] = option(
         (3 / 4, 4 / 3),
-        "Smallest and largest width / height of a random crop of training, before it becomes a square.",
+        "Smallest and largest aspect ratio (width / height) of a random training crop, before resizing to a square.",
         check=_range("[0.01, 100]"),
         phase=Phase.TRAINING,
         unused=(_CROP,),
     )
-    auto_augment: AutoAugment = option("none", "Policy of augmentation after crop and flip.", phase=Phase.TRAINING)
+    auto_augment: AutoAugment = option("none", "Auto-augmentation policy, after crop and flip.", phase=Phase.TRAINING)
     random_erasing: float = option(
         0.0,
-        "Probability that a rectangle of a training image is erased.",
+        "Probability of erasing a rectangle of a training image (random erasing).",
         check=between("[0, 1]"),
         phase=Phase.TRAINING,
     )

@@ -1,4 +1,4 @@
-"""Times as users write them: 30s, 10m, 2h."""
+"""Durations as users write them: 30s, 10m, 2h."""
 
 import re
 
@@ -8,20 +8,20 @@ _STEPS = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def is_duration(text: str) -> bool:
-    """Return whether a text is a time."""
+    """Return whether a text is a duration."""
     return _DURATION.fullmatch(text) is not None
 
 
 def seconds_of(duration: str) -> int:
-    """Return a time in seconds."""
+    """Return a duration in seconds."""
     return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
 def check_duration(flag: str, value: str) -> str:
-    """Check the value of a flag that takes a time.
+    """Check the value of a flag that takes a duration.
 
     Raises:
-        ValueError: It is none; names the flag.
+        ValueError: The value is not a duration; names the flag.
     """
     if not is_duration(value):
         raise ValueError(f"{flag} must be a time such as 30s, 10m or 2h, got {value[:80]!r}")
@@ -29,10 +29,10 @@ def check_duration(flag: str, value: str) -> str:
 
 
 def check_duration_or_steps(flag: str, value: str) -> str:
-    """Check the value of a flag that takes a time or a number of steps.
+    """Check the value of a flag that takes a duration or a number of steps.
 
     Raises:
-        ValueError: It is neither; names the flag.
+        ValueError: The value is neither; names the flag.
     """
     if not (is_duration(value) or _STEPS.fullmatch(value)):
         raise ValueError(f"{flag} must be a time such as 30s, 10m or 2h, or a number of steps, got {value[:80]!r}")

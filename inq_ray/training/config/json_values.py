@@ -10,15 +10,15 @@ from inq_ray.files.shown import quoted, shown
 
 
 def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
-    """An instance of a dataclass from JSON values of the same names.
+    """Return an instance of a dataclass from JSON values of the same names.
 
     Args:
-        cls: a frozen dataclass; its fields may be of such, too.
-        values: what JSON was read as.
-        where: what stands before a name in messages: "" or "training.".
+        cls: A frozen dataclass; its fields may be dataclasses, too.
+        values: Parsed JSON.
+        where: Prefix of names in messages: "" or "training.".
 
     Raises:
-        ValueError: a name is unknown, or a value of another type; names it.
+        ValueError: A name is unknown, or a value has another type; names it.
     """
     if not isinstance(values, dict):
         what = where.removesuffix(".") or "the configuration"
@@ -39,15 +39,15 @@ def from_dict(cls: type[Any], values: Any, *, where: str) -> Any:
 
 
 def checked(name: str, value: Any, kind: Any) -> Any:
-    """A JSON value as the field's type: tuples come from arrays, floats from whole numbers too.
+    """Return a JSON value as the field's type: arrays become tuples, whole numbers may be floats.
 
     Args:
-        name: for messages.
-        value: what JSON was read as.
-        kind: the field's annotation.
+        name: Name for messages.
+        value: Parsed JSON.
+        kind: The field's annotation.
 
     Raises:
-        ValueError: it is of another type; names it.
+        ValueError: The value has another type; names it.
     """
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or (value is None and types.NoneType in options):
@@ -56,7 +56,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
     if origin is types.UnionType and not _is_plain(kind):
         lists = [each for each in options if typing.get_origin(each) is tuple]
-        return checked(name, value, lists[0] if lists and isinstance(value, list) else options[0])  # it is not None
+        return checked(name, value, lists[0] if lists and isinstance(value, list) else options[0])  # value is not None
     if origin is dict and isinstance(value, dict):
         return {key: checked(f"{name}[{quoted(key, 40)}]", each, options[1]) for key, each in value.items()}
     if origin is tuple and not _is_plain(kind) and isinstance(value, list):
@@ -76,7 +76,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _in_words(kind: Any) -> str:
-    """Return what JSON must hold for an annotation."""
+    """Return the JSON type of an annotation, in words."""
     is_list = typing.get_origin(kind) is tuple
     if not _is_plain(kind):
         return "a list" if is_list else "an object of names and values"
@@ -88,12 +88,12 @@ def _in_words(kind: Any) -> str:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether it is a number, a text or the like, one of several such, or a list of one."""
+    """Return whether an annotation is a number, text or boolean, a union of these, or a list of one."""
     return all(each in _WORDS for each in typing.get_args(kind) or (kind,) if each is not Ellipsis)
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a field's type; of a choice it has to be text, its section looks further."""
+    """Return whether a JSON value has a field's type; a choice must be a text, which its section checks."""
     if kind is float:
         return type(value) is float or (type(value) is int and abs(value) <= 2**53)
     if isinstance(kind, types.UnionType):

@@ -1,4 +1,4 @@
-"""Which network is quantized."""
+"""Options for the network."""
 
 import functools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _option = functools.partial(option, sweep=False)
 
 
 def is_weights_name(weights: str) -> bool:
-    """Return whether weights are those that torchvision or timm calls so, and no file."""
+    """Return whether weights are a name of torchvision or timm rather than a file."""
     return bool(weights) and not is_weights_file(weights)
 
 
@@ -21,7 +21,7 @@ def _is_trained_first(config: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Which network is quantized."""
+    """The network to quantize."""
 
     arch: str = _option(
         "digits_cnn",
@@ -31,13 +31,13 @@ class NetworkConfig:
     )
     weights: str | None = _option(
         None,
-        "Trained weights: a file (.safetensors, or a state dict), or torchvision's or timm's name, such as DEFAULT.",
-        in_stage_key=False,  # the weights are
+        "Trained weights: a file (.safetensors, or a state dict), or a name of torchvision or timm, such as DEFAULT.",
+        in_stage_key=False,  # the weights themselves are
         path=is_weights_name,
         is_first=True,
     )
     replace_head: bool = _option(
-        False, "Take weights of a network with another number of classes, all but the last layer's, which starts fresh."
+        False, "Load weights of a network with other classes: all but the last layer, which is initialized at random."
     )
     accept_float_accuracy: bool = _option(
         False,

@@ -1,4 +1,4 @@
-"""What is known about one option, declared beside its field. Every list of options elsewhere is derived from it."""
+"""An option's properties, declared with its field. All other lists of options are derived from them."""
 
 import dataclasses
 import enum
@@ -12,29 +12,29 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.files.shown import quoted
 
 Check = Callable[[str, Any], Any]
-"""Takes a flag and its value; returns the value to keep, or raises a ValueError that names the flag."""
+"""Takes a flag and its value; returns the value to store, or raises a ValueError that names the flag."""
 
 
 class Affects(enum.Enum):
-    """What another value of an option changes, and so whether a resumed run may have one."""
+    """What changes with an option's value, and so whether a resumed run may change it."""
 
     RESULT = enum.auto()
     """The result: a resumed run keeps the value."""
     ROUNDING = enum.auto()
-    """Not the method, but the bits: a resumed run may change the value and reports it."""
+    """The bits of the result, but not the method: a resumed run may change the value, and reports it."""
     NOTHING = enum.auto()
-    """Not one bit: a resumed run may change the value, and stages of sweeps are shared whatever it is."""
+    """Nothing in the result: a resumed run may change the value, and sweeps share stages for any value."""
 
 
 class Phase(enum.IntEnum):
-    """From when on an option has an effect."""
+    """First phase in which an option has an effect."""
 
     ALWAYS = enum.auto()
     """In evaluation too."""
     TRAINING = enum.auto()
-    """Not with --evaluate."""
+    """In training: not with --evaluate."""
     STAGES = enum.auto()
-    """Not before the first stage either, nor with --plain."""
+    """In stages: neither before the first stage nor with --plain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Unused:
     """A case in which an option has no effect.
 
     Attributes:
-        when: Whether it is so with this configuration: the whole one that the option is part of.
-        data: Whether it is so with these data; None = whatever the data are.
-        why: What follows the flag in the message, such as "has no effect without --distill".
-        is_refused: Whether a run does not start then; else it is reported.
+        when: Returns whether this is the case with a configuration: the whole one that has the option.
+        data: Returns whether this is the case with the data; None = with any data.
+        why: Reason, which follows the flag in the message, such as "has no effect without --distill".
+        is_refused: Whether the run is refused; else the case is reported.
     """
 
     when: Callable[[Any], bool] = lambda _: True
@@ -54,29 +54,30 @@ class Unused:
     is_refused: bool = False
 
     def reason(self, config: Any, info: SourceInfo | None) -> str:
-        """Return what follows the flag in the message."""
+        """Return the reason, which follows the flag in the message."""
         return self.why if isinstance(self.why, str) else self.why(config, info)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is known about an option, as metadata of its dataclass field.
+    """Properties of an option, as metadata of its dataclass field.
 
     Attributes:
-        help: For --help: a noun, unit, range, and what the default means.
+        help: Text for --help: a noun, unit, range, and the meaning of the default.
         check: Refuses values, or returns them in another form.
-        choices: Allowed values, where the type does not list them.
+        choices: Allowed values, unless the type lists them.
         aliases: Other flags for it.
-        is_first: Whether --help shows it; --help-all shows all.
-        affects: What another value changes.
-        phase: From when on it has an effect.
-        in_stage_key: Whether the value is in the keys by which sweeps find stages again, if it affects anything; False:
-            what follows from it is, such as the weights instead of their path.
-        sweep: Whether trials of a sweep may differ in it; a text = why not, and what to do instead.
-        fits_all: Whether every allowed value fits every network and all data, so that sweeps need not try it first.
-        replaces: Names of the section's other options that say the same in another way: this one's flag resets them.
-        path: Whether a value is a name instead of a path or an address; None = it is no path at all.
-        sees: Whether it decides which images a network is measured on, or how it sees them: later commands repeat it.
+        is_first: Whether --help shows it; --help-all shows all options.
+        affects: What changes with its value.
+        phase: First phase in which it has an effect.
+        in_stage_key: Whether the value is part of the keys by which sweeps find shared stages, if it affects anything;
+            False: its consequence is, such as the weights instead of their path.
+        sweep: Whether trials of a sweep may differ in it; a text = no, with the reason and the remedy.
+        fits_all: Whether every allowed value works with every network and all data, so that sweeps need not check it.
+        replaces: Names of the section's other options that set the same thing; this option's flag resets them.
+        path: Whether a value is a name rather than a path or an address; None = the option is not a path.
+        sees: Whether it determines the images that accuracy is measured on, or their preprocessing; suggested commands
+            repeat it.
         unused: Cases in which it has no effect.
     """
 
@@ -97,19 +98,19 @@ class Option:
 
 
 def option(default: Any, help: str, check: Check | None = None, **known: Any) -> Any:  # noqa: A002
-    """Return a dataclass field with this default; ``known`` are other attributes of :class:`Option`."""
+    """Return a dataclass field with this default; ``known`` are further attributes of :class:`Option`."""
     return dataclasses.field(default=default, metadata={"option": Option(help=help, check=check, **known)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """An option with its place in a configuration.
+    """An option and its place in a configuration.
 
     Attributes:
-        name: Dotted: "training.lr".
+        name: Dotted name, such as "training.lr".
         type: Annotation of its field.
-        default: Value where nothing is said.
-        option: What is known about it.
+        default: Default value.
+        option: Its properties.
     """
 
     name: str
@@ -119,22 +120,22 @@ class Declared:
 
     @property
     def field(self) -> str:
-        """Name of its field: "lr"."""
+        """Name of its field, such as "lr"."""
         return self.name.rpartition(".")[2]
 
     @property
     def section(self) -> str:
-        """Name of its section: "training"; empty at the top."""
+        """Name of its section, such as "training"; empty at the top level."""
         return self.name.rpartition(".")[0]
 
     @property
     def flag(self) -> str:
-        """Its flag: "--lr"."""
+        """Its flag, such as "--lr"."""
         return flag_of(self.field)
 
     @property
     def choices(self) -> tuple[Any, ...] | None:
-        """Allowed values, where they can be listed."""
+        """Allowed values, if they can be listed."""
         kind = self.type
         if typing.get_origin(kind) is tuple:
             kind = typing.get_args(kind)[0]
@@ -145,11 +146,11 @@ class Declared:
         return getattr(getattr(config, self.section) if self.section else config, self.field)
 
     def unused(self, config: Any, info: SourceInfo | None) -> Unused | None:
-        """Return the case in which it has no effect, if this is one.
+        """Return the case in which it has no effect, if there is one.
 
         Args:
             config: The whole configuration.
-            info: Facts about the data; None = they are not known, and what depends on them is passed over.
+            info: Facts about the data; None = unknown, and cases that depend on them are skipped.
         """
         for case in self.option.unused:
             of_data = case.data is None or (info is not None and case.data(info))
@@ -159,15 +160,15 @@ class Declared:
 
 
 def flag_of(field: str) -> str:
-    """Return the flag of a field, such as "--lr-each" of "lr_each"."""
+    """Return the flag of a field, such as "--lr-each" for "lr_each"."""
     return f"--{field.replace('_', '-')}"
 
 
 def declared(config: Any) -> dict[str, Declared]:
-    """Return all options of a configuration, or of a class of such, by dotted name, in their order.
+    """Return all options of a configuration, or of its class, by dotted name, in order.
 
     Args:
-        config: A dataclass whose fields are options, or sections of such.
+        config: A dataclass whose fields are options, or sections of options.
     """
     return {each.name: each for each in _declared(config, "")}
 
@@ -184,10 +185,10 @@ def _declared(config: Any, section: str) -> Iterator[Declared]:
 
 
 def check_options(section: Any) -> None:
-    """Check the values of a section that is being made, and put them into the form that is kept.
+    """Check the values of a section during construction, and convert them to the stored form.
 
     Raises:
-        ValueError: A value is not allowed; names the flag, the value and what is allowed.
+        ValueError: A value is not allowed; names the flag, the value and the allowed ones.
     """
     for each in _declared(section, ""):
         value = each.of(section)
@@ -200,10 +201,10 @@ def check_options(section: Any) -> None:
 
 
 def check_choices(what: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Check a value, or each of several, of an option whose values can be listed.
+    """Check a value, or each of several, of an option with a list of choices.
 
     Raises:
-        ValueError: One is none of them; says what it is of.
+        ValueError: A value is not one of them.
     """
     for entry in value if isinstance(value, tuple | list) else (value,):
         if entry not in choices:
@@ -215,11 +216,11 @@ def _may_be_none(kind: Any) -> bool:
 
 
 def check_refused(config: Any, info: SourceInfo | None = None) -> None:
-    """Refuse options that have no effect, where the result would not be what the user believes.
+    """Refuse options without effect if the result would not be what the user expects.
 
     Args:
         config: The whole configuration.
-        info: Facts about the data; None = they are not known yet.
+        info: Facts about the data; None = not known yet.
 
     Raises:
         ValueError: Names the flag.

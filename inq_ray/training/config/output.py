@@ -1,4 +1,4 @@
-"""Where the result of a run goes."""
+"""Options for the output of a run."""
 
 import functools
 import re
@@ -20,15 +20,15 @@ _option = functools.partial(option, affects=Affects.NOTHING, phase=Phase.TRAININ
 def _check_name(flag: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{flag} {quoted(name)} is not allowed: take at most 128 letters, digits, dots, dashes and underscores, "
-            "and begin with a letter or digit"
+            f"{flag} {quoted(name)} is not allowed: use at most 128 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit"
         )
     return name
 
 
 def _check_folder(flag: str, path: str) -> str:
     if "://" in path:
-        raise ValueError(f"{flag} must be a folder that every node sees, got the address {quoted(path)}")
+        raise ValueError(f"{flag} must be a folder that every node can access, got the address {quoted(path)}")
     return path
 
 
@@ -38,46 +38,46 @@ def _is_never_a_name(_: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Where the result of a run goes."""
+    """Output of a run."""
 
     storage_path: str = _option(
         "runs",
-        "Folder of all runs; with several nodes one that all of them see.",
+        "Folder of all runs; with several nodes a shared one.",
         aliases=("--log-dir",),
         check=_check_folder,
         path=_is_never_a_name,
-        phase=Phase.ALWAYS,  # the index of a folder of images is kept there
+        phase=Phase.ALWAYS,  # also holds the index of a folder of images
     )
     name: str | None = _option(
-        None, "Name of the run and of its folder; by default network, bits and time.", check=_check_name, is_first=True
+        None, "Name of the run and its folder; default: network, bits and time.", check=_check_name, is_first=True
     )
     overwrite: bool = _option(False, "Delete an earlier run of the same name.")
     print_freq: int | None = _option(
         None,
-        "Steps between printed lines of progress; by default a line a minute, or a live one on a terminal.",
+        "Steps between printed progress lines; default: one line per minute, or a live line on a terminal.",
         aliases=("-p",),
         check=count(1),
     )
     track: tuple[str, ...] = _option(
         (),
-        "Trackers that get the metrics too, such as tensorboard; docs/metrics.md has them all.",
+        "Trackers that receive the metrics, such as tensorboard; see docs/metrics.md.",
     )
     checkpoint_every: str = _option(
         "10m",
-        "Time (30s, 10m, 2h) or steps (500) between checkpoints; each stage has one at its start and end in any case.",
+        "Time (30s, 10m, 2h) or steps (500) between checkpoints; there is always one at each stage's start and end.",
         check=check_duration_or_steps,
     )
     checkpoint_path: str | None = _option(
         None,
-        "Folder or address (s3://bucket/runs) for checkpoints; by default the run's own folder.",
+        "Folder or address (s3://bucket/runs) for checkpoints; default: the run's own folder.",
         path=_is_never_a_name,
     )
     keep_checkpoints: int = _option(
-        2, "Checkpoints to keep in addition to those of each stage's end and the best one.", check=count(1)
+        2, "Number of checkpoints to keep, in addition to each stage's last and the best one.", check=count(1)
     )
     resume: str = _option(
         AUTO,
-        "auto: go on with an unfinished run of the same name; never: do not; a path: go on from that checkpoint.",
+        "Checkpoint to start from: auto continues an unfinished run of the same name; never starts again; or a path.",
         path=lambda value: value in (AUTO, NEVER),
     )
 

@@ -1,4 +1,4 @@
-"""How weights become powers of two."""
+"""Options for quantization."""
 
 import functools
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
-    """How weights become powers of two."""
+    """Quantization of the weights."""
 
-    weight_bits: int = _option(5, "Bits of a weight, 2 to 8.", check=_BITS, fits_all=True, is_first=True)
+    weight_bits: int = _option(5, "Bits per quantized weight, 2 to 8.", check=_BITS, fits_all=True, is_first=True)
     iterative_steps: tuple[float, ...] = _option(
         (0.5, 0.75, 0.875, 1.0),
-        "Accumulated portions of each tensor that are frozen after each stage; they increase and end at 1.",
+        "Accumulated portion of each tensor that is frozen after each stage; ascending, the last is 1.",
         check=by(_check_portions),
         in_stage_key=False,  # portion, epochs and learning rate of each stage are
         fits_all=True,
     )
     strategy: str = _option(
         "pruning",
-        "Which weights freeze first: pruning, the largest; random, any.",
+        "Strategy for which weights freeze first: pruning, the largest; random, any.",
         choices=tuple(STRATEGIES),
         fits_all=True,
     )
     codebook: Rule = _option(
         "max",
-        "What a tensor's largest power follows from: max, its largest weight (the paper); mse, least squared error.",
+        "Rule for a tensor's largest power of two: max, from its largest weight (the paper); mse, least squared error.",
     )
     levels: Levels = _option(
         "paper",
@@ -59,7 +59,7 @@ class QuantizationConfig:
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
     include: tuple[str, ...] = _option(
-        (), "Patterns of other parameters of two dimensions or more to quantize, such as lstm or *.experts.*."
+        (), "Patterns of other parameters to quantize, with two or more dimensions, such as lstm or *.experts.*."
     )
 
     def __post_init__(self) -> None:

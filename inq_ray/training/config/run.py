@@ -1,4 +1,4 @@
-"""Everything that determines a run."""
+"""The configuration of a run."""
 
 import dataclasses
 import json
@@ -35,18 +35,18 @@ class RunConfig:
         if training.batch_size < most * training.accumulate:
             raise ValueError(
                 f"--batch-size {training.batch_size} (global) is too small for {most} workers and "
-                f"--accumulate {training.accumulate}: take at least {most * training.accumulate}"
+                f"--accumulate {training.accumulate}: use at least {most * training.accumulate}"
             )
         if self.plain:
             self._check_plain()
         for flag, each in (("--epochs-each", training.epochs_each), ("--lr-each", training.lr_each)):
             self._check_one_a_stage(flag, each)
         if training.precision == "fp16" and not self.cluster.use_gpu:
-            raise ValueError("--precision fp16 needs --use-gpu: on CPUs take float32 or bf16")
+            raise ValueError("--precision fp16 needs --use-gpu: use float32 or bf16 on CPUs")
         if training.cuda_graphs:
             self._check_graphs()
         if training.sync_batchnorm and not self.cluster.use_gpu:
-            raise ValueError("--sync-batchnorm needs --use-gpu: torch has it for GPUs only")
+            raise ValueError("--sync-batchnorm needs --use-gpu: torch supports it on GPUs only")
 
     def _check_plain(self) -> None:
         training = self.training
@@ -55,30 +55,30 @@ class RunConfig:
         if training.epochs == 0:
             raise ValueError("--plain needs --epochs of at least 1, got 0")
         if training.epochs_total is not None:
-            raise ValueError("--plain has no stages: give --epochs instead of --epochs-total")
+            raise ValueError("--plain has no stages: use --epochs instead of --epochs-total")
         if training.distill:
             raise ValueError("--plain has no stages to --distill: leave one of them out")
         if training.bn_images:
-            raise ValueError("--plain has no stages after which --bn-images could count: leave one of them out")
+            raise ValueError("--plain has no stages, after which --bn-images applies: leave one of them out")
 
     def _check_graphs(self) -> None:
         training, workers = self.training, self.cluster.workers
         if not self.cluster.use_gpu:
             raise ValueError("--cuda-graphs needs --use-gpu: leave it out on CPUs")
         if workers.most > 1:
-            raise ValueError(f"--cuda-graphs is for one worker, got --num-workers {workers}: leave one of them out")
+            raise ValueError(f"--cuda-graphs works with one worker, got --num-workers {workers}: leave one of them out")
         for flag, is_set in (
             ("--compile", training.compile),
             ("--accumulate", training.accumulate > 1),
             ("--precision fp16", training.precision == "fp16"),
         ):
             if is_set:
-                raise ValueError(f"--cuda-graphs does not go together with {flag}: leave one of them out")
+                raise ValueError(f"--cuda-graphs does not work with {flag}: leave one of them out")
 
     def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:
         portions = self.quantization.iterative_steps
         if each and self.plain:
-            raise ValueError(f"--plain has no stages: give {flag.removesuffix('-each')} instead of {flag}")
+            raise ValueError(f"--plain has no stages: use {flag.removesuffix('-each')} instead of {flag}")
         if each and len(each) != len(portions):
             raise ValueError(
                 f"{flag} must have one number for each of the {len(portions)} stages of --iterative-steps "
@@ -88,12 +88,12 @@ class RunConfig:
 
     @property
     def num_bits(self) -> int | None:
-        """Bits of a quantized weight; None of a plain run."""
+        """Bits of a quantized weight; None for a plain run."""
         return None if self.plain else self.quantization.weight_bits
 
     @property
     def stage_epochs(self) -> tuple[int, ...]:
-        """Epochs of each stage; none of a plain run."""
+        """Epochs of each stage; empty for a plain run."""
         num_stages = 0 if self.plain else len(self.quantization.iterative_steps)
         total = self.training.epochs_total
         if self.training.epochs_each:
@@ -104,7 +104,7 @@ class RunConfig:
 
     @property
     def float_epochs(self) -> int:
-        """Epochs of training before the first stage; of all training of a plain run."""
+        """Epochs of training before the first stage; of all training for a plain run."""
         return self.training.epochs if self.plain else self.training.float_epochs
 
     @property
@@ -113,37 +113,37 @@ class RunConfig:
         return (self.float_epochs, *self.stage_epochs)
 
     def lr_of(self, stage: int) -> float:
-        """Learning rate with which a stage begins, 0 being the training before the first, or all of a plain run."""
+        """Return the initial learning rate of a stage; 0 is the training before the first, or all of a plain run."""
         training = self.training
         if stage == 0:
             return training.lr if self.plain else training.float_lr
         return training.lr_each[stage - 1] if training.lr_each else training.lr
 
     def evenly(self) -> "RunConfig":
-        """A copy that says nothing of single stages: they share all their epochs, and begin at one rate."""
+        """Return a copy without values per stage: all stages share the epochs, and begin at one rate."""
         each = self.training.epochs_each
         course: dict[str, Any] = {"epochs_each": (), "epochs_total": sum(each)} if each else {}
         return self.replace(training={**course, "lr_each": ()})
 
     def replace(self, **sections: dict[str, Any]) -> "RunConfig":
-        """A copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
+        """Return a copy with fields of sections changed: ``config.replace(training={"lr": 0.1})``."""
         changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
         return dataclasses.replace(self, **changed)
 
     def to_json(self) -> str:
-        """The configuration as JSON text that :meth:`from_json` reads back equal."""
+        """Return the configuration as JSON text, which :meth:`from_json` reads back equal."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":
-        """Reads what :meth:`to_json` wrote; what is left out has its default.
+        """Read the text of :meth:`to_json`; missing values have their defaults.
 
         Raises:
-            ValueError: the text is no JSON, or has names or values that are not allowed; names them.
+            ValueError: The text is not JSON, or has names or values that are not allowed; names them.
         """
         try:
             values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # nested too deep; a number of thousands of digits
+        except (ValueError, RecursionError) as error:  # nested too deeply; a number of thousands of digits
             raise ValueError(f"the configuration is not JSON: {error}") from None
         config = from_dict(cls, values, where="")
         assert isinstance(config, cls)
@@ -151,27 +151,27 @@ class RunConfig:
 
     @classmethod
     def from_file(cls, path: str) -> "RunConfig":
-        """Reads a file of :meth:`to_json`.
+        """Read a file of :meth:`to_json`.
 
         Raises:
-            ValueError: the file cannot be read, or what it says is not allowed; names the file.
+            ValueError: The file cannot be read, or its contents are not allowed; names the file.
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"--config {shown(path)}: {shown(reason, 150)}; name the config.json of a run") from None
+            raise ValueError(f"--config {shown(path)}: {shown(reason, 150)}; pass the config.json of a run") from None
 
 
 def field_value(name: str, value: Any) -> Any:
-    """Return a value of an option, as JSON would have it, as the option's own type.
+    """Return a JSON value of an option as the option's own type.
 
     Args:
-        name: Dotted, of an option that exists, such as "training.lr".
-        value: A list, too, where the option holds a tuple.
+        name: Dotted name of an existing option, such as "training.lr".
+        value: The value; a list for an option that is a tuple.
 
     Raises:
-        ValueError: The option holds something else; what its section allows is not looked at.
+        ValueError: The option has another type; its section's limits are not checked.
     """
     return checked(name, list(value) if isinstance(value, tuple) else value, field_type(name))
 

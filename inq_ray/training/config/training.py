@@ -1,4 +1,4 @@
-"""How a network is trained, before the first stage and in each stage."""
+"""Options for training, before the first stage and in each stage."""
 
 import functools
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _of_stages = functools.partial(option, phase=Phase.STAGES)
 
 
 def _without(flag: str, when: Any) -> tuple[Unused, ...]:
-    """The option has no effect without another flag."""
+    """Return the case that the option has no effect without another flag."""
     return (Unused(when=when, why=f"has no effect without {flag}"),)
 
 
@@ -37,9 +37,9 @@ def _is_without_labels(config: Any) -> bool:
 
 
 def _why_without_labels(config: Any, _: object) -> str:
-    if config.float_epochs:  # the training before the stages uses labels
-        return "has no effect in stages with --distill: no labels are used there; add --distill-labels"
-    return "has no effect with --distill: no labels are used; add --distill-labels"
+    if config.float_epochs:  # float training uses labels
+        return "has no effect in stages with --distill, which uses no labels there; add --distill-labels"
+    return "has no effect with --distill, which uses no labels; add --distill-labels"
 
 
 def _warms_too_long(config: Any) -> bool:
@@ -49,16 +49,16 @@ def _warms_too_long(config: Any) -> bool:
 def _why_too_long(config: Any, _: object) -> str:
     longest = max((config.float_epochs, *config.stage_epochs))
     epochs = config.training.warmup_epochs
-    return f"keeps all rates below --lr: the rate rises for {epochs:g} epochs, the longest stage has {longest}"
+    return f"keeps the learning rate below --lr: it rises for {epochs:g} epochs, but the longest stage has {longest}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a network is trained, before the first stage and in each stage."""
+    """Training, before the first stage and in each stage."""
 
     epochs: int = _option(
         4,
-        "Epochs of re-training per stage (of all training with --plain).",
+        "Epochs of re-training per stage; with --plain, of the whole training.",
         check=_EPOCHS,
         in_stage_key=False,
         fits_all=True,
@@ -72,26 +72,26 @@ class TrainingConfig:
     )
     epochs_total: int | None = _option(
         None,
-        "Epochs of re-training over all stages, shared evenly, earlier stages first; instead of --epochs.",
+        "Epochs of re-training over all stages, divided evenly, earlier stages first; replaces --epochs.",
         check=_EPOCHS,
         in_stage_key=False,
         replaces=("epochs_each",),
     )
     epochs_each: tuple[int, ...] = _option(
         (),
-        "Epochs of re-training of each stage, such as 2 2 2 6; instead of --epochs.",
+        "Epochs of re-training for each stage, such as 2 2 2 6; replaces --epochs.",
         check=_EPOCHS,
         in_stage_key=False,
         replaces=("epochs_total",),
     )
     float_epochs: int = _option(
-        0, "Epochs of float training before the first stage, for a network without trained weights.", check=_EPOCHS
+        0, "Epochs of float training before the first stage; for networks without trained weights.", check=_EPOCHS
     )
     batch_size: int = _option(
-        256, "Images of a step over all workers together (global).", aliases=("-b",), check=count(1)
+        256, "Images per step over all workers (global batch size).", aliases=("-b",), check=count(1)
     )
     accumulate: int = _option(
-        1, "Microbatches in which a worker computes its part of a step, to save memory.", check=count(1)
+        1, "Microbatches per step and worker (gradient accumulation), to save memory.", check=count(1)
     )
     lr: float = _option(
         0.001,
@@ -105,55 +105,55 @@ class TrainingConfig:
     )
     lr_each: tuple[float, ...] = _option(
         (),
-        "Learning rate at the start of each stage, one for each, such as 0.02 0.01 0.01 0.004; instead of --lr.",
+        "Learning rate at the start of each stage, one number per stage, such as 0.02 0.01 0.01 0.004; replaces --lr.",
         check=_RATE,
         in_stage_key=False,
     )
     float_lr: float = _option(
         0.1,
-        "Learning rate of the float training that --float-epochs asks for.",
+        "Learning rate of the float training (--float-epochs).",
         check=_RATE,
         unused=_without("--float-epochs", lambda config: config.training.float_epochs == 0),
     )
     momentum: float = _option(0.9, "Momentum of SGD.", check=between("[0, 1)"))
-    nesterov: bool = _option(False, "Use Nesterov's momentum.")
+    nesterov: bool = _option(False, "Use Nesterov momentum.")
     weight_decay: float = _option(
-        5e-4, "L2 penalty of live weights.", aliases=("--wd",), check=between("[0, inf)"), fits_all=True
+        5e-4, "Weight decay (L2 penalty) of live weights.", aliases=("--wd",), check=between("[0, inf)"), fits_all=True
     )
-    lr_schedule: LrSchedule = _option(
-        "step", "Course of the learning rate within a stage; it starts again at each stage."
-    )
+    lr_schedule: LrSchedule = _option("step", "Learning rate schedule within a stage; it restarts at each stage.")
     lr_step_epochs: float = _option(
         2.0,
-        "Epochs after which --lr-schedule step multiplies the learning rate by --lr-gamma.",
+        "Epochs between reductions of the learning rate by --lr-gamma, with --lr-schedule step.",
         check=_RATE,
         unused=_NOT_STEP,
     )
-    lr_gamma: float = _option(0.1, "Factor of --lr-schedule step.", check=between("(0, 1]"), unused=_NOT_STEP)
+    lr_gamma: float = _option(
+        0.1, "Factor of each reduction, with --lr-schedule step.", check=between("(0, 1]"), unused=_NOT_STEP
+    )
     warmup_epochs: float = _option(
         0.0,
-        "Epochs in which the learning rate rises linearly to its value, at the start of each stage.",
+        "Epochs of linear warm-up of the learning rate at the start of each stage.",
         check=between("[0, inf)"),
         unused=(Unused(when=_warms_too_long, why=_why_too_long),),
     )
     seed: int = option(
         0,
-        "Random seed for order, augmentation, fresh weights, the random partition and --holdout.",
+        "Random seed for order, augmentation, initial weights, the random partition and --holdout.",
         check=between(f"[0, {2**63})"),
-        sweep="it decides which images are held out, and trials compare on the same ones only: run the sweep once for "
+        sweep="it selects the held-out images, and trials are only comparable on the same ones: run the sweep once for "
         "each --seed",
     )
     precision: Precision = _option(
-        "auto", "Training precision; auto is bf16 on GPUs, float32 on CPUs. Accuracy is always measured in float32."
+        "auto", "Training precision; auto is bf16 on GPUs and float32 on CPUs. Accuracy is always measured in float32."
     )
-    channels_last: bool = option(True, "Store images and convolutions with channels last.")
+    channels_last: bool = option(True, "Use the channels-last memory format for images and convolutions.")
     distill: bool = _of_stages(
-        False, "Re-train stages towards the outputs of the float network, the teacher, instead of labels."
+        False, "Re-train with the outputs of the float network (the teacher) as targets instead of labels."
     )
     teacher: str | None = _of_stages(
         None,
-        "Weights of the teacher, as --weights takes them, of the same network; by default the run's own float ones.",
-        in_stage_key=False,  # the weights are
+        "Weights of the teacher, as for --weights, for the same network; default: the run's own float weights.",
+        in_stage_key=False,  # the weights themselves are
         sweep=False,
         path=is_weights_name,
         unused=(
@@ -172,60 +172,62 @@ class TrainingConfig:
     )
     distill_labels: float = _of_stages(
         0.0,
-        "Weight of the labels' loss in distillation; the teacher's has the rest.",
+        "Weight of the label loss in distillation, from 0 to below 1; the teacher's loss has the rest.",
         check=between("[0, 1)"),
         unused=_NOT_DISTILLED,
     )
     label_smoothing: float = _option(
         0.0,
-        "Part of each label that is spread over all classes in training.",
+        "Label smoothing: fraction of each label that is spread over all classes.",
         check=between("[0, 1)"),
         unused=(Unused(when=_is_without_labels, why=_why_without_labels),),
     )
-    mixup: float = _option(0.0, "Alpha of mixup; 0 = off. With --cutmix too, each batch is either.", check=_ALPHA)
-    cutmix: float = _option(0.0, "Alpha of cutmix; 0 = off.", check=_ALPHA)
+    mixup: float = _option(0.0, "Alpha of Mixup; 0 = off. With --cutmix, each batch uses one of them.", check=_ALPHA)
+    cutmix: float = _option(0.0, "Alpha of CutMix; 0 = off.", check=_ALPHA)
     clip_grad_norm: float | None = _option(
-        None, "Largest norm of the gradient of all live weights; a longer one is scaled down to it.", check=_RATE
+        None,
+        "Maximum norm of the gradient of all live weights; larger gradients are scaled down. Default: off.",
+        check=_RATE,
     )
     ema_decay: float | None = _option(
         None,
-        "Decay of a moving average of each stage's weights, which is validated and kept; by default there is none.",
+        "Decay of a moving average of each stage's weights, which is validated and kept; default: no average.",
         check=between("(0, 1)"),
         replaces=("ema_share",),
     )
     ema_share: float | None = _option(
         None,
-        "Horizon of that average as a part of a stage's steps, such as 0.3; instead of --ema-decay.",
+        "Horizon of the moving average as a fraction of a stage's steps, such as 0.3; replaces --ema-decay.",
         check=between("(0, 1]"),
         replaces=("ema_decay",),
     )
-    compile: bool = _option(False, "Compile the network by torch.compile.")
+    compile: bool = _option(False, "Compile the network with torch.compile.")
     cuda_graphs: bool = _option(
         False,
-        "Run a step's passes as one CUDA graph: the same bits, fewer launches; for small networks on one GPU.",
+        "Run a step as one CUDA graph: the same bits with fewer kernel launches; for small networks on one GPU.",
         affects=Affects.NOTHING,
     )
     sync_batchnorm: bool = _option(
-        False, "Compute BatchNorm over all workers' images together (GPUs only).", unused=_ONE_WORKER
+        False, "Synchronize BatchNorm statistics over all workers (GPUs only).", unused=_ONE_WORKER
     )
     bn_images: int = _of_stages(
         0,
-        "Training images from which BatchNorm's statistics, if any, are estimated after the last stage; 0 = off.",
+        "Training images for estimating BatchNorm statistics after the last stage; 0 = off.",
         check=count(0),
-        in_stage_key=False,  # has an effect on the last stage's end only, which has no key
+        in_stage_key=False,  # affects the end of the last stage only, which has no key
     )
     on_nan: OnNan = _option(
         "stop",
-        "What to do if a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start at half "
-        "the learning rate.",
+        "Action if a loss or gradient is not finite: stop, skip the step, or rewind to the stage's start with half the "
+        "learning rate.",
         affects=Affects.ROUNDING,
     )
     limit_batches: int | None = option(
         None,
-        "Largest number of steps of an epoch, and of batches of 250 validation images: for a trial.",
+        "Maximum number of steps per epoch, and of validation batches of 250 images; for quick tests.",
         check=count(1),
-        sweep="it decides on how many held-out images accuracy is measured, and trials compare on the same ones only: "
-        "give all trials one, by --limit-batches N",
+        sweep="it sets the number of held-out images for accuracy, and trials are only comparable on the same ones: "
+        "use one value for all trials, with --limit-batches N",
     )
 
     def __post_init__(self) -> None:

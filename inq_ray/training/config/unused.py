@@ -1,4 +1,4 @@
-"""Options that have no effect: who gives one expects something of it."""
+"""Report of options without effect: the user who typed one expects something of it."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Declared, Phase, declared
 
-# Learning rates of SGD beyond these are slips of the keyboard.
+# SGD learning rates beyond these are probably typing errors.
 _LARGEST_RATE = 10.0
 _LEAST_RATE = 1e-8
 
@@ -14,15 +14,15 @@ _LEAST_RATE = 1e-8
 def unused_options(
     given: Collection[str], config: RunConfig, info: SourceInfo, *, is_evaluation: bool = False
 ) -> list[str]:
-    """Return a line for each option that was typed and changes nothing.
+    """Return a line for each typed option that has no effect.
 
-    They are no errors: a script may give more than each of its runs needs.
+    They are not errors: a script may pass more options than each of its runs needs.
 
     Args:
         given: Dotted names of the options that were typed.
-        config: What they ask for, with the recipe's part.
+        config: Configuration, with the recipe's values.
         info: Facts about the data.
-        is_evaluation: Whether the network is measured as it is.
+        is_evaluation: Whether the network is only evaluated.
     """
     options = [each for name, each in declared(config).items() if name in given]
     lines = [(each, _why(each, config, info, is_evaluation=is_evaluation)) for each in options]
@@ -30,16 +30,16 @@ def unused_options(
 
 
 def doubtful_options(config: RunConfig) -> list[str]:
-    """Return a line for each learning rate with which training is lost, or changes nothing."""
+    """Return a line for each learning rate with which training diverges or does nothing."""
     training = config.training
     rates = {"--float-lr": [training.float_lr] if training.float_epochs else []}
     rates |= {"--lr-each": list(training.lr_each)} if training.lr_each else {"--lr": [training.lr]}
     lines = []
     for flag, each in rates.items():
         if max(each, default=0) > _LARGEST_RATE:
-            lines.append(f"{flag} {max(each):g}: training at such a rate diverges; usual ones are 0.001 to 0.1")
+            lines.append(f"{flag} {max(each):g}: training diverges at this rate; usual rates are 0.001 to 0.1")
         if min(each, default=1) < _LEAST_RATE:
-            lines.append(f"{flag} {min(each):g}: training at such a rate changes nothing; usual ones are 0.001 to 0.1")
+            lines.append(f"{flag} {min(each):g}: this rate is too small to train; usual rates are 0.001 to 0.1")
     return lines
 
 
@@ -47,7 +47,7 @@ def _why(each: Declared, config: RunConfig, info: SourceInfo, *, is_evaluation: 
     """Return why an option has no effect; None = it has one."""
     phase = each.option.phase
     if is_evaluation and phase > Phase.ALWAYS:
-        return "has no effect with --evaluate: the network is measured as it is"
+        return "has no effect with --evaluate: the network is measured without training"
     if config.plain and phase == Phase.STAGES:
         return "has no effect with --plain: nothing is quantized"
     case = each.unused(config, info)

@@ -1,4 +1,4 @@
-"""How many workers a run may have: a number, or a range from which each start takes as many as fit."""
+"""Number of workers of a run: a number, or a range, from which each start uses as many as fit."""
 
 import re
 from typing import NamedTuple
@@ -7,11 +7,11 @@ _RANGE = re.compile(r"([0-9]{1,9})(?:\.\.([0-9]{1,9}))?")
 
 
 class WorkerRange(NamedTuple):
-    """The least and the most workers of a run.
+    """Smallest and largest number of workers of a run.
 
     Attributes:
-        least: Fewer do not start.
-        most: More are not taken.
+        least: A run does not start with fewer.
+        most: A run does not use more.
     """
 
     least: int
@@ -22,7 +22,7 @@ class WorkerRange(NamedTuple):
         """Read a number, or a text such as "2..8" or "4".
 
         Raises:
-            ValueError: It is neither, or a range that is empty or begins below 1.
+            ValueError: It is neither, or the range is empty or begins below 1.
         """
         found = _RANGE.fullmatch(str(value))
         if found is None and not isinstance(value, int):

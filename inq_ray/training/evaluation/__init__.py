@@ -1,1 +1,1 @@
-"""Accuracy of a network, and BatchNorm's statistics estimated from training images."""
+"""Evaluation: accuracy of a network, and BatchNorm statistics estimated from training images."""

@@ -1,4 +1,4 @@
-"""How good a network is on a set."""
+"""Accuracy and loss on a set."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Accuracy:
     """Sums over a set.
 
     Attributes:
-        num_samples: how many images.
-        num_top1: of them, those whose label has the largest logit.
-        num_top5: those whose label is among the five largest.
-        loss: mean cross-entropy.
+        num_samples: Number of images.
+        num_top1: Number of images whose label has the largest logit.
+        num_top5: Number of images whose label is among the five largest.
+        loss: Mean cross-entropy.
     """
 
     num_samples: int

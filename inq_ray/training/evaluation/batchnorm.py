@@ -1,7 +1,7 @@
-"""Running statistics of BatchNorm, estimated again once no weight moves any more.
+"""Estimate of BatchNorm's running statistics once weights are final.
 
-While a network trains they are a moving average over its last steps, of weights that were still moving. Where nothing
-moves any more, a plain mean over many batches is what the network that is left sees.
+During training they are a moving average over the last steps, whose weights were still changing. A plain mean over many
+batches, once the weights are final, is what the resulting network sees.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,34 +18,33 @@ from inq_ray.training.task.wrapping import synchronized
 
 
 def steps_of_estimate(training: TrainingConfig, steps_of_epoch: int) -> int:
-    """Return the global batches that --bn-images come to: whole ones, rounded up, at most an epoch."""
+    """Return the number of global batches for --bn-images: rounded up, at most an epoch."""
     return min(-(-training.bn_images // training.batch_size), steps_of_epoch)
 
 
 def images_of_estimate(training: TrainingConfig, steps_of_epoch: int, num_workers: int) -> int:
-    """Return how many images the statistics are of: with --sync-batchnorm those of all workers, else of the first."""
+    """Return the number of images in the estimate: with --sync-batchnorm those of all workers, else of the first."""
     shard = training.batch_size if training.sync_batchnorm else -(-training.batch_size // num_workers)
     return steps_of_estimate(training, steps_of_epoch) * shard
 
 
 def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
-    """Estimate the statistics from the batches with which an epoch begins; call it on every rank.
+    """Estimate the statistics from the first batches of an epoch; every rank calls it.
 
-    Every rank runs its shard of each batch, as it does in training, in the microbatches that --accumulate asks for: so
-    SyncBatchNorm finds all ranks, and memory is enough. Without it each rank has statistics of its own images
-    afterwards, of which rank 0's are taken, as after an epoch. Mixup and cutmix mix them as in training: scales and
-    shifts were learned behind statistics of mixed images, and with those of unmixed ones a CIFAR-10 network that had
-    learned by cutmix was 0.7 to 1.3 points worse.
+    Every rank runs its shard of each batch in --accumulate microbatches, as in training: this is what SyncBatchNorm
+    expects, and fits into memory. Without it, statistics are each rank's own, and rank 0's are used, as after an epoch.
+    Mixup and CutMix are applied as in training: scales and shifts were learned with statistics of mixed images; with
+    unmixed ones a CIFAR-10 network trained with CutMix was 0.7 to 1.3 points worse.
 
     Args:
-        batches: Batches of training; the network is left in training mode.
+        batches: Training batches; the network is left in training mode.
         epoch: Epoch over the whole run, from 0, that was not trained.
 
     Returns:
-        Images that count: of all ranks with SyncBatchNorm, else of this one.
+        Number of images in the estimate: of all ranks with SyncBatchNorm, else of this one.
 
     Raises:
-        ValueError: More images than allowed cannot be read, or the storage does not answer.
+        ValueError: More images than allowed cannot be read, or the storage does not respond.
     """
     training, num_images = batches.training, 0
 
@@ -62,19 +61,19 @@ def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
 
 @torch.no_grad()
 def estimate_from(model: nn.Module, inputs: Iterable[Tensor]) -> None:
-    """Make running statistics the plain mean of those of these batches, in the network's own precision.
+    """Set running statistics to the plain mean over these batches, in the network's own precision.
 
-    A layer that no batch comes through keeps what it had.
+    Layers that no batch reaches keep their statistics.
 
     Args:
-        model: left in training mode.
-        inputs: what the network takes.
+        model: Network, left in training mode.
+        inputs: Inputs of the network.
     """
     layers = batchnorm_layers(model)
     before = [(layer, layer.momentum, _statistics(layer)) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's word for a plain mean
+        layer.momentum = None  # torch's setting for a plain mean
     model.train()
     for batch in inputs:
         model(batch)

@@ -1,4 +1,4 @@
-"""Loss and accuracy over a whole set, each sample counted once at any number of ranks."""
+"""Loss and accuracy over a whole set; each sample is counted once at any number of ranks."""
 
 from collections.abc import Iterable
 
@@ -17,16 +17,16 @@ from inq_ray.training.task.model_input import ModelInput
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, bad_images: BadImages) -> Accuracy:
-    """Evaluate in float32; all ranks call it with their own batches and get the figures of all together.
+    """Evaluate in float32; every rank calls it with its own batches and gets the sums over all ranks.
 
     Args:
-        model: unwrapped (no DDP), on the device of ``to_input``; left in evaluation mode.
-        batches: this rank's shard of the set; the composition of the batches does not depend on the number of ranks.
-        to_input: from uint8 images to what the network takes.
-        bad_images: counts what cannot be read.
+        model: Unwrapped network (no DDP), on the device of ``to_input``; left in evaluation mode.
+        batches: This rank's shard of the set; batches do not depend on the number of ranks.
+        to_input: Transform from uint8 images to the network's input.
+        bad_images: Counts unreadable images.
 
     Raises:
-        ValueError: more images than allowed cannot be read, or none can.
+        ValueError: More images than allowed cannot be read, or none can.
     """
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=to_input.device)
@@ -43,43 +43,43 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], to_input: ModelInput, b
     bad_images.agree()
     num_samples, num_top1, num_top5 = sum_counts(counts).tolist()
     if num_samples == 0:
-        raise ValueError("no image to validate on could be read")
+        raise ValueError("no validation image could be read")
     return Accuracy(
         num_samples=num_samples, num_top1=num_top1, num_top5=num_top5, loss=sum_counts(loss).item() / num_samples
     )
 
 
 def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """int64 [3]: samples, hits of the largest logit, hits of the five largest."""
+    """Return int64 [3]: samples, hits of the largest logit, hits of the five largest."""
     hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     return torch.stack([labels.new_tensor(len(labels)), hits[:, 0].sum(), hits.sum()])
 
 
 def validate(task: Task, bad_images: BadImages, *, limit_batches: int | None) -> Accuracy:
-    """Accuracy of the network as it is now; every rank calls it, its buffers the same on each.
+    """Return the accuracy of the current network; every rank calls it, with the same buffers.
 
     Args:
-        task: network and data.
-        bad_images: counts what cannot be read.
-        limit_batches: most batches of the set; None means all.
+        task: Network and data.
+        bad_images: Counts unreadable images.
+        limit_batches: Maximum number of batches of the set; None = all.
 
     Raises:
-        ValueError: more images than allowed cannot be read, or none can.
+        ValueError: More images than allowed cannot be read, or none can.
     """
     requests = eval_requests(task.validation_indices, rank=rank(), world_size=world_size(), limit=limit_batches)
     return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images)
 
 
 def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
-    """Accuracy of the network that a configuration names, untouched; every rank calls it.
+    """Return the accuracy of a configuration's network without training; every rank calls it.
 
     Args:
-        config: checked by :func:`inq_ray.training.task.build.check`.
-        device: of this rank.
-        fingerprint: what the data must be, where that is known.
+        config: Configuration that passed :func:`inq_ray.training.task.check.check`.
+        device: Device of this rank.
+        fingerprint: Fingerprint that the data must have, if known.
 
     Raises:
-        ValueError: data or weights are not there on this machine, or images cannot be read.
+        ValueError: Data or weights do not exist on this machine, or images cannot be read.
     """
     set_deterministic()
     task = build_task(config, device, evaluate=True, fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""A configuration as the command that runs it."""
+"""From a configuration to the command that runs it."""
 
 import os
 import shlex
@@ -13,14 +13,14 @@ from inq_ray.training.config.option import Declared, declared
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.flags.start import start_of
 
-# Options that decide from which recipe the others start.
+# Options that determine the recipe from which the others start.
 _FIRST = ("data.data", "network.arch", "network.weights", "quantization.weight_bits")
 
 
 def command_of(config: RunConfig) -> str:
-    """Return a line for a shell that runs a configuration; where results go is left out.
+    """Return a shell command that runs a configuration, without the options for where results go.
 
-    Reading it gives the configuration, option by option: that is checked before it is returned.
+    Parsing it gives the same configuration, which is checked before it is returned.
 
     Raises:
         ValueError: No flags give this configuration.
@@ -29,12 +29,12 @@ def command_of(config: RunConfig) -> str:
     words = words_of((options[name] for name in given_of(config)), config)
     read = parse(words).run
     if any(each.of(read) != each.of(config) for each in options.values()):
-        raise ValueError(f"no flags give this configuration: {shlex.join(words)} is the nearest")
+        raise ValueError(f"no flags give this configuration; the nearest are: {shlex.join(words)}")
     return shlex.join([*program("quantize"), *words])
 
 
 def given_of(config: RunConfig) -> dict[str, Any]:
-    """Return the values, by dotted name, that flags must give for a configuration; recipes say the others."""
+    """Return the values, by dotted name, that a command must state; recipes provide the others."""
     options = {name: each for name, each in declared(config).items() if each.section != "output"}
     given: dict[str, Any] = {}
     for names in (*([name] for name in _FIRST), [name for name in options if name not in _FIRST]):
@@ -46,7 +46,7 @@ def given_of(config: RunConfig) -> dict[str, Any]:
 
 
 def words_of(options: Iterable[Declared], config: RunConfig) -> list[str]:
-    """Return flags that give options the values that they have in a configuration."""
+    """Return flags that give options their values in a configuration."""
     words: list[str] = []
     for each in options:
         value = each.of(config)
@@ -58,14 +58,14 @@ def words_of(options: Iterable[Declared], config: RunConfig) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Return a number as short as it can be read back."""
+    """Return the shortest text that is read back as the same number."""
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return str(value)
 
 
 def program(command: str) -> list[str]:
-    """Return the words that run a command of the program `inq-ray` of this environment, from this folder."""
+    """Return the words that run a command of this environment's `inq-ray` from the current folder."""
     script = Path(sys.executable).with_name("inq-ray")
     if not script.exists():
         return [_shown(sys.executable), "-m", "inq_ray", command]
@@ -74,6 +74,6 @@ def program(command: str) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """Return a path as one would type it here."""
+    """Return a path as a user would type it in the current folder."""
     below = os.path.relpath(path)
     return path if below.startswith("..") else below

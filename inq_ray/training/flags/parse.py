@@ -1,4 +1,4 @@
-"""Flags of the job that quantizes -> a checked configuration, and what to do with it."""
+"""Command line of a quantization: from flags to a checked configuration and the action to run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,44 +12,44 @@ from inq_ray.training.flags.read import read_flags
 from inq_ray.training.flags.start import start_of, with_values
 from inq_ray.training.flags.words import is_flag
 
-# Flags of INQ-pytorch's example that stand for another one with a value; the others are aliases of options.
+# Flags of INQ-pytorch's example that mean another flag with a value; others are aliases of options.
 _PHRASES = {
     "--no-quantize": ("--plain",),
     "--pretrained": ("--weights", "DEFAULT"),
     "--quantize": ("--no-plain",),
 }
 
-# Flags of theirs for what is different here.
+# Flags of INQ-pytorch's example that work differently here.
 _REPLACED = {
-    "--dist-backend": "nothing: nccl on GPUs, gloo on CPUs",
-    "--dist-url": "nothing: Ray brings the workers together (RAY_ADDRESS names a cluster)",
-    "--gpu": "--use-gpu, and as many --num-workers as GPUs",
-    "--multiprocessing-distributed": "--num-workers N --use-gpu",
-    "--rank": "nothing: Ray counts the workers",
-    "--world-size": "--num-workers N",
+    "--dist-backend": "nccl is used on GPUs, gloo on CPUs",
+    "--dist-url": "Ray connects the workers (RAY_ADDRESS names a cluster)",
+    "--gpu": "use --use-gpu, with as many --num-workers as GPUs",
+    "--multiprocessing-distributed": "use --num-workers N --use-gpu",
+    "--rank": "Ray numbers the workers",
+    "--world-size": "use --num-workers N",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What flags start from. Flags override it."""
+    """Starting values, which flags override."""
 
     recipe: str | None = option(
         None,
-        "Recipe to start from, such as resnet18-3bit, or lossless for any network and bits; by default that of the "
+        "Recipe to start from, such as resnet18-3bit, or lossless for any network and bits; default: the recipe of the "
         "network and bits.",
         is_first=True,
     )
-    config: str | None = option(None, "The config.json of an earlier run to start from.")
-    verbose: bool = option(False, "Show what Ray itself logs.")
+    config: str | None = option(None, "Configuration file to start from: the config.json of an earlier run.")
+    verbose: bool = option(False, "Show Ray's own log messages.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action(Start):
-    """What to do."""
+    """Action of a command line."""
 
     evaluate: bool = option(
-        False, "Print top-1 and top-5 of the network as it is, and write nothing.", aliases=("-e",), is_first=True
+        False, "Print top-1 and top-5 of the network, and write nothing.", aliases=("-e",), is_first=True
     )
     dry_run: bool = option(
         False,
@@ -58,7 +58,7 @@ class Action(Start):
     )
     log_format: Literal["text", "json"] = option(
         "text",
-        "Form in which a run reports: lines for people, or JSON objects, one a line, with time, run, rank and stage.",
+        "Output format: text for people, or one JSON object per line, with time, run, rank and stage.",
     )
 
     def __post_init__(self) -> None:
@@ -67,11 +67,11 @@ class Action(Start):
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What a command line asks for.
+    """A parsed command line.
 
     Attributes:
         run: The configuration.
-        action: What to do with it.
+        action: The action to run.
         given: Dotted names of the options that were typed.
     """
 
@@ -81,7 +81,7 @@ class Command:
 
 
 def parse(arguments: Sequence[str], program: str = "inq-ray quantize") -> Command:
-    """Read the flags of a job; defaults are those of the recipe, or of the file, that the flags name.
+    """Parse the flags of a run; defaults are those of the recipe or file that the flags name.
 
     Args:
         arguments: Words of the command line.
@@ -89,14 +89,14 @@ def parse(arguments: Sequence[str], program: str = "inq-ray quantize") -> Comman
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
-        SystemExit: After printing the help that was asked for.
+        SystemExit: After printing the requested help.
     """
     run, actions = declared(RunConfig), declared(Action)
     typed = read_flags(
         our_words(arguments),
         [*run.values(), *actions.values()],
         program=program,
-        what="Make every weight of a network's convolutions and linear layers 0 or a power of two, on Ray workers.\n\n"
+        what="Quantize the weights of all convolutions and linear layers to 0 or powers of two, on Ray workers.\n\n"
         "Example: --data imagenet --arch resnet18 --weights DEFAULT --weight-bits 5 --num-workers 8 --use-gpu",
         defaults=run_defaults,
     )
@@ -109,39 +109,41 @@ def parse(arguments: Sequence[str], program: str = "inq-ray quantize") -> Comman
 
 
 def our_words(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with what phrases of INQ-pytorch's example stand for.
+    """Return the arguments with flags of INQ-pytorch's example replaced by ours.
 
     Raises:
-        ValueError: One is a flag of theirs for what is different here.
+        ValueError: A flag of that example works differently here.
     """
     words: list[str] = []
     for index, argument in enumerate(arguments):
         flag = argument.partition("=")[0].replace("_", "-")
         if flag in _REPLACED:
-            raise ValueError(f"{argument.partition('=')[0]} of INQ-pytorch's example is here {_REPLACED[flag]}")
+            raise ValueError(
+                f"{argument.partition('=')[0]} of INQ-pytorch's example is not supported: {_REPLACED[flag]}"
+            )
         if flag in _PHRASES:
             value = argument.partition("=")[2] or next(iter(arguments[index + 1 :]), "--")
             if "=" in argument or not is_flag(value):
-                raise ValueError(f"{flag} takes no value, got {quoted(value)}: leave that out")
+                raise ValueError(f"{flag} takes no value, got {quoted(value)}: leave the value out")
         words += _PHRASES.get(flag, (argument,))
     return words
 
 
 def check_pretrained(arguments: Sequence[str], arch: str) -> None:
-    """Refuse --pretrained, which stands for --weights DEFAULT, where a network has no trained weights by name.
+    """Refuse --pretrained, which means --weights DEFAULT, if the network has no trained weights by name.
 
     Raises:
-        ValueError: It has none, or there is no such network.
+        ValueError: The network has none, or does not exist.
     """
     if "--pretrained" in arguments and not has_weights(arch):
         raise ValueError(
-            f"--pretrained: there are no trained weights of {shown(arch)}: name a file by --weights, or train the "
-            "network first by --float-epochs N"
+            f"--pretrained: there are no pretrained weights for {shown(arch)}: pass a file with --weights, or train "
+            "the network first with --float-epochs N"
         )
 
 
 def run_defaults(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a run has if these were typed, for --help."""
+    """Return the values of a run in which these were typed, for --help."""
     run = declared(RunConfig)
     given = {name: value for name, value in typed.items() if name in run}
     start = start_of(given, recipe_name=typed.get("recipe"), file=typed.get("config"))

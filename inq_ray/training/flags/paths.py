@@ -1,4 +1,4 @@
-"""Paths that mean the same in every process: workers have working directories of their own."""
+"""Absolute paths in configurations: workers have other working directories."""
 
 import os
 from pathlib import Path
@@ -10,17 +10,17 @@ from inq_ray.training.config.option import declared
 from inq_ray.training.flags.start import with_values
 from inq_ray.training.flags.words import check_printable
 
-# Of Linux, less what a run puts below a path.
+# Linux's limit in bytes, minus what a run appends to a path.
 _LONGEST_PATH = 3500
 _LONGEST_NAME = 255
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the configuration with paths from the root; names of data and weights, and addresses, stay.
+    """Return the configuration with absolute paths; names of data and weights, and addresses, are unchanged.
 
     Raises:
-        ValueError: A text has control characters, a path is empty or too long, an address has one slash, or a ~ stands
-            for nobody's home; names the flag.
+        ValueError: A value has control characters, a path is empty or too long, an address has a single slash, or the
+            home folder of a ~ does not exist; names the flag.
     """
     paths: dict[str, str] = {}
     for name, each in declared(config).items():
@@ -33,14 +33,14 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def _absolute(flag: str, path: str) -> str:
-    """Return the path from the root, with the home that ~ stands for; an address as it is."""
+    """Return the absolute path, with ~ expanded; addresses are unchanged."""
     if not path:
-        raise ValueError(f"{flag} '' is no path: name one, or leave the flag out")
+        raise ValueError(f"{flag} '' is not a path: name one, or leave the flag out")
     longest = max(len(os.fsencode(name)) for name in path.split("/"))
     if longest > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
         raise ValueError(
-            f"{flag} {shown(path, 60)} is too long: a path may have {_LONGEST_PATH} bytes, and each name in it "
-            f"{_LONGEST_NAME}"
+            f"{flag} {shown(path, 60)} is too long: a path may have at most {_LONGEST_PATH} bytes, and each name in it "
+            f"at most {_LONGEST_NAME}"
         )
     check_slashes(path, flag)
     if "://" in path:

@@ -1,4 +1,4 @@
-"""Arguments of a command line -> the values of the options that were typed, by tyro."""
+"""From the arguments of a command line to the values of the typed options, by tyro."""
 
 import contextlib
 import io
@@ -28,18 +28,18 @@ def read_flags(
     what: str,
     defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the values that were typed, by dotted name; options that were not are not in it.
+    """Return the typed values by dotted name; options that were not typed are not included.
 
     Args:
         arguments: Words of the command line.
-        options: All that may be typed; each field's name is another.
+        options: All options of the command; field names are unique.
         program: Name of the command, for --help.
-        what: What the command does, with an example, for --help.
-        defaults: Values that options have, by dotted name, if these were typed; for --help.
+        what: Description of the command, with an example, for --help.
+        defaults: Returns the options' values by dotted name, given the typed ones; for --help.
 
     Raises:
         ValueError: A flag or its value is not allowed; one line.
-        SystemExit: After printing the help that was asked for.
+        SystemExit: After printing the requested help.
     """
     by_field = {each.field: each for each in options}
     asked = [word for word in arguments if word not in _HELP]
@@ -54,11 +54,11 @@ def read_flags(
 
 
 def _in_one_line(parse: Callable[[], _Flags]) -> _Flags:
-    """Return what tyro reads from flags; what it does not allow becomes one line instead of a box.
+    """Return the result of tyro's parser; its error becomes one line instead of a box.
 
     Raises:
         ValueError: A flag or its value is not allowed.
-        SystemExit: After printing the help that was asked for.
+        SystemExit: After printing the requested help.
     """
     with _plain_output() as output:
         try:
@@ -70,14 +70,14 @@ def _in_one_line(parse: Callable[[], _Flags]) -> _Flags:
 
 
 def _flags_type(kinds: Mapping[str, Any], what: str) -> Any:
-    """Return a TypedDict of flags, or of groups of such, none of which has to be typed."""
+    """Return a TypedDict of flags, or of groups of flags, all optional."""
     return types.new_class(
         "Flags", (TypedDict,), {"total": False}, lambda body: body.update(__doc__=what, __annotations__=kinds)
     )
 
 
 def _help_type(options: Collection[Declared], what: str, values: Mapping[str, Any], *, is_whole: bool) -> Any:
-    """Return what --help is printed of: the options that matter first, or all of them by topic."""
+    """Return the type from which --help is printed: the most important options, or all of them by topic."""
     topics: dict[str, dict[str, Any]] = {}
     for each in options:
         if is_whole or each.option.is_first:
@@ -97,7 +97,7 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
         one: Any = Literal.__getitem__(tuple(choices))
         kind = tuple[one, ...] if is_tuple else one
     if kind == bool | None:
-        kind = bool  # --flip or --no-flip; not typed it is None
+        kind = bool  # --flip or --no-flip; None if neither is typed
     metavar = None
     if isinstance(kind, types.UnionType):
         metavar = "|".join(one.__name__.upper() for one in typing.get_args(kind) if one is not types.NoneType)
@@ -111,7 +111,7 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _plain_output() -> Iterator[io.StringIO]:
-    """Catch what is printed; tyro has no terminal there, so no colours, and all the width it wants."""
+    """Capture printed text. tyro sees no terminal, so there are no colours, and an unlimited width."""
     output = io.StringIO()
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100000"
@@ -126,7 +126,7 @@ def _plain_output() -> Iterator[io.StringIO]:
 
 
 def _message(box: str) -> str:
-    """Return the message of tyro's box, without borders and rules, and the flags it suggests."""
+    """Return the message in tyro's box without borders, with the flags it suggests."""
     lines = [line.strip("│| ") for line in box.splitlines()[1:]]  # the first line is the border with the title
     message: list[str] = []
     suggested: list[str] | None = None
@@ -144,6 +144,6 @@ def _message(box: str) -> str:
     text = " ".join(message)
     checked = re.match(r"Error parsing \w+(\.\w+)?: ", text)
     if checked:
-        return text[checked.end() :]  # what our own checks say needs nothing around it
+        return text[checked.end() :]  # messages of our own checks are complete
     hint = f"; did you mean {' or '.join(suggested)}?" if suggested else ""
     return f"{text}{hint} (--help-all lists all flags)"

@@ -1,4 +1,4 @@
-"""Where flags start from: the recipe or file that they name, or the recipe of the network and bits."""
+"""Starting configuration of flags: the recipe or file that they name, or the recipe of the network and bits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from inq_ray.training.config.recipes import LOSSLESS, default_recipe, lossless_r
 
 
 def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: str | None = None) -> RunConfig:
-    """Return the configuration that these values change, without what they say in another way.
+    """Return the configuration that these values change, without options that they replace.
 
     Args:
         given: Values that were typed, by dotted name.
@@ -19,14 +19,14 @@ def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: 
         file: Value of --config.
 
     Raises:
-        ValueError: There is no such recipe or file, or both are given.
+        ValueError: The recipe or file does not exist, or both are given.
     """
     if file is not None and recipe_name is not None:
-        raise ValueError("--config and --recipe exclude each other")
+        raise ValueError("--config and --recipe exclude each other: leave one of them out")
     start = _recipe(given, recipe_name) if file is None else RunConfig.from_file(file)
     if file is None and given.get("training.float_epochs"):
         start = trained_first(start)
-    if "quantization.iterative_steps" in given:  # what a recipe says of each stage is of its own ones
+    if "quantization.iterative_steps" in given:  # a recipe's values per stage are for its own stages
         start = start.evenly()
     start = _without_replaced(start, given)
     return start if file is not None else _without_float_training(start, given)
@@ -36,7 +36,7 @@ def with_values(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
     """Return a configuration with these values, by dotted name.
 
     Raises:
-        ValueError: A value is not allowed, or does not go with the others; names the flag.
+        ValueError: A value is not allowed, alone or with the others; names the flag.
     """
     sections: dict[str, dict[str, Any]] = {}
     top = {name: value for name, value in given.items() if "." not in name}
@@ -51,7 +51,7 @@ def with_values(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
     arch = given.get("network.arch") or default_arch(given.get("data.data", DataConfig().data))
     bits = given.get("quantization.weight_bits", 5)
-    bits = bits if 2 <= bits <= 8 else 5  # else it is refused later, by its flag
+    bits = bits if 2 <= bits <= 8 else 5  # other values are refused later, naming the flag
     if name is None:
         return default_recipe(arch, bits)
     if name != LOSSLESS:
@@ -61,7 +61,7 @@ def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
 
 
 def _without_replaced(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
-    """Return the start without what the given options replace, such as epochs of each stage by those of all."""
+    """Return the start without options that the given ones replace, such as --epochs-each by --epochs."""
     options = declared(RunConfig)
     sections: dict[str, dict[str, Any]] = {}
     for name in given:
@@ -72,9 +72,9 @@ def _without_replaced(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 
 
 def _without_float_training(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
-    """Return the recipe without training before the first stage where it needs not be, or without stages."""
+    """Return the recipe without float training if it is not needed, or without stages."""
     plain, trained = given.get("plain", False), given.get("network.weights") is not None
-    if plain:  # what a recipe says of stages is nothing to it
+    if plain:  # values per stage do not apply
         recipe_training = default_recipe(start.network.arch, start.quantization.weight_bits).training
         start = dataclasses.replace(start, training=recipe_training)
     training = start.training

@@ -1,4 +1,4 @@
-"""Words of a command line, looked at one by one: what is wrong with one is said in terms of its flag."""
+"""Checks of single words of a command line, with messages about the flag that they belong to."""
 
 import re
 import types
@@ -17,14 +17,14 @@ _TIMES = (check_duration, check_duration_or_steps)
 
 
 def check_words(arguments: Sequence[str], options: Iterable[Declared]) -> None:
-    """Refuse words that are no values of the flag before them. Flags that are unknown, and bounds, are not looked at.
+    """Refuse words that are not values of the preceding flag. Unknown flags and bounds are not checked here.
 
     Args:
         arguments: Words of the command line.
-        options: All that may be typed.
+        options: All options of the command.
 
     Raises:
-        ValueError: Names the flag as typed, what is allowed, and what was given.
+        ValueError: Names the flag as typed, the allowed values, and the value given.
     """
     known = _by_flag(options)
     for flag, values in _groups(arguments):
@@ -35,17 +35,17 @@ def check_words(arguments: Sequence[str], options: Iterable[Declared]) -> None:
 
 
 def check_printable(flag: str, value: Any) -> None:
-    """Refuse a text with control characters, which would go to the terminal with every line that names it.
+    """Refuse a value with control characters, which would reach the terminal with every line that names it.
 
     Raises:
-        ValueError: It has some.
+        ValueError: The value has control characters.
     """
     if isinstance(value, str) and has_control(value):
         raise ValueError(f"{flag} has control characters, got {quoted(value)}: leave them out")
 
 
 def is_flag(word: str) -> bool:
-    """Return whether a word is a flag, and no value such as -0.5."""
+    """Return whether a word is a flag, not a value such as -0.5."""
     return len(word) > 1 and word.startswith("-") and not _NEGATIVE.match(word)
 
 
@@ -63,7 +63,7 @@ def _off(each: Declared) -> str:
 
 
 def _groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Give each flag with the words up to the next one; first those that have none."""
+    """Yield each flag with the words up to the next one; words before the first flag come first."""
     flag, values = "", list[str]()
     for word in arguments:
         if not is_flag(word):
@@ -78,16 +78,16 @@ def _groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _check_alone(values: Sequence[str]) -> None:
     if values:
         raise ValueError(
-            f"{quoted(values[0])} follows no flag: there are no commands here, flags alone; a folder of images is "
-            "given by --data DIR (--help lists all flags)"
+            f"{quoted(values[0])} follows no flag: all arguments are flags; name a folder of images "
+            "with --data DIR (--help lists the flags)"
         )
 
 
 def _check_values(flag: str, each: Declared, values: Sequence[str]) -> None:
     if bool in _kinds(each):
         if values:
-            off = f", or to turn it off give {_off(each)}" if flag == each.flag else ""
-            raise ValueError(f"{flag} takes no value, got {quoted(values[0])}: leave that out{off}")
+            off = f", or use {_off(each)} to turn it off" if flag == each.flag else ""
+            raise ValueError(f"{flag} takes no value, got {quoted(values[0])}: leave the value out{off}")
         return
     if typing.get_origin(each.type) is not tuple:
         if not values:
@@ -96,8 +96,8 @@ def _check_values(flag: str, each: Declared, values: Sequence[str]) -> None:
             raise ValueError(f"{flag} takes one word such as 10m, got {quoted(' '.join(values))}")
         if len(values) > 1:
             raise ValueError(
-                f"{flag} takes one value, got {quoted(values[0], 60)} and {quoted(values[1], 60)}: each value follows "
-                "its own flag, such as --data DIR for a folder of images"
+                f"{flag} takes one value, got {quoted(values[0], 60)} and {quoted(values[1], 60)}: put each value "
+                "after its own flag, such as --data DIR for a folder of images"
             )
     for value in values:
         check_printable(flag, value)
@@ -107,9 +107,9 @@ def _check_values(flag: str, each: Declared, values: Sequence[str]) -> None:
 def _check_value(flag: str, each: Declared, value: str) -> None:
     kinds = _kinds(each)
     if kinds & {int, float} and _NUMBERS.fullmatch(value) and typing.get_origin(each.type) is tuple:
-        raise ValueError(f"{flag} {value[:80]}: put blanks between the numbers, no commas")
+        raise ValueError(f"{flag} {value[:80]}: separate the numbers by spaces, not commas")
     if each.choices is not None and value not in map(str, each.choices):
-        raise ValueError(f"{quoted(value)} is no value of {flag}: take one of {', '.join(map(str, each.choices))}")
+        raise ValueError(f"{flag} must be one of {', '.join(map(str, each.choices))}, got {quoted(value)}")
     if each.choices is not None or str in kinds or (value == "None" and types.NoneType in kinds):
         return
     if not _is_number(value, float if float in kinds else int):
@@ -125,12 +125,12 @@ def _is_number(text: str, kind: type[int] | type[float]) -> bool:
 
 
 def _kinds(each: Declared) -> set[Any]:
-    """Return the types of one value."""
+    """Return the types that one value may have."""
     return {each.type} if isinstance(each.type, type) else set(typing.get_args(each.type))
 
 
 def _in_words(each: Declared) -> str:
-    """Return what a value is."""
+    """Return the allowed values in words."""
     if each.choices is not None:
         return f"one of {', '.join(map(str, each.choices))}"
     if each.option.check in _TIMES:

@@ -1,1 +1,1 @@
-"""Epochs of masked SGD under DDP: batches, learning rate, averages, faults, and where the time goes."""
+"""Training loop: epochs of masked SGD under DDP, batches, learning rate, averages, faults, and time spent."""

@@ -1,4 +1,4 @@
-"""Images that could not be read: left out and counted, up to a limit, the same ones on all ranks."""
+"""Unreadable images: left out and counted, up to a limit, the same ones on all ranks."""
 
 import json
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from inq_ray.distributed.wire import gather_bytes
 
 
 class BadImages:
-    """The distinct images that have been left out.
+    """The distinct images that were left out.
 
     Args:
-        allowed: how many there may be, over all ranks.
+        allowed: Maximum number, over all ranks.
     """
 
     def __init__(self, allowed: int) -> None:
@@ -23,26 +23,26 @@ class BadImages:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """What is wrong, by the image's name, sorted by name."""
+        """Return what is wrong, by the image's name, sorted by name."""
         return dict(sorted(self._reasons.items()))
 
     def add(self, bad: Iterable[BadImage]) -> None:
-        """Count images of this rank's batch.
+        """Count unreadable images of this rank's batch.
 
         Raises:
-            ValueError: there are more than allowed; names one.
+            ValueError: There are more than allowed; names one.
         """
         self._reasons |= {image.name: image.reason for image in bad}
         self._check()
 
     def agree(self) -> None:
-        """Put together what all ranks have found; every rank calls it.
+        """Merge the images of all ranks; every rank calls it.
 
         Raises:
-            ValueError: on every rank, where there are more than allowed.
+            ValueError: There are more than allowed; raised on every rank.
         """
         if self.allowed == 0:
-            return  # with none allowed nobody has any
+            return  # if none are allowed, no rank has any
         for message in gather_bytes(json.dumps(self._reasons).encode()):
             self._reasons |= json.loads(message)
         self._check()
@@ -52,7 +52,7 @@ class BadImages:
             return
         name, reason = next(iter(self.reasons.items()))
         if self.allowed == 0:
-            raise ValueError(f"{name}: {reason}; mend or remove it, or allow N such images by --skip-bad-images N")
+            raise ValueError(f"{name}: {reason}; repair or remove it, or allow N such images with --skip-bad-images N")
         raise ValueError(
             f"{len(self)} images cannot be read, more than --skip-bad-images {self.allowed} allows; one is {name}: "
             f"{reason}"

@@ -1,4 +1,4 @@
-"""Batches of training on one rank, and what the network is given of each: in microbatches, on its device, mixed."""
+"""Training batches of one rank, and the network's input for each: microbatches, on its device, mixed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from inq_ray.training.task.build import Task
 
 
 class Microbatch(NamedTuple):
-    """What the network is given at once.
+    """Input of one forward pass.
 
     Attributes:
         inputs: float32 [N, C, H, W] on the network's device.
-        targets: What outputs are compared with: the labels, or float32 [N, classes] where images are mixed.
+        targets: Targets of the outputs: the labels, or float32 [N, classes] for mixed images.
         labels: int64 [N] on the network's device.
-        is_last: Whether no other one of its batch follows.
+        is_last: Whether it is the last one of its batch.
     """
 
     inputs: Tensor
@@ -34,15 +34,14 @@ class Microbatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBatches:
-    """Batches of training on one rank.
+    """Training batches of one rank.
 
     Attributes:
         task: Network and data.
-        training: Batch size, microbatches of a batch, mixing, random seed.
-        bad_images: Counts images that cannot be read.
-        shuffle_buffer: Images among which a rank shuffles where they are read in groups.
-        num_data_shards: Ranks for which the order of samples is laid out where they are read in groups; None means as
-            many as there are.
+        training: Batch size, number of microbatches, mixing, random seed.
+        bad_images: Counts unreadable images.
+        shuffle_buffer: Images that a rank shuffles at a time, if they are read in groups.
+        num_data_shards: Number of shards for the order of samples that are read in groups; None = the number of ranks.
     """
 
     task: Task
@@ -59,18 +58,18 @@ class TrainBatches:
 
     @property
     def steps_of_epoch(self) -> int:
-        """Global batches of an epoch."""
+        """Global batches per epoch."""
         return steps_of_epoch(len(self.task.train_indices), self.training)
 
     def read(self, epoch: int, steps: range) -> Iterator[Batch]:
         """Yield this rank's shard of each global batch.
 
         Args:
-            epoch: Epoch over the whole run, from 0: order and augmentation depend on it.
+            epoch: Epoch over the whole run, from 0; order and augmentation depend on it.
             steps: Global batches within the epoch.
 
         Raises:
-            ValueError: More images than allowed cannot be read, or the storage does not answer.
+            ValueError: More images than allowed cannot be read, or the storage does not respond.
         """
         requests = train_requests(
             self.task.loader.sets["train"],
@@ -89,14 +88,14 @@ class TrainBatches:
             yield batch
 
     def microbatches(self, batch: Batch, epoch: int) -> Iterator[Microbatch]:
-        """Yield what the network is given of a batch, one microbatch after the other (--accumulate).
+        """Yield the microbatches of a batch (--accumulate).
 
-        What the network draws itself (dropout) from the first one on is a function of seed, epoch, step and rank, not
-        of what came before.
+        The network's own random numbers (dropout) from the first microbatch on are a function of seed, epoch, step and
+        rank, not of earlier batches.
 
         Raises:
             ValueError: No image could be read; or fewer than microbatches with --sync-batchnorm, whose ranks wait for
-                each other in each.
+                each other in each microbatch.
         """
         training, device = self.training, self.task.to_input.device
         seed_step_rng(device, training.seed, epoch, batch.step, rank())
@@ -108,12 +107,12 @@ class TrainBatches:
             yield self.microbatch(images, of_images, key)._replace(is_last=index == num - 1)
 
     def microbatch(self, images: Tensor, labels: Tensor, key: tuple[int, int, int, int]) -> Microbatch:
-        """Return what the network is given of images.
+        """Return the network's input for some images.
 
         Args:
-            images: uint8 [N, C, H, W] anywhere.
+            images: uint8 [N, C, H, W] on any device.
             labels: int64 [N] on the network's device.
-            key: Seed, epoch, number of the microbatch in the epoch, and rank, of which mixing is a function.
+            key: Seed, epoch, index of the microbatch in the epoch, and rank, which determine the mixing.
         """
         inputs, targets = self.task.to_input(images), labels
         if self._mix is not None:
@@ -122,10 +121,10 @@ class TrainBatches:
 
 
 def steps_of_epoch(num_train: int, training: TrainingConfig) -> int:
-    """Return the number of global batches of an epoch.
+    """Return the number of global batches per epoch.
 
     Args:
-        num_train: Images that are trained on.
+        num_train: Number of training images.
         training: Batch size and --limit-batches.
     """
     steps = steps_per_epoch(num_train, training.batch_size)
@@ -133,27 +132,27 @@ def steps_of_epoch(num_train: int, training: TrainingConfig) -> int:
 
 
 def seed_step_rng(device: torch.device, *position: int) -> None:
-    """Make what is drawn from here on a function of the position, and not of what came before.
+    """Seed torch's random numbers by the position, so that they do not depend on earlier steps.
 
     Args:
-        device: Device on which the network draws.
-        position: Seed of the run, epoch, step, rank.
+        device: Device on which the network draws random numbers.
+        position: The run's seed, epoch, step, rank.
     """
     seed = int.from_bytes(hashlib.blake2b(repr(position).encode(), digest_size=7).digest(), "little")
-    # As torch.manual_seed, which takes a hundred times as long where there is no GPU.
+    # Like torch.manual_seed, which takes a hundred times as long without a GPU.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
 
 
 def _num_microbatches(batch: Batch, training: TrainingConfig) -> int:
-    """Return as many as --accumulate asks for, or as there are images."""
+    """Return the number of microbatches: that of --accumulate, or the number of images if that is smaller."""
     num_images, accumulate = len(batch.labels), training.accumulate
     if not num_images:
         raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
     if training.sync_batchnorm and num_images < accumulate:
         raise ValueError(
-            f"of a batch only {num_images} images could be read (not {batch.bad[0].name}), and --sync-batchnorm with "
-            f"--accumulate {accumulate} needs {accumulate}: mend the images, or lower --accumulate"
+            f"only {num_images} images of a batch could be read (not {batch.bad[0].name}), and --sync-batchnorm with "
+            f"--accumulate {accumulate} needs {accumulate}: repair the images, or lower --accumulate"
         )
     return min(accumulate, num_images)

@@ -1,4 +1,4 @@
-"""What a phase of training, the plain one or a stage's re-training, works with: made from the configuration."""
+"""Construction of a phase's trainer from the configuration."""
 
 from typing import Any
 
@@ -27,16 +27,16 @@ def make_trainer(
     faults: Faults,
     teacher: Teacher | None = None,
 ) -> Trainer:
-    """Return the trainer of a phase at its start. It wraps the network: stop gradients of frozen tensors before.
+    """Return the trainer of a phase at its start. It wraps the network: stop gradients of frozen tensors first.
 
     Args:
         batches: Batches of the phase, with network, data and hyperparameters.
-        optimizer: Moves the weights.
-        stage: 0 while the network is float, else from 1.
-        lr: Learning rate at the start of the phase.
-        epochs: Epochs of the phase, over which the learning rate is scheduled.
+        optimizer: Optimizer of the weights.
+        stage: 0 during float training, else from 1.
+        lr: Initial learning rate of the phase.
+        epochs: Epochs of the phase, which the learning rate schedule spans.
         faults: Faults so far.
-        teacher: Teacher of a stage that is distilled.
+        teacher: Teacher, for a distilled stage.
     """
     task, training = batches.task, batches.training
     device = task.to_input.device
@@ -64,14 +64,14 @@ def make_trainer(
 
 
 def _ema(training: TrainingConfig, model: nn.Module, num_steps: int) -> Ema | None:
-    """Return the averages of a phase of so many steps."""
+    """Return the averages for a phase with this many steps."""
     if training.ema_share is not None:
         return Ema(model, decay_of_horizon(training.ema_share * num_steps))
     return None if training.ema_decay is None else Ema(model, training.ema_decay)
 
 
 def precision_of(training: TrainingConfig, device: torch.device) -> str:
-    """Return float32, bf16 or fp16: what --precision auto means on a device."""
+    """Return float32, bf16 or fp16, resolving --precision auto for a device."""
     if training.precision == "auto":
         return "bf16" if device.type == "cuda" else "float32"
     return training.precision

@@ -11,16 +11,16 @@ from inq_ray.distributed.replica import of_rank_0
 def clip_live_gradients(optimizer: SGD, max_norm: float) -> Tensor:
     """Scale gradients in place so that their norm over live weights is at most ``max_norm``; every rank calls it.
 
-    As :func:`inq_ray.clip_grad_norm_`, but ranks clip by rank 0's norm, since machines of several kinds sum in several
-    orders.
+    Like :func:`inq_ray.clip_grad_norm_`, but all ranks clip by rank 0's norm, because different machines sum in
+    different orders.
 
     Args:
-        optimizer: its gradients are averaged over the ranks, and unscaled where a GradScaler has scaled them.
-        max_norm: L2 norm, above 0.
+        optimizer: Optimizer whose gradients are averaged over the ranks, and unscaled if a GradScaler scaled them.
+        max_norm: Maximum L2 norm, above 0.
 
     Returns:
-        float [], the norm before clipping; NaN or infinite where a live weight's gradient is, and then no gradient is
-        finite afterwards or all are 0, as in torch.
+        float [], the norm before clipping; NaN or infinite if a live weight's gradient is. As in torch, all gradients
+        are then not finite, or 0.
 
     Raises:
         ValueError: ``max_norm`` is not above 0.

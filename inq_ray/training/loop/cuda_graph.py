@@ -1,7 +1,7 @@
-"""A forward and backward pass as one CUDA graph: what a small network's step takes on a GPU is mostly its launches.
+"""A forward and backward pass as one CUDA graph: a small network's step on a GPU is mostly kernel launches.
 
-The graph holds the same kernels with the same addresses, so a step has the bits that it has without. It is captured at
-the first step of a phase, whose set of parameters with gradients does not change any more.
+The graph has the same kernels with the same addresses, so results have the same bits. It is captured at the first step
+of a phase, after which the set of parameters with gradients does not change.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-# As torch's own examples: libraries make what they need at their first calls, which must not be captured.
+# As in torch's examples: libraries initialize at their first calls, which must not be captured.
 _WARM_UPS = 3
 
 
 class CudaGraph:
-    """Runs a function of tensors on one GPU by replaying what it launched once.
+    """Runs a function of tensors on one GPU by replaying its recorded kernels.
 
     Args:
-        model: whose parameters get gradients; its buffers are left as they were while the graph is made.
+        model: Network whose parameters get gradients; its buffers are restored after capturing.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -28,15 +28,15 @@ class CudaGraph:
         self._grads: list[tuple[nn.Parameter, Tensor]] = []
 
     def run(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Call the function, by the graph; gradients are those of this call alone.
+        """Call the function by replaying the graph; gradients are those of this call alone.
 
         Args:
-            function: a forward and a backward pass, always the same one; it reads nothing back from the GPU.
-            inputs: on the GPU. Other shapes than at the first call (a batch of which an image is left out) are not
-                replayed but computed.
+            function: A forward and a backward pass, always the same one, which reads nothing back from the GPU.
+            inputs: Tensors on the GPU. If shapes differ from the first call (an image of the batch is left out), the
+                function is called normally.
 
         Returns:
-            What it returns.
+            The function's result.
         """
         if self._graph is None:
             self._capture(function, inputs)
@@ -53,11 +53,11 @@ class CudaGraph:
     def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         self._inputs = tuple(value.clone() for value in inputs)
         before = [buffer.clone() for buffer in self._model.buffers()]
-        # In a fork: what the network draws in its first step is what it draws in that step of a run that went on.
+        # In a fork, so that random numbers in the first step are the same as in a resumed run.
         with torch.random.fork_rng(devices=[inputs[0].device]):
             self._warm_up(function)
             self._graph = torch.cuda.CUDAGraph()
-            # Other threads (the one that pins memory) may call CUDA meanwhile.
+            # Other threads (the one for pinned memory) may call CUDA meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._output = function(*self._inputs)
         self._grads = [(param, param.grad) for param in self._model.parameters() if param.grad is not None]
@@ -66,7 +66,7 @@ class CudaGraph:
                 buffer.copy_(value)
 
     def _warm_up(self, function: Callable[..., Tensor]) -> None:
-        """Leave no gradients, so that the graph makes its own and writes them again at each replay."""
+        """Leave no gradients, so that the graph allocates its own and overwrites them at each replay."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""Moving averages of the weights that are trained."""
+"""Moving averages of live weights."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -13,29 +13,29 @@ from inq_ray.distributed.replica import broadcast_tensors
 class Ema:
     """Exponential moving averages of trained weights and float buffers: s <- s + (1 - decay) · (w - s) at each step.
 
-    As torchvision's reference averages (ExponentialMovingAverage of references/classification/utils.py): BatchNorm's
-    statistics are averaged too, integer buffers are not, and there is no correction of the start, since averages begin
-    as the weights themselves. Its decay is one of an update; an update after every step, as here, is its
-    ``--model-ema-steps 1``.
+    As in torchvision's reference (ExponentialMovingAverage of references/classification/utils.py), BatchNorm's
+    statistics are averaged too, integer buffers are not, and there is no bias correction, because averages begin as the
+    weights themselves. The decay is per update, and updates follow every step (torchvision's ``--model-ema-steps 1``).
 
-    A frozen weight keeps its bits: with s = w the difference is +0.0, whatever the decay, and adding or subtracting it
-    gives s. (Only -0.0 would turn into +0.0, and no level is -0.0.) For that, averages have to begin again when
-    weights were frozen: :meth:`reset` after each stage's quantization, :meth:`store` before it.
+    Frozen weights keep their bits: with s = w the difference is +0.0 for any decay, and adding or subtracting it gives
+    s. (Only -0.0 would turn into +0.0, and no level is -0.0.) Therefore averages have to begin again after weights were
+    frozen: :meth:`reset` after each stage's quantization, :meth:`store` before it.
 
-    Weights are the same bits on every rank, so their averages are. BatchNorm's statistics are each rank's own while it
-    trains; wherever averages are put into the model they are rank 0's.
+    Weights are the same bits on every rank, so their averages are too. BatchNorm's statistics differ between ranks
+    during training; when averages are loaded into the model, they are rank 0's.
+
 
     Args:
-        model: the network, wrapped or not.
-        decay: fraction of the average that an update keeps, in [0, 1); 0 is the network itself.
+        model: The network, wrapped or not.
+        decay: Fraction of the average that an update keeps, in [0, 1); 0 gives the network itself.
 
     Raises:
-        ValueError: the decay is out of range.
+        ValueError: The decay is out of range.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"the decay of averages must be in [0, 1), got {decay}: take one near 1, such as 0.999")
+            raise ValueError(f"the decay of averages must be in [0, 1), got {decay}: use a value near 1, such as 0.999")
         self.model = unwrap(model)
         self.decay = decay
         self._averages: dict[str, Tensor] = {}
@@ -43,9 +43,9 @@ class Ema:
         self.reset()
 
     def reset(self) -> None:
-        """Begin again with the network as it is: after a stage's quantization, and where other weights are trained.
+        """Begin again with the current network: after a stage's quantization, or if other weights are trained.
 
-        A tensor that modules share has its first name, as in ``named_parameters()``.
+        A tensor shared by modules has its first name, as in ``named_parameters()``.
         """
         places: dict[Tensor, tuple[str, nn.Module, str]] = {}
         for path, module in self.model.named_modules():
@@ -60,16 +60,16 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the network as it is into the averages; after every optimizer step."""
+        """Update the averages with the current network; called after every optimizer step."""
         averages = list(self._averages.values())
         tensors = [tensor.to(average.dtype) for tensor, average in zip(self._current().values(), averages, strict=True)]
         torch._foreach_lerp_(averages, tensors, 1 - self.decay)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within the block the network is its average, for validation; afterwards it has its own bits back.
+        """Replace the network by its average during the block, for validation; its own bits are restored afterwards.
 
-        Every rank enters it together.
+        All ranks enter it together.
         """
         own = {name: tensor.detach().clone() for name, tensor in self._current().items()}
         self.store()
@@ -79,7 +79,7 @@ class Ema:
             _copy(own, self._current())
 
     def store(self) -> None:
-        """Make the network its average for good: at a stage's end, so that the next stage quantizes the average.
+        """Replace the network by its average, at the end of a stage, so that the next stage quantizes the average.
 
         Every rank calls it.
         """
@@ -93,15 +93,15 @@ class Ema:
         _copy(self._averages, self._current())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return copies of the averages, float32 (float64 of float64), by the names of parameters and buffers."""
+        """Return copies of the averages, float32 (float64 for float64), by the names of parameters and buffers."""
         return {name: average.clone() for name, average in self._averages.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Go on from averages of :meth:`state_dict`.
+        """Load averages of :meth:`state_dict`.
 
         Raises:
-            ValueError: they are those of another network, or of one of which other weights are trained; names them.
-                Nothing was changed then.
+            ValueError: They belong to another network, or other weights are trained; names them. Nothing is changed
+                then.
         """
         for name, average in self._averages.items():
             if name not in state_dict:
@@ -111,21 +111,21 @@ class Ema:
                 raise ValueError(f"the average of {name} has shape {shapes}")
         unknown = sorted(state_dict.keys() - self._averages.keys())
         if unknown:
-            raise ValueError(f"there are averages of what is not averaged: {', '.join(unknown[:5])}")
+            raise ValueError(f"there are averages of tensors that are not averaged: {', '.join(unknown[:5])}")
         _copy(state_dict, self._averages)
 
     def _current(self) -> dict[str, Tensor]:
-        """Return the network's tensors that are averaged: parameters that are trained, float buffers."""
+        """Return the averaged tensors of the network: trained parameters and float buffers."""
         return {name: getattr(module, key) for name, (module, key) in self._places.items()}
 
 
 def decay_of_horizon(num_steps: float) -> float:
-    """Return the decay of averages whose content is so many steps old in the mean; 0 for one step or less."""
+    """Return the decay of averages with a mean age of this many steps; 0 for one step or less."""
     return max(0.0, 1 - 1 / num_steps) if num_steps else 0.0
 
 
 @torch.no_grad()
 def _copy(tensors: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
-    """Write tensors into those of the same names, in place."""
+    """Copy tensors into those of the same names, in place."""
     for name, tensor in tensors.items():
         to[name].copy_(tensor)

@@ -1,4 +1,4 @@
-"""Learning rate over the steps of one phase."""
+"""Learning rate schedule of one phase."""
 
 import functools
 import math
@@ -17,14 +17,14 @@ def lr_scheduler(
     """Return the schedule of a phase, at its start.
 
     Args:
-        optimizer: Optimizer, whose rates become those of the first step.
-        training: Schedule, as :func:`lr_factor` takes it.
-        lr: Learning rate from which the phase begins.
-        scale: Factor of all of the phase's rates.
-        steps_per_epoch: Optimizer steps of an epoch.
+        optimizer: Optimizer, whose learning rates are set to those of the first step.
+        training: Schedule, as in :func:`lr_factor`.
+        lr: Initial learning rate of the phase.
+        scale: Factor for all learning rates of the phase.
+        steps_per_epoch: Optimizer steps per epoch.
         epochs: Epochs of the phase.
     """
-    for group in optimizer.param_groups:  # a new schedule goes out from these, and would take those of the stage before
+    for group in optimizer.param_groups:  # a new schedule starts from these, which may be left from the previous stage
         group["lr"] = group["initial_lr"] = lr
     factor: Callable[[int], float] = functools.partial(
         _scaled_lr_factor, scale=scale, steps_per_epoch=steps_per_epoch, epochs=epochs, training=training
@@ -41,10 +41,10 @@ def lr_factor(step: int, *, steps_per_epoch: int, epochs: int, training: Trainin
 
     Args:
         step: Optimizer steps since the phase began, from 0.
-        steps_per_epoch: Optimizer steps of an epoch.
+        steps_per_epoch: Optimizer steps per epoch.
         epochs: Epochs of the phase.
-        training: Names the schedule: "cosine" falls to 0 at the phase's end, "step" multiplies by ``lr_gamma`` every
-            ``lr_step_epochs``, "constant" stays; each after a linear rise over ``warmup_epochs``.
+        training: Schedule: "cosine" falls to 0 at the phase's end, "step" multiplies by ``lr_gamma`` every
+            ``lr_step_epochs``, "constant" stays; each after a linear warm-up over ``warmup_epochs``.
 
     Returns:
         A number in (0, 1].

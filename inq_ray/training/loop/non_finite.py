@@ -1,11 +1,11 @@
-"""Steps whose loss or gradient is not finite: how they are found, and what is remembered of them.
+"""Detection of steps whose loss or gradient is not finite.
 
-All ranks must find the same and none may ask the others for it. A loss that is not finite makes its gradient NaN (see
+All ranks must detect the same steps without communicating. A loss that is not finite makes its gradient NaN (see
 :func:`propagate_nonfinite`), DDP sums the gradients, and so the norm of their sum is finite on all ranks or on none.
 
-What it costs: one more pass over the gradient (7 ms for ResNet-18's 47 MB on one CPU core, where a step takes seconds).
-On a GPU the answer has to be waited for; with ``stop`` that is done every CHECK_INTERVAL_STEPS steps and before a
-checkpoint, not after each step. ``skip`` and ``rewind`` have to know before the weights move, and wait at each step.
+The cost is one more pass over the gradient (7 ms for ResNet-18's 47 MB on one CPU core, whose steps take seconds). On a
+GPU the result has to be waited for; with ``stop`` this is done every CHECK_INTERVAL_STEPS steps and before a
+checkpoint, not after each step. ``skip`` and ``rewind`` need it before the weights are updated, and wait at each step.
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-# Steps after which a GPU is asked whether all were finite, with --on-nan stop.
+# With --on-nan stop: steps between checks on a GPU.
 CHECK_INTERVAL_STEPS = 50
-# With --on-nan skip, steps left out one after the other with which a run goes on; with one more it stops.
+# With --on-nan skip: consecutive steps that may be skipped; with one more the run stops.
 MOST_IN_A_ROW = 10
-# With --on-nan rewind, times that a stage begins again.
+# With --on-nan rewind: how often a stage may begin again.
 MOST_REWINDS = 3
-# Of the learning rate, each time.
+# Factor of the learning rate, for each rewind.
 REWIND_FACTOR = 0.5
 
 
@@ -30,9 +30,9 @@ class DivergedError(RuntimeError):
     """A loss or its gradient is not finite; raised on every rank at once.
 
     Attributes:
-        stage: Stage that is trained; 0 while the network is float.
+        stage: Stage in training; 0 during float training.
         what: What is not finite, and where.
-        advice: What to do about it.
+        advice: Remedy.
     """
 
     def __init__(self, stage: int, what: str, advice: str) -> None:
@@ -47,12 +47,12 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class Faults:
-    """What a run remembers of its faults; the same on every rank.
+    """Faults of a run; the same on every rank.
 
     Attributes:
-        num_skipped: steps that were left out.
-        in_a_row: of them, those just before this step.
-        rewinds: the stages that began again, one entry a time.
+        num_skipped: Number of skipped steps.
+        in_a_row: Number of skipped steps just before this one.
+        rewinds: Stages that began again, one entry each time.
     """
 
     num_skipped: int = 0
@@ -60,12 +60,12 @@ class Faults:
     rewinds: tuple[int, ...] = ()
 
     def lr_factor(self, stage: int) -> float:
-        """What is left of a stage's learning rate."""
+        """Return the factor of a stage's learning rate after its rewinds."""
         return float(REWIND_FACTOR ** self.rewinds.count(stage))
 
 
 class NonFiniteMonitor:
-    """Steps of which nobody has asked yet whether they were finite; asking waits for the device once for all."""
+    """Steps not yet checked for finite values; checking waits for the device once for all of them."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[int, int, Tensor]] = []
@@ -74,11 +74,11 @@ class NonFiniteMonitor:
         return len(self._steps)
 
     def note(self, epoch: int, step: int, finite: Tensor) -> None:
-        """Take what :func:`is_finite` said of a step."""
+        """Add the result of :func:`is_finite` for a step."""
         self._steps.append((epoch, step, finite))
 
     def first_fault(self) -> tuple[int, int] | None:
-        """Epoch and step of the first that was not finite since the last call; None where all were."""
+        """Return epoch and step of the first step since the last call that was not finite; None if all were."""
         steps, self._steps = self._steps, []
         if not steps:
             return None
@@ -88,14 +88,14 @@ class NonFiniteMonitor:
 
 
 def propagate_nonfinite(loss: Tensor) -> Tensor:
-    """Return the loss (float []), its gradient NaN where it is not finite: infinite losses can have finite gradients.
+    """Return the loss (float []) with a NaN gradient if it is not finite: infinite losses can have finite gradients.
 
-    Multiplied by 1.0 where it is finite, it and its gradient keep their bits.
+    A finite loss is multiplied by 1.0, which keeps the bits of the loss and its gradient.
     """
     return loss * torch.where(loss.detach().isfinite(), 1.0, float("nan"))
 
 
 def is_finite(params: Iterable[Tensor]) -> Tensor:
-    """Return whether the gradient's norm is finite, frozen weights' too: bool [], on the parameters' device."""
+    """Return whether the gradient's norm is finite, including frozen weights: bool [], on the parameters' device."""
     gradients = [param.grad for param in params if param.grad is not None]
     return get_total_norm(gradients).isfinite()

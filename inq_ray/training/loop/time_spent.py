@@ -1,16 +1,16 @@
-"""What held training back: data, computing, or the network between the ranks.
+"""Time that training spent waiting: for data, or for the network between ranks.
 
 Waiting for data is timed on the host, around the loader's next batch. On a GPU the host runs ahead of the device, but
-only as far as the queue of kernels is long: over many steps, a host that waits for data is a device that has nothing to
-do. Epochs of a few steps say less.
+only by the length of the kernel queue: over many steps, a host that waits for data means an idle device. Epochs of a
+few steps are less accurate.
 
-Gradients travel while others are still computed; what holds back is only how long they travel on after that. DDP times
-it (events on the device for nccl, clocks for gloo) in its first ten steps and then in every hundredth; the mean of
-those stands for all steps, and in short trainings the first ones weigh more. It includes waiting for ranks that are
-slower: hence the figure of the rank that waits the least, and that of the rank that waits the most for data. Where
-sending takes cores from computing, as gloo does, that is computing, not waiting.
+Gradients are sent while others are still computed; only the time that sending takes after that is waiting. DDP measures
+it (events on the device for nccl, clocks for gloo) in its first ten steps and then in every hundredth; their mean is
+used for all steps, so in short trainings the first ones weigh more. It includes waiting for slower ranks: therefore the
+rank that waits least for gradients counts, and the rank that waits most for data. If sending uses CPU cores, as with
+gloo, that counts as computing, not as waiting.
 
-The timing costs two readings of the clock a step, below a microsecond, and three numbers between the ranks an epoch.
+Timing takes two clock readings per step, below a microsecond, and three numbers between ranks per epoch.
 """
 
 import time
@@ -26,27 +26,28 @@ from inq_ray.distributed.replica import largest
 
 Bound = Literal["data", "compute", "network"]
 
-# Loading and sending run beside computing. So waits are 0 where those are fast enough, and a wait that is not small
-# means that they are the slower part, even where most of the time is still computing.
+# Loading and sending overlap with computing. So waits are 0 if they are fast enough, and a wait that is not small
+# means that they are the slower part, even if most of the time is still computing.
 _HOLDS_BACK = 0.1
 
 _T = TypeVar("_T")
 
+_BOTTLENECKS: dict[Bound, str] = {"data": "data loading", "compute": "computing", "network": "gradient exchange"}
 _ADVICE: dict[Bound, str] = {
-    "data": "; faster with more --loader-workers and --cpus-per-worker, or with the data nearer",
+    "data": "; faster with more --loader-workers and --cpus-per-worker, or with the data closer",
     "compute": "",
-    "network": "; faster with a larger --batch-size, by --accumulate where memory is short, or fewer workers",
+    "network": "; faster with a larger --batch-size (--accumulate saves memory), or fewer workers",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Where the time of training went.
+    """Time spent in training.
 
     Attributes:
-        seconds: all of it, validation left out.
-        data_seconds: of it, waiting for batches.
-        network_seconds: of it, waiting for gradients while nothing else was left to compute.
+        seconds: All of it, without validation.
+        data_seconds: Time waiting for batches.
+        network_seconds: Time waiting for gradients with nothing left to compute.
     """
 
     seconds: float = 0.0
@@ -62,32 +63,32 @@ class Spent:
 
     @property
     def data_share(self) -> float:
-        """Of all the time, in [0, 1]."""
+        """Fraction of the time, in [0, 1]."""
         return self.data_seconds / self.seconds if self.seconds else 0.0
 
     @property
     def network_share(self) -> float:
-        """Of all the time, in [0, 1]."""
+        """Fraction of the time, in [0, 1]."""
         return self.network_seconds / self.seconds if self.seconds else 0.0
 
     @property
     def bound(self) -> Bound:
-        """What more of would have made it faster."""
+        """The bottleneck."""
         if max(self.data_share, self.network_share) < _HOLDS_BACK:
             return "compute"
         return "data" if self.data_share >= self.network_share else "network"
 
     def __str__(self) -> str:
-        """Return the last line of a run, with what to do."""
+        """Return a line for the end of a run, with advice."""
         shares = f"waited {100 * self.data_share:.0f} % for data, {100 * self.network_share:.0f} % for gradients"
-        return f"bound by {self.bound}: {shares}{_ADVICE[self.bound]}"
+        return f"bottleneck: {_BOTTLENECKS[self.bound]} ({shares}){_ADVICE[self.bound]}"
 
 
 class Waiting(Generic[_T]):
-    """Hands out batches, and adds up how long they were waited for.
+    """Yields batches, and adds up the time spent waiting for them.
 
     Attributes:
-        seconds: so far.
+        seconds: Time so far.
     """
 
     def __init__(self, batches: Iterable[_T]) -> None:
@@ -104,26 +105,26 @@ class Waiting(Generic[_T]):
 
 
 def exposed_seconds(model: nn.Module) -> float:
-    """Seconds a step in which this rank waited for gradients with nothing left to compute, as DDP has timed it so far.
+    """Return the seconds per step in which this rank only waited for gradients, as measured by DDP.
 
     Args:
-        model: as it is trained; without DDP nothing travels, and before the second step nothing is timed: 0.
+        model: Model in training; 0 without DDP, and before the second step.
     """
     if not isinstance(model, DistributedDataParallel):
         return 0.0
-    timed = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]  # noqa: SLF001, the one place that has it
+    timed = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]  # noqa: SLF001, not available otherwise
     nanoseconds: float = timed.get("avg_backward_comm_time", 0) - timed.get("avg_backward_compute_comm_overlap_time", 0)
     return max(0.0, nanoseconds / 1e9)
 
 
 def spent_in_epoch(model: nn.Module, *, seconds: float, data_seconds: float, num_steps: int) -> Spent:
-    """Where an epoch's time went, over all ranks; every rank calls it.
+    """Return the time spent in an epoch, over all ranks; every rank calls it.
 
     Args:
-        model: as it was trained.
-        seconds: of this rank, the whole epoch.
-        data_seconds: of this rank, waiting for batches.
-        num_steps: optimizer steps of the epoch.
+        model: Model that was trained.
+        seconds: This rank's time for the whole epoch.
+        data_seconds: This rank's time waiting for batches.
+        num_steps: Optimizer steps of the epoch.
     """
     network_seconds = exposed_seconds(model) * num_steps
     seconds, data_seconds, less_network = largest(

@@ -1,4 +1,4 @@
-"""One epoch of training: batches in, weights moved."""
+"""Trainer of one epoch."""
 
 import contextlib
 import math
@@ -38,13 +38,13 @@ from inq_ray.training.task.wrapping import warm_up_ddp
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch over all ranks.
+    """Result of an epoch over all ranks.
 
     Attributes:
-        loss: mean over the images.
-        top1: in percent, of augmented images; with mixup or cutmix of the first of the two labels.
-        spent: wall-clock time, and what of it was waiting.
-        images_per_second: of all ranks together.
+        loss: Mean over the images.
+        top1: Accuracy in percent on augmented images; with Mixup or CutMix for the first of the two labels.
+        spent: Wall-clock time, and time spent waiting.
+        images_per_second: Images of all ranks together.
     """
 
     loss: float
@@ -53,7 +53,7 @@ class EpochResult:
     images_per_second: float
 
     def figures(self) -> dict[str, float]:
-        """By the names that a row of metrics has for them."""
+        """Return the values by their names in a row of metrics."""
         return {
             "train_loss": self.loss,
             "train_top1": self.top1,
@@ -66,13 +66,13 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochState:
-    """Where an epoch is, on one rank.
+    """Position and measurements within an epoch, on one rank.
 
     Attributes:
-        step: global batches done.
-        sums: float64 [3] on the device, loss, hits and samples so far: reading it waits for the device.
-        seconds: wall-clock time.
-        data_seconds: of them, those in which this rank waited for images.
+        step: Global batches done.
+        sums: float64 [3] on the device, loss, hits and samples so far; reading it waits for the device.
+        seconds: Wall-clock time.
+        data_seconds: Time in which this rank waited for images.
     """
 
     step: int
@@ -86,21 +86,21 @@ OnStep = Callable[[EpochState], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What one phase of training (the float network's, or a stage's) works with.
+    """Objects of one phase of training (float training, or a stage's re-training).
 
     Attributes:
         batches: Batches of the phase, with network, data and hyperparameters.
-        model: The network as it is called in training: wrapped by DDP if there are several ranks.
-        optimizer: Moves the weights.
-        scheduler: Learning-rate schedule, stepped after every optimizer step.
-        scaler: Scales the loss for fp16; does nothing otherwise.
-        autocast_dtype: Type of the forward pass; None means float32.
-        ema: Average of the weights; None means there is none.
-        teacher: Network whose outputs are learned; None means that labels are.
-        stage: 0 while the network is float, else from 1.
-        faults: Counts steps whose loss or gradient is not finite.
-        monitor: Steps of which that is not known yet.
-        graph: By which the GPU runs forward and backward passes; None means that they are launched kernel by kernel.
+        model: Network wrapped for training, by DDP if there are several ranks.
+        optimizer: Optimizer of the weights.
+        scheduler: Learning rate schedule, stepped after every optimizer step.
+        scaler: Loss scaler for fp16; does nothing otherwise.
+        autocast_dtype: Dtype of the forward pass; None = float32.
+        ema: Average of the weights; None = no average.
+        teacher: Network whose outputs are the targets; None = labels are.
+        stage: 0 during float training, else from 1.
+        faults: Counts of steps whose loss or gradient is not finite.
+        monitor: Steps not yet checked for that.
+        graph: CUDA graph for forward and backward passes; None = kernels are launched one by one.
     """
 
     batches: TrainBatches
@@ -128,21 +128,22 @@ class Trainer:
 
     @property
     def num_steps(self) -> int:
-        """Global batches of an epoch."""
+        """Global batches per epoch."""
         return self.batches.steps_of_epoch
 
     def train_epoch(self, epoch: int, on_step: OnStep, start: EpochState | None = None) -> EpochResult:
         """Train for one epoch; every rank calls it.
 
         Args:
-            epoch: counted over the whole run, from 0: order and augmentation depend on it.
-            on_step: called on every rank after each step.
-            start: where the epoch goes on; None = at its beginning.
+            epoch: Epoch over the whole run, from 0; order and augmentation depend on it.
+            on_step: Called on every rank after each step.
+            start: Position to continue the epoch from; None = from its beginning.
 
         Raises:
-            DivergedError: on every rank, where a step's loss or gradient is not finite and is not left out; with "stop"
-                on a GPU within CHECK_INTERVAL_STEPS steps, or by :meth:`check`, else before anything moves.
-            ValueError: more images than allowed cannot be read, or the storage does not answer.
+            DivergedError: A step's loss or gradient is not finite and the step is not skipped; raised on every rank,
+                with
+                "stop" on a GPU within CHECK_INTERVAL_STEPS steps or by :meth:`check`, else before weights are updated.
+            ValueError: More images than allowed cannot be read, or the storage does not respond.
         """
         self.model.train()
         if start is None:
@@ -161,23 +162,23 @@ class Trainer:
         spent = spent_in_epoch(self.model, seconds=seconds, data_seconds=data_seconds, num_steps=self.num_steps)
         if not (math.isfinite(loss) and samples):
             what = f"{self._in_words(epoch)}: no step was finite"
-            raise DivergedError(self.stage, what, "lower --lr, or warm up longer")
+            raise DivergedError(self.stage, what, "lower --lr, or increase --warmup-epochs")
         return EpochResult(
             loss=loss / samples, top1=100 * hits / samples, spent=spent, images_per_second=samples / spent.seconds
         )
 
     def check(self) -> None:
-        """To be called on every rank before what the steps so far have made is kept.
+        """Check the steps so far; every rank calls it before their result is saved.
 
         Raises:
-            DivergedError: on every rank, where one of them was not finite.
+            DivergedError: One of them was not finite; raised on every rank.
         """
         fault = self.monitor.first_fault()
         if fault is not None:
             raise self._diverged(*fault)
 
     def warm_up_ddp(self) -> None:
-        """Let DDP arrange its buckets; call it on every rank before the first epoch, see the function in wrapping."""
+        """Let DDP rebuild its buckets; every rank calls it before the first epoch, see :func:`wrapping.warm_up_ddp`."""
         info, num = self.task.info, self.training.batch_size // world_size() // self.training.accumulate
         images = torch.zeros(num, info.channels, info.height, info.width, dtype=torch.uint8)
         labels = torch.zeros(num, dtype=torch.int64, device=self.task.to_input.device)
@@ -185,7 +186,7 @@ class Trainer:
         warm_up_ddp(self.model, lambda: self._forward_backward(self.batches.microbatch(images, labels, (0, 0, 0, 0))))
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:
-        """Do one optimizer step on this rank's shard of a global batch; return its sums of loss, hits, samples."""
+        """Run an optimizer step on this rank's shard of a global batch; return its sums of loss, hits, samples."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
         self.optimizer.zero_grad(set_to_none=True)
@@ -206,10 +207,10 @@ class Trainer:
         return sums
 
     def _is_fault(self, epoch: int, step: int, loss: Tensor) -> bool:
-        """Return whether a step is to be left out; the same on every rank.
+        """Return whether to skip a step; the same on every rank.
 
         Raises:
-            DivergedError: it was not finite, and the run shall not go on with it.
+            DivergedError: It was not finite, and the run must not continue with it.
         """
         finite = is_finite(param for group in self.optimizer.param_groups for param in group["params"])
         on_nan, has_scale = self.training.on_nan, self.scaler.is_enabled()
@@ -230,40 +231,40 @@ class Trainer:
         return True
 
     def _is_of_scale(self, loss: Tensor) -> bool:
-        """Return whether fp16's scale was too large and nothing else is wrong: GradScaler skips such steps by itself.
+        """Return whether fp16's scale was too large and nothing else is wrong: GradScaler skips such steps on its own.
 
-        A loss is each rank's own, so ranks have to ask each other here, where something has gone wrong.
+        Losses differ between ranks, so ranks have to communicate here, but only after a fault.
         """
         num_faults = sum_counts(torch.tensor([int(not math.isfinite(loss.item()))]))
         return not num_faults.item() and self.scaler.get_scale() > 1
 
     def _leave_out(self, buffers: list[Tensor]) -> None:
-        """Move nothing but the learning rate: the next step finds all as this one did, BatchNorm's statistics too."""
+        """Update only the learning rate: the next step starts from the same state, including BatchNorm's statistics."""
         with torch.no_grad():
             for buffer, before in zip(self.task.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
         if self.scaler.is_enabled():
             self.scaler.update()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # so it is meant
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # intended
             self.scheduler.step()
 
     def _diverged(self, epoch: int, step: int) -> DivergedError:
-        in_a_row = f", as in {self.faults.in_a_row} before it" if self.faults.in_a_row else ""
+        in_a_row = f", after {self.faults.in_a_row} such steps before it" if self.faults.in_a_row else ""
         what = f"{self._in_words(epoch)}, step {step + 1}: the loss or its gradient is not finite{in_a_row}"
-        advice = "lower --lr, warm up longer, or go on with another --on-nan (skip, rewind)"
+        advice = "lower --lr, increase --warmup-epochs, or continue with another --on-nan (skip, rewind)"
         return DivergedError(self.stage, what, advice)
 
     def _in_words(self, epoch: int) -> str:
         return f"stage {self.stage}, epoch {epoch + 1} of the run"
 
     def _forward_backward(self, microbatch: Microbatch) -> Tensor:
-        """Do the passes of a microbatch; return its sums of loss, hits, samples."""
+        """Run the passes of a microbatch; return its sums of loss, hits, samples."""
         tensors = (microbatch.inputs, microbatch.targets, microbatch.labels)
         return self._pass(*tensors) if self.graph is None else self.graph.run(self._pass, *tensors)
 
     def _pass(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """Forward and backward, of tensors on the device alone; nothing is read back from it."""
+        """Run forward and backward on tensors of the device; nothing is read back from it."""
         with torch.autocast(inputs.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             logits = self.model(inputs).float()
         loss = nn.functional.cross_entropy(
@@ -271,14 +272,14 @@ class Trainer:
         )
         if self.teacher is not None:
             loss = self.teacher.loss(inputs, logits, loss)
-        # DDP averages over ranks, whose parts may differ in size: this makes it the mean over the global batch.
+        # DDP averages over ranks, whose shards may differ in size: this gives the mean over the global batch.
         scaled: Tensor = self.scaler.scale(propagate_nonfinite(loss) * (world_size() / self.training.batch_size))
         scaled.backward()  # type: ignore[no-untyped-call]
         hits = (logits.detach().argmax(dim=1) == labels).sum()
         return torch.stack([loss.detach().double(), hits.double(), hits.new_full((), len(labels)).double()])
 
     def _only_local(self, local: bool) -> contextlib.AbstractContextManager[None]:
-        """While ``local``, gradients are added up on this rank and not yet sent."""
+        """Return a context in which gradients are accumulated on this rank and not yet sent, if ``local``."""
         if local and isinstance(self.model, DistributedDataParallel):
             context: contextlib.AbstractContextManager[None] = self.model.no_sync()
             return context

@@ -1,1 +1,1 @@
-"""What a person or a log collector sees of a run: plan, events, console, JSON lines, the next command."""
+"""Reports of a run for people and log collectors: plan, events, console, JSON lines, the next command."""

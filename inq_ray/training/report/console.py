@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
+"""Console output of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
 
 import datetime as dt
 import time
@@ -21,12 +21,12 @@ from inq_ray.training.report.plan import Plan
 
 _PLAIN_WIDTH = 120
 
-# Without a terminal, a line of progress is printed at most this often.
+# Shortest time between progress lines without a terminal.
 _PLAIN_PROGRESS_SECONDS = 60.0
 
 
 class Console:
-    """Shows events: lines of epochs stay, the line of progress is live; without a terminal only the former."""
+    """Prints events: permanent epoch lines and, on a terminal, a live progress line."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -52,12 +52,12 @@ class Console:
             self._show_progress(event)
 
     def start(self) -> None:
-        """Say what begins; Ray takes a while before the first event."""
+        """Print that the run starts; Ray takes a while until the first event."""
         self.say(_headline(self.config))
         self.say("starting Ray and the workers")
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._rich.print(Text(line), soft_wrap=True)
         self._last_line = time.monotonic()
 
@@ -68,7 +68,7 @@ class Console:
             self._live = None
 
     def show_plan(self, plan: Plan, layers: Sequence[LayerRow]) -> None:
-        """Print what would be done, and at how many bits each parameter is kept."""
+        """Print what the run would do, and the bits of each parameter."""
         config = self.config
         self._rich.print(_layer_table(layers))
         self.say(_headline(config))
@@ -76,7 +76,7 @@ class Console:
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
         )
         of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({_percent(plan)})"
-        self.say(f"{plan.num_tensors} tensors, {of_all}, become powers of two")
+        self.say(f"{plan.num_tensors} tensors, {of_all}, are quantized to powers of two")
         table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
         for phase in plan.phases:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
@@ -84,15 +84,15 @@ class Console:
             table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
         self._rich.print(table)
         if plan.num_batchnorm:
-            self.say(f"at the end BatchNorm's statistics are estimated from {plan.num_batchnorm:,} training images")
+            self.say(f"BatchNorm statistics are estimated at the end from {plan.num_batchnorm:,} training images")
         if plan.seconds is None:
             self.say("time not estimated: this machine has no GPU to time a step on")
         else:
             text = _duration(plan.seconds)
-            self.say(f"about {text} of training, from one step timed on this machine; start and validation come on top")
+            self.say(f"about {text} of training, estimated from one step on this machine; plus startup and validation")
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
-        """Print the table of stages, where the result is, and what to do next."""
+        """Print the table of stages, the folder of the result, and the next command."""
         self.close()
         float_top1 = summary["float_top1"]
         if summary["stages"]:
@@ -106,7 +106,7 @@ class Console:
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
         if summary["num_bad_images"]:
-            self.say(f"left out  {summary['num_bad_images']} image(s) that could not be read, listed in summary.json")
+            self.say(f"left out  {summary['num_bad_images']} unreadable image(s), listed in summary.json")
         if summary["events"]["counts"]:
             self.say(f"events    {_events(summary['events'])}, listed in events.jsonl")
         if summary["spent"]["seconds"]:
@@ -131,7 +131,7 @@ class Console:
             if row.data_seconds and row.train_seconds and row.data_seconds >= 0.01 * row.train_seconds:
                 parts.append(f"waited {100 * row.data_seconds / row.train_seconds:.0f} % for data")
         if row.num_bad_images:
-            parts.append(f"{row.num_bad_images} bad image(s) left out so far")
+            parts.append(f"{row.num_bad_images} unreadable image(s) left out so far")
         if row.num_skipped_steps:
             parts.append(f"{row.num_skipped_steps} step(s) skipped so far")
         return "  ".join(parts)
@@ -175,13 +175,13 @@ def _bits(config: RunConfig) -> str:
 
 
 def _percent(counts: Plan | Started) -> str:
-    """Return how much of the network is quantized: "99.1 %"."""
+    """Return the fraction of the network that is quantized, such as "99.1 %"."""
     return f"{100 * counts.num_quantized / max(1, counts.num_parameters):.1f} %"
 
 
 def _started(event: Started) -> str:
     return (
-        f"{event.num_quantized:,} of {event.num_parameters:,} parameters ({_percent(event)}) become powers of two; "
+        f"{event.num_quantized:,} of {event.num_parameters:,} parameters ({_percent(event)}) are quantized; "
         f"{event.num_train:,} training and {event.num_validation:,} validation images; "
         f"{event.world_size} worker(s) on {event.device}, {event.precision}"
     )
@@ -218,7 +218,7 @@ def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
 
 
 def _measured_on(config: RunConfig) -> str:
-    return "held out of the training images" if config.data.holdout else "the test set"
+    return "held-out training images" if config.data.holdout else "the test set"
 
 
 def _events(events: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and to whom. Light: the process that passes it on needs no torch."""
+"""Events of a run, and the interface of reporters. Light: a process that passes them on needs no torch."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +9,7 @@ from inq_ray.training.report.incident import Incident
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The first thing that a run tells: its size."""
+    """First event of a run: its size."""
 
     arch: str
     num_parameters: int
@@ -23,21 +23,21 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the run is; about once a second.
+    """Position of the run; about once a second.
 
     Attributes:
-        stage: 0 while the network is still float, else from 1.
-        num_stages: 0 for plain training.
-        portion: accumulated fraction that is frozen.
-        epoch: from 1, within the stage.
-        epochs: of the stage.
-        step: global batches done in this epoch.
-        steps: global batches of an epoch.
-        loss: mean of this epoch's batches on rank 0 so far.
-        images_per_second: of all workers together, in this epoch.
-        data_share: part of the epoch's time so far in which rank 0 waited for images.
-        remaining_seconds: to the end of the run, at this speed.
-        is_printed: whether it is to stay, as --print-freq asks.
+        stage: 0 during float training, else from 1.
+        num_stages: Number of stages; 0 for plain training.
+        portion: Accumulated fraction of frozen weights.
+        epoch: Epoch from 1, within the stage.
+        epochs: Number of epochs of the stage.
+        step: Global batches done in this epoch.
+        steps: Global batches per epoch.
+        loss: Mean over this epoch's batches on rank 0 so far.
+        images_per_second: Images of all workers together, in this epoch.
+        data_share: Fraction of the epoch's time so far in which rank 0 waited for images.
+        remaining_seconds: Time to the end of the run, at this speed.
+        is_printed: Whether to print a permanent line, by --print-freq.
     """
 
     stage: int
@@ -56,11 +56,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of metrics: an epoch, or (epoch 0) the network right after quantizing or before any training.
+    """A line of metrics: an epoch, or (epoch 0) the network right after quantizing or before training.
 
-    Accuracies are in percent, losses are means over the samples, both over all ranks. `data_seconds` are those of
-    `train_seconds` in which ranks waited for images, `network_seconds` those in which they waited for gradients, see
-    :mod:`inq_ray.training.loop.time_spent`; `num_bad_images` and `num_skipped_steps` were left out so far.
+    Accuracies are in percent, losses are means over the samples, both over all ranks. Of `train_seconds`, ranks waited
+    `data_seconds` for images and `network_seconds` for gradients, see :mod:`inq_ray.training.loop.time_spent`;
+    `num_bad_images` and `num_skipped_steps` are the totals left out so far.
     """
 
     stage: int
@@ -83,18 +83,18 @@ class Row:
 
 @dataclass(frozen=True)
 class WorkersPlaced:
-    """Where the ranks run: a line for each, by rank, with its node, device and link."""
+    """Placement of the ranks: a line for each, by rank, with its node, device and link."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """A checkpoint was taken; it is being written.
+    """A checkpoint was taken; writing continues in the background.
 
     Attributes:
-        name: of the checkpoint.
-        seconds: for which rank 0 stood still.
+        name: Name of the checkpoint.
+        seconds: Time for which rank 0 was blocked.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Note:
-    """A line that a person should see, such as where a run goes on."""
+    """A line for the user, such as the checkpoint that a run continues from."""
 
     text: str
 
@@ -112,14 +112,14 @@ Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Incident | Acc
 
 
 class Reporter(Protocol):
-    """Takes what rank 0 tells. It returns at once: training does not wait for whoever reads."""
+    """Receives rank 0's events. Returns at once: training does not wait for readers."""
 
     def report(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
 
 
 class SilentReporter:
-    """Keeps nothing; the reporter of ranks other than 0."""
+    """Discards all events; the reporter of ranks other than 0."""
 
     def report(self, event: Event) -> None:
-        """Forget the event."""
+        """Discard the event."""

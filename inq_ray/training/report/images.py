@@ -1,4 +1,4 @@
-"""What is done to images, in lines for a person, and where each part of it comes from."""
+"""Preprocessing and augmentation in lines for the user, with the origin of each setting."""
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.source import named_source
@@ -8,13 +8,13 @@ from inq_ray.training.task.build import image_augmentation, image_preset
 
 
 def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, *, is_trained: bool) -> list[str]:
-    """Return a line of the images that the network is given, one of validation, and one of training.
+    """Return a line about the network's input, one about validation, and one about training.
 
     Args:
-        data: What the flags say of images.
-        network: Its weights may state how they want to see them.
+        data: Options for images.
+        network: The network, whose weights may set the preprocessing.
         info: Facts about the data.
-        is_trained: Whether there is training.
+        is_trained: Whether the run trains.
     """
     seen = image_preset(data, network)
     stated = "assumed" if network.weights is None or is_weights_file(network.weights) else "weights"
@@ -32,11 +32,11 @@ def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, 
     if info.is_streamed:
         lines.append(
             f"validation: shorter side resized to {seen.resize_size} ({origin(data.resize_size or data.crop_size)}), "
-            f"middle of {seen.crop_size}x{seen.crop_size} ({origin(data.crop_size)}), {seen.interpolation} "
+            f"center crop of {seen.crop_size}x{seen.crop_size} ({origin(data.crop_size)}), {seen.interpolation} "
             f"({origin(data.interpolation != 'auto')})"
         )
     else:
-        lines.append("validation: images as they are (data: they are small and of one size)")
+        lines.append("validation: images unchanged (data: they are small and of one size)")
     if info.name != data.data:
         lines.insert(0, f"data: read from {info.name}")
     if is_trained:
@@ -45,7 +45,7 @@ def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, 
 
 
 def _why(data: DataConfig, info: SourceInfo, stated: str) -> str:
-    """Return where size and channels come from."""
+    """Return the origins of size and channels."""
     size = "data" if not info.is_streamed else "flag" if data.crop_size else stated
     channels = "flag" if data.channels else "data" if not info.is_streamed or info.channels == 1 else "default"
     return size if size == channels else f"channels: {channels}, size: {size}"

@@ -1,4 +1,4 @@
-"""What went wrong in a run and how it went on: a line for people, and one in events.jsonl for programs."""
+"""Incidents of a run: a line for people, and one in events.jsonl for programs."""
 
 import contextlib
 import json
@@ -13,29 +13,30 @@ from typing import Any, Literal
 from inq_ray.files.whole import append_text
 
 Kind = Literal[
-    "checkpoint_damaged",  # left out; an older one is taken
+    "checkpoint_damaged",  # ignored; an older one is used
     "checkpoint_failed",  # could not be written, is written again, or an old one could not be deleted
-    "failed",  # the run has ended badly
+    "failed",  # the run has failed
     "metrics_failed",  # could not be written to the run's folder, or are written again
     "replicas_differ",  # the ranks no longer hold the same bits
-    "restarted",  # begins again: it was interrupted before its first checkpoint, or has no whole one
-    "resumed",  # goes on from a checkpoint
+    "restarted",  # begins again: interrupted before its first checkpoint, or has no complete one
+    "resumed",  # continues from a checkpoint
     "stage_rewound",  # --on-nan rewind
     "step_skipped",  # --on-nan skip
-    "stopped",  # was asked to, and has left a checkpoint
-    "workers_lost",  # a process or a machine is gone or does not answer
+    "stopped",  # stopped on request, leaving a checkpoint
+    "workers_lost",  # a process or a machine has failed or does not respond
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """Something that does not happen in a calm run.
+    """Something that does not happen in an undisturbed run.
 
     Attributes:
-        kind: for programs.
-        text: one line for people.
-        seconds_lost: wall-clock time from the checkpoint from which the run goes on until it does, or from its start;
-            what was trained in it is trained again, the rest was waiting. None where nothing is known to be lost.
+        kind: Kind, for programs.
+        text: One line for people.
+        seconds_lost: Wall-clock time between the checkpoint, or the start, that the run continues from and the moment
+            it
+            does: training that is repeated, and waiting. None if no loss is known.
     """
 
     kind: Kind
@@ -44,13 +45,13 @@ class Incident:
 
 
 class IncidentLog:
-    """The incidents of a run, one JSON object a line, oldest first; one process at a time adds to it.
+    """The incidents of a run, one JSON object per line, oldest first; only one process at a time appends.
 
-    A full disk is an incident: what cannot be written is kept, and written with the next that can.
+    A full disk is an incident: lines that cannot be written are kept, and written with the next ones.
 
     Args:
-        path: of the file, there or not.
-        check: called before each line is written; an OSError that it raises is one of writing.
+        path: Path of the file, which need not exist.
+        check: Called before each line is written; an OSError that it raises counts as a failed write.
     """
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -60,7 +61,7 @@ class IncidentLog:
         self._lock = threading.Lock()
 
     def add(self, incident: Incident) -> None:
-        """Append a line, with the time (seconds since 1970) at which it was added; any thread may call it."""
+        """Append a line with the time (seconds since 1970) at which it was added; thread-safe."""
         values = {"time": round(time.time(), 3), **asdict(incident)}
         with self._lock:
             self._waiting.append(json.dumps(values) + "\n")
@@ -70,13 +71,13 @@ class IncidentLog:
                 self._waiting.clear()
 
     def summary(self) -> dict[str, Any]:
-        """How many there were of each kind, and the seconds lost in all."""
+        """Return the number of incidents of each kind, and the total seconds lost."""
         incidents = list(self._read())
         lost = sum(incident["seconds_lost"] for incident in incidents)
         return {"counts": dict(sorted(Counter(each["kind"] for each in incidents).items())), "seconds_lost": lost}
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        """Return the whole lines; one may be half written by a process that was killed, or damaged since."""
+        """Yield the complete lines; a killed process may have left a partial one, and lines may be damaged."""
         lines = self.path.read_bytes().splitlines() if self.path.is_file() else []
         for line in [*lines, *(line.encode() for line in self._waiting)]:
             try:

@@ -1,4 +1,4 @@
-"""What a program sees of a run: a line of JSON for each event, with time, run, rank and stage, on standard output."""
+"""JSON output of a run: a line for each event, with time, run, rank and stage, on standard output."""
 
 import contextlib
 import dataclasses
@@ -11,15 +11,15 @@ from typing import Any
 from inq_ray.training.report.events import Event, Note, Progress, Row, Saved, Started, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 
-# Of the progress, a line is printed at most this often.
+# Shortest time between progress lines.
 _PROGRESS_SECONDS = 60.0
 
 
 class JsonLog:
-    """Prints what :class:`inq_ray.training.report.console.Console` shows.
+    """Prints the events that :class:`inq_ray.training.report.console.Console` shows.
 
-    Every line has `time` (UTC), `run`, `rank` and `stage`: the event's, or where it has none, the last that was known.
-    Rank 0 speaks for all; only where they are, each rank has a line of its own.
+    Every line has `time` (UTC), `run`, `rank` and `stage`: the event's, or else the last known ones. Rank 0 reports for
+    all, except for the placement of workers, which has a line for each rank.
 
     Args:
         run: Name of the run.
@@ -56,7 +56,7 @@ class JsonLog:
                 pass
 
     def start(self) -> None:
-        """Say what begins."""
+        """Print that the run starts."""
         self.say("starting Ray and the workers")
 
     def say(self, line: str) -> None:
@@ -67,7 +67,7 @@ class JsonLog:
         """Do nothing: no line is live."""
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
-        """Print how the run has ended."""
+        """Print the result of the run."""
         names = ("top1", "top5", "digest", "seconds")
         self._print("finished", **{name: summary[name] for name in names}, result=folder)
 
@@ -78,5 +78,5 @@ class JsonLog:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in line.items()
         }
-        with contextlib.suppress(BrokenPipeError):  # whoever read the log has gone; the run has not
+        with contextlib.suppress(BrokenPipeError):  # the reader of the log has ended; the run has not
             print(json.dumps(finite, allow_nan=False), flush=True)

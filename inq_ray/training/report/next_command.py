@@ -1,4 +1,4 @@
-"""What one may do next with a run's result: a command that sees the same images, in the same way."""
+"""Suggested next command for a run's result, with the same images and preprocessing."""
 
 import shlex
 
@@ -13,13 +13,13 @@ from inq_ray.training.task.build import image_preset
 
 
 def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memory: bool) -> str:
-    """Return a line for a shell.
+    """Return a shell command.
 
     Args:
-        config: of the run.
-        folder: of its result.
-        is_quantized: whether anything was quantized; what was only trained can be.
-        in_memory: whether the images were small ones that stay as they are, unless a size is asked for.
+        config: Configuration of the run.
+        folder: Folder of the result.
+        is_quantized: Whether the run quantized; if it only trained, the next command quantizes.
+        in_memory: Whether the images were small ones that are not resized unless a size is set.
     """
     job = program("quantize")
     start = start_of({})
@@ -33,7 +33,7 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memor
 
 
 def tagged_arch(network: NetworkConfig) -> str:
-    """Return the network's name; of timm's with the tag of its first weights, which says how images are seen."""
+    """Return the network's name; for timm with the tag of its default weights, which determines the preprocessing."""
     name, weights = network.arch, network.weights
     if not is_timm(name) or weights is None or weights == "DEFAULT" or is_weights_file(weights):
         return name
@@ -42,7 +42,7 @@ def tagged_arch(network: NetworkConfig) -> str:
 
 
 def _images(config: RunConfig, weights: str, *, in_memory: bool) -> list[str]:
-    """Return the flags without which a start from the result's file would see other images, or see them otherwise."""
+    """Return the flags that are needed to see the same images in the same way when starting from the result's file."""
     data, flags = config.data, []
     seen = image_preset(config.data, config.network)
     unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
@@ -56,5 +56,5 @@ def _images(config: RunConfig, weights: str, *, in_memory: bool) -> list[str]:
         flags += ["--interpolation", seen.interpolation]
     repeated = [each for each in declared(config).values() if each.option.sees and each.of(config) != each.default]
     if data.holdout:
-        repeated.append(declared(config)["training.seed"])  # which images are held out
+        repeated.append(declared(config)["training.seed"])  # determines the held-out images
     return [*flags, *words_of(repeated, config)]

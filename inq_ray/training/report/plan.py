@@ -1,4 +1,4 @@
-"""What a run will do, before it does it: stages, steps, and how long they may take."""
+"""Plan of a run: stages, steps, and an estimate of the time."""
 
 import os
 import time
@@ -16,21 +16,21 @@ from inq_ray.training.evaluation.batchnorm import images_of_estimate
 from inq_ray.training.loop.batches import steps_of_epoch
 from inq_ray.training.task.build import batchnorm_layers
 
-# Enough to keep a CPU busy, and no more than it does in seconds.
+# Enough to use a CPU fully, and no more than it computes within seconds.
 _TIMED_IMAGES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPhase:
-    """A phase: 0 is the training of the float network, the others are stages.
+    """A phase: 0 is the float training, the others are stages.
 
     Attributes:
         stage: 0, or the stage from 1.
-        portion: accumulated fraction that is frozen in it.
-        num_frozen: weights that are frozen in it, of all tensors.
-        epochs: of training in it.
-        lr: learning rate with which it begins.
-        steps: optimizer steps in it.
+        portion: Accumulated fraction of frozen weights.
+        num_frozen: Number of frozen weights, over all tensors.
+        epochs: Epochs of training.
+        lr: Initial learning rate.
+        steps: Optimizer steps.
     """
 
     stage: int
@@ -43,9 +43,9 @@ class PlannedPhase:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if it could not be.
+    """What a run will do, in counts; ``seconds_per_step`` was measured on this machine, None if this was not possible.
 
-    ``num_batchnorm`` are the images from which BatchNorm's statistics are estimated at the end, 0 if they are not.
+    ``num_batchnorm`` is the number of images for estimating BatchNorm statistics at the end, 0 if there is no estimate.
     """
 
     phases: tuple[PlannedPhase, ...]
@@ -59,14 +59,14 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Estimated time of training; validation and starting come on top."""
+        """Return the estimated time of training, without validation and startup."""
         if self.seconds_per_step is None:
             return None
         return self.seconds_per_step * sum(phase.steps for phase in self.phases)
 
 
 def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
-    """Return the plan of a configuration that :func:`inq_ray.training.task.check.check` has passed.
+    """Return the plan of a configuration that passed :func:`inq_ray.training.task.check.check`.
 
     Args:
         config: The configuration.
@@ -115,7 +115,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
 def _seconds_per_step(
     model: nn.Module, shape: tuple[int, ...], training: TrainingConfig, cluster: ClusterConfig
 ) -> float | None:
-    """Time one worker's shard of a step, with one worker's threads, on CPUs a part of it; the second of two counts.
+    """Time one worker's shard of a step with its threads, on CPUs a part of it; the second of two tries counts.
 
     Args:
         model: The network.

@@ -1,4 +1,4 @@
-"""Where a run is, reported about once a second."""
+"""Progress of a run, reported about once a second."""
 
 import dataclasses
 import math
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.events import Progress, Reporter
 
-# Progress is reported at most this often, but for the steps that --print-freq names.
+# Shortest time between reports, except for the steps of --print-freq.
 _SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """An epoch of a phase: its stage (0 = still float), portion, number from 1, epochs of the phase, steps of one."""
+    """An epoch of a phase: stage (0 = float training), portion, number from 1, epochs of the phase, steps per epoch."""
 
     stage: int
     portion: float
@@ -27,13 +27,13 @@ class ProgressReporter:
     """Turns steps into :class:`inq_ray.training.report.events.Progress`.
 
     Args:
-        reporter: Takes them.
-        phases: Epochs of the phases: of the float training, and of each stage.
-        batch_size: Images of a step, over all ranks.
-        print_freq: Steps between those that are to stay; None means that none is.
+        reporter: Receives them.
+        phases: Number of epochs per phase: of the float training, and of each stage.
+        batch_size: Images per step, over all ranks.
+        print_freq: Steps between printed lines; None = no printed lines.
 
     Attributes:
-        validation_seconds: Time of the longest validation so far.
+        validation_seconds: Duration of the longest validation so far.
     """
 
     def __init__(self, reporter: Reporter, *, phases: Sequence[int], batch_size: int, print_freq: int | None) -> None:
@@ -49,9 +49,9 @@ class ProgressReporter:
         """Report a step, if one is due.
 
         Args:
-            epoch: the epoch.
-            epochs_done: epochs before it, over the whole run.
-            state: where it is.
+            epoch: The epoch.
+            epochs_done: Epochs before it, over the whole run.
+            state: Position and measurements within the epoch.
         """
         now, step, seconds = time.perf_counter(), state.step, state.seconds
         is_printed = self._print_freq is not None and step % self._print_freq == 0

@@ -1,1 +1,1 @@
-"""What is trained: network, data and their checks, the teacher, and how the network is wrapped."""
+"""Training task: network, data and their checks, the teacher, and the wrapping of the network."""

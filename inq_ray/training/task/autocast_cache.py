@@ -1,7 +1,7 @@
-"""A network that is only called, in bf16: its weights are cast once, and not at each call.
+"""Cast weights of a fixed network in bf16, cast once instead of at each call.
 
-torch.autocast casts weights at each call, and keeps what it has cast only of weights that are trained, and only within
-one call. For a network that does not change, that is work of as many kernels a call as it has weights.
+torch.autocast casts weights at each call, and caches only trained weights, within one call. For a network that does not
+change, this wastes as many kernels per call as it has weights.
 """
 
 import copy
@@ -10,8 +10,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-# Their forward hands weight and bias to one operation, which autocast gives both in bf16; of classes derived from them
-# nobody knows.
+# Their forward passes weight and bias to one operation, for which autocast casts both to bf16; subclasses may differ.
 _LAYERS = frozenset(
     {
         nn.Conv1d,
@@ -28,12 +27,12 @@ _LAYERS = frozenset(
 class Bf16Network:
     """Calls a network under autocast to bf16.
 
-    Its outputs are, bit for bit, those of the network itself under autocast. A network that does something else with
-    the weights of its layers than to use them there would differ: the first call looks, and then weights are cast at
-    each call as ever. The network itself stays as it is.
+    Its outputs are, bit for bit, those of the network itself under autocast. A network that uses its layers' weights
+    for anything else would differ: the first call checks this, and if so weights are cast at each call as usual. The
+    network itself is not changed.
 
     Args:
-        model: in evaluation mode; it must not change after the first call.
+        model: Network in evaluation mode; must not change after the first call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,7 +41,7 @@ class Bf16Network:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the outputs, float32; without gradients."""
+        """Return the outputs, float32, without gradients."""
         if self._called is None:
             cast, due = with_cast_weights(self._model), _output(self._model, inputs)
             self._called = cast if _are_same_bits(_output(cast, inputs), due) else self._model
@@ -51,7 +50,7 @@ class Bf16Network:
 
 
 def with_cast_weights(model: nn.Module) -> nn.Module:
-    """Return a copy of which the weights and biases of convolutions and linear layers are bf16, but for shared ones."""
+    """Return a copy whose convolutions and linear layers have bf16 weights and biases, except shared ones."""
     cast = copy.deepcopy(model)
     holders = Counter(id(param) for module in cast.modules() for param in module.parameters(recurse=False))
     for module in cast.modules():

@@ -1,4 +1,4 @@
-"""From a configuration to what a run works on: network, data, transforms."""
+"""From a configuration to the objects of a run: network, data, transforms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ from inq_ray.training.task.model_input import ModelInput
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a run works on.
+    """Network and data of a run.
 
     Attributes:
         model: The network, on its device, the same on every rank.
         info: Facts about the data.
-        loader: Reads the sets "train" and "validation".
-        train_indices: int64, images of "train" that are trained on.
-        validation_indices: int64, images of "validation" on which accuracy is measured.
-        to_input: From stored images to what the network takes.
+        loader: Loader of the sets "train" and "validation".
+        train_indices: int64, images of "train" to train on.
+        validation_indices: int64, images of "validation" to measure accuracy on.
+        to_input: Transform from stored images to the network's input.
     """
 
     model: nn.Module
@@ -48,12 +48,12 @@ class Task:
 def build_task(
     config: RunConfig, device: torch.device, *, evaluate: bool = False, fingerprint: str | None = None
 ) -> Task:
-    """Open the data, make the network and load its weights.
+    """Open the data, build the network and load its weights.
 
     Args:
         config: The configuration.
         device: Device of the network.
-        evaluate: Whether nothing is trained: only images to validate on are looked at, ``train_indices`` is empty.
+        evaluate: Whether the run only evaluates: training images are not opened, ``train_indices`` is empty.
         fingerprint: Fingerprint that the data must have; None accepts any.
 
     Raises:
@@ -92,10 +92,10 @@ def build_task(
 
 
 def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
-    """Return the data, as the network wants to see them.
+    """Return the data with the network's preprocessing.
 
     Raises:
-        ValueError: They do not exist, have no known layout, or are others than those of the fingerprint.
+        ValueError: The data do not exist, have no known layout, or another fingerprint.
     """
     data = config.data
     return open_source(
@@ -111,19 +111,19 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
 
 
 def image_preset(data: DataConfig, network: NetworkConfig) -> Preprocessing:
-    """Return how the network sees images: as its weights state it, but for what the flags say.
+    """Return the preprocessing: that of the weights, with the changes of the flags.
 
     Raises:
-        ValueError: There is no such network, no such weights of it, or a size is not possible.
+        ValueError: The network or its weights do not exist, or a size is not possible.
     """
     stated = input_preset(network.arch, network.weights)
     crop_size = data.crop_size or stated.crop_size
-    # Another crop keeps its fraction of the resized image, as 224 of 256 is.
+    # Another crop keeps its fraction of the resized image, such as 224 of 256.
     resize_size = data.resize_size or round(crop_size * stated.resize_size / stated.crop_size)
     if resize_size < crop_size:
         raise ValueError(
-            f"--resize-size {resize_size} is less than the {crop_size} pixels of the crop, which would get black "
-            f"borders: take at least {crop_size}, or a smaller --crop-size"
+            f"--resize-size {resize_size} is less than the crop of {crop_size} pixels, which would get black "
+            f"borders: use at least {crop_size}, or a smaller --crop-size"
         )
     interpolation = stated.interpolation if data.interpolation == "auto" else data.interpolation
     return Preprocessing(
@@ -139,7 +139,7 @@ def image_preset(data: DataConfig, network: NetworkConfig) -> Preprocessing:
 
 
 def image_augmentation(data: DataConfig) -> Augmentation:
-    """Return what training does to images."""
+    """Return the augmentation for training."""
     (least, most), (narrow, wide) = data.crop_scale, data.crop_ratio
     return Augmentation(
         auto_augment=data.auto_augment,
@@ -156,22 +156,22 @@ def _of_channels(values: tuple[float, ...]) -> tuple[float, float, float]:
 
 
 def _num_loader_workers(num_cpus: int, info: SourceInfo, train: Images) -> int:
-    """Return the processes of each rank that read images; images in memory are read by the rank itself."""
+    """Return the number of loader processes per rank; images in memory are read by the rank itself."""
     if not info.is_streamed:
         return 0
     return num_cpus if train.groups is None else fitting_workers(num_cpus)
 
 
 def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None] = lambda _: None) -> nn.Module:
-    """Return the network with its weights, or with fresh ones that are a function of the seed; on the CPU.
+    """Return the network with its weights, or with random ones determined by the seed; on the CPU.
 
     Args:
         config: The configuration.
         info: Facts about the data.
-        tell: Takes a line that says which tensors of a file were taken, where there was a choice.
+        tell: Called with a line about the tensors loaded from a file, if there was a choice.
 
     Raises:
-        ValueError: There is no such network, or the weights do not fit it.
+        ValueError: The network does not exist, or the weights do not fit it.
     """
     network = config.network
     torch.manual_seed(config.training.seed)
@@ -185,16 +185,16 @@ def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None]
             tell(loaded.note)
         if loaded.fresh and config.float_epochs == 0:
             raise ValueError(
-                f"--replace-head: {', '.join(loaded.fresh)} start fresh: train them before they are quantized, by "
+                f"--replace-head: {', '.join(loaded.fresh)} are random: train them before quantizing, with "
                 "--float-epochs N"
             )
     return model
 
 
 def _split(train: Images, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices (int64) of the training images that are trained on, and of those held out.
+    """Return the indices (int64) of the training images to train on, and of those held out.
 
-    Where images are read in groups, whole groups are held out but for a part of one: else every validation would read
+    If images are read in groups, whole groups are held out, except a part of one: otherwise every validation would read
     nearly all of the set.
     """
     return holdout(len(train), num_held_out, seed, train.groups)

@@ -1,4 +1,4 @@
-"""Check a configuration before anything expensive starts."""
+"""Checks of a configuration before anything expensive starts."""
 
 import copy
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from inq_ray.training.task.wrapping import check_wrapping
 def check(
     config: RunConfig, *, evaluate: bool = False, tell: Callable[[str], None] = lambda _: None
 ) -> tuple[Source, nn.Module]:
-    """Find what is wrong with a configuration before anything expensive starts; decodes a few images.
+    """Check a configuration before anything expensive starts; decodes a few images.
 
     Args:
         config: The configuration.
-        evaluate: Whether the network is only to be evaluated, as it is.
-        tell: Takes lines that say what was chosen where a file left a choice.
+        evaluate: Whether the network is only evaluated.
+        tell: Called with lines about choices made for files that contain several networks.
 
     Returns:
         The opened source, and the network with its weights, in evaluation mode, on the CPU.
@@ -50,7 +50,7 @@ def check(
     model = build_model(config, source.info, tell)
     chosen: list[str] = []
     if not evaluate:
-        # --skip may meet nothing, or everything
+        # --skip may match nothing, or everything
         groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
         chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
         if training.teacher is not None:
@@ -61,7 +61,7 @@ def check(
         if source.info.is_streamed and config.data.train_crop_size:
             sizes.add((config.data.train_crop_size,) * 2)
     model.train(not evaluate)
-    for size in sizes:  # of as few images as a worker may have: some networks refuse small ones, or a single one
+    for size in sizes:  # of the smallest shard of a worker: some networks refuse small batches, or a single image
         images = torch.zeros(min(2, num_images), source.info.channels, *size)
         _check_takes(model, images, network.arch, source.info)
         if chosen and size == (source.info.height, source.info.width):
@@ -70,13 +70,13 @@ def check(
 
 
 def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
-    """Return a line if a large part of the network stays float unasked, as :func:`inq_ray.param_groups` warns."""
+    """Return a line if a large part of the network stays float unintentionally, as in :func:`inq_ray.param_groups`."""
     if config.plain:
         return []
     groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
     chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
     note = float_note(model, chosen, config.quantization.skip)
-    return [f"{note}: quantize them by --include PATTERN, or accept that by --skip PATTERN"] if note else []
+    return [f"{note}: quantize them with --include PATTERN, or accept it with --skip PATTERN"] if note else []
 
 
 def check_given(network: NetworkConfig) -> None:
@@ -90,15 +90,15 @@ def check_given(network: NetworkConfig) -> None:
 
 
 def _check_no_weights(network: NetworkConfig, *, evaluate: bool, is_trained: bool) -> None:
-    """Refuse a network without --weights where trained ones are needed."""
+    """Refuse a network without --weights if trained weights are needed."""
     if network.replace_head:
-        raise ValueError("--replace-head is about trained weights: name them by --weights")
+        raise ValueError("--replace-head applies to trained weights: name them with --weights")
     if evaluate:
         check_given(network)
     if not is_trained:
         raise ValueError(
-            "there are no trained weights to quantize: name a file by --weights, train them first by --float-epochs N, "
-            "or train only by --plain"
+            "there are no trained weights to quantize: pass a file with --weights, train first with --float-epochs N, "
+            "or only train with --plain"
         )
 
 
@@ -109,53 +109,53 @@ def _check_validation(info: SourceInfo, num_held_out: int) -> None:
     if num_held_out == 0 and info.num_test == 0:
         raise ValueError(
             f"--data {info.name} has no images to validate on (val/CLASS/, validation-*.parquet or test-*.parquet): "
-            "add them, or hold some out of the training images by --holdout N"
+            "add some, or hold out training images with --holdout N"
         )
 
 
 def _check_readable(source: Source, split: Split, num_skipped: int) -> None:
-    """Refuse data of whose first images one cannot be read, unless so many may be left out."""
+    """Refuse data if one of the first images cannot be read, unless that many may be left out."""
     seen = source.peek(split)
     if not seen.bad or (source.info.is_streamed and len(seen.labels) and len(seen.bad) <= num_skipped):
         return
     _, name, reason = seen.bad[0]
     advice = ""
     if len(seen.labels):
-        advice = ", or leave out such images by --skip-bad-images N" if source.info.is_streamed else ""
-        advice = f": mend or remove it{advice}"
-    share = f"{len(seen.bad)} of {len(seen.labels) + len(seen.bad)} images looked at"
+        advice = ", or leave out such images with --skip-bad-images N" if source.info.is_streamed else ""
+        advice = f": repair or remove it{advice}"
+    share = f"{len(seen.bad)} of the first {len(seen.labels) + len(seen.bad)} images"
     raise ValueError(f"{share} cannot be read ({name[-100:]}: {reason[:120]}){advice}")
 
 
 def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:
-    """Refuse data without a whole global batch of training images."""
+    """Refuse data with fewer training images than a global batch."""
     if info.num_train == 0:
         raise ValueError(
-            f"--data {info.name} has no images to train on (train/CLASS/ or train-*.parquet), only --evaluate is "
-            "possible"
+            f"--data {info.name} has no images to train on (train/CLASS/ or train-*.parquet): it works with "
+            "--evaluate only"
         )
     num_train = info.num_train - num_held_out
     if batch_size > num_train:
         raise ValueError(
-            f"--batch-size {batch_size} (global) is more than the {num_train} training images: take at most {num_train}"
+            f"--batch-size {batch_size} (global) is more than the {num_train} training images: use at most {num_train}"
         )
 
 
 def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) -> None:
-    """Refuse a network that does not make logits of images."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # BatchNorm's statistics stay
-    what = f"{len(images)} image(s) a worker of {list(images.shape[1:])} (channels, height, width)"
+    """Refuse a network that does not turn these images into logits."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # keeps BatchNorm's statistics
+    what = f"{len(images)} image(s) per worker of shape {list(images.shape[1:])} (channels, height, width)"
     try:
         with torch.no_grad():
             logits = torch.func.functional_call(model, buffers, (images,))
-    except Exception as error:  # torch's networks refuse by several kinds, a user's own may fail with anything
+    except Exception as error:  # torch's networks raise several types, a user's own may raise anything
         reason = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, AssertionError | RuntimeError | ValueError) or not reason:
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
         is_gray = info.channels == 1 and named_source(info.name) is None
-        advice = "; gray images get three equal channels by --channels 3" if is_gray else ""
-        raise ValueError(f"--arch {arch} does not take {what} from --data {info.name}: {reason}{advice}") from error
+        advice = "; --channels 3 gives gray images three equal channels" if is_gray else ""
+        raise ValueError(f"--arch {arch} does not accept {what} from --data {info.name}: {reason}{advice}") from error
     expected = [len(images), info.num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ValueError(f"--arch {arch} makes {got} of {what}: it must make logits {expected}")
+        raise ValueError(f"--arch {arch} returns {got} for {what}: it must return logits {expected}")

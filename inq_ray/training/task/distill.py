@@ -1,4 +1,4 @@
-"""Distillation: stages are re-trained towards what the float network, the teacher, says of each image."""
+"""Distillation: stages are re-trained with the outputs of the float network, the teacher, as targets."""
 
 import copy
 import functools
@@ -17,12 +17,12 @@ from inq_ray.training.task.autocast_cache import Bf16Network
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A network that does not learn, and how much of it is listened to.
+    """A network that does not learn, and the weights of its loss.
 
     Attributes:
-        model: in evaluation mode, its tensors without gradients.
-        temperature: by which both networks' logits are divided.
-        labels: weight of the labels' loss, in [0, 1); the teacher has the rest.
+        model: Network in evaluation mode, without gradients.
+        temperature: Divisor of both networks' logits.
+        labels: Weight of the label loss, in [0, 1); the teacher's loss has the rest.
     """
 
     model: nn.Module
@@ -31,29 +31,29 @@ class Teacher:
 
     @functools.cached_property
     def _in_bf16(self) -> Bf16Network:
-        """Made when it is first called: by then a checkpoint has been put into the model, if there was one."""
+        """The network in bf16, made at the first call: by then a checkpoint has been loaded, if there is one."""
         return Bf16Network(self.model)
 
     def loss(self, inputs: Tensor, logits: Tensor, of_labels: Tensor) -> Tensor:
         """Return the loss of a part of a batch.
 
         Args:
-            inputs: [N, C, H, W], as the student was given them.
+            inputs: [N, C, H, W], the student's input.
             logits: [N, classes] of the student.
-            of_labels: its loss by the labels, summed over images.
+            of_labels: The student's label loss, summed over images.
 
         Returns:
             float32 scalar, summed over images.
         """
-        # bf16 whatever the student's precision is: a target is rounded, never a gradient.
+        # bf16 for any precision of the student: this rounds targets, never gradients.
         of_teacher = distillation_loss(logits, self._in_bf16(inputs), self.temperature)
         return of_teacher if self.labels == 0 else self.labels * of_labels + (1 - self.labels) * of_teacher
 
 
 def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """T² KL(softmax(targets / T) ‖ softmax(logits / T)), summed over images (Hinton et al., 2015, section 2).
+    """Return T² KL(softmax(targets / T) ‖ softmax(logits / T)), summed over images (Hinton et al., 2015, section 2).
 
-    T² keeps gradients of the size that those of labels have, whatever the temperature.
+    T² keeps the gradients as large as those of labels, at any temperature.
 
     Args:
         logits: float [N, classes] of the student.
@@ -69,15 +69,15 @@ def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Te
 
 
 def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teacher | None:
-    """Return the teacher of a run's stages; call it on every rank, rank 0's is everybody's.
+    """Return the teacher of a run's stages; every rank calls it and gets rank 0's.
 
     Args:
         training: --distill and its options.
         arch: Name of the network.
-        model: The run's network, float as it is before the first stage: the teacher if --teacher names no file.
+        model: The run's network, float as before the first stage; it is the teacher if --teacher names no file.
 
     Returns:
-        None if nothing is distilled.
+        None without distillation.
 
     Raises:
         ValueError: The weights that --teacher names do not exist or do not fit.
@@ -96,17 +96,17 @@ def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teach
 
 
 def load_teacher(model: nn.Module, arch: str, weights: str, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Load the weights that --teacher names; `tell` takes a line that says which of a file's tensors were taken.
+    """Load the weights of --teacher; `tell` is called with a line about the tensors loaded from a file.
 
     Raises:
-        ValueError: They do not exist or do not fit; names the flag.
+        ValueError: The weights do not exist or do not fit; names the flag.
     """
     try:
         path = resolve_weights(arch, weights)
         assert path is not None
         if note := load_weights(model, path).note:
             tell(f"--teacher: {note}")
-    except WeightsError as error:  # its advice would be --replace-head: a teacher with a fresh head knows nothing
+    except WeightsError as error:  # its advice would be --replace-head, but a teacher needs a trained head
         raise ValueError(f"--teacher: {error.reason}") from None
     except ValueError as error:
         raise ValueError(f"--teacher: {error}") from None

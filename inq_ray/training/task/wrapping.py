@@ -1,15 +1,15 @@
-"""A network as all ranks train it together: synchronized, compiled, distributed, in this order.
+"""Wrapping of a network for training on all ranks: synchronized, compiled, distributed, in this order.
 
-The network itself stays what it was, the same object with the same parameters and names: it is what is evaluated,
-quantized and written, never compiled. What was tried of the order (torch 2.15, gloo, two ranks):
+The network itself stays the same object with the same parameters and names; it is evaluated, quantized and written, and
+never compiled. Tested orders (torch 2.15, gloo, two ranks):
 
-- DDP around the compiled network: only the network is traced, its graph is split where DDP's buckets end, so that
-  gradients travel while others are computed, and the result is a DistributedDataParallel with its no_sync().
+- DDP around the compiled network: only the network is traced, its graph is split at the ends of DDP's buckets, so
+  gradients are sent while others are computed, and the result is a DistributedDataParallel with its no_sync().
 - compiling around DDP (torch.compile(ddp) or ddp.compile()): the same numbers, but 24 of DDP's own frames are traced
-  first, with two breaks of the graph and warnings, and an nn.Sequential was not compiled at all.
+  first, with two graph breaks and warnings, and an nn.Sequential was not compiled at all.
 
 Two runs end with the same bits, and differ from the network that is not compiled by rounding. A stage that changes
-which tensors need gradients compiles again, once: of all stages the last one does. Wrapping again does not.
+which tensors need gradients compiles again, once; this is the last stage. Wrapping again does not.
 """
 
 import importlib.util
@@ -33,23 +33,23 @@ def wrap(
     model: nn.Module,
     device: torch.device,
     *,
-    compile: bool = False,  # noqa: A002, as the flag is called
+    compile: bool = False,  # noqa: A002, named like the flag
     sync_batchnorm: bool = False,
 ) -> nn.Module:
-    """Return the model as all ranks train it together; the model itself where there is one rank and nothing to compile.
+    """Return the model wrapped for training on all ranks; the model itself for one rank without compilation.
 
     Without ``sync_batchnorm``, BatchNorm's running statistics are rank 0's: training does not use them, and they are
-    broadcast where they matter, at the start of a stage and before every validation.
+    broadcast at the start of a stage and before every validation.
 
     Args:
-        model: the network, on its device; ``sync_batchnorm`` replaces its BatchNorm layers in place, and keeps their
+        model: Network, on its device; ``sync_batchnorm`` replaces its BatchNorm layers in place, keeping their
             parameters, buffers and names.
-        device: of the model.
-        compile: whether torch.compile makes the kernels; the first step then takes a while.
-        sync_batchnorm: whether BatchNorm normalizes by the statistics of all ranks' images.
+        device: Device of the model.
+        compile: Whether to use torch.compile; the first step then takes a while.
+        sync_batchnorm: Whether BatchNorm uses the statistics of all ranks' images.
 
     Raises:
-        ValueError: it cannot work on this machine.
+        ValueError: It does not work on this machine.
     """
     check_wrapping(device.type, compile=compile, sync_batchnorm=sync_batchnorm)
     model = synchronized(model, sync_batchnorm=sync_batchnorm)
@@ -63,22 +63,22 @@ def wrap(
 
 
 def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
-    """Return the model, its BatchNorm layers over all ranks' images if there are several and it is asked for."""
+    """Return the model with SyncBatchNorm layers, if requested and if there are several ranks."""
     if not sync_batchnorm or world_size() == 1:
         return model
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
-    """Let DDP arrange its buckets before the first step, so that a run that goes on ends with the same bits.
+    """Let DDP rebuild its buckets before the first step, so that a resumed run ends with the same bits.
 
-    DDP sums gradients in buckets, which it arranges again after the first backward pass. With more than two ranks the
-    order of a sum follows an element's place in its bucket, so a run that was stopped and goes on would differ from one
-    that was not. After two passes whose gradients are dropped it is arranged; buffers are left as they were.
+    DDP sums gradients in buckets, which it rebuilds after the first backward pass. With more than two ranks the order
+    of a sum depends on an element's position in its bucket, so a resumed run would differ from an uninterrupted one.
+    After two passes whose gradients are dropped the buckets are final; buffers are restored.
 
     Args:
-        model: as `wrap` returns it; every rank calls it.
-        step: a forward and a backward pass, of any images, and nothing else.
+        model: Result of `wrap`; every rank calls it.
+        step: Function that runs a forward and a backward pass on any images, and nothing else.
     """
     if not isinstance(model, DistributedDataParallel):
         return
@@ -92,15 +92,15 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
 
 
 def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> None:  # noqa: A002
-    """Refuse what cannot work on this machine; costs nothing.
+    """Refuse what does not work on this machine; takes no time.
 
     Args:
         device_type: "cpu" or "cuda".
-        compile: whether the network is to be compiled.
-        sync_batchnorm: whether BatchNorm is to be synchronized.
+        compile: Whether to compile the network.
+        sync_batchnorm: Whether to synchronize BatchNorm.
 
     Raises:
-        ValueError: names the flag and what to do.
+        ValueError: It does not work; names the flag and the remedy.
     """
     if sync_batchnorm and device_type == "cpu":
         raise ValueError("--sync-batchnorm works on GPUs only: add --use-gpu, or leave it out")
@@ -113,28 +113,28 @@ def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> 
 
 
 def _check_cpp_compiler() -> None:
-    """What torch's compiler needs on a CPU: a C++ compiler, by its name in $CXX or g++, and the headers of Python."""
+    """Check what torch's compiler needs on a CPU: a C++ compiler, in $CXX or g++, and Python's headers."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise ValueError(
-            f"--compile needs a C++ compiler on CPUs, and there is no {compiler}: install g++, name another in CXX, or "
-            "leave --compile out"
+            f"--compile needs a C++ compiler on CPUs, and {compiler} does not exist: install g++, name another in CXX, "
+            "or leave --compile out"
         )
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.is_file():
         raise ValueError(
-            f"--compile needs the headers of Python on CPUs, and there is no {header}: install python3-dev, or leave "
+            f"--compile needs Python's headers on CPUs, and {header} does not exist: install python3-dev, or leave "
             "--compile out"
         )
 
 
 def _check_triton() -> None:
-    """What torch's compiler needs on a GPU: Triton, which has a C compiler build what launches its kernels."""
+    """Check what torch's compiler needs on a GPU: Triton, which needs a C compiler to build kernel launchers."""
     if importlib.util.find_spec("triton") is None:
         raise ValueError("--compile needs Triton on GPUs: pip install triton, or leave --compile out")
     compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
     if not any(shutil.which(compiler) for compiler in compilers):
         raise ValueError(
-            f"--compile needs a C compiler on GPUs, and there is no {' or '.join(compilers)}: install gcc, name "
+            f"--compile needs a C compiler on GPUs, and {' or '.join(compilers)} does not exist: install gcc, name "
             "another in CC, or leave --compile out"
         )

@@ -25,7 +25,7 @@ NODE = {"eth0": up("eth0", "10.0.0.5", 10000), "ib0": up("ib0", "10.1.0.5", 2000
         ("10.0.0.5", None, "link eth0 at 10 Gbit/s, not eth1, ib0"),
         ("10.2.0.5", None, "link eth1 of unknown speed, not eth0, ib0"),
         ("10.0.0.5", "ib0", "link ib0 at 200 Gbit/s, not eth0, eth1"),
-        ("10.0.0.5", "^docker,lo", "link ^docker,lo, as the environment says"),
+        ("10.0.0.5", "^docker,lo", "link ^docker,lo, set by the environment"),
         ("127.0.0.2", None, "link lo"),
         ("10.9.0.5", None, "no interface has 10.9.0.5"),
     ],

@@ -146,7 +146,7 @@ def test_the_job_goes_on_after_an_interrupt_and_a_kill(
     status, output = start_until(signal.SIGINT, 0)
     assert status == 130, output
     assert "top-1 in % on held-out training images" in output
-    assert "interrupted; the same command goes on" in output
+    assert "interrupted; run the same command to continue" in output
     status, output = start_until(signal.SIGKILL, 1)
     assert status == -signal.SIGKILL, output
     done = subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False)
@@ -222,7 +222,7 @@ def test_a_full_disk_ends_trials_and_not_the_sweep_which_goes_on_once_there_is_r
     assert first.status in ("failed", "done"), out  # its last files may fit into what it has just removed
     failed = [trial for trial in result.trials if trial.status == "failed"]
     assert all("No space left on device" in (trial.reason or "") for trial in failed), out
-    assert "the sweep's state is not written, and the sweep goes on" in out
+    assert "the sweep's state cannot be written, the sweep continues" in out
     assert "picture" in out
     result = sweep()
     assert [trial.status for trial in result.trials] == ["done", "done"]
@@ -270,7 +270,7 @@ def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> Non
     assert num_trials_at_once(ClusterConfig(num_workers=1), nodes) == 7
     assert num_trials_at_once(ClusterConfig(num_workers=2, cpus_per_worker=2), nodes) == 1
     assert num_trials_at_once(ClusterConfig(num_workers=3), nodes) == 2
-    with pytest.raises(ValueError, match=r"8 worker\(s\) of 1 CPU each would never have room: .*hold 7 such worker"):
+    with pytest.raises(ValueError, match=r"8 worker\(s\) of 1 CPU each would never fit: .*room for 7 such worker"):
         num_trials_at_once(ClusterConfig(num_workers=8), nodes)
     with pytest.raises(ValueError, match=r"2 worker\(s\) of 1 CPU and 1 GPU each .*7 CPUs, 1 GPUs on 2 node"):
         num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), nodes)
@@ -282,7 +282,9 @@ def test_what_an_autoscaler_may_bring_counts() -> None:
     assert num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), head, {"CPU": 16.0, "GPU": 4.0}) == 2
     assert num_trials_at_once(ClusterConfig(num_workers=1), [{"CPU": 3.0}], {"GPU": 4.0}) == 3
     assert num_trials_at_once(ClusterConfig(num_workers=1), head, {"CPU": float(sys.maxsize)}) > 1000
-    with pytest.raises(ValueError, match=r"hold 0 such worker\(s\) .*autoscaler may bring it to 4; take a smaller"):
+    with pytest.raises(
+        ValueError, match=r"room for 0 such worker\(s\) .*autoscaler may provide room for 4; use a smaller"
+    ):
         num_trials_at_once(ClusterConfig(num_workers=5, use_gpu=True), head, {"CPU": 16.0, "GPU": 4.0})
 
 
@@ -407,7 +409,7 @@ def test_a_trial_waits_on_where_others_hold_the_cluster(tmp_path: Path, monkeypa
     registry, told = plan.registry(), Recorder()
     spec = plan.spec(registry, registry.trials[0])
     assert sweep_trial._quantize_once_there_is_room(spec, told, StopSignals()) == {"top1": 1.0}
-    assert told.events == [Note("there is none; the trial waits on")] * 2
+    assert told.events == [Note("there is none; the trial keeps waiting")] * 2
 
 
 def test_trackers_of_trials_hear_what_the_drivers_environment_says(
@@ -431,8 +433,8 @@ def test_a_full_disk_at_the_very_end_leaves_the_best_command(
     registry.trials[0].top1, registry.trials[0].status = 90.0, "done"
     leave(plan, registry.trials, SweepConsole())  # its folder is not there: nothing can be written
     out = capsys.readouterr().out
-    assert "the picture is not written: " in out
-    assert "the recipe is not written: " in out
+    assert "the picture cannot be written: " in out
+    assert "the recipe cannot be written: " in out
     assert f"command   {shlex.join(program('quantize'))}" in out
 
 

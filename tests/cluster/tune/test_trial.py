@@ -123,7 +123,7 @@ def _incident_at_work(reporter: Reporter, _: StopSignals) -> dict[str, Any]:
     """Loses a worker, goes on, and ends."""
     for event in (
         Incident(kind="workers_lost", text="rank 1 is gone: starting again (1 of --max-failures 3)"),
-        Incident(kind="resumed", text="going on from checkpoint-01-0001-00000004", seconds_lost=2.5),
+        Incident(kind="resumed", text="continuing from checkpoint-01-0001-00000004", seconds_lost=2.5),
         Incident(kind="step_skipped", text="stage 1, epoch 1, step 3: skipped (1 so far)"),
         Incident(kind="checkpoint_failed", text="checkpoint-01-0001-00000008 is not written: the disk is full"),
         Note("going on from habit"),

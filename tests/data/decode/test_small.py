@@ -74,11 +74,11 @@ def test_damaged_anywhere_is_a_value_error_or_pixels() -> None:
 
 
 def test_other_sizes_depths_and_kinds() -> None:
-    with pytest.raises(ValueError, match="the image is 7x5 where the first ones are 5x7"):
+    with pytest.raises(ValueError, match="the image is 7x5, the first ones are 5x7"):
         decode(encode(PIXELS), Layout(3, 7, 5))
-    with pytest.raises(ValueError, match=r"has colours .* where the first one is gray"):
+    with pytest.raises(ValueError, match=r"has colours .*, but the first one is gray"):
         decode(encode(PIXELS), Layout(1, 5, 7))
-    with pytest.raises(ValueError, match="numbers of 32 bits"):
+    with pytest.raises(ValueError, match="32-bit values"):
         decode(encode(Image.fromarray(PIXELS[..., 0].astype(np.int32)), "TIFF"), Layout(1, 5, 7))
 
 
@@ -93,5 +93,5 @@ def test_of_16_bits_the_upper_8_are_kept(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("AVIF", "AVIF"), ("JPEG2000", "JPEG 2000")])
 def test_formats_that_are_not_read_are_named(kind: str, name: str) -> None:
-    with pytest.raises(ValueError, match=f"is {name}, which is not read here: convert it to one of JPEG, PNG"):
+    with pytest.raises(ValueError, match=f"is {name}, which is not supported: convert it to one of JPEG, PNG"):
         read_layout(encode(PIXELS, kind))

@@ -122,20 +122,20 @@ def test_names_that_are_not_utf8_and_links(tree: Path, tmp_path: Path) -> None:
         ({"train": None}, r"train has no classes, it has no folders: put the images of each class into a folder"),
         (
             {"train/a.jpg": b"", "train/b.png": b""},
-            r"train has no classes, 2 images lie in it directly \(a.jpg, b.png\)",
+            r"train has no classes, only 2 images directly in it \(a.jpg, b.png\)",
         ),
-        ({"train/a/1.jpg": b"", "val/1.jpg": b""}, r"val has no classes, 1 images lie in it directly \(1.jpg\)"),
+        ({"train/a/1.jpg": b"", "val/1.jpg": b""}, r"val has no classes, only 1 images directly in it \(1.jpg\)"),
         ({"train/a/1.jpg": b"", "val": None}, r"val has no classes, it has no folders"),
-        ({"train/a/1.jpg": b"", "train/b": None}, r"train has 1 classes without an image \(b\): add images \(\.jpg,"),
-        ({"train/a/1.jpg": b"", "train/b/x.txt": b""}, r"train has 1 classes without an image \(b\)"),
-        ({"train/a/1.jpg": b"", "val/a": None}, r"val has 1 classes without an image \(a\)"),
+        ({"train/a/1.jpg": b"", "train/b": None}, r"train has 1 classes without images \(b\): add images \(\.jpg,"),
+        ({"train/a/1.jpg": b"", "train/b/x.txt": b""}, r"train has 1 classes without images \(b\)"),
+        ({"train/a/1.jpg": b"", "val/a": None}, r"val has 1 classes without images \(a\)"),
         (
             {"train/a/1.jpg": b"", **{f"val/{name}/1.jpg": b"" for name in "abcdef"}},
-            r"val has 5 classes that train has not \(b, c, d, \.\.\.\): folders of one class must",
+            r"val has 5 classes that train does not have \(b, c, d, \.\.\.\): a class must",
         ),
         (
             {"n01/a.jpg": b""},
-            r"has no folder train, val, validation or test \(its folders: n01\): give the folder that",
+            r"has no folder train, val, validation or test \(its folders: n01\): pass the folder that",
         ),
         ({".train/n01/a.jpg": b""}, r"has no folder train, val.*: none\)"),
     ],
@@ -228,7 +228,7 @@ def test_a_damaged_index_is_made_anew(tree: Path, tmp_path: Path) -> None:
         open_index.cache_clear()
         path.unlink()  # what is mapped is not to be written over
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=f"{path} is no index of images that can be read here.*; remove it"):
+        with pytest.raises(ValueError, match=f"{path} is not a usable index of images.*; remove it"):
             open_index(path)
         find_index(root, place)
         assert path.read_bytes() == whole
@@ -236,7 +236,7 @@ def test_a_damaged_index_is_made_anew(tree: Path, tmp_path: Path) -> None:
 
 def test_no_room_for_the_index(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cannot write the index of images to .*file: .*; use a folder"):
+    with pytest.raises(ValueError, match=r"cannot write the index of images to .*file: .*; use a writable folder"):
         find_index(locate(str(tree)), tmp_path / "file")
 
 
@@ -255,7 +255,7 @@ def test_same_files_same_fingerprint_wherever(tree: Path, tmp_path: Path, s3: S3
 def test_another_node_has_other_files(tree: Path, tmp_path: Path) -> None:
     fingerprint = find_index(locate(str(tree))).facts.fingerprint
     (tree / "train/cat/more.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"holds other images on this machine \(5 of train and 2 of test\) than where"):
+    with pytest.raises(ValueError, match=r"has other images on this machine \(5 of train and 2 of test\) than where"):
         find_index(locate(str(tree)), fingerprint=fingerprint)
 
 
@@ -268,7 +268,7 @@ def test_a_storage_is_listed_once_for_a_fingerprint(tree: Path, tmp_path: Path, 
             find_index(root, tmp_path)
         with pytest.raises(AssertionError):
             find_index(root, tmp_path, "0" * 64)
-    with pytest.raises(ValueError, match="holds other images"):
+    with pytest.raises(ValueError, match="has other images"):
         find_index(root, tmp_path, "0" * 64)
 
 

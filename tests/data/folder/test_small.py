@@ -94,7 +94,7 @@ def test_images_of_several_or_large_sizes_are_resized_and_that_is_said(tmp_path:
     source = open_folder(root)
     assert source.info.is_streamed
     resized = "are resized to 256 (shorter side) and cropped to 224x224"
-    other = "other sizes by --crop-size and --resize-size"
+    other = "--crop-size and --resize-size change this"
     assert source.notes == (f"{root}: images of 12x20 to 40x30 pixels {resized}; {other}",)
     large = open_folder(write(tmp_path / "large", pixels=random_images(6, height=100, width=120)))
     assert large.notes[0].endswith("cropped to 224x224; --crop-size 100 --resize-size 100 keeps them")
@@ -117,5 +117,5 @@ def test_a_broken_one_is_named(tmp_path: Path) -> None:
     source = open_folder(root)
     bad = source.peek("test").bad
     assert [image.name for image in bad] == [str(path)]
-    with pytest.raises(ValueError, match=r"val/b/5\.png: the image is broken"):
+    with pytest.raises(ValueError, match=r"val/b/5\.png: the image is damaged"):
         source.split("test")

@@ -88,9 +88,9 @@ def test_facts(images: Path) -> None:
         PREPROCESSING.std,
     )
     assert info.is_streamed
-    other = "other sizes by --crop-size and --resize-size"
+    other = "--crop-size and --resize-size change this"
     assert source.notes == (
-        f"{images}: left out 1 files that are no images of a class, by their names",
+        f"{images}: ignored 1 files that are not images of a class, by their names",
         f"{images}: images of 30x70 to 50x50 pixels are resized to 40 (shorter side) and cropped to 32x32; {other}",
     )
 
@@ -191,7 +191,7 @@ def test_single_files_that_cannot_be_read(images: Path, s3: S3Server, tmp_path: 
     s3.file_system().delete_file("holes/images/train/n0/000.JPEG")
     for reader in readers:
         gone, good = reader.read(np.array([0, 23]))
-        assert (gone.data, gone.label, gone.error) == (None, 0, "the file is not there")
+        assert (gone.data, gone.label, gone.error) == (None, 0, "the file does not exist")
         assert gone.name.endswith("train/n0/000.JPEG")
         assert good.error is None
     assert readers[0].read(np.array([1]))[0].error == "the file is empty"
@@ -205,7 +205,7 @@ def test_single_files_that_cannot_be_read(images: Path, s3: S3Server, tmp_path: 
     assert folder.error == "Is a directory"
     bad = EncodedSet(readers[0], open_folder(images).split("train").transform).fetch(torch.tensor([0, 1, 4]), None)
     assert [(image.sample, image.reason) for image in bad.bad] == [
-        (0, "the file is not there"),
+        (0, "the file does not exist"),
         (1, "the file is empty"),
     ]
     assert len(bad.images) == 1
@@ -215,7 +215,7 @@ def test_a_folder_that_is_gone_is_not_many_bad_images(images: Path, tmp_path: Pa
     shutil.copytree(images, tmp_path / "copy")
     reader = open_folder(tmp_path / "copy", tmp_path / "index").split("train").reader
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(ValueError, match=r"copy/train was there when it was listed, and is not any more"):
+    with pytest.raises(ValueError, match=r"copy/train existed when it was listed, but does not any more"):
         reader.read(np.array([0]))
 
 
@@ -274,5 +274,5 @@ def test_workers_open_what_the_run_was_started_with(images: Path, tmp_path: Path
     started = open_folder(images, tmp_path / "index").info.fingerprint
     assert open_folder(tmp_path / "copy", tmp_path / "index", started).info.fingerprint == started
     (tmp_path / "copy/train/n0/more.jpg").write_bytes(jpeg(1))
-    with pytest.raises(ValueError, match=r"copy holds other images on this machine \(25 of train and 6 of test\)"):
+    with pytest.raises(ValueError, match=r"copy has other images on this machine \(25 of train and 6 of test\)"):
         open_folder(tmp_path / "copy", tmp_path / "index", started)

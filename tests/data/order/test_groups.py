@@ -203,5 +203,5 @@ def test_held_out_groups(sizes: list[int], seed: int, data: st.DataObject) -> No
 
 
 def test_more_held_out_than_there_are() -> None:
-    with pytest.raises(ValueError, match="cannot hold out 9 of 9 training samples; allowed are 0 to 8"):
+    with pytest.raises(ValueError, match="cannot hold out 9 of 9 training samples; allowed: 0 to 8"):
         holdout(9, 9, 0, np.array([0, 4, 9]))

@@ -49,14 +49,14 @@ def test_truth_values(tmp_path: Path, side: int) -> None:
 
 
 def test_a_text_to_test_on_that_nothing_was_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"test\.parquet has 1 labels that are no class to train on: 'yak'"):
+    with pytest.raises(ValueError, match=r"test\.parquet has 1 labels that are not in training: 'yak'"):
         open_source(str(write(tmp_path, TEXTS, ["cat", "yak"])))
 
 
 @pytest.mark.parametrize("statistics", [True, False])
 def test_numbers_without_names(tmp_path: Path, statistics: bool) -> None:
     assert labels_of(write(tmp_path, [2, 0, 1], statistics=statistics)) == (("0", "1", "2"), [2, 0, 1])
-    with pytest.raises(ValueError, match="labels are from 1 to 3, and none is 0: classes are numbered from 0"):
+    with pytest.raises(ValueError, match="labels are from 1 to 3, but classes are numbered from 0"):
         open_source(str(write(tmp_path, [1, 2, 3], statistics=statistics)))
     with pytest.raises(ValueError, match="labels go up to 5, and no image has '1', '3', '4': classes are numbered"):
         open_source(str(write(tmp_path, [0, 2, 5], statistics=statistics)))
@@ -72,7 +72,7 @@ def test_columns_by_name(tmp_path: Path) -> None:
     root = write(tmp_path, [1, 0], label="fine", image="picture")
     assert labels_of(root, image_column="picture", label_column="fine") == (("0", "1"), [1, 0])
     with pytest.raises(
-        ValueError, match=r"has no column coarse: name that of the classes by --label-column .*'fine', 'oth"
+        ValueError, match=r"has no column coarse: name the column of labels with --label-column .*'fine', 'oth"
     ):
         open_source(str(root), image_column="picture", label_column="coarse")
 
@@ -90,4 +90,4 @@ def test_a_column_of_bytes(tmp_path: Path, side: int) -> None:
 def test_rows_without_bytes_are_found_before_a_run(tmp_path: Path) -> None:
     seen = open_source(str(write(tmp_path, [1, 0], images=[{"bytes": None, "path": "a.png"}] * 2))).peek("train")
     assert len(seen.bad) == 2
-    assert "there are no bytes of an image" in seen.bad[0].reason
+    assert "the row has no image bytes" in seen.bad[0].reason

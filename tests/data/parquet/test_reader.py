@@ -191,10 +191,10 @@ def test_rows_that_are_not_right_are_named(tmp_path: Path) -> None:
     assert [encoded.data for encoded in found] == [b"a", None, None, None, None, b"f"]
     assert [encoded.error for encoded in found] == [
         None,
-        "there are no bytes of an image, perhaps a path only; write the file's bytes into the column",
+        "the row has no image bytes, perhaps only a path; write the image file's bytes into the column",
         "there is no label",
-        "label 3 is none of 0 to 2",
-        "label -1 is none of 0 to 2",
+        "label 3 is not within 0 to 2",
+        "label -1 is not within 0 to 2",
         None,
     ]
     assert found[4].name == f"{path}, row 4"
@@ -211,9 +211,9 @@ def test_files_that_change_vanish_or_break_under_way(tmp_path: Path) -> None:
     reader = open_reader(folder)
     whole = path.read_bytes()
     write_parquet(path, BLOBS[:37], LABELS[:37], row_group_size=9)
-    assert f"{path} was changed after it had been opened" in refusal(lambda: read(reader, 20))
+    assert f"{path} changed after it was opened" in refusal(lambda: read(reader, 20))
     path.write_bytes(whole[:-50])
-    assert f"cannot read {path}, damaged or no Parquet" in refusal(lambda: read(reader, 20))
+    assert f"cannot read {path}, which is damaged or not Parquet" in refusal(lambda: read(reader, 20))
     path.unlink()
     assert str(path) in refusal(lambda: read(reader, 20))
     path.write_bytes(whole)
@@ -227,13 +227,13 @@ def test_damaged_pages(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[2000] ^= 1
     path.write_bytes(data)
-    assert f"cannot read {path}, damaged or no Parquet" in refusal(lambda: read(open_reader(path), 0))
+    assert f"cannot read {path}, which is damaged or not Parquet" in refusal(lambda: read(open_reader(path), 0))
 
 
 def test_a_row_group_that_is_too_large(folder: Path) -> None:
     text = refusal(lambda: open_reader(folder, held_bytes=20))
     assert "train-00000-of-00004.parquet has a row group of" in text
-    assert "in groups of some 100 images" in text
+    assert "with groups of about 100 images" in text
 
 
 def test_the_sample(shared_data: Path) -> None:

@@ -192,21 +192,21 @@ def test_no_test_split(folder: Path) -> None:
 
 def test_a_missing_shard(folder: Path) -> None:
     (folder / "train-00001-of-00002.parquet").unlink()
-    assert "1 shards of train, their names say 00002: not complete" in refusal(folder)
+    assert "1 shards of train, but their names count 00002: incomplete" in refusal(folder)
 
 
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
     path = folder / "train-00001-of-00002.parquet"
     path.unlink()
     os.mkfifo(path)
-    assert f"cannot read {path}: a device or a pipe, and no file" in refusal(folder)
+    assert f"cannot read {path}: a device or a pipe, not a file" in refusal(folder)
 
 
 @pytest.mark.parametrize("size", [0, 3, 11, 500, -1])
 def test_truncated_files(folder: Path, size: int) -> None:
     path = folder / "train-00001-of-00002.parquet"
     path.write_bytes(path.read_bytes()[:size])
-    assert f"cannot read {path}, damaged or no Parquet" in refusal(folder)
+    assert f"cannot read {path}, which is damaged or not Parquet" in refusal(folder)
 
 
 def test_damaged_pages(folder: Path) -> None:
@@ -222,17 +222,17 @@ def test_damaged_pages(folder: Path) -> None:
 def test_columns(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     write_parquet(path, blobs(2), [0, 1], column="picture")
-    assert "no column image or img: name that of the images by --image-column (with bytes of files: 'picture')" in (
+    assert "no column image or img: name the column of images with --image-column (columns with bytes: 'picture')" in (
         refusal(folder)
     )
     write_parquet(path, blobs(2), [0, 1], label="fine_label")
-    assert "has no column label: name that of the classes by --label-column (of integers or texts: 'fine_label')" in (
+    assert "has no column label: name the column of labels with --label-column (integers or texts: 'fine_label')" in (
         refusal(folder)
     )
     pq.write_table(pa.table({"image": ["a.png", "b.png"], "label": [0, 1]}), path)
-    assert "column image must be a struct with the field bytes: binary" in refusal(folder)
+    assert "column image must be binary, or a struct with the field bytes: binary" in refusal(folder)
     pq.write_table(pa.table({"image": [{"bytes": b""}], "label": [0.5]}), path)
-    assert "column label is double, and has to be of integers or texts" in refusal(folder)
+    assert "column label is double, but labels are integers or texts" in refusal(folder)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 0]])
@@ -248,7 +248,7 @@ def test_missing_labels_and_images(folder: Path) -> None:
     write_parquet(path, blobs(2), [0, None])
     assert f"{path} has 1 rows without a label" in refusal(folder)
     write_parquet(path, [*blobs(1), None], [0, 1])
-    assert f"{path}, row 1: there are no bytes of an image" in refusal(folder)
+    assert f"{path}, row 1: the row has no image bytes" in refusal(folder)
     write_parquet(path, [], [], write_statistics=False)
     assert f"{path} has no rows" in refusal(folder)
 
@@ -262,13 +262,13 @@ def test_a_broken_image_is_named(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     good = blobs(150)
     write_parquet(path, [*good[:140], good[140][:60], *good[141:]], [0] * 150, row_group_size=50)
-    assert f"{path}, row 140: the image is broken" in refusal(folder)
+    assert f"{path}, row 140: the image is damaged" in refusal(folder)
 
 
 def test_images_of_unequal_size(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     write_parquet(path, [*blobs(50), *blobs(1, height=9)], [0] * 51, row_group_size=100)
-    assert f"{path}, row 50: the image is 8x9 where the first ones are 8x8" in refusal(folder)
+    assert f"{path}, row 50: the image is 8x9, the first ones are 8x8" in refusal(folder)
 
 
 @pytest.mark.parametrize("row", [48, 400])

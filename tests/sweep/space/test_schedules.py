@@ -50,10 +50,10 @@ def test_text_is_read_back(shares: list[float]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("0.5,a", "no list of portions"),
+        ("0.5,a", "not a list of portions"),
         ("0.5,0.4,1", "larger than the one before"),
         ("0.5", "end at 1"),
-        ("", "no list of portions"),
+        ("", "not a list of portions"),
     ],
 )
 def test_what_is_no_schedule_is_named(text: str, says: str) -> None:

@@ -129,9 +129,9 @@ def test_what_a_person_sees(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for words in (
         "t001  starts    ▄▆█ 0.5,0.75,1  weight_bits 5  lr 0.01",
-        "1 damaged stage end(s) left out; reuses    1 stage(s), to portion 0: saves 0:00:02",
+        "1 damaged stage end(s) ignored; reuses    1 stage(s), to portion 0: saves 0:00:02",
         "stage 1/3 portion 0.5    top-1  80.00",
-        "is not kept: the disk is full",
+        "is not stored: the disk is full",
         "failed    it fails",
         "done      top-1 97.25  digest 0123456789abcdef",
         "Pareto    3 bits 96.50 % (t002), 5 bits 97.25 % (t001)",

@@ -340,7 +340,7 @@ def test_another_space_is_noticed_when_a_sweep_goes_on() -> None:
     registry.plan()
     saved = registry.to_json()
     other = registry_of(Space({SCHEDULE: Choices(tuple(SCHEDULES[1:]))}), SearchOptions())
-    with pytest.raises(ValueError, match="the sweep cannot go on: t001"):
+    with pytest.raises(ValueError, match="the sweep cannot continue: t001"):
         other.restore(saved["log"], saved["trials"])
 
 

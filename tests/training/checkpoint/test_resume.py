@@ -86,7 +86,7 @@ def test_auto_goes_on_from_the_newest_whole_one() -> None:
 def test_auto_names_what_is_damaged() -> None:
     decision = decide(AUTO, standing(found(NEWER)), CONFIG)
     assert isinstance(decision, Resume)
-    assert decision.notes == ("checkpoint-01-0000-00000004 is damaged and left out: facts.json is missing",)
+    assert decision.notes == ("checkpoint-01-0000-00000004 is damaged and ignored: facts.json is missing",)
 
 
 def test_auto_says_that_a_run_is_finished() -> None:
@@ -107,7 +107,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_starts() -> None:
 
 def test_where_all_are_damaged_it_is_refused() -> None:
     line = line_of(decide(AUTO, standing(Found(None, None, (NEWER,))), CONFIG))
-    assert "none of its 1 checkpoints is whole, checkpoint-01-0000-00000004: facts.json is missing" in line
+    assert "all 1 checkpoint(s) are damaged, checkpoint-01-0000-00000004: facts.json is missing" in line
     assert "--overwrite" in line
 
 
@@ -137,7 +137,7 @@ def test_another_number_of_workers_goes_on_and_is_said() -> None:
     decision = decide(AUTO, standing(found()), config)
     assert isinstance(decision, Resume)
     (note,) = decision.notes
-    assert "--num-workers 2 became 3, --cpus-per-worker 1 became 2: the result may not have the bits" in note
+    assert "--num-workers 2 changed to 3, --cpus-per-worker 1 changed to 2: the result may differ in bits" in note
 
 
 def test_another_version_goes_on_and_is_said() -> None:
@@ -182,7 +182,7 @@ def test_a_run_that_was_begun_by_a_path_goes_on_by_it_and_does_not_begin_without
     config = CONFIG.replace(output={"name": "other"})
     begun = Standing(name="other", config=config, begun_from="/a/b")
     assert isinstance(decide("/a/b", begun, config, chosen=found()), Resume)
-    assert "give --resume /a/b, by which it was begun" in line_of(decide(AUTO, begun, config))
+    assert "pass --resume /a/b, from which it was started" in line_of(decide(AUTO, begun, config))
     own = dataclasses.replace(begun, found=found())
     assert isinstance(decide(AUTO, own, config), Resume)
     assert isinstance(decide(AUTO, begun, config.replace(output={"overwrite": True})), Start)
@@ -191,16 +191,16 @@ def test_a_run_that_was_begun_by_a_path_goes_on_by_it_and_does_not_begin_without
 @pytest.mark.parametrize(
     ("there", "config", "said"),
     [
-        (lambda: standing(is_finished=True), CONFIG, "that run is finished: take another --name"),
+        (lambda: standing(is_finished=True), CONFIG, "that run is finished: use another --name"),
         (
             lambda: standing(found()._replace(entry=Entry(position=LATER))),
             CONFIG,
-            f"run tiny has later checkpoints, up to {LATER.name}: take another --name",
+            f"run tiny has later checkpoints, up to {LATER.name}: use another --name",
         ),
         (
             lambda: standing(config=CONFIG.replace(output={"name": "b"})),
             CONFIG,
-            "an unfinished run of that name, and --resume /a/b is of run tiny",
+            "an unfinished run of that name exists, and --resume /a/b belongs to run tiny",
         ),
         (lambda: Standing(name="x"), CONFIG.replace(output={"overwrite": True}), "--overwrite deletes the run"),
     ],
@@ -218,8 +218,8 @@ def test_looking_at_a_path(tmp_path: Path) -> None:
     assert (looked.entry.position, looked.entry.top1) == (POSITION, 12.5)
     assert isinstance(decide(str(path), Standing(name="other"), RunConfig(), chosen=looked), Resume)
     for wrong in (tmp_path, tmp_path / "nowhere", "yes"):
-        with pytest.raises(ValueError, match=r"--resume .*: no checkpoint .* is there, nor is it auto or never"):
+        with pytest.raises(ValueError, match=r"--resume .*: not a checkpoint .*, and neither auto nor never"):
             look_at(str(wrong))
     (path / "facts.json").unlink()
-    with pytest.raises(ValueError, match=r"this checkpoint is damaged: facts\.json is missing; take another"):
+    with pytest.raises(ValueError, match=r"this checkpoint is damaged: facts\.json is missing; use another"):
         look_at(str(path))

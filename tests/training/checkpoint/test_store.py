@@ -317,7 +317,7 @@ def test_flipped_on_s3(on_s3: Location) -> None:
     found = store.newest_good()
     assert found.entry is not None
     assert found.entry.position.step == 1
-    assert "facts.json is not as it was written" in found.damaged[0].reason
+    assert "facts.json is damaged" in found.damaged[0].reason
 
 
 def test_a_storage_that_fails_damages_nothing(on_s3: Location, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,5 +387,5 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     store = CheckpointStore(locate(str(tmp_path / "file" / "checkpoints")))
     with pytest.raises(ValueError, match=r"cannot write .*: (Not a directory|File exists)"):
         store.save(simple(at(1)))
-    with pytest.raises(ValueError, match="at least 1 checkpoint has to stay, got 0"):
+    with pytest.raises(ValueError, match="at least 1 checkpoint must be kept, got 0"):
         CheckpointStore(locate(str(tmp_path)), keep_last=0)

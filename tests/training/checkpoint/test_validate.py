@@ -60,7 +60,7 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
         ("place", {"stage": 2, "epoch": 0}, "place is"),
         ("place|step", True, "place is"),
         ("place|step", -1, "place is"),
-        ("place|epoch", 10**12, "beyond what a name can say"),
+        ("place|epoch", 10**12, "too large for a name"),
         ("place|stage", 9, "beyond the end of its run, which has 4 stages"),
         ("place|epoch", 4, "epochs_done is 2, with 2 lines of metrics"),
         ("place|epoch", 5, "beyond the end of its run"),
@@ -75,8 +75,8 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
         ("bad_images|x", 1, "bad_images['x'] must be a text"),
         ("faults|rewinds", [-1], "faults is"),
         ("inq", None, "inq is None in stage 2"),
-        ("inq|stage", 1, "inq is of stage 1 of 3, the position of 2"),
-        ("inq|portions", [0.5], "inq is of stage 2 of 1"),
+        ("inq|stage", 1, "inq has stage 1 of 3, the position has 2"),
+        ("inq|portions", [0.5], "inq has stage 2 of 1"),
         ("inq|portions", [0.9, 0.8, 1.0], "each must be larger than the one before"),
         ("inq|strategy", "any", "strategy"),
         ("inq|seed", 2**63, "inq.seed is"),
@@ -130,7 +130,7 @@ ZERO = torch.zeros(3, dtype=torch.float64)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda _: {"other/x": ZERO}, "there is a tensor 'other/x', which is of no kind"),
+        (lambda _: {"other/x": ZERO}, "tensor 'other/x' is of an unknown kind"),
         (lambda _: {f"{MOMENTUM}new": ZERO}, "momentum/new is torch.float64 [3], the network's missing"),
         (
             lambda _: {f"{MOMENTUM}0.bias": ZERO[:1].float()},
@@ -166,13 +166,13 @@ def test_averages_are_there_where_facts_say_so(written: Snapshot) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("inq", {"portions": (0.5, 0.8, 0.9)}, "stages are of portions"),
-        ("inq", {"strategy": "random"}, "stages are of strategy random, the run's of pruning"),
-        ("inq", {"seed": 1}, "stages are of seed 1, the run's of 0"),
+        ("inq", {"portions": (0.5, 0.8, 0.9)}, "stages have portions"),
+        ("inq", {"strategy": "random"}, "stages have strategy random, the run's pruning"),
+        ("inq", {"seed": 1}, "stages have seed 1, the run's 0"),
         ("groups", (), "optimizer has 0 groups of parameters, the run's 2"),
         ("lr_scheduler", {"last_epoch": -1}, "learning-rate schedule has last_epoch"),
         ("lr_scheduler", {"base_lrs": [0.05]}, "learning-rate schedule has base_lrs"),
-        ("lr_scheduler", {"step": 1}, "learning-rate schedule has step, which is no part of its state"),
+        ("lr_scheduler", {"step": 1}, "learning-rate schedule has step, which is not part of its state"),
     ],
 )
 def test_what_fits_no_run_changes_nothing(written: Snapshot, name: str, change: Any, said: str) -> None:

@@ -105,8 +105,8 @@ def test_waiting_has_a_bound(gate: Gate, told: list[str]) -> None:
     assert not writer.write(numbered(2), wait_seconds=0.05)
     assert not writer.close(0.05)
     assert told == [
-        "checkpoint-01-0000-00000002 is left out: the one before is not written after 0.05 s",
-        "the last checkpoint is not written after 0.05 s: it is given up",
+        "checkpoint-01-0000-00000002 is skipped: the one before is not written after 0.05 s",
+        "the last checkpoint is still not written after 0.05 s: giving up",
     ]
     gate.go.set()
     assert writer.close()
@@ -139,7 +139,7 @@ def test_a_failure_is_said_once_and_ends_nothing_while_an_older_one_stands(gate:
         gate.error = gate_error
         assert writer.write(numbered(step))
     writer.wait(30)
-    assert told == [f"a checkpoint failed, the one before stands and training goes on: {gate_error}"]
+    assert told == [f"a checkpoint failed, training continues and the previous one stays: {gate_error}"]
     gate.error = None
     writer.write(numbered(5))
     assert writer.close()
@@ -187,7 +187,10 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     writer.write(numbered(1))
     assert writer.close()
     assert told == [
-        "an old checkpoint stays, and no other is written before it is deleted: cannot delete /x: Permission denied"
+        (
+            "an old checkpoint cannot be deleted, and no new one is written before it is: "
+            "cannot delete /x: Permission denied"
+        )
     ]
     # Storage does not fill with what cannot be deleted: nothing is written until it can.
     for step in (2, 3):
@@ -195,7 +198,7 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     assert writer.close()
     assert steps(store) == [1]
     assert told[1:] == [
-        "a checkpoint failed, the one before stands and training goes on: cannot delete /x: Permission denied"
+        "a checkpoint failed, training continues and the previous one stays: cannot delete /x: Permission denied"
     ]
     monkeypatch.undo()
     assert writer.write(numbered(4), wait_seconds=30)

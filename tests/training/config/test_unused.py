@@ -32,23 +32,26 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
         ("--weights w.pth --float-lr 0.1", "--float-lr has no effect without --float-epochs"),
         (
             "--weights w.pth --distill --label-smoothing 0.1",
-            "--label-smoothing has no effect with --distill: no labels are used; add --distill-labels",
+            "--label-smoothing has no effect with --distill, which uses no labels; add --distill-labels",
         ),
         (
             "--distill --label-smoothing 0.1 --float-epochs 1",
-            "--label-smoothing has no effect in stages with --distill: no labels are used there; add --distill-labels",
+            (
+                "--label-smoothing has no effect in stages with --distill, which uses no labels there; "
+                "add --distill-labels"
+            ),
         ),
         ("--follow-links", "--follow-links has no effect: these data are not files in a folder"),
         ("--num-workers 1 --sync-batchnorm --use-gpu", "--sync-batchnorm has no effect with one worker"),
-        ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only Parquet that is read while training needs it"),
+        ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only streamed Parquet is shuffled in a buffer"),
         ("--plain --weight-bits 3", "--weight-bits has no effect with --plain: nothing is quantized"),
         (
             "--evaluate --weights w.pth --weight-bits 3",
-            "--weight-bits has no effect with --evaluate: the network is measured as it is",
+            "--weight-bits has no effect with --evaluate: the network is measured without training",
         ),
         (
             "--warmup-epochs 100",
-            "--warmup-epochs keeps all rates below --lr: the rate rises for 100 epochs, the longest stage has 12",
+            "--warmup-epochs keeps the learning rate below --lr: it rises for 100 epochs, but the longest stage has 12",
         ),
     ],
 )
@@ -82,11 +85,11 @@ def test_where_images_are_streamed_the_buffer_has_an_effect() -> None:
     ("flags", "told"),
     [
         ("--lr 0.1 --float-lr 10", []),
-        ("--lr 1000", ["--lr 1000: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
-        ("--lr-each 0.1 1 11 1", ["--lr-each 11: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
-        ("--float-lr 1e308", ["--float-lr 1e+308: training at such a rate diverges; usual ones are 0.001 to 0.1"]),
+        ("--lr 1000", ["--lr 1000: training diverges at this rate; usual rates are 0.001 to 0.1"]),
+        ("--lr-each 0.1 1 11 1", ["--lr-each 11: training diverges at this rate; usual rates are 0.001 to 0.1"]),
+        ("--float-lr 1e308", ["--float-lr 1e+308: training diverges at this rate; usual rates are 0.001 to 0.1"]),
         ("--plain --float-lr 1e308", []),
-        ("--lr 1e-30", ["--lr 1e-30: training at such a rate changes nothing; usual ones are 0.001 to 0.1"]),
+        ("--lr 1e-30", ["--lr 1e-30: this rate is too small to train; usual rates are 0.001 to 0.1"]),
     ],
 )
 def test_rates_with_which_training_is_lost_are_said(flags: str, told: list[str]) -> None:

@@ -192,7 +192,7 @@ def test_a_run_that_ended_before_its_result_was_written_estimates_nothing_again(
     config = configured(tmp_path, "ended", **EACH)
     digest, _ = run_in_parts(config, [])
     RunFolder.planned(config).summary.unlink()
-    assert run_in_parts(config, []) == (digest, ["going on from checkpoint-02-0002-00000000"])
+    assert run_in_parts(config, []) == (digest, ["continuing from checkpoint-02-0002-00000000"])
 
 
 @needs_digits

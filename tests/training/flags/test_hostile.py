@@ -136,33 +136,33 @@ def test_mutated_configurations_are_read_or_end_in_one_line(tmp_path: Path) -> N
         ("--lr", "--lr needs a value: a number above 0"),
         ("--data", "--data needs a value: a path"),
         ("--lr-schedule", "--lr-schedule needs a value: one of cosine, step, constant"),
-        ("--lr-schedule cos", "'cos' is no value of --lr-schedule: take one of cosine, step, constant"),
+        ("--lr-schedule cos", "--lr-schedule must be one of cosine, step, constant, got 'cos'"),
         ("--checkpoint-every 10 minutes", "--checkpoint-every takes one word such as 10m, got '10 minutes'"),
         ("--placement-timeout 10 m", "--placement-timeout takes one word such as 10m, got '10 m'"),
         ("--checkpoint-every", "--checkpoint-every needs a value: a time such as 30s, 10m or 2h"),
-        ("--plain true", "--plain takes no value, got 'true': leave that out, or to turn it off give --no-plain"),
-        ("--no-plain=1", "--no-plain takes no value, got '1': leave that out"),
-        ("--dry-run x", "--dry-run takes no value, got 'x': leave that out, or to turn it off give --no-dry-run"),
-        ("--pretrained yes", "--pretrained takes no value, got 'yes': leave that out"),
+        ("--plain true", "--plain takes no value, got 'true': leave the value out, or use --no-plain to turn it off"),
+        ("--no-plain=1", "--no-plain takes no value, got '1': leave the value out"),
+        ("--dry-run x", "--dry-run takes no value, got 'x': leave the value out, or use --no-dry-run to turn it off"),
+        ("--pretrained yes", "--pretrained takes no value, got 'yes': leave the value out"),
         (
             "--pretrained",
             (
-                "--pretrained: there are no trained weights of digits_cnn: name a file by --weights, or train the "
-                "network first by --float-epochs N"
+                "--pretrained: there are no pretrained weights for digits_cnn: pass a file with --weights, or train "
+                "the network first with --float-epochs N"
             ),
         ),
         (
             "quantize --data digits",
             (
-                "'quantize' follows no flag: there are no commands here, flags alone; a folder of images is given by "
-                "--data DIR (--help lists all flags)"
+                "'quantize' follows no flag: all arguments are flags; name a folder of images with --data DIR "
+                "(--help lists the flags)"
             ),
         ),
         (
             "--arch resnet18 /data/imagenet",
             (
-                "--arch takes one value, got 'resnet18' and '/data/imagenet': each value follows its own flag, such as "
-                "--data DIR for a folder of images"
+                "--arch takes one value, got 'resnet18' and '/data/imagenet': put each value after its own flag, such "
+                "as --data DIR for a folder of images"
             ),
         ),
     ],

@@ -50,7 +50,7 @@ def test_synchronized_ranks_run_as_many_passes_or_say_why_not() -> None:
     training = {"accumulate": 4, "sync_batchnorm": True}
     assert len(microbatches_of(batch_of(4), **training)) == 4
     with pytest.raises(
-        ValueError, match=r"only 3 images could be read \(not n7.jpg\), .* --accumulate 4 needs 4: mend"
+        ValueError, match=r"only 3 images of a batch could be read \(not n7.jpg\), .* --accumulate 4 needs 4: repair"
     ):
         microbatches_of(batch_of(3), **training)
 

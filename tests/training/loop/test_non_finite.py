@@ -167,7 +167,9 @@ def test_too_many_in_a_row_end_the_run() -> None:
     num_skipped, loss = run_ranks(skip_many, 1, MOST_IN_A_ROW)[0]
     assert num_skipped == MOST_IN_A_ROW
     assert math.isfinite(loss)
-    with pytest.raises(DivergedError, match=f"step {MOST_IN_A_ROW + 1}: .*, as in {MOST_IN_A_ROW} before it"):
+    with pytest.raises(
+        DivergedError, match=f"step {MOST_IN_A_ROW + 1}: .*, after {MOST_IN_A_ROW} such steps before it"
+    ):
         run_ranks(skip_many, 1, MOST_IN_A_ROW + 1)
 
 

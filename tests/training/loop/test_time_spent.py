@@ -18,7 +18,7 @@ from tests.ranks import run_ranks
 @pytest.mark.parametrize(
     ("data", "network", "bound", "parts"),
     [
-        (1.0, 4.0, "compute", ["bound by compute: waited 1 % for data, 4 % for gradients"]),
+        (1.0, 4.0, "compute", ["bottleneck: computing (waited 1 % for data, 4 % for gradients)"]),
         (9.9, 9.9, "compute", []),
         (0.0, 0.0, "compute", []),
         (10.0, 0.0, "data", ["10 % for data", "--loader-workers", "--cpus-per-worker"]),
@@ -32,7 +32,7 @@ def test_the_verdict_names_what_was_waited_for_and_what_to_do(
     spent = Spent(seconds=100.0, data_seconds=data, network_seconds=network)
     assert spent.bound == bound
     line = str(spent)
-    assert line.startswith(f"bound by {bound}: ")
+    assert line.startswith("bottleneck: ")
     assert "\n" not in line
     assert all(part in line for part in parts)
     assert (";" in line) == (bound != "compute")

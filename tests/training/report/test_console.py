@@ -92,7 +92,7 @@ def test_without_a_terminal_epochs_are_plain_lines(capsys: pytest.CaptureFixture
         "1,234 images/s",
         "1:02:03",
         "waited 25 % for data",
-        "3 bad",
+        "3 unreadable",
     ):
         assert part in second
 
@@ -155,8 +155,8 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
         "10.0 % zeros",
         "ab" * 32,
         "/runs/a",
-        "bound by data: waited 25 % for data, 1 % for gradients; faster with more --loader-workers",
-        "3 image(s) that could not be read",
+        "bottleneck: data loading (waited 25 % for data, 1 % for gradients); faster with more --loader-workers",
+        "3 unreadable image(s)",
         "events    resumed 2x, workers lost 2x; 0:01:01 lost, listed in events.jsonl",
     ):
         assert part in out
@@ -210,7 +210,7 @@ def test_the_plan_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
         ["float", "0", "0", "12", "0.1", "240"],
         ["1/4", "0.5", "12,872", "3", "0.004", "6,000"],
     ]
-    assert "BatchNorm's statistics are estimated from 1,280 training images" in out
+    assert "BatchNorm statistics are estimated at the end from 1,280 training images" in out
     assert "0:52:00" in out
     assert "4 tensors" in out
 

@@ -32,7 +32,7 @@ def test_by_default() -> None:
         "0.406 (weights) and std 0.229 0.224 0.225 (weights)"
     )
     assert validation == (
-        "validation: shorter side resized to 232 (weights), middle of 224x224 (weights), bilinear (weights)"
+        "validation: shorter side resized to 232 (weights), center crop of 224x224 (weights), bilinear (weights)"
     )
     assert training == (
         "training: random crop of 0.08 to 1 of the area, width / height 0.75 to 1.333, resized to 224x224; half of the "
@@ -45,7 +45,7 @@ def test_by_flags() -> None:
     size, validation, training = lines(IMAGENET.replace(data=flags), dataclasses.replace(INFO, height=32, width=32))
     assert "size: flag" in size
     assert "(flag) and std 0.229 0.224 0.225 (assumed)" in size
-    assert validation == "validation: shorter side resized to 37 (flag), middle of 32x32 (flag), bicubic (flag)"
+    assert validation == "validation: shorter side resized to 37 (flag), center crop of 32x32 (flag), bicubic (flag)"
     assert training.startswith(
         "training: random crop of 0.5 to 1 of the area, width / height 0.75 to 1.333, resized to 32"
     )
@@ -57,7 +57,7 @@ def test_images_in_memory() -> None:
     where, size, validation, training = lines(IMAGENET, small)
     assert where == "data: read from /data/below"
     assert size.startswith("images: 3x40x40 (channels, height, width; data)")
-    assert validation == "validation: images as they are (data: they are small and of one size)"
+    assert validation == "validation: images unchanged (data: they are small and of one size)"
     assert training.startswith("training: padded by 5 and cropped back at random; half of the images mirrored (default")
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]

@@ -73,5 +73,5 @@ def test_the_same_images_are_measured() -> None:
 
 
 def test_black_borders_are_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("--resize-size 32 is less than the 224 pixels of the crop")):
+    with pytest.raises(ValueError, match=re.escape("--resize-size 32 is less than the crop of 224 pixels")):
         preset_of(IMAGENET.replace(data={"resize_size": 32}))

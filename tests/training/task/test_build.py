@@ -83,7 +83,9 @@ def test_a_single_image_a_worker_is_refused_where_batchnorm_needs_two() -> None:
     config = RunConfig().replace(
         network={"arch": "resnet18"}, training={"float_epochs": 1, "batch_size": 3, "accumulate": 1}
     )
-    with pytest.raises(ValueError, match=r"--arch resnet18 does not take 1 image\(s\) a worker of \[1, 8, 8\]"):
+    with pytest.raises(
+        ValueError, match=r"--arch resnet18 does not accept 1 image\(s\) per worker of shape \[1, 8, 8\]"
+    ):
         check(config)
 
 
@@ -102,6 +104,6 @@ def test_a_network_of_ones_own_that_fails_is_one_line(
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "failing_network", raising=False)
     config = DIGITS.replace(network={"arch": "failing_network:Net"})
-    with pytest.raises(ValueError, match=f"--arch failing_network:Net does not take .*: {reason}") as error:
+    with pytest.raises(ValueError, match=f"--arch failing_network:Net does not accept .*: {reason}") as error:
         check(config)
     assert "\n" not in str(error.value)

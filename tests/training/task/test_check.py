@@ -31,11 +31,11 @@ def write(root: Path, bad: bytes) -> Path:
 def test_a_broken_image_is_named(tmp_path: Path, bad: bytes) -> None:
     root = write(tmp_path / "set", bad)
     with pytest.raises(
-        ValueError, match=r"1 of 4 images looked at cannot be read \(.*val/b/1\.png: .*\): mend or remove"
+        ValueError, match=r"1 of the first 4 images cannot be read \(.*val/b/1\.png: .*\): repair or remove"
     ):
         check(config_of(root))
     sized = config_of(root, crop_size=32)
-    with pytest.raises(ValueError, match="mend or remove it, or leave out such images by --skip-bad-images N"):
+    with pytest.raises(ValueError, match="repair or remove it, or leave out such images with --skip-bad-images N"):
         check(sized)
     source, _ = check(sized.replace(data={"skip_bad_images": 1}))
     assert source.info.height == 32
@@ -45,7 +45,7 @@ def test_none_that_can_be_read_is_refused_whatever_may_be_left_out(tmp_path: Pat
     files = {f"{split}/a/{i}.jpg": encode(random_images(1)[0], "AVIF") for split in ("train", "val") for i in range(2)}
     config = config_of(make_folder(tmp_path / "set", files), skip_bad_images=9)
     with pytest.raises(
-        ValueError, match=r"2 of 2 images looked at cannot be read .*the file is AVIF, which is not read here"
+        ValueError, match=r"2 of the first 2 images cannot be read .*the file is AVIF, which is not supported"
     ):
         check(config)
 

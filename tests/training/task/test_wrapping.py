@@ -164,7 +164,7 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         check_wrapping("cuda", compile=True, sync_batchnorm=False)
     monkeypatch.setattr(wrapping.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(ValueError, match="needs a C compiler on GPUs, and there is no no-such-compiler"):
+    with pytest.raises(ValueError, match="needs a C compiler on GPUs, and no-such-compiler does not exist"):
         check_wrapping("cuda", compile=True, sync_batchnorm=False)
     monkeypatch.setenv("CC", "true")
     check_wrapping("cuda", compile=True, sync_batchnorm=True)
