@@ -39,6 +39,8 @@ def main(arguments: list[str], root: Path = _ROOT) -> int:
 
 def collect(root: Path, parsed: argparse.Namespace) -> int:
     """Keep a record of each run, in docs/results/runs/, or choices/ if images were held out."""
+    if bool(parsed.against) != bool(parsed.question):
+        raise ValueError("give --against and --question together: the page shows who is compared, and why")
     options = {"commit": parsed.commit, "command": parsed.command, "num_images": parsed.images}
     for record in [record_of(folder.absolute(), **options) for folder in parsed.folders]:
         path = root / "docs/results" / ("runs" if "tensors" in record else "choices") / f"{record['name']}.json"
@@ -46,6 +48,7 @@ def collect(root: Path, parsed: argparse.Namespace) -> int:
         record |= {"hardware": parsed.hardware, "note": parsed.note}
         if parsed.against:
             record["against"] = parsed.against.replace("{seed}", str(record["seed"]))
+            record["question"] = parsed.question
         write_text(path, as_text(record))
         print(f"{path}: {record['num_correct']:,} of {record['num_images']:,} right, {record['top1']:.2f} %")
     return 0
@@ -123,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     collected.add_argument("--command", required=True, help="command that ran; {seed} and {name} are the run's own")
     collected.add_argument("--images", type=int, help="number of images of the test set, if the data are not here")
     collected.add_argument("--hardware", help="description of the machine")
-    collected.add_argument("--note", help="remark for the tables")
-    collected.add_argument("--against", help="held-out run to compare with; {seed} stands for the run's own")
+    collected.add_argument("--note", help="remark below the tables")
+    collected.add_argument("--against", help="held-out run to compare with (B); {seed} stands for the run's own")
+    collected.add_argument("--question", help="question that the comparison answers; required with --against")
     return parser
 
 

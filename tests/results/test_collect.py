@@ -71,8 +71,12 @@ def test_a_record_says_what_ran_and_what_came_out(finished: Finished, tmp_path: 
 
 def test_what_was_held_out_is_a_choice(run: Path, tmp_path: Path) -> None:
     _change(run, data={"holdout": 500})
-    assert _collect(tmp_path, run, "--command", f"{_COMMAND} --holdout 500") == 0
-    assert [path.parent.name for path in (tmp_path / "docs/results").rglob("*.json")] == ["choices"]
+    compared = ("--against", "base-{seed}", "--question", "Does it help?")
+    assert _collect(tmp_path, run, "--command", f"{_COMMAND} --holdout 500", *compared) == 0
+    (path,) = (tmp_path / "docs/results").rglob("*.json")
+    record = json.loads(path.read_text())
+    assert path.parent.name == "choices"
+    assert (record["against"], record["question"]) == ("base-1", "Does it help?")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,7 @@ def test_a_run_that_is_no_result_is_refused(
         ("--command", "python train.py", "must run jobs/quantize_imagenet.py"),
         ("--command", f"{_COMMAND} --bogus 3", "--bogus"),
         ("--commit", "HEAD", "must be 7 to 40 hex digits"),
+        ("--against", "five-{seed}", "give --against and --question together"),
         ("--images", "997", "of 997 images is no whole number"),
     ],
 )
