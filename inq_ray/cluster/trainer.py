@@ -8,7 +8,7 @@ from typing import Any
 
 from inq_ray.cluster.connection import connected
 from inq_ray.cluster.failure import ReplicasDifferError, RunFailedError, RunStoppedError, WorkersLostError
-from inq_ray.cluster.fit import fit
+from inq_ray.cluster.fit import fit, fit_here
 from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.node.shared_folders import folders_of
 from inq_ray.cluster.placement import GRACE_SECONDS, NoRoomError, wait_for_placement
@@ -33,6 +33,7 @@ def quantize(
     fingerprint: str | None = None,
     verbose: bool = False,
     signals: StopSignals | None = None,
+    is_here: bool = False,
 ) -> dict[str, Any]:
     """Run a configuration on a Ray cluster, from its last checkpoint where there is one.
 
@@ -44,6 +45,7 @@ def quantize(
         fingerprint: of the data; workers that see other data end the run.
         verbose: whether Ray's own log is shown.
         signals: in which another thread may say that the run is to stop; None = only signals do.
+        is_here: whether its one worker is this process, which has been given what a worker needs.
 
     Returns:
         The summary of the run.
@@ -60,12 +62,12 @@ def quantize(
             stack.enter_context(held(config, _notes(reporter)))
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
-        num_workers = wait_for_placement(config.cluster, _notes(reporter))
+        num_workers = 1 if is_here else wait_for_placement(config.cluster, _notes(reporter))
         folder = prepare(config, decision or look(config, fingerprint=fingerprint))
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
         together = Together(reporter, trackers, RunMetrics(folder.path.name))
-        run = _Attempts(config, together, signals, folder, fingerprint)
+        run = _Attempts(config, together, signals, folder, fingerprint, is_here=is_here)
         summary = run.fit_to_the_end(num_workers)
     return summary
 
@@ -86,7 +88,10 @@ class _Attempts:
         signals: StopSignals,
         folder: RunFolder,
         fingerprint: str | None,
+        *,
+        is_here: bool = False,
     ) -> None:
+        self._is_here = is_here
         self._config = config
         self._reporter = reporter
         self._signals = signals
@@ -112,15 +117,7 @@ class _Attempts:
         # A storage of its own each time: Ray Train would take up its own state of the time before.
         self._folder.clean()
         try:
-            fit(
-                self._config,
-                self._reporter,
-                self._signals,
-                num_workers=num_workers,
-                storage=self._folder.ray,
-                fingerprint=self._fingerprint,
-                is_evaluation=False,
-            )
+            self._fit_once(num_workers)
         except RunFailedError as error:
             kind = self._kind_that_may_pass(error)
             if kind is None:
@@ -145,6 +142,20 @@ class _Attempts:
         if self._signals.asked is not None:
             raise RunStoppedError(self._signals.asked, "stopped; the same command goes on from the last checkpoint")
         return None
+
+    def _fit_once(self, num_workers: int) -> None:
+        if self._is_here:
+            fit_here(self._config, self._reporter, self._signals, fingerprint=self._fingerprint)
+            return
+        fit(
+            self._config,
+            self._reporter,
+            self._signals,
+            num_workers=num_workers,
+            storage=self._folder.ray,
+            fingerprint=self._fingerprint,
+            is_evaluation=False,
+        )
 
     def _kind_that_may_pass(self, error: RunFailedError) -> Kind | None:
         """What a failure is called after which the run goes on from its last checkpoint; None = it ends the run."""

@@ -32,7 +32,8 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
 
     Args:
         arguments: "spec" (JSON of :class:`~inq_ray.sweep.trials.runner.TrialSpec`), "name" (of the trial), "sweep" (its
-            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (a file that says to stop).
+            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (a file that says to stop),
+            "is_here" (whether this process is the trial's worker).
         environment: variables of the driver that are to be this process's too. They are no arguments, because Tune
             writes those into files, and these may be keys.
     """
@@ -55,7 +56,7 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         if summary is None:
             reporter = _TrialReporter(runner, signals, arguments["name"], arguments["mailbox"])
             with reporter.raising():
-                summary = _quantize_once_there_is_room(spec, reporter, signals)
+                summary = _quantize_once_there_is_room(spec, reporter, signals, is_here=arguments["is_here"])
         runner.finish(summary)
     except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
         if stop.exists():
@@ -68,11 +69,13 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         raise
 
 
-def _quantize_once_there_is_room(spec: TrialSpec, reporter: Reporter, signals: StopSignals) -> dict[str, Any]:
+def _quantize_once_there_is_room(
+    spec: TrialSpec, reporter: Reporter, signals: StopSignals, *, is_here: bool = False
+) -> dict[str, Any]:
     """Runs a trial. It has room in the cluster, which the sweep has looked at; where others hold that, it waits on."""
     while True:
         try:
-            return quantize(spec.config, reporter, fingerprint=spec.fingerprint, signals=signals)
+            return quantize(spec.config, reporter, fingerprint=spec.fingerprint, signals=signals, is_here=is_here)
         except NoRoomError as error:
             if signals.asked is not None:  # the trial is to end, and needs none
                 raise
