@@ -1,4 +1,4 @@
-"""File systems in memory that are full soon."""
+"""File systems in memory that are full soon, and folders that are mounted and unmounted."""
 
 import contextlib
 import shutil
@@ -20,3 +20,26 @@ def small_disk_at(folder: Path, *, megabytes: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+class Mounted:
+    """A folder that is mounted at another; the test is skipped where this user may not mount.
+
+    Args:
+        folder: What is mounted.
+        at: Where, a folder below which it hides what lies on the disk.
+    """
+
+    def __init__(self, folder: Path, at: Path) -> None:
+        self._command = ["mount", "--bind", str(folder), str(at)]
+        self._at = at
+        if shutil.which("mount") is None or subprocess.run(self._command, check=False, capture_output=True).returncode:
+            pytest.skip("this user may not mount a folder")
+
+    def mount(self) -> None:
+        """Mount it again."""
+        subprocess.run(self._command, check=True)
+
+    def unmount(self) -> None:
+        """Unmount it, whoever has files open there."""
+        subprocess.run(["umount", "-l", str(self._at)], check=True)

@@ -108,6 +108,12 @@ def _kill_in_stage_change(run: RunFolder, planned: Planned) -> None:
         _kill(run, planned)
 
 
+def _stop_driver_in_stage_change(run: RunFolder, planned: Planned) -> None:
+    if _wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
+        time.sleep((planned.choice % 10) / 100)
+        _stop_driver(run, planned)
+
+
 def _freeze(run: RunFolder, planned: Planned) -> None:
     workers = train_workers()
     if workers:
@@ -182,6 +188,7 @@ FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
     "freeze": _freeze,
     "notice": _notice,
     "stop_driver": _stop_driver,
+    "stop_driver_in_stage_change": _stop_driver_in_stage_change,
     "stop_driver_without_mailbox": _stop_driver_without_mailbox,
     "damage": _damage,
 }

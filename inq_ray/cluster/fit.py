@@ -9,6 +9,7 @@ from typing import Any
 
 import ray.exceptions
 import ray.train
+import torch
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig
 
@@ -19,9 +20,12 @@ from inq_ray.cluster.node.shared_folders import folders_of
 from inq_ray.cluster.placement import worker_resources
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
-from inq_ray.training.attempt import begun
+from inq_ray.training.attempt import Attempt, begun
+from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Note, Reporter
+from inq_ray.training.run import run
+from inq_ray.training.run_folder import RunFolder
 
 # Ray Train's default asks for the same number of workers forever if some do not start or were preempted.
 _NO_SECOND_TRY = FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
@@ -90,6 +94,35 @@ def fit(
             _fit_beside(trainer, signals, mailbox)
         except (ray.train.TrainingFailedError, ray.exceptions.RayError) as error:
             raise failure_of(error) from error
+
+
+def fit_here(config: RunConfig, reporter: Reporter, signals: StopSignals, *, fingerprint: str | None) -> None:
+    """Do what :func:`fit` does for one worker in this process, which has been given what a worker needs.
+
+    Ray Train's controller, its worker and the mailbox are three processes, each of which imports for seconds.
+
+    Raises:
+        RunFailedError: the run failed.
+        ValueError: a folder of the run cannot be written to, or its storage is away.
+    """
+    folders = folders_of(config)
+    torch.set_num_threads(config.cluster.cpus_per_worker)
+    with begun(folders, lambda text: reporter.report(Note(text))) as mark:
+        try:
+            run(
+                config,
+                device=torch.device("cuda", 0) if config.cluster.use_gpu else torch.device("cpu"),
+                reporter=reporter,
+                folder=RunFolder.planned(config, Attempt(mark, tuple(folders.values()))),
+                fingerprint=fingerprint,
+                is_asked_to_stop=lambda: signals.asked is not None,
+            )
+        except StopError:  # it is reported, and finds no summary
+            return
+        except Exception as error:  # whatever a worker may fail of, as Ray Train takes it
+            failure = RuntimeError()
+            failure.__cause__ = error
+            raise failure_of(ray.train.WorkerGroupError("", {0: failure})) from error
 
 
 def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:

@@ -15,7 +15,7 @@ from inq_ray.cluster.failure import (
     RunStoppedError,
     WorkersLostError,
 )
-from inq_ray.cluster.fit import fit
+from inq_ray.cluster.fit import fit, fit_here
 from inq_ray.cluster.metrics import RunMetrics
 from inq_ray.cluster.node.shared_folders import folders_of
 from inq_ray.cluster.placement import GRACE_SECONDS, NoRoomError, wait_for_placement
@@ -40,6 +40,7 @@ def quantize(
     fingerprint: str | None = None,
     verbose: bool = False,
     signals: StopSignals | None = None,
+    is_here: bool = False,
 ) -> dict[str, Any]:
     """Run a configuration on a Ray cluster, from its last checkpoint if there is one.
 
@@ -51,6 +52,7 @@ def quantize(
         fingerprint: Fingerprint of the data; workers with other data end the run.
         verbose: Whether to show Ray's own log.
         signals: Object through which another thread may stop the run; None = only signals do.
+        is_here: Whether the one worker is this process, which has been given what a worker needs.
 
     Returns:
         The summary of the run.
@@ -68,7 +70,7 @@ def quantize(
             stack.enter_context(held(config, _notes(reporter)))
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
-        num_workers = wait_for_placement(config.cluster, _notes(reporter))
+        num_workers = 1 if is_here else wait_for_placement(config.cluster, _notes(reporter))
         decision = decision or look(config, fingerprint=fingerprint)
         folder = prepare(config, decision)
         if isinstance(decision, Start):
@@ -76,7 +78,7 @@ def quantize(
         trackers = open_trackers(config.output.track, config, folder.path)
         stack.callback(lambda: trackers.close(summary))
         together = Together(reporter, trackers, RunMetrics(folder.path.name))
-        run = _Attempts(config, together, signals, folder, fingerprint)
+        run = _Attempts(config, together, signals, folder, fingerprint, is_here=is_here)
         summary = run.fit_to_the_end(num_workers)
     return summary
 
@@ -107,7 +109,10 @@ class _Attempts:
         signals: StopSignals,
         folder: RunFolder,
         fingerprint: str | None,
+        *,
+        is_here: bool = False,
     ) -> None:
+        self._is_here = is_here
         self._config = config
         self._reporter = reporter
         self._signals = signals
@@ -133,15 +138,7 @@ class _Attempts:
         # A new storage each time: Ray Train would load its own state of the previous time.
         self._folder.clean()
         try:
-            fit(
-                self._config,
-                self._reporter,
-                self._signals,
-                num_workers=num_workers,
-                storage=self._folder.ray,
-                fingerprint=self._fingerprint,
-                is_evaluation=False,
-            )
+            self._fit_once(num_workers)
         except RunRefusedError:
             raise
         except RunFailedError as error:
@@ -170,6 +167,20 @@ class _Attempts:
                 self._signals.asked, "stopped; run the same command to continue from the last checkpoint"
             )
         return None
+
+    def _fit_once(self, num_workers: int) -> None:
+        if self._is_here:
+            fit_here(self._config, self._reporter, self._signals, fingerprint=self._fingerprint)
+            return
+        fit(
+            self._config,
+            self._reporter,
+            self._signals,
+            num_workers=num_workers,
+            storage=self._folder.ray,
+            fingerprint=self._fingerprint,
+            is_evaluation=False,
+        )
 
     def _kind_that_may_pass(self, error: RunFailedError) -> Kind | None:
         """Return the kind of a failure after which the run continues from a checkpoint; None = it ends the run."""

@@ -19,6 +19,7 @@ from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
 from inq_ray.sweep.trials.report import Begun, Done, Ended, Failed, Refused, Report, Stored, TrialRetryable
 from inq_ray.sweep.trials.trial import Status, Trial, has_bits, in_words, short
+from inq_ray.sweep.waiting import Waiting
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.report.events import Note, Progress
 from inq_ray.training.report.incident import Incident
@@ -27,7 +28,15 @@ _PLAIN_WIDTH = 120
 
 
 class SweepConsole:
+<<<<<<< HEAD
     """Prints a sweep: lines about trials are permanent, the table of running trials is live on a terminal."""
+=======
+    """Shows a sweep: lines of what trials come to stay, the table of running ones is live on a terminal.
+
+    Attributes:
+        waiting: what trials wait for.
+    """
+>>>>>>> w-ray
 
     def __init__(self) -> None:
         self._rich = RichConsole(highlight=False, soft_wrap=False)
@@ -37,6 +46,7 @@ class SweepConsole:
         self._lock = threading.Lock()
         self._progress: dict[str, tuple[Progress, float]] = {}
         self._trials: list[Trial] = []
+        self.waiting = Waiting(self.say)
 
     def say(self, line: str) -> None:
         """Print a permanent line."""
@@ -66,10 +76,19 @@ class SweepConsole:
         self._trials = list(trials)
         what = f"{bar(trial.schedule)} {as_text(trial.schedule)}  {_parameters(trial)}"
         self.say(f"{trial.name}  starts    {what.rstrip()}")
+        self.waiting.begin(trial.name, "its process: Ray starts it once the cluster has room")
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
+<<<<<<< HEAD
         """Print a trial's report, after the registry has handled it."""
+=======
+        """A trial has reported something, and the registry has taken it."""
+        if isinstance(report, Begun):
+            self.waiting.begin(trial.name, "its first step: its workers start, and load network and images")
+        else:
+            self.waiting.end(trial.name)
+>>>>>>> w-ray
         line = _line(trial, report)
         if line is not None:
             self.say(f"{trial.name}  {line}")
@@ -79,11 +98,16 @@ class SweepConsole:
         """Print an event of a trial's run."""
         match event:
             case FromTrial(name, Progress() as progress):
+                self.waiting.end(name)
                 with self._lock:
                     self._progress[name] = (progress, time.monotonic())
                 self._refresh()
             case FromTrial(_, Incident(kind="resumed")):
+<<<<<<< HEAD
                 pass  # trials that reuse a stage begin like this, and a loss has a line of its own
+=======
+                pass  # the loss that came before has a line of its own
+>>>>>>> w-ray
             case FromTrial(name, Note(text) | Incident(text=text)):
                 self.say(f"{name}  {text}")
 

@@ -7,6 +7,7 @@ would otherwise make the folder again on the disk below.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -69,7 +70,7 @@ def begun(folders: Mapping[str, Path], tell: Callable[[str], None]) -> Iterator[
         for flag, folder in folders.items():
             if not folder.is_dir():
                 tell(f"{flag}: {shown(folder)} is not there now: waiting for its storage")
-            retry(lambda folder=folder: _begin(folder, mark), f"{flag} {shown(folder)}", verb="write to")
+            retry(functools.partial(_begin, folder, mark), f"{flag} {shown(folder)}", verb="write to")
         yield mark
     finally:
         for folder in folders.values():

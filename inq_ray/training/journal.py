@@ -174,7 +174,8 @@ class Journal:
         history, name = snapshot.facts, self._folder.path.name
         is_own = history.time is not None and history.config.output.name == name
         if not is_own and not has_begun:
-            self.report(Note(f"beginning with {snapshot.position.name} of another run{changed}"))
+            if history.config.output.name != name:  # else it is a stage of a sweep, which reports that itself
+                self.report(Note(f"beginning with {snapshot.position.name} of another run{changed}"))
             return
         since_taken = max(0.0, time.time() - (history.time or 0.0))
         lost = since_taken if is_own else min(since_taken, self._seconds_since_begun())

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from inq_ray.cluster.failure import (
 from inq_ray.cluster.placement import NoRoomError
 from inq_ray.cluster.stopping import StopSignals
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
@@ -255,6 +257,65 @@ def test_workers_that_are_lost_while_a_run_stops_are_not_replaced(
     assert _counts(tmp_path) == {"workers_lost": 1}
 
 
+@pytest.mark.parametrize(
+    ("error", "expected", "line"),
+    [
+        (DivergedError(1, "the loss is nan", "lower --lr"), RunDivergedError, "rank 0: DivergedError: the loss is nan"),
+        (ValueError("no such data"), RunFailedError, "rank 0: ValueError: no such data"),
+        (MemoryError("no more"), RunFailedError, "rank 0: MemoryError: no more; take a smaller --batch-size"),
+    ],
+)
+def test_a_run_in_this_process_fails_as_one_of_a_worker(
+    error: Exception, expected: type[RunFailedError], line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error from OSError("what was below")
+
+    monkeypatch.setattr(fit, "run", fail)
+    attempts, _ = _attempts(tmp_path, num_workers=1)
+    attempts._is_here = True
+    with pytest.raises(expected, match=f"^{line}"):
+        attempts.fit_to_the_end(1)
+    assert _counts(tmp_path) == {"failed": 1}
+    assert sorted(path.name for path in (tmp_path / "lost").iterdir()) == ["config.json", "events.jsonl"]
+
+
+def test_a_run_in_this_process_hears_the_wish_to_stop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    signals = StopSignals()
+    attempts, _ = _attempts(tmp_path, signals, num_workers=1)
+    attempts._is_here = True
+
+    def stop(*_: object, is_asked_to_stop: Callable[[], bool], **__: object) -> None:
+        assert not is_asked_to_stop()
+        signals.asked = signal.SIGTERM
+        assert is_asked_to_stop()
+        raise StopError(None)
+
+    monkeypatch.setattr(fit, "run", stop)
+    with pytest.raises(RunStoppedError):
+        attempts.fit_to_the_end(1)
+
+
+def test_a_storage_that_does_not_come_back_is_a_failed_run(
+    monkeypatch: pytest.MonkeyPatch, short_pauses: None, tmp_path: Path
+) -> None:
+    """At the first start it is the user's mistake; later the run goes on by the same command."""
+    attempts, told = _attempts(tmp_path, num_workers=1, max_failures=1)
+    attempts._is_here = True
+
+    def lose(*_: object, **__: object) -> None:
+        os.rename(tmp_path / "lost", tmp_path / "away")
+        raise WorkersLostError("rank 0: died")
+
+    monkeypatch.setattr(fit, "run", lose)
+    monkeypatch.setattr(fit, "failure_of", lambda _: WorkersLostError("rank 0: died"))
+    monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 1)
+    with pytest.raises(RunFailedError, match=r"^cannot write to .*; the same command goes on from the last checkpoint"):
+        attempts.fit_to_the_end(1)
+    assert [text for text in told.texts if "waiting for its storage" in text]
+    assert not (tmp_path / "lost").exists()
+
+
 def test_half_a_summary_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As a process leaves it that is killed while a file system without renames writes it."""
     signals = StopSignals()
@@ -318,6 +379,7 @@ def test_fitting_hears_signals_and_leaves_the_environment_as_it_was(
     config = default_recipe("digits_cnn", 5).replace(
         cluster={"collective_timeout": "2m"}, output={"storage_path": str(tmp_path), "name": "run"}
     )
+    RunFolder.create(config)
     with signals.listened_to():
         fit.fit(
             config,

@@ -76,12 +76,13 @@ def test_killed_processes_of_the_driver_s_side_change_nothing(ray_cluster: RayCl
     plan = [
         Planned("kill_controller", stage=0, epoch=1),
         Planned("kill_mailbox", stage=1, epoch=1),
+        Planned("stop_driver_in_stage_change", stage=1, epoch=3),
         Planned("stop_driver_without_mailbox", stage=2, epoch=0),
     ]
     summary, texts = quantize_under(_config(tmp_path, "killed"), plan)
     _check_same(summary, _calm(_config(tmp_path, "calm")))
     counts = summary["events"]["counts"]
-    assert (counts["workers_lost"], counts["resumed"], counts["stopped"]) == (3, 3, 2)
+    assert (counts["workers_lost"], counts["resumed"], counts["stopped"]) == (3, 4, 3)
     assert [text for text in texts if text.startswith("Ray Train's controller, which watches the workers, is gone: ")]
     assert [text for text in texts if text.startswith("rank 0: MailboxLostError: ")]
 

@@ -190,3 +190,13 @@ def test_any_networks_name_makes_an_allowed_name(arch: str, start: str) -> None:
     name = default_name(config.network.arch, config.num_bits)
     assert config.replace(output={"name": name}).output.name == name
     assert name.startswith(start)
+
+
+def test_what_killed_writers_have_left_is_removed_of_other_machines_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(configured(tmp_path))
+    (folder.ray / "train").mkdir(parents=True)
+    (folder.ray / "train" / ".validate_storage_marker").touch()
+    for name in (".model.safetensors.gone-1-0.partial", f".summary.json.{os.uname().nodename}-{os.getpid()}-7.partial"):
+        (folder.path / name).write_text("half")
+    folder.clean()
+    assert [path.name for path in folder.path.iterdir()] == ["config.json"]

@@ -1,14 +1,19 @@
 """A run that is stopped anywhere and started again ends with the bits, and the metrics, of one that was not."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inq_ray.training.config import RunConfig
+from inq_ray.training.loop.trainer import EpochState
+from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_folder import RunFolder
 from tests.ranks import run_ranks
 from tests.training.runs import (
+    StoppedError,
+    after_each_step,
     configured,
     needs_digits,
     read_rows,
@@ -64,6 +69,32 @@ def test_a_run_that_was_interrupted_before_its_first_checkpoint_begins_again(tmp
     assert len(folder.metrics_jsonl.read_text().splitlines()) == len(read_rows(folder))
     assert events["counts"] == {"restarted": 2}
     assert 0 < events["seconds_lost"] < 600
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an hour in the middle of a run, and by a day while it is interrupted: what waits asks another clock."""
+    calm, stopped = (
+        configured(tmp_path, name).replace(output={"checkpoint_every": "1s"}) for name in ("calm", "stopped")
+    )
+    expected, _ = run_in_parts(calm, [])
+    real, back = time.time, 0.0
+
+    def set_back(epoch: Epoch, state: EpochState) -> None:
+        nonlocal back
+        back = 3600.0
+        if (epoch.stage, epoch.epoch, state.step) == (1, 2, 3):
+            raise StoppedError
+
+    monkeypatch.setattr(time, "time", lambda: real() - back)
+    with pytest.raises(StoppedError), after_each_step(set_back):
+        run_here(stopped)
+    back = 24 * 3600.0
+    digest, notes = run_in_parts(stopped, [])
+    assert digest == expected
+    assert len(notes) == 1
+    assert read_rows(RunFolder.planned(stopped)) == read_rows(RunFolder.planned(calm))
+    events = read_summary(RunFolder.planned(stopped))["events"]
+    assert events == {"counts": {"resumed": 1}, "seconds_lost": 0.0}
 
 
 def test_a_run_whose_last_checkpoint_is_its_end_only_writes_its_result(tmp_path: Path) -> None:

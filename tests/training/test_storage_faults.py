@@ -24,7 +24,7 @@ from inq_ray.training.loop.trainer import EpochState
 from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import look, prepare
-from tests.disks import small_disk_at
+from tests.disks import Mounted, small_disk_at
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import (
     Recorder,
@@ -153,6 +153,30 @@ def test_a_storage_that_is_moved_away_and_back_loses_nothing(
     assert len(RunFolder.planned(config).metrics_jsonl.read_text().splitlines()) == len(rows(calm))
     assert [line for line in told.lines if "the one before stands and training goes on: cannot write" in line]
     assert [line for line in told.lines if "checkpoints are written again" in line]
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_a_storage_that_is_unmounted_and_mounted_again_loses_nothing(
+    has_own: bool, calm: RunConfig, short_pauses: None, tmp_path: Path
+) -> None:
+    """Its folder is there all the time, and empty while it is not mounted."""
+    config = configured(tmp_path / "runs")
+    if has_own:
+        config = config.replace(output={"checkpoint_path": str(tmp_path / "kept")})
+    root = tmp_path / ("kept" if has_own else "runs")
+    for folder in (tmp_path / "server", root):
+        folder.mkdir()
+    mounted = Mounted(tmp_path / "server", root)
+    try:
+        prepare(config, look(config, fingerprint=None))
+        with begun(folders_of(config), pytest.fail) as mark:
+            told = run_attempt(config, mark, {(1, 1, 3): mounted.unmount, (1, 2, 3): mounted.mount})
+        assert told.digest == digest_of(calm)
+        assert rows(config) == rows(calm)
+        assert len(RunFolder.planned(config).metrics_jsonl.read_text().splitlines()) == len(rows(calm))
+    finally:
+        mounted.unmount()
+    assert not list(root.iterdir()), "nothing was written to the disk below"
 
 
 def test_a_storage_that_does_not_come_back_ends_the_run_in_one_line(short_pauses: None, tmp_path: Path) -> None:

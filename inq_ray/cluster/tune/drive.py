@@ -14,10 +14,10 @@ from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
 from inq_ray.cluster.mailbox import deliver
-from inq_ray.cluster.placement import NoRoomError
+from inq_ray.cluster.placement import NoRoomError, worker_resources
 from inq_ray.cluster.trainer import evaluate
 from inq_ray.cluster.tune.search import RegistryScheduler, RegistrySearcher
-from inq_ray.cluster.tune.slots import count_slots
+from inq_ray.cluster.tune.slots import count_slots, is_run_by_trials
 from inq_ray.cluster.tune.trial import run_trial
 from inq_ray.sweep.console import SweepConsole
 from inq_ray.sweep.incidents import SweepIncidents
@@ -27,6 +27,7 @@ from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
 from inq_ray.sweep.trials.report import Refused, Report
 from inq_ray.sweep.trials.trial import Trial
+from inq_ray.sweep.waiting import Waiting
 from inq_ray.tracking.together import Together
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -63,6 +64,7 @@ class Drive:
         self._console = console
         self._stages = StageStore(plan.folder.stages)
         self._is_full = False
+        self._is_here = False
         # Accuracies on the test set by trial name; a state without the name is ignored.
         tested = None if state is None else state.get("tested")
         self._tests = {} if state is None or tested is None else {tested: Accuracy(**state["test"])}
@@ -84,10 +86,12 @@ class Drive:
         self._save()
         self._console.start(plan, registry.trials, num_slots)
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back, because it is pickled
+        self._is_here = is_run_by_trials(plan.base.cluster)
+        resources = worker_resources(plan.base.cluster) if self._is_here else _OF_A_DRIVER
         reporter = Together(self._console, SweepIncidents(plan.folder.incidents))
-        with deliver(reporter) as mailbox, _settings(), _interruptible():
+        with deliver(reporter) as mailbox, _settings(), _interruptible(), _reported(self._console.waiting):
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), _OF_A_DRIVER),
+                tune.with_resources(tune.with_parameters(run_trial, environment=_of_trackers(plan.base)), resources),
                 tune_config=tune.TuneConfig(
                     search_alg=RegistrySearcher(lambda: self._suggest(num_slots, mailbox), self._fail),
                     scheduler=RegistryScheduler(self._take),
@@ -149,6 +153,7 @@ class Drive:
             "mailbox": mailbox,
             "folder": os.getcwd(),
             "stop": str(self._plan.folder.stop_of(trial.name)),
+            "is_here": self._is_here,
         }
 
     def _take(self, name: str, report: Report) -> None:
@@ -219,6 +224,22 @@ def _settings() -> Iterator[None]:
     finally:
         for name in missing:
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def _reported(waiting: Waiting) -> Iterator[None]:
+    """Have what trials wait for reported during the block: Tune holds the main thread meanwhile."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            waiting.report()
+
+    threading.Thread(target=watch, name="inq_ray-waiting", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
 
 
 @contextlib.contextmanager

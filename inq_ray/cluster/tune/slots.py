@@ -34,6 +34,17 @@ def count_slots(cluster: ClusterConfig, max_concurrent: int | None, tell: Callab
     return max_concurrent if may_grow else min(fitting, max_concurrent)
 
 
+def is_run_by_trials(cluster: ClusterConfig) -> bool:
+    """Return whether the process of a trial is its worker: it has one, on the only machine that there is.
+
+    On several machines Ray Train's worker is another process, to be placed again where its machine is taken away.
+
+    Args:
+        cluster: of one trial.
+    """
+    return cluster.workers.most == 1 and len(_nodes()) == 1 and not RayRoom().may_grow()
+
+
 def _nodes() -> list[Resources]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]

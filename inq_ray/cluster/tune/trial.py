@@ -32,7 +32,8 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
 
     Args:
         arguments: "spec" (JSON of :class:`~inq_ray.sweep.trials.runner.TrialSpec`), "name" (of the trial), "sweep" (its
-            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (file that requests a stop).
+            name), "mailbox" (actor handle), "folder" (where the job was started), "stop" (file that requests a stop),
+            "is_here" (whether this process is the trial's worker).
         environment: Environment variables of the driver to set here. They are not in the arguments, because Tune writes
             those into files, and these may be keys.
     """
@@ -55,7 +56,7 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         if summary is None:
             reporter = _TrialReporter(runner, signals, arguments["name"], arguments["mailbox"])
             with reporter.raising():
-                summary = _quantize_once_there_is_room(spec, reporter, signals)
+                summary = _quantize_once_there_is_room(spec, reporter, signals, is_here=arguments["is_here"])
         runner.finish(summary)
     except (RunStoppedError, RunFailedError, ValueError, OSError) as error:
         if stop.exists():
@@ -71,11 +72,13 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         raise
 
 
-def _quantize_once_there_is_room(spec: TrialSpec, reporter: Reporter, signals: StopSignals) -> dict[str, Any]:
+def _quantize_once_there_is_room(
+    spec: TrialSpec, reporter: Reporter, signals: StopSignals, *, is_here: bool = False
+) -> dict[str, Any]:
     """Run a trial. It fits into the cluster, as the sweep has checked; while others use the room, it waits."""
     while True:
         try:
-            return quantize(spec.config, reporter, fingerprint=spec.fingerprint, signals=signals)
+            return quantize(spec.config, reporter, fingerprint=spec.fingerprint, signals=signals, is_here=is_here)
         except NoRoomError as error:
             if signals.asked is not None:  # the trial is to end, and needs no room
                 raise

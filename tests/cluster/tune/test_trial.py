@@ -54,7 +54,7 @@ class _Sweep:
         self.stop = plan.folder.stop_of("t001")
         self.arguments = {
             "spec": spec.to_json(), "name": "t001", "sweep": "sweep", "mailbox": self,
-            "folder": str(folder), "stop": str(self.stop),
+            "folder": str(folder), "stop": str(self.stop), "is_here": False,
         }  # fmt: skip
         self.put = SimpleNamespace(remote=lambda *call: self.sent.append(call[-1]))
 
