@@ -28,15 +28,11 @@ _PLAIN_WIDTH = 120
 
 
 class SweepConsole:
-<<<<<<< HEAD
-    """Prints a sweep: lines about trials are permanent, the table of running trials is live on a terminal."""
-=======
-    """Shows a sweep: lines of what trials come to stay, the table of running ones is live on a terminal.
+    """Prints a sweep: lines about trials are permanent, the table of running trials is live on a terminal.
 
     Attributes:
-        waiting: what trials wait for.
+        waiting: What trials wait for.
     """
->>>>>>> w-ray
 
     def __init__(self) -> None:
         self._rich = RichConsole(highlight=False, soft_wrap=False)
@@ -80,15 +76,11 @@ class SweepConsole:
         self._refresh()
 
     def told(self, trial: Trial, report: Report) -> None:
-<<<<<<< HEAD
         """Print a trial's report, after the registry has handled it."""
-=======
-        """A trial has reported something, and the registry has taken it."""
         if isinstance(report, Begun):
             self.waiting.begin(trial.name, "its first step: its workers start, and load network and images")
         else:
             self.waiting.end(trial.name)
->>>>>>> w-ray
         line = _line(trial, report)
         if line is not None:
             self.say(f"{trial.name}  {line}")
@@ -103,11 +95,7 @@ class SweepConsole:
                     self._progress[name] = (progress, time.monotonic())
                 self._refresh()
             case FromTrial(_, Incident(kind="resumed")):
-<<<<<<< HEAD
-                pass  # trials that reuse a stage begin like this, and a loss has a line of its own
-=======
                 pass  # the loss that came before has a line of its own
->>>>>>> w-ray
             case FromTrial(name, Note(text) | Incident(text=text)):
                 self.say(f"{name}  {text}")
 
