@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inq_ray.cluster.connection import connected
+from inq_ray.cluster.connection import connected, in_words
 from inq_ray.cluster.failure import (
     ReplicasDifferError,
     RunFailedError,
@@ -24,7 +24,7 @@ from inq_ray.tracking.trackers import open_trackers
 from inq_ray.training.checkpoint.resume import Decision, Start
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Event, Note, Reporter
+from inq_ray.training.report.events import Event, Note, Reporter, SilentReporter, Waiting
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
@@ -64,6 +64,7 @@ def quantize(
     with contextlib.ExitStack() as stack:
         if decision is None:
             stack.enter_context(held(config, _notes(reporter)))
+        reporter.report(Waiting(in_words()))
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
         num_workers = wait_for_placement(config.cluster, _notes(reporter))
@@ -122,6 +123,7 @@ class _Attempts:
         """Train; return the summary, where that was to the end."""
         # A storage of its own each time: Ray Train would take up its own state of the time before.
         shutil.rmtree(self._folder.ray, ignore_errors=True)
+        self._reporter.report(Waiting(f"starting {num_workers} worker(s)"))
         try:
             fit(
                 self._config,
@@ -185,27 +187,41 @@ def _notes(reporter: Reporter) -> Callable[[str], None]:
     return lambda text: reporter.report(Note(text))
 
 
-def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool = False) -> Accuracy:
+def evaluate(
+    config: RunConfig,
+    *,
+    fingerprint: str | None = None,
+    verbose: bool = False,
+    reporter: Reporter | None = None,
+) -> Accuracy:
     """Accuracy of a network as it is, measured on a Ray cluster; nothing is kept.
 
-    Arguments as in :func:`quantize`.
+    Args:
+        config: as in :func:`quantize`.
+        fingerprint: likewise.
+        verbose: likewise.
+        reporter: takes what is waited for; None = nobody.
 
     Raises:
         ValueError: the workers do not fit into the cluster.
         RunFailedError: a worker failed.
     """
-    keeper = _Keeper()
+    reporter = reporter or SilentReporter()
+    keeper = _Keeper(reporter)
+    reporter.report(Waiting(in_words()))
     storage = Path(config.output.storage_path).expanduser().absolute()
     parent = storage if storage.is_dir() else None
     with (
         connected(config.cluster, verbose=verbose),
         tempfile.TemporaryDirectory(prefix=".evaluate-", dir=parent, ignore_cleanup_errors=True) as folder,
     ):
+        num_workers = wait_for_placement(config.cluster, _notes(reporter))
+        reporter.report(Waiting(f"measuring on {num_workers} worker(s)"))
         fit(
             config,
             keeper,
             StopSignals(),
-            num_workers=wait_for_placement(config.cluster, _notes(keeper)),
+            num_workers=num_workers,
             storage=Path(folder),
             fingerprint=fingerprint,
             is_evaluation=True,
@@ -216,9 +232,14 @@ def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool
 
 
 class _Keeper:
-    def __init__(self) -> None:
+    """Keeps the accuracy, and hands on all other events."""
+
+    def __init__(self, reporter: Reporter) -> None:
         self.accuracy: Accuracy | None = None
+        self._reporter = reporter
 
     def report(self, event: Event) -> None:
         if isinstance(event, Accuracy):
             self.accuracy = event
+        else:
+            self._reporter.report(event)

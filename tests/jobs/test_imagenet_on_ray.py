@@ -30,7 +30,7 @@ def quantize(data: str, arch: str, flags: list[str], env: dict[str, str], repo: 
         cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "bound by" in done.stdout
+    assert "bottleneck: " in done.stdout
     (storage / "said.txt").write_text(done.stdout + done.stderr)
     summary: dict[str, Any] = json.loads((storage / "run" / "summary.json").read_text())
     return summary

@@ -33,9 +33,8 @@ _HOLDS_BACK = 0.1
 _T = TypeVar("_T")
 
 _ADVICE: dict[Bound, str] = {
-    "data": "; faster with more --loader-workers and --cpus-per-worker, or with the data nearer",
-    "compute": "",
-    "network": "; faster with a larger --batch-size, by --accumulate where memory is short, or fewer workers",
+    "data": "more --loader-workers and --cpus-per-worker, or with the data nearer",
+    "network": "a larger --batch-size, by --accumulate where memory is short, or fewer workers",
 }
 
 
@@ -77,10 +76,21 @@ class Spent:
             return "compute"
         return "data" if self.data_share >= self.network_share else "network"
 
+    @property
+    def waits(self) -> str:
+        """What was waited for, for a line about progress; only what held training back, else nothing."""
+        shares = {"data": self.data_share, "gradients": self.network_share}
+        large = [f"{100 * share:.0f} % for {name}" for name, share in shares.items() if share >= _HOLDS_BACK]
+        return f"waited {', '.join(large)}" if large else ""
+
     def __str__(self) -> str:
         """Return the last line of a run, with what to do."""
-        shares = f"waited {100 * self.data_share:.0f} % for data, {100 * self.network_share:.0f} % for gradients"
-        return f"bound by {self.bound}: {shares}{_ADVICE[self.bound]}"
+        if self.bound == "compute":
+            return f"bottleneck: computation (waits are below {100 * _HOLDS_BACK:.0f} % of the time)"
+        is_data = self.bound == "data"
+        what = "data loading" if is_data else "gradient exchange"
+        share = self.data_share if is_data else self.network_share
+        return f"bottleneck: {what} ({100 * share:.0f} % of the time); faster with {_ADVICE[self.bound]}"
 
 
 class Waiting(Generic[_T]):
