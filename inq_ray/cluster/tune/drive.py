@@ -83,6 +83,7 @@ class Drive:
         num_slots = count_slots(plan.base.cluster, plan.options.max_concurrent, self._console.say)
         self._save()
         self._console.start(plan, registry.trials, num_slots)
+        self._console.wait_for("starting the first trial")
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back: it is pickled
         reporter = Together(self._console, SweepIncidents(plan.folder.incidents))
         with deliver(reporter) as mailbox, _settings(), _interruptible():
