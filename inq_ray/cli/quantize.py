@@ -17,6 +17,7 @@ from inq_ray.tracking.trackers import check_trackers
 from inq_ray.training.checkpoint.resume import Finished, Resume
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.unused import doubtful_options, unused_options
+from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given
@@ -73,7 +74,7 @@ def execute(command: Command) -> int:
         images = describe_images(config.data, config.network, source.info, is_trained=False)
         for note in (*unused, *source.notes, *chosen, *images):
             print(note, file=sys.stderr)
-        accuracy = evaluate(config, fingerprint=source.info.fingerprint, verbose=action.verbose)
+        accuracy = measured(config, Console(config, stderr=True), source.info, verbose=action.verbose)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
         if (doubt := doubt_of_given(config, source.info, accuracy)) is not None:
             print(f"warning: {warning_of_given(doubt)}", file=sys.stderr)
@@ -107,13 +108,21 @@ def execute(command: Command) -> int:
         return run(config, log, fingerprint, images, verbose=action.verbose)
 
 
+def measured(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> Accuracy:
+    """Return the accuracy of the network as it is, measured on Ray workers; what is waited for is shown."""
+    try:
+        return evaluate(config, fingerprint=info.fingerprint, verbose=verbose, reporter=console)
+    finally:
+        console.close()
+
+
 def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> None:
     """Measure the float network of a dry run, on Ray workers.
 
     Raises:
         FloatAccuracyError: A run would not go on from it.
     """
-    accuracy = evaluate(config, fingerprint=info.fingerprint, verbose=verbose)
+    accuracy = measured(config, console, info, verbose=verbose)
     console.say(f"float top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
     doubt = doubt_of_given(config, info, accuracy)
     if doubt is not None:

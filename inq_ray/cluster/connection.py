@@ -12,6 +12,7 @@ import ray
 import torch
 from ray._private.utils import get_num_cpus
 
+from inq_ray.files.shown import shown
 from inq_ray.training.config import ClusterConfig
 
 # Defaults for Ray's settings, unless the user has set them.
@@ -52,6 +53,14 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
     finally:
         if not joined_before:
             ray.shutdown()
+
+
+def in_words() -> str:
+    """Return what :func:`connected` does first."""
+    address = _address()
+    if ray.is_initialized():
+        return "connected to Ray"
+    return "starting Ray on this machine" if address == "local" else f"connecting to Ray at {shown(address)}"
 
 
 def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:

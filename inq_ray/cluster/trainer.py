@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from inq_ray.cluster.connection import connected
+from inq_ray.cluster.connection import connected, in_words
 from inq_ray.cluster.failure import (
     ReplicasDifferError,
     RunFailedError,
@@ -26,7 +26,7 @@ from inq_ray.training.attempt import remove_marks
 from inq_ray.training.checkpoint.resume import Decision, Start
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Event, Note, Reporter
+from inq_ray.training.report.events import Event, Note, Reporter, SilentReporter, Waiting
 from inq_ray.training.report.incident import Incident, IncidentLog, Kind
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import held, look, prepare
@@ -68,6 +68,7 @@ def quantize(
     with contextlib.ExitStack() as stack:
         if decision is None:
             stack.enter_context(held(config, _notes(reporter)))
+        reporter.report(Waiting(in_words()))
         stack.enter_context(connected(config.cluster, verbose=verbose))
         stack.enter_context(signals.listened_to())
         num_workers = 1 if is_here else wait_for_placement(config.cluster, _notes(reporter))
@@ -137,6 +138,7 @@ class _Attempts:
         """Train; return the summary if the run reached its end."""
         # A new storage each time: Ray Train would load its own state of the previous time.
         self._folder.clean()
+        self._reporter.report(Waiting(f"starting {num_workers} worker(s)"))
         try:
             self._fit_once(num_workers)
         except RunRefusedError:
@@ -218,27 +220,41 @@ def _notes(reporter: Reporter) -> Callable[[str], None]:
     return lambda text: reporter.report(Note(text))
 
 
-def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool = False) -> Accuracy:
+def evaluate(
+    config: RunConfig,
+    *,
+    fingerprint: str | None = None,
+    verbose: bool = False,
+    reporter: Reporter | None = None,
+) -> Accuracy:
     """Return the accuracy of a network, measured on a Ray cluster; nothing is stored.
 
-    Arguments are those of :func:`quantize`.
+    Args:
+        config: As in :func:`quantize`.
+        fingerprint: Likewise.
+        verbose: Likewise.
+        reporter: Receives what is waited for; None = nobody.
 
     Raises:
         ValueError: The workers do not fit into the cluster.
         RunFailedError: A worker failed.
     """
-    keeper = _Keeper()
+    reporter = reporter or SilentReporter()
+    keeper = _Keeper(reporter)
+    reporter.report(Waiting(in_words()))
     storage = Path(config.output.storage_path).expanduser().absolute()
     parent = storage if storage.is_dir() else None
     with (
         connected(config.cluster, verbose=verbose),
         tempfile.TemporaryDirectory(prefix=".evaluate-", dir=parent, ignore_cleanup_errors=True) as folder,
     ):
+        num_workers = wait_for_placement(config.cluster, _notes(reporter))
+        reporter.report(Waiting(f"measuring on {num_workers} worker(s)"))
         fit(
             config,
             keeper,
             StopSignals(),
-            num_workers=wait_for_placement(config.cluster, _notes(keeper)),
+            num_workers=num_workers,
             storage=Path(folder),
             fingerprint=fingerprint,
             is_evaluation=True,
@@ -249,9 +265,14 @@ def evaluate(config: RunConfig, *, fingerprint: str | None = None, verbose: bool
 
 
 class _Keeper:
-    def __init__(self) -> None:
+    """Keeps the accuracy, and hands on all other events."""
+
+    def __init__(self, reporter: Reporter) -> None:
         self.accuracy: Accuracy | None = None
+        self._reporter = reporter
 
     def report(self, event: Event) -> None:
         if isinstance(event, Accuracy):
             self.accuracy = event
+        else:
+            self._reporter.report(event)

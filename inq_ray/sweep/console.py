@@ -1,16 +1,12 @@
 """Console output of a sweep: a live table on a terminal, plain lines elsewhere, tables at the end."""
 
-import datetime as dt
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from rich.console import Console as RichConsole
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.plan import SweepPlan
@@ -19,12 +15,11 @@ from inq_ray.sweep.space.space import SCHEDULE
 from inq_ray.sweep.trials.ranking import Effect, effects, pareto, ranked, savings
 from inq_ray.sweep.trials.report import Begun, Done, Ended, Failed, Refused, Report, Stored, TrialRetryable
 from inq_ray.sweep.trials.trial import Status, Trial, has_bits, in_words, short
-from inq_ray.sweep.waiting import Waiting
+from inq_ray.sweep.waiting import TrialWaits
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Note, Progress
+from inq_ray.training.report.events import Note, Progress, Waiting
 from inq_ray.training.report.incident import Incident
-
-_PLAIN_WIDTH = 120
+from inq_ray.training.report.screen import Screen, duration
 
 
 class SweepConsole:
@@ -35,24 +30,24 @@ class SweepConsole:
     """
 
     def __init__(self) -> None:
-        self._rich = RichConsole(highlight=False, soft_wrap=False)
-        if not self._rich.is_terminal:
-            self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
-        self._live: Live | None = None
+        self._screen = Screen()
         self._lock = threading.Lock()
         self._progress: dict[str, tuple[Progress, float]] = {}
+        self._waiting: dict[str, str] = {}
         self._trials: list[Trial] = []
-        self.waiting = Waiting(self.say)
+        self.waiting = TrialWaits(self.say)
 
     def say(self, line: str) -> None:
         """Print a permanent line."""
-        self._rich.print(Text(line), soft_wrap=True)
+        self._screen.say(line)
+
+    def wait_for(self, what: str) -> None:
+        """Show that this is waited for, and since when, until a trial is started."""
+        self._screen.wait_for(what)
 
     def close(self) -> None:
         """End the live table."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._screen.close()
 
     def start(self, plan: SweepPlan, trials: Sequence[Trial], num_slots: int) -> None:
         """Print what begins or continues."""
@@ -93,6 +88,11 @@ class SweepConsole:
                 self.waiting.end(name)
                 with self._lock:
                     self._progress[name] = (progress, time.monotonic())
+                    self._waiting.pop(name, None)
+                self._refresh()
+            case FromTrial(name, Waiting(text)):
+                with self._lock:
+                    self._waiting[name] = text
                 self._refresh()
             case FromTrial(_, Incident(kind="resumed")):
                 pass  # the loss that came before has a line of its own
@@ -100,13 +100,11 @@ class SweepConsole:
                 self.say(f"{name}  {text}")
 
     def _refresh(self) -> None:
-        if not self._rich.is_terminal:
-            return
+        self._screen.show_live(self._live_table)
+
+    def _live_table(self) -> Table:
         with self._lock:
-            if self._live is None:
-                self._live = Live(console=self._rich, refresh_per_second=2, transient=True)
-                self._live.start()
-            self._live.update(_live_table(self._trials, self._progress))
+            return _live_table(self._trials, self._progress, self._waiting)
 
     def show_plan(self, plan: SweepPlan, trials: Sequence[Trial]) -> None:
         """Print the trials and what they share."""
@@ -117,7 +115,7 @@ class SweepConsole:
             shared = seen.intersection(trial.chain)
             seen.update(trial.chain)
             table.add_row(*_cells(trial, names), str(_num_stages(trial)), str(len(shared)))
-        self._rich.print(table)
+        self._screen.show_table(table)
         if plan.options.search == "optuna":
             self.say(f"Optuna proposes {plan.options.trials} trials, each based on earlier results")
         total = sum(map(_num_stages, trials))
@@ -130,34 +128,37 @@ class SweepConsole:
     def show_result(self, trials: Sequence[Trial], test: Accuracy | None, seconds: float) -> None:
         """Print ranking, effects, Pareto front, and the savings of reuse."""
         self.close()
-        self._rich.print(_ranking(trials))
+        self._screen.show_table(_ranking(trials))
         for trial in trials:
             if trial.reason is not None:
                 self.say(f"{trial.name}  {trial.status}: {trial.reason}")
         if found := effects(trials):
-            self._rich.print(_effect_table(found))
+            self._screen.show_table(_effect_table(found))
+        result = self._screen.say_result
         if has_bits(trial.point for trial in trials):
             front = ", ".join(f"{trial.bits} bits {trial.top1:.2f} % ({trial.name})" for trial in pareto(trials))
-            self.say(f"Pareto    {front}")
+            result("Pareto", front)
         saved = savings(trials)
-        self.say(
-            f"stages    trained {saved.num_trained}, reused {saved.num_reused}; time saved "
-            f"{_duration(saved.saved_seconds)} compared with {_duration(saved.trained_seconds)} of training; this "
-            f"start took {_duration(seconds)}"
+        result(
+            "stages",
+            f"trained {saved.num_trained}, reused {saved.num_reused}; time saved {duration(saved.saved_seconds)}, "
+            f"time of training {duration(saved.trained_seconds)}; this start took {duration(seconds)}",
         )
         if test is not None:
-            self.say(
-                f"test set  top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, for the best"
-            )
+            figures = f"top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, for the best"
+            result("test set", figures)
 
     def show_best(self, trial: Trial, command: str, recipe: str) -> None:
         """Print how to run the best configuration again."""
-        self.say(f"best      {trial.name}, digest {trial.digest}")
-        self.say(f"command   {command}")
-        self.say(f"recipe    {recipe} (--config)")
+        result = self._screen.say_result
+        result("best", f"{trial.name}, digest {trial.digest}")
+        result("command", command, is_whole=True)
+        result("recipe", f"{recipe} (--config)", is_whole=True)
 
 
-def _live_table(trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, float]]) -> Table:
+def _live_table(
+    trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, float]], waiting: Mapping[str, str]
+) -> Table:
     """Return a table of the running trials, with counts as its caption."""
     counts = Counter(trial.status for trial in trials)
     table = Table("trial", "schedule", "parameters", "stage", "portion", "epoch", "top-1", "left", expand=False)
@@ -165,11 +166,11 @@ def _live_table(trials: Sequence[Trial], progress: Mapping[str, tuple[Progress, 
         if trial.status != "running":
             continue
         top1 = f"{trial.ends[-1].top1:.2f}" if trial.ends else ""
-        where, left = ["", "", ""], ""
-        if trial.name in progress:
+        where, left = [waiting.get(trial.name, ""), "", ""], ""
+        if trial.name in progress and trial.name not in waiting:
             event, seen = progress[trial.name]
             where = [f"{event.stage}/{event.num_stages}", f"{event.portion:g}", f"{event.epoch}/{event.epochs}"]
-            left = _duration(max(0.0, event.remaining_seconds - (time.monotonic() - seen)))
+            left = duration(max(0.0, event.remaining_seconds - (time.monotonic() - seen)))
         table.add_row(trial.name, bar(trial.schedule), _parameters(trial), *where, top1, left)
     table.caption = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     return table
@@ -210,7 +211,7 @@ def _line(trial: Trial, report: Report) -> str | None:
             parts = [f"{len(damaged)} damaged stage end(s) ignored"] if damaged else []
             if reused:
                 parts.append(f"reuses    {len(reused)} stage(s), to portion {reused[-1].portion:g}: saves "
-                             f"{_duration(sum(end.seconds for end in reused))}")  # fmt: skip
+                             f"{duration(sum(end.seconds for end in reused))}")  # fmt: skip
             return "; ".join(parts) or None
         case Ended(end):
             line = f"stage {end.stage}/{len(trial.schedule)} portion {end.portion:<6g} top-1 {end.top1:6.2f}"
@@ -243,7 +244,3 @@ def _cells(trial: Trial, names: Sequence[str]) -> list[str]:
 
 def _num_stages(trial: Trial) -> int:
     return len(trial.schedule) + (1 if trial.config.float_epochs else 0)
-
-
-def _duration(seconds: float) -> str:
-    return str(dt.timedelta(seconds=round(seconds)))

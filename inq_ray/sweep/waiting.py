@@ -9,7 +9,7 @@ REPORT_SECONDS = 10.0
 _GROWTH = 4.0
 
 
-class Waiting:
+class TrialWaits:
     """Trials that wait. Any thread may call it.
 
     Args:

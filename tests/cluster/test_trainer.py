@@ -13,7 +13,7 @@ from inq_ray.export.codes_file import read_codes
 from inq_ray.export.model_file import read_model
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.report.events import Event, Row, Started, WorkersPlaced
+from inq_ray.training.report.events import Event, Row, Started, Waiting, WorkersPlaced
 from inq_ray.training.run_folder import RunFolder
 from tests.conftest import RayCluster
 from tests.ranks import run_ranks
@@ -27,7 +27,8 @@ class _Events:
         self.all: list[Event] = []
 
     def report(self, event: Event) -> None:
-        self.all.append(event)
+        if not isinstance(event, Waiting):
+            self.all.append(event)
 
 
 def _config(folder: Path, name: str, **training: object) -> RunConfig:

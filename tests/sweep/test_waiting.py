@@ -1,11 +1,11 @@
 """What trials wait for is reported after a while, and not all the time."""
 
-from inq_ray.sweep.waiting import REPORT_SECONDS, Waiting
+from inq_ray.sweep.waiting import REPORT_SECONDS, TrialWaits
 
 
 def test_what_a_trial_waits_for_is_reported_ever_more_rarely() -> None:
     now, said = 0.0, list[str]()
-    waiting = Waiting(said.append, lambda: now)
+    waiting = TrialWaits(said.append, lambda: now)
     waiting.begin("t001", "its process")
     waiting.begin("t002", "its process")
     for now in range(int(REPORT_SECONDS) * 5):

@@ -27,7 +27,7 @@ from inq_ray.sweep.trials.ranking import best_of, savings
 from inq_ray.sweep.trials.registry import TrialRegistry
 from inq_ray.sweep.trials.report import Refused, Report
 from inq_ray.sweep.trials.trial import Trial
-from inq_ray.sweep.waiting import Waiting
+from inq_ray.sweep.waiting import TrialWaits
 from inq_ray.tracking.together import Together
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -85,6 +85,7 @@ class Drive:
         num_slots = count_slots(plan.base.cluster, plan.options.max_concurrent, self._console.say)
         self._save()
         self._console.start(plan, registry.trials, num_slots)
+        self._console.wait_for("starting the first trial")
         shutil.rmtree(plan.folder.tune, ignore_errors=True)  # never read back, because it is pickled
         self._is_here = is_run_by_trials(plan.base.cluster)
         resources = worker_resources(plan.base.cluster) if self._is_here else _OF_A_DRIVER
@@ -227,7 +228,7 @@ def _settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reported(waiting: Waiting) -> Iterator[None]:
+def _reported(waiting: TrialWaits) -> Iterator[None]:
     """Have what trials wait for reported during the block: Tune holds the main thread meanwhile."""
     stop = threading.Event()
 

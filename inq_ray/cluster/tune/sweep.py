@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from inq_ray.cluster.connection import connected
+from inq_ray.cluster.connection import connected, in_words
 from inq_ray.cluster.tune.drive import Drive
 from inq_ray.cluster.tune.space import axis_of
 from inq_ray.files.whole import remove_partial, write_text
@@ -88,6 +88,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 "trials may have the bits of neither"
             )
         drive = Drive(plan, registry, console, state)
+        console.wait_for(in_words())
         with connected(plan.base.cluster, verbose=verbose):
             is_over = registry.is_over or drive.tune()
             if drive.refusal is not None:
@@ -97,6 +98,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
                 raise ValueError(drive.refusal)
             best = best_of(registry.trials)
             if is_over and best is not None:
+                console.wait_for("measuring the best trial on the test set")
                 drive.measure(best)
         console.show_result(registry.trials, drive.test, time.monotonic() - began)
         leave(plan, registry.trials, console)

@@ -17,7 +17,7 @@ from inq_ray.cluster.trainer import quantize
 from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.trials.report import Failed, Refused, Report, TrialRetryable
 from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
-from inq_ray.training.report.events import Event, Note, Progress, Reporter
+from inq_ray.training.report.events import Event, Note, Progress, Reporter, Waiting
 from inq_ray.training.report.incident import Incident
 
 # Key of a trial's report in its result for Tune.
@@ -100,7 +100,7 @@ class _TrialReporter:
         self._sender = Sender(mailbox)
 
     def report(self, event: Event) -> None:
-        if isinstance(event, Progress | Note | Incident):
+        if isinstance(event, Progress | Note | Waiting | Incident):
             self._sender.send(FromTrial(self._name, event))
         if self._error is not None:
             return

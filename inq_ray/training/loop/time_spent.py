@@ -32,11 +32,10 @@ _HOLDS_BACK = 0.1
 
 _T = TypeVar("_T")
 
-_BOTTLENECKS: dict[Bound, str] = {"data": "data loading", "compute": "computing", "network": "gradient exchange"}
+_BOTTLENECKS: dict[Bound, str] = {"data": "data loading", "compute": "computation", "network": "gradient exchange"}
 _ADVICE: dict[Bound, str] = {
-    "data": "; faster with more --loader-workers and --cpus-per-worker, or with the data closer",
-    "compute": "",
-    "network": "; faster with a larger --batch-size (--accumulate saves memory), or fewer workers",
+    "data": "more --loader-workers and --cpus-per-worker, or with the data closer",
+    "network": "a larger --batch-size (--accumulate saves memory), or fewer workers",
 }
 
 
@@ -78,10 +77,22 @@ class Spent:
             return "compute"
         return "data" if self.data_share >= self.network_share else "network"
 
+    @property
+    def waits(self) -> str:
+        """What was waited for, for a line about progress; only what held training back, else nothing."""
+        shares = {"data": self.data_share, "gradients": self.network_share}
+        large = [f"{100 * share:.0f} % for {name}" for name, share in shares.items() if share >= _HOLDS_BACK]
+        return f"waited {', '.join(large)}" if large else ""
+
     def __str__(self) -> str:
-        """Return a line for the end of a run, with advice."""
-        shares = f"waited {100 * self.data_share:.0f} % for data, {100 * self.network_share:.0f} % for gradients"
-        return f"bottleneck: {_BOTTLENECKS[self.bound]} ({shares}){_ADVICE[self.bound]}"
+        """Return the last line of a run, with advice."""
+        if self.bound == "compute":
+            return f"bottleneck: {_BOTTLENECKS[self.bound]} (waits are below {100 * _HOLDS_BACK:.0f} % of the time)"
+        share = self.data_share if self.bound == "data" else self.network_share
+        return (
+            f"bottleneck: {_BOTTLENECKS[self.bound]} ({100 * share:.0f} % of the time); faster with "
+            f"{_ADVICE[self.bound]}"
+        )
 
 
 class Waiting(Generic[_T]):

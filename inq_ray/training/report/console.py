@@ -1,76 +1,78 @@
 """Console output of a run: a live line on a terminal, plain lines elsewhere, tables at the end."""
 
-import datetime as dt
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console as RichConsole
-from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from inq_ray import __version__
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.time_spent import Spent
-from inq_ray.training.report.events import Event, Note, Progress, Row, Started, WorkersPlaced
+from inq_ray.training.report.events import Event, Note, Progress, Row, Started, Waiting, WorkersPlaced
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.report.next_command import next_command
 from inq_ray.training.report.plan import Plan
-
-_PLAIN_WIDTH = 120
+from inq_ray.training.report.screen import Screen, duration, fitting, one_line
 
 # Shortest time between progress lines without a terminal.
 _PLAIN_PROGRESS_SECONDS = 60.0
 
 
 class Console:
-    """Prints events: permanent epoch lines and, on a terminal, a live progress line."""
+    """Prints events: permanent epoch lines and, on a terminal, a live progress line.
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        config: Configuration of the run.
+        stderr: Whether lines go to standard error.
+    """
+
+    def __init__(self, config: RunConfig, *, stderr: bool = False) -> None:
         self.config = config
-        self._rich = RichConsole(highlight=False, soft_wrap=False)
-        if not self._rich.is_terminal:
-            self._rich = RichConsole(highlight=False, width=_PLAIN_WIDTH)
-        self._live: Live | None = None
+        self._screen = Screen(stderr=stderr)
         self._remaining_seconds: float | None = None
-        self._last_line = time.monotonic()
 
     def report(self, event: Event) -> None:
         """Show an event."""
-        if isinstance(event, WorkersPlaced):
-            for line in event.lines:
-                self.say(line)
-        elif isinstance(event, Started):
-            self.say(_started(event))
-        elif isinstance(event, Row):
-            self.say(self._row(event))
-        elif isinstance(event, Note | Incident):
-            self.say(event.text)
-        elif isinstance(event, Progress):
-            self._show_progress(event)
+        match event:
+            case Waiting():
+                self._screen.wait_for(event.text)
+            case WorkersPlaced():
+                for line in event.lines:
+                    self.say(line)
+                self._screen.wait_for("opening data and network")
+            case Started():
+                self.say(_started(event))
+                self._screen.wait_for("the first steps, or a first measurement")
+            case Row():
+                self._screen.end_wait()
+                self._show_row(event)
+            case Note() | Incident():
+                self.say(event.text)
+            case Progress():
+                self._show_progress(event)
+            case _:
+                pass
 
     def start(self) -> None:
         """Print that the run starts; Ray takes a while until the first event."""
         self.say(_headline(self.config))
-        self.say("starting Ray and the workers")
+        if not self._screen.is_terminal:
+            self.say("starting Ray and the workers")
 
     def say(self, line: str) -> None:
         """Print a permanent line."""
-        self._rich.print(Text(line), soft_wrap=True)
-        self._last_line = time.monotonic()
+        self._screen.say(line)
 
     def close(self) -> None:
         """End the live line."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._screen.close()
 
     def show_plan(self, plan: Plan, layers: Sequence[LayerRow]) -> None:
         """Print what the run would do, and the bits of each parameter."""
         config = self.config
-        self._rich.print(_layer_table(layers))
+        self._screen.show_table(_layer_table(layers))
         self.say(_headline(config))
         self.say(
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
@@ -82,81 +84,86 @@ class Console:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
             frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
             table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
-        self._rich.print(table)
+        self._screen.show_table(table)
         if plan.num_batchnorm:
             self.say(f"BatchNorm statistics are estimated at the end from {plan.num_batchnorm:,} training images")
         if plan.seconds is None:
             self.say("time not estimated: this machine has no GPU to time a step on")
         else:
-            text = _duration(plan.seconds)
+            text = duration(plan.seconds)
             self.say(f"about {text} of training, estimated from one step on this machine; plus startup and validation")
 
     def show_summary(self, summary: dict[str, Any], folder: str) -> None:
         """Print the table of stages, the folder of the result, and the next command."""
         self.close()
+        result = self._screen.say_result
         float_top1 = summary["float_top1"]
         if summary["stages"]:
-            self._rich.print(_stage_table(summary, float_top1))
+            self._screen.show_table(_stage_table(summary, float_top1))
             verified = summary["verification"]
             zeros = 100 * verified["num_zero"] / max(1, verified["num_weights"])
-            self.say(
-                f"verified  {verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k "
-                f"and equal their codes, bit for bit ({zeros:.1f} % zeros)"
+            result(
+                "verified",
+                f"{verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k and equal "
+                f"their codes, bit for bit ({zeros:.1f} % zeros)",
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
         if summary["num_bad_images"]:
-            self.say(f"left out  {summary['num_bad_images']} unreadable image(s), listed in summary.json")
+            result("left out", f"{summary['num_bad_images']} unreadable image(s), listed in summary.json")
         if summary["events"]["counts"]:
-            self.say(f"events    {_events(summary['events'])}, listed in events.jsonl")
+            result("events", f"{_events(summary['events'])}, listed in events.jsonl")
         if summary["spent"]["seconds"]:
-            self.say(f"speed     {_spent(summary['spent'])}")
-        self.say(f"digest    {summary['digest']}")
-        self.say(f"result    {folder}")
+            result("speed", _spent(summary["spent"]))
+        result("digest", summary["digest"], is_whole=True)
+        result("result", folder, is_whole=True)
         is_quantized, in_memory = bool(summary["stages"]), summary["images_in_memory"]
-        self.say(f"next      {next_command(self.config, folder, is_quantized=is_quantized, in_memory=in_memory)}")
+        command = next_command(self.config, folder, is_quantized=is_quantized, in_memory=in_memory)
+        result("next", command, is_whole=True)
 
-    def _row(self, row: Row) -> str:
+    def _show_row(self, row: Row) -> None:
         where = "float    " if row.stage == 0 else f"stage {row.stage}/{len(self.config.quantization.iterative_steps)}"
-        parts = [f"{where}  portion {row.portion:<6g}"]
-        if row.epoch == 0:
-            parts.append("as given     " if row.stage == 0 else "quantized    ")
-        else:
-            parts.append(f"epoch {row.epoch:<7d}")
-        parts.append(f"top-1 {row.top1:6.2f}")
+        what = f"epoch {row.epoch}" if row.epoch else "as given" if row.stage == 0 else "quantized"
+        parts = [(where, 0), (f"portion {row.portion:<6g}", 1), (f"{what:9}", 0), (f"top-1 {row.top1:6.2f}", 0)]
         if row.train_loss is not None and row.images_per_second is not None:
-            parts.append(f"loss {row.train_loss:.4f}  {row.images_per_second:,.0f} images/s")
+            parts += [(f"loss {row.train_loss:.4f}", 3), (f"{row.images_per_second:,.0f} images/s", 5)]
             if self._remaining_seconds is not None:
-                parts.append(f"{_duration(self._remaining_seconds)} left")
-            if row.data_seconds and row.train_seconds and row.data_seconds >= 0.01 * row.train_seconds:
-                parts.append(f"waited {100 * row.data_seconds / row.train_seconds:.0f} % for data")
+                parts.append((f"{duration(self._remaining_seconds)} left", 2))
+            spent = Spent(
+                seconds=row.train_seconds or 0.0,
+                data_seconds=row.data_seconds or 0.0,
+                network_seconds=row.network_seconds or 0.0,
+            )
+            parts.append((spent.waits, 4))
+        self._screen.say_line(parts)
         if row.num_bad_images:
-            parts.append(f"{row.num_bad_images} unreadable image(s) left out so far")
+            self.say(f"{row.num_bad_images} unreadable image(s) left out so far")
         if row.num_skipped_steps:
-            parts.append(f"{row.num_skipped_steps} step(s) skipped so far")
-        return "  ".join(parts)
+            self.say(f"{row.num_skipped_steps} step(s) skipped so far")
 
     def _show_progress(self, event: Progress) -> None:
         self._remaining_seconds = event.remaining_seconds
-        line = _progress(event)
-        is_due = self.config.output.print_freq is None and time.monotonic() - self._last_line >= _PLAIN_PROGRESS_SECONDS
-        if event.is_printed or (is_due and not self._rich.is_terminal):
-            self.say(line)
-        if not self._rich.is_terminal:
-            return
-        if self._live is None:
-            self._live = Live(console=self._rich, refresh_per_second=4, transient=True)
-            self._live.start()
-        self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        screen, parts = self._screen, _progress(event)
+        is_late = time.monotonic() - screen.last_line >= _PLAIN_PROGRESS_SECONDS
+        is_due = self.config.output.print_freq is None and is_late and not screen.is_terminal
+        if event.is_printed or is_due:
+            screen.say_line(parts)
+        screen.show_live(lambda: one_line(fitting(parts, screen.line_width)))
 
 
-def _progress(event: Progress) -> str:
-    where = "float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}"
-    return (
-        f"{where}  portion {event.portion:g}  epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}  "
-        f"loss {event.loss:.4f}  {event.images_per_second:,.0f} images/s  {_duration(event.remaining_seconds)} left  "
-        f"waited {100 * event.data_share:.0f} % for data"
-    )
+def _progress(event: Progress) -> list[tuple[str, int]]:
+    """Return the parts of the line of progress, each with its rank: see :func:`fitting`."""
+    spent = Spent(seconds=1.0, data_seconds=event.data_share)
+    return [
+        ("float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}", 0),
+        (f"portion {event.portion:g}", 6),
+        (f"epoch {event.epoch}/{event.epochs}", 1),
+        (f"step {event.step}/{event.steps}", 2),
+        (f"loss {event.loss:.4f}", 4),
+        (f"{event.images_per_second:,.0f} images/s", 5),
+        (f"{duration(event.remaining_seconds)} left", 0),
+        (spent.waits, 3),
+    ]
 
 
 def _headline(config: RunConfig) -> str:
@@ -223,13 +230,9 @@ def _measured_on(config: RunConfig) -> str:
 
 def _events(events: dict[str, Any]) -> str:
     counts = ", ".join(f"{kind.replace('_', ' ')} {count}x" for kind, count in events["counts"].items())
-    return f"{counts}; {_duration(events['seconds_lost'])} lost"
+    return f"{counts}; {duration(events['seconds_lost'])} lost"
 
 
 def _spent(spent: dict[str, Any]) -> str:
     names = ("seconds", "data_seconds", "network_seconds")
     return str(Spent(**{name: spent[name] for name in names}))
-
-
-def _duration(seconds: float) -> str:
-    return str(dt.timedelta(seconds=round(seconds)))

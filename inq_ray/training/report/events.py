@@ -108,7 +108,14 @@ class Note:
     text: str
 
 
-Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Incident | Accuracy
+@dataclass(frozen=True)
+class Waiting:
+    """What the run waits for, such as the start of Ray, until another event shows that it goes on."""
+
+    text: str
+
+
+Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Waiting | Incident | Accuracy
 
 
 class Reporter(Protocol):

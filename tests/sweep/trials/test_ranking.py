@@ -13,7 +13,7 @@ from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Failed, Stored,
 from inq_ray.sweep.trials.trial import Trial
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.accuracy import Accuracy
-from inq_ray.training.report.events import Note, Progress, Row
+from inq_ray.training.report.events import Note, Progress, Row, Waiting
 
 pytestmark = pytest.mark.system
 
@@ -151,6 +151,9 @@ def test_a_terminal_sees_a_live_table(monkeypatch: pytest.MonkeyPatch, capsys: p
     console.started(trial, [trial])
     progress = Progress(stage=2, num_stages=3, portion=0.75, epoch=1, epochs=2, step=3, steps=4, loss=0.1,
                         images_per_second=1.0, data_share=0.0, remaining_seconds=120.0)  # fmt: skip
+    console.report(FromTrial("t001", Waiting("starting 1 worker(s)")))
+    console._screen._live.refresh()  # type: ignore[union-attr]
+    assert "starting 1 worker(s)" in capsys.readouterr().out
     console.report(FromTrial("t001", progress))
     console.report(FromTrial("t001", Note("a note")))
     console.close()

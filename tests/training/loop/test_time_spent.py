@@ -18,12 +18,12 @@ from tests.ranks import run_ranks
 @pytest.mark.parametrize(
     ("data", "network", "bound", "parts"),
     [
-        (1.0, 4.0, "compute", ["bottleneck: computing (waited 1 % for data, 4 % for gradients)"]),
+        (1.0, 4.0, "compute", ["bottleneck: computation (waits are below 10 % of the time)"]),
         (9.9, 9.9, "compute", []),
         (0.0, 0.0, "compute", []),
-        (10.0, 0.0, "data", ["10 % for data", "--loader-workers", "--cpus-per-worker"]),
-        (37.0, 20.0, "data", ["37 %"]),
-        (5.0, 60.0, "network", ["60 % for gradients", "--batch-size", "--accumulate"]),
+        (10.0, 0.0, "data", ["data loading (10 % of the time)", "--loader-workers", "--cpus-per-worker"]),
+        (37.0, 20.0, "data", ["data loading (37 % of the time)"]),
+        (5.0, 60.0, "network", ["gradient exchange (60 % of the time)", "--batch-size", "--accumulate"]),
     ],
 )
 def test_the_verdict_names_what_was_waited_for_and_what_to_do(
@@ -40,7 +40,20 @@ def test_the_verdict_names_what_was_waited_for_and_what_to_do(
 
 def test_nothing_trained_is_bound_by_nothing_else() -> None:
     assert Spent().bound == "compute"
-    assert "waited 0 % for data" in str(Spent())
+    assert "waited" not in str(Spent())
+
+
+@pytest.mark.parametrize(
+    ("data", "network", "waits"),
+    [
+        (9.9, 9.9, ""),
+        (25.0, 9.0, "waited 25 % for data"),
+        (0.0, 19.0, "waited 19 % for gradients"),
+        (30.0, 20.0, "waited 30 % for data, 20 % for gradients"),
+    ],
+)
+def test_only_large_waits_are_shown(data: float, network: float, waits: str) -> None:
+    assert Spent(seconds=100.0, data_seconds=data, network_seconds=network).waits == waits
 
 
 @given(st.lists(st.tuples(*[st.floats(0.0, 1e6)] * 3), max_size=5))
