@@ -1,18 +1,18 @@
-"""Incremental Network Quantization on Ray: trained networks become powers of two.
+"""Incremental Network Quantization on Ray: trained networks with weights that are powers of two.
 
-What is handed out here is the library for one's own training loop; it needs torch and safetensors, not Ray:
+The public names are the library for your own training loop; they need torch and safetensors, not Ray:
 
-    SGD                  torch.optim.SGD that leaves frozen weights alone
-    INQScheduler         freezes and quantizes the next portion of the weights, alike on every rank
-    param_groups         a model's parameters as groups for SGD: what is quantized, to how many bits, and what is not
+    SGD                  torch.optim.SGD that leaves frozen weights unchanged
+    INQScheduler         quantizes and freezes the next portion of the weights, identically on every rank
+    param_groups         sorts a model's parameters into groups for SGD: quantized ones by bits, and float ones
     clip_grad_norm_      clips gradients by their norm over live weights
-    reset_lr_scheduler   starts a learning-rate schedule again, once a stage
-    float_state          from codes back to the exact weights
-    save, load           a finished network as one small file, and back into any network of its shapes
-    StageError           what INQScheduler.step raises on every rank where rank 0 cannot decide a stage
-    ReplicaMismatchError what it raises on every rank where ranks do not hold the same bits
+    reset_lr_scheduler   restarts a learning rate schedule, for each stage
+    float_state          returns the exact weights from codes
+    save, load           writes a finished network as one small file, and loads it into any network of its shapes
+    StageError           raised by INQScheduler.step on every rank if rank 0 cannot decide a stage
+    ReplicaMismatchError raised by INQScheduler.step on every rank if the ranks differ in bits
 
-The names are imported when they are first used (PEP 562), so that `import inq_ray` costs nothing and starts nothing.
+Names are imported on first use (PEP 562), so that `import inq_ray` is fast and has no side effects.
 """
 
 from importlib import import_module
@@ -58,7 +58,7 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> object:
-    """Import the module of a public name on its first use, and keep the name."""
+    """Import the module of a public name on its first use, and cache the name."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_MODULE_OF[name]), name)

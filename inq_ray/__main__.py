@@ -1,4 +1,4 @@
-"""`python -m inq_ray` is the program `inq-ray`."""
+"""`python -m inq_ray` runs the program `inq-ray`."""
 
 from inq_ray.cli.program import main
 

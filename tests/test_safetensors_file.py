@@ -263,5 +263,5 @@ def test_weights_of_eight_bits_are_no_result(tmp_path: Path) -> None:
     model = read_model(tmp_path / MODEL_FILE)
     for dtype in (torch.float8_e4m3fn, torch.int64, torch.complex64, torch.bool):
         safetensors_file.save(tmp_path / MODEL_FILE, {**model, "0.weight": model["0.weight"].to(dtype)}, {})
-        with pytest.raises(VerificationError, match="codes stand for numbers of a floating dtype"):
+        with pytest.raises(VerificationError, match="codes stand for values of a floating dtype"):
             verify(tmp_path, NAMES)

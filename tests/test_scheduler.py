@@ -325,11 +325,11 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
         (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
         (
             lambda s: s["tensors"]["4.weight"].update(codes=s["tensors"]["4.weight"]["codes"].float()),
-            r"4\.weight has codes of torch\.float32, torch\.uint8 is wanted",
+            r"4\.weight has codes of torch\.float32, expected torch\.uint8",
         ),
         (
             lambda s: s["tensors"]["4.weight"].update(frozen=s["tensors"]["4.weight"]["frozen"].byte()),
-            r"4\.weight has frozen of torch\.uint8, torch\.bool is wanted",
+            r"4\.weight has frozen of torch\.uint8, expected torch\.bool",
         ),
         (lambda s: s.update(stage=0.5), "stage 0.5, of 4 stages"),
         (lambda s: s["tensors"]["4.weight"]["codes"].fill_(255), r"4\.weight has codes that its codebook does not"),

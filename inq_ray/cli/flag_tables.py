@@ -1,4 +1,4 @@
-"""Tables of all flags in Markdown, made of the declarations of options: the marked part of docs/flags.md.
+"""Markdown tables of all flags, generated from the declarations of options: the marked part of docs/flags.md.
 
 python -m inq_ray.cli.flag_tables docs/flags.md
 """
@@ -35,10 +35,10 @@ _PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def with_tables(page: str) -> str:
-    """Return the page with its marked part made again.
+    """Return the page with its marked part generated again.
 
     Raises:
-        ValueError: It has no marks.
+        ValueError: The page has no marks.
     """
     text, num = _MARKED.subn(lambda marks: f"{marks[1]}\n{_tables()}\n{marks[2]}", page)
     if num != 1:
@@ -49,7 +49,7 @@ def with_tables(page: str) -> str:
 def _tables() -> str:
     run = declared(RunConfig).values()
     parts = [
-        "## What to do",
+        "## Actions",
         _table(map(_row, [*declared(Action).values(), *(each for each in run if not each.section)])),
     ]
     for section, title in _TITLES.items():
@@ -80,7 +80,7 @@ def _row(each: Declared) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    """Return a default as one types it; nothing for one that is made from other options, or is off."""
+    """Return a default as typed; empty if it depends on other options, or is off."""
     if value is None or value is False or value == ():
         return ""
     if value is True:
@@ -90,13 +90,13 @@ def _default(value: Any) -> str:
 
 
 def _recipes() -> list[dict[str, str]]:
-    """Return in which flags each recipe differs from the defaults, and `lossless` from a network's own recipe."""
+    """Return the flags in which each recipe differs from the defaults, and `lossless` from a network's own recipe."""
     rows = [_recipe(f"`{name}`", recipe(name), RunConfig()) for name in NAMED]
     base = default_recipe("resnet18", 5)
     return [
         *rows,
         _recipe(
-            f"`{LOSSLESS}` (of another base: the recipe of the network and bits)", lossless_recipe("resnet18", 5), base
+            f"`{LOSSLESS}` (compared with the recipe of the network and bits)", lossless_recipe("resnet18", 5), base
         ),
     ]
 

@@ -120,7 +120,7 @@ def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: b
     """Measure the float network of a dry run, on Ray workers.
 
     Raises:
-        FloatAccuracyError: A run would not go on from it.
+        FloatAccuracyError: A run would not continue with it.
     """
     accuracy = measured(config, console, info, verbose=verbose)
     console.say(f"float top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")

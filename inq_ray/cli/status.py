@@ -1,4 +1,4 @@
-"""The exit status of a command, and the line that says why it is not 0."""
+"""Exit status of a command, and the message if it is not 0."""
 
 import signal
 import sys
@@ -8,12 +8,12 @@ from inq_ray.files.shown import one_line
 
 
 def exit_status(program: str, command: Callable[[], int], goes_on: str = "") -> int:
-    """Return the exit status of a command: its own, 2 if it could not start as asked, 128 + signal if it was ended.
+    """Return a command's exit status: its own, 2 if it could not start, 128 + signal if a signal ended it.
 
     Args:
-        program: Name that messages begin with.
-        command: Does what the flags ask for.
-        goes_on: What follows the message that it was ended.
+        program: Program name for messages.
+        command: Runs the command line.
+        goes_on: Text appended to the message after a signal.
     """
     try:
         return command()
@@ -24,7 +24,7 @@ def exit_status(program: str, command: Callable[[], int], goes_on: str = "") -> 
         complain(program, f"interrupted{goes_on}")
         return 128 + signal.SIGINT
     except SystemExit as end:
-        if end.code != signal.SIGTERM:  # the status with which Ray's own handler exits, where ours is not set
+        if end.code != signal.SIGTERM:  # the exit status of Ray's own handler, if ours is not installed
             raise
         complain(program, f"ended by SIGTERM{goes_on}")
         return 128 + signal.SIGTERM
@@ -34,8 +34,8 @@ def complain(program: str, message: str, most: int = 300) -> None:
     """Print one line to stderr.
 
     Args:
-        program: Name that it begins with.
-        message: What follows; it may hold a library's words.
-        most: Characters.
+        program: Program name, which it begins with.
+        message: Message, which may contain a library's message.
+        most: Maximum number of characters.
     """
     print(one_line(f"{program}: {message}", most), file=sys.stderr)

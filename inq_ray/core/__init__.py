@@ -1,1 +1,1 @@
-"""The paper on tensors: codebook, partition, portions, state, one stage, and SGD that leaves frozen weights alone."""
+"""The paper's method on tensors: codebook, partition, portions, state, one stage, and SGD with frozen weights."""

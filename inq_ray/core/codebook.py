@@ -1,4 +1,4 @@
-"""The levels that a weight may take, {0, ±2^n_2, …, ±2^n_1}, and rounding to them by bit patterns."""
+"""Levels of weights, {0, ±2^n_2, …, ±2^n_1}, and rounding to them by bit patterns."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ LEVELS: tuple[Levels, ...] = ("paper", "full")
 # Most counters at once in a search for the least squared error: 64 MB.
 _MOST_COUNTERS = 1 << 22
 
-# Levels are normal numbers of float32, whatever the dtype of the weights: so codes mean the same weights everywhere.
+# Levels are normal float32 numbers for any dtype of the weights, so codes mean the same weights everywhere.
 MIN_EXPONENT = -126
 MAX_EXPONENT = 127
 
 
 class _FloatFormat(NamedTuple):
-    """Where sign, exponent and mantissa of a floating-point type stand in its bits."""
+    """Positions of sign, exponent and mantissa in the bits of a floating-point type."""
 
     bits_dtype: torch.dtype
     num_mantissa_bits: int
@@ -50,7 +50,7 @@ _FORMATS = {
 
 
 def float_format(dtype: torch.dtype) -> _FloatFormat:
-    """Layout of ``dtype``.
+    """Return the layout of ``dtype``.
 
     Raises:
         ValueError: ``dtype`` is not float32, float64 or bfloat16.
@@ -58,13 +58,13 @@ def float_format(dtype: torch.dtype) -> _FloatFormat:
     if dtype not in _FORMATS:
         raise ValueError(
             f"weights of {dtype} cannot be quantized: convert them to float32, float64 or bfloat16 "
-            "before the optimizer is made, such as by model.float(), and train under torch.autocast"
+            "before the optimizer is created, such as by model.float(), and train under torch.autocast"
         )
     return _FORMATS[dtype]
 
 
 def check_num_bits(num_bits: int, what: str = "weight bits") -> None:
-    """Raise ValueError, which calls the number ``what``, unless ``num_bits`` is a whole number from 2 to 8."""
+    """Raise ValueError, with ``what`` as the name, unless ``num_bits`` is a whole number from 2 to 8."""
     if type(num_bits) is not int or not MIN_BITS <= num_bits <= MAX_BITS:
         raise ValueError(f"{what} must be a whole number from {MIN_BITS} to {MAX_BITS}, got {num_bits!r}")
 
@@ -87,7 +87,7 @@ def num_exponents(num_bits: int, levels: Levels) -> int:
 
 
 def magnitudes(weight: Tensor) -> Tensor:
-    """Order-preserving non-negative integers of ``|weight|``: its bit pattern without the sign.
+    """Return order-preserving non-negative integers of ``|weight|``: its bit pattern without the sign.
 
     Args:
         weight: float [*].
@@ -100,35 +100,35 @@ def magnitudes(weight: Tensor) -> Tensor:
 
 
 def max_magnitude(weight: Tensor) -> float:
-    """max|W|, with 0 for a tensor without elements.
+    """Return max|W|, or 0 for a tensor without elements.
 
     Raises:
-        ValueError: a weight is NaN or infinite, or the dtype cannot be quantized.
+        ValueError: A weight is NaN or infinite, or the dtype cannot be quantized.
     """
     if weight.numel() == 0:
         return 0.0
     float_format(weight.dtype)
-    smallest, largest = torch.aminmax(weight.detach())  # of which both are NaN where any weight is
+    smallest, largest = torch.aminmax(weight.detach())  # both are NaN if any weight is
     max_abs = max(-float(smallest), float(largest))
     if not math.isfinite(max_abs):
-        raise ValueError("weights are NaN or infinite: go back to finite ones, and lower the learning rate")
+        raise ValueError("weights are NaN or infinite: return to finite ones, and lower the learning rate")
     return max_abs
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """The levels of one weight tensor (Zhou et al., ICLR 2017, arXiv 1702.03044, section 2.1).
+    """Levels of one weight tensor (Zhou et al., ICLR 2017, arXiv 1702.03044, section 2.1).
 
-    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels, which leaves codes unused;
+    P = {0, ±2^n_2, …, ±2^n_1} has 2^(num_bits-2) exponents and 2^(num_bits-1) + 1 levels, so some codes are unused;
     with ``levels`` "full" it has all 2^(num_bits-1) - 1 exponents that have a code. The code of a level is a uint8
     below 2^num_bits: 0 for 0, else ``negative << (num_bits - 1) | (k - n_2 + 1)`` for ±2^k.
 
-    Magnitudes below 2^-126, subnormal in float32, count as 0 in every dtype, and n_1 is at most 127: so what weights
-    are rounded to is exact in float32, float64 and bfloat16, and is not flushed to 0 where subnormal numbers are.
+    Magnitudes below 2^-126, subnormal in float32, count as 0 in every dtype, and n_1 is at most 127: so levels are
+    exact in float32, float64 and bfloat16, and are not flushed to 0 on hardware that does so with subnormal numbers.
 
     Attributes:
-        num_bits: width b of a weight, 2 to 8; one of the bits stands for zero.
-        n_1: largest exponent; None for a tensor of zeros only, whose single level is 0.
+        num_bits: Bits b per weight, 2 to 8; one of them is for zero.
+        n_1: Largest exponent; None for an all-zero tensor, whose only level is 0.
         levels: "paper" or "full".
     """
 
@@ -146,14 +146,14 @@ class Codebook:
 
     @classmethod
     def for_max(cls, max_abs: float, num_bits: int, levels: Levels = "paper") -> "Codebook":
-        """Codebook whose n_1 = floor(log2(4 s / 3)) follows from s = ``max_abs`` (section 2.1), exactly.
+        """Return the codebook with the paper's n_1 = floor(log2(4 s / 3)) for s = ``max_abs`` (section 2.1), exactly.
 
-        With s = m 2^e and m in [1/2, 1), 4 s / 3 reaches 2^e just where m >= 3/4.
+        With s = m 2^e and m in [1/2, 1), 4 s / 3 is at least 2^e exactly if m >= 3/4.
 
         Raises:
             ValueError: ``max_abs`` is beyond the range of float32.
         """
-        if not max_abs <= torch.finfo(torch.float32).max:  # NaN is not either
+        if not max_abs <= torch.finfo(torch.float32).max:  # also true for NaN
             raise ValueError(f"weights of magnitude {max_abs:g} are beyond the range of float32")
         if max_abs < 2.0**MIN_EXPONENT:
             return cls(num_bits, None, levels)
@@ -163,19 +163,20 @@ class Codebook:
 
     @classmethod
     def for_weight(cls, weight: Tensor, num_bits: int, rule: Rule = "max", levels: Levels = "paper") -> "Codebook":
-        """Codebook of ``weight`` (float [*]).
+        """Return the codebook of ``weight``.
 
         Args:
             weight: float [*].
-            num_bits: width of a weight.
-            rule: "max" takes the paper's n_1, so that nothing saturates; "mse" the n_1 of least squared error over the
-                tensor, the largest of equals. At 2 bits all below half of the only power becomes 0, and where that
-                power follows from the maximum this is nearly all of a bell-shaped tensor.
+            num_bits: Bits per weight.
+            rule: "max" uses the paper's n_1, so that nothing saturates; "mse" the n_1 with the least squared error over
+                the tensor, the largest of equal ones. At 2 bits everything below half of the only power becomes 0,
+                which with
+                "max" is nearly all of a bell-shaped tensor.
             levels: "paper" or "full".
 
         Raises:
-            ValueError: a weight is NaN, infinite or beyond the range of float32, its dtype cannot be quantized, or
-                there is no such rule.
+            ValueError: A weight is NaN, infinite or beyond the range of float32, its dtype cannot be quantized, or the
+                rule is unknown.
         """
         check_rule(rule)
         largest = cls.for_max(max_magnitude(weight), num_bits, levels)
@@ -188,21 +189,21 @@ class Codebook:
 
     @property
     def n_2(self) -> int | None:
-        """Smallest exponent, n_1 + 1 - num_exponents; None where n_1 is."""
+        """Smallest exponent, n_1 + 1 - num_exponents; None if n_1 is None."""
         return None if self.n_1 is None else self.n_1 + 1 - self.num_exponents
 
     def values(self) -> list[float]:
-        """Return the levels, rising."""
+        """Return the levels in ascending order."""
         if self.n_1 is None or self.n_2 is None:
             return [0.0]
         powers = [math.ldexp(1.0, k) for k in range(self.n_2, self.n_1 + 1)]
         return [*(-power for power in reversed(powers)), 0.0, *powers]
 
     def encode(self, weight: Tensor) -> Tensor:
-        """Codes of the levels to which ``weight`` is rounded by equation 4.
+        """Return the codes of the levels to which ``weight`` is rounded by equation 4.
 
-        |w| in [1.5 2^(k-1), 1.5 2^k) becomes 2^k, |w| < 2^(n_2-1) becomes 0, and what lies above 1.5 2^n_1 saturates at
-        2^n_1. Sign, exponent and the first bit of the mantissa decide all these cuts, so one table look-up does it.
+        |w| in [1.5 2^(k-1), 1.5 2^k) becomes 2^k, |w| < 2^(n_2-1) becomes 0, and values above 1.5 2^n_1 saturate at
+        2^n_1. Sign, exponent and the first bit of the mantissa determine the result, so one table look-up suffices.
 
         Args:
             weight: float32, float64 or bfloat16 [*], finite.
@@ -213,18 +214,18 @@ class Codebook:
         layout = float_format(weight.dtype)
         table = _encoding_table(self, weight.dtype).to(weight.device)
         flat = weight.detach().reshape(-1).view(layout.bits_dtype)
-        # An arithmetic shift leaves the sign's copies above the index: masked off.
+        # An arithmetic shift leaves copies of the sign above the index, which are masked off.
         index = (flat >> (layout.num_mantissa_bits - 1)).bitwise_and_(len(table) - 1)
         if index.dtype == torch.int16:
             index = index.int()
         return table.index_select(0, index).view(weight.shape)
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Weights of ``codes``.
+        """Return the weights of ``codes``.
 
         Args:
-            codes: uint8 [*], from :meth:`encode` of a codebook equal to this one.
-            dtype: of the result.
+            codes: uint8 [*], from :meth:`encode` of an equal codebook.
+            dtype: Dtype of the result.
 
         Returns:
             ``dtype`` [*]; zeros are +0.0.
@@ -233,30 +234,30 @@ class Codebook:
         return table.index_select(0, codes.reshape(-1).int()).view(codes.shape)
 
     def quantize(self, weight: Tensor) -> Tensor:
-        """``weight`` rounded to the levels; float [*] in, the same out."""
+        """Return ``weight`` rounded to the levels; float [*] with the same shape and dtype."""
         return self.decode(self.encode(weight), weight.dtype)
 
     def used(self, codes: Tensor) -> list[tuple[int, float]]:
-        """Return the codes that occur in ``codes`` (uint8 [*]), rising, and their levels: NaN where a code has none."""
+        """Return the codes that occur in ``codes`` (uint8 [*]), ascending, with their levels; NaN for unused codes."""
         used = torch.bincount(codes.reshape(-1), minlength=256).nonzero().reshape(-1)
         levels: list[float] = _decoding_table(self).index_select(0, used.cpu()).tolist()
         return list(zip(used.tolist(), levels, strict=True))
 
     def strange_code(self, codes: Tensor) -> int | None:
-        """Return a code of ``codes`` (uint8 [*]) that stands for no level, None where all stand for one."""
+        """Return a code of ``codes`` (uint8 [*]) that is not a level, None if all are."""
         return next((code for code, level in self.used(codes) if math.isnan(level)), None)
 
 
 def of_least_error(rows: Tensor, largest: Sequence[Codebook]) -> list[Codebook]:
-    """Return for each row the codebook, from the largest n_1 downwards, of the least squared distance from its weights.
+    """Return for each row the codebook with the least squared error, from the largest n_1 downwards.
 
-    With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights of one exponent and
-    first bit of the mantissa share their level in any codebook, so their number and sum are all that is needed, and
-    one pass over the tensor does for all codebooks. On the CPU, where the order of a sum does not change.
+    With the level q of a weight w, sum (|w| - q)^2 = sum |w|^2 - 2 sum |w| q + sum q^2. Weights with the same exponent
+    and first mantissa bit have the same level in any codebook, so only their number and sum are needed, and one pass
+    over the tensor serves all codebooks. Computed on the CPU, where the order of summation is fixed.
 
     Args:
         rows: float [r, n].
-        largest: [r], alike but for their n_1; a row of zeros has None.
+        largest: [r], equal except for their n_1; None for a row of zeros.
     """
     num_halves = 1 << (float_format(rows.dtype).num_exponent_bits + 1)
     step = _MOST_COUNTERS // num_halves
@@ -265,7 +266,7 @@ def of_least_error(rows: Tensor, largest: Sequence[Codebook]) -> list[Codebook]:
 
 
 def _least_of(rows: Tensor, largest: Sequence[Codebook], num_halves: int) -> list[Codebook]:
-    """Return what :func:`of_least_error` does for so few rows that there is memory for their counters."""
+    """Return the result of :func:`of_least_error` for few enough rows that their counters fit into memory."""
     tops = torch.tensor([MIN_EXPONENT - 1 if each.n_1 is None else each.n_1 for each in largest], device="cpu")
     layout = float_format(rows.dtype)
     halves = (magnitudes(rows.contiguous()) >> (layout.num_mantissa_bits - 1)).to("cpu", torch.int64)
@@ -292,7 +293,7 @@ def _least_of(rows: Tensor, largest: Sequence[Codebook], num_halves: int) -> lis
 
 @cache
 def _encoding_table(codebook: Codebook, dtype: torch.dtype) -> Tensor:
-    """uint8 [2^(exponent bits + 2)]: code by sign, exponent and first mantissa bit of a weight."""
+    """Return uint8 [2^(exponent bits + 2)]: the code by sign, exponent and first mantissa bit of a weight."""
     layout = float_format(dtype)
     half = torch.arange(1 << (layout.num_exponent_bits + 2), device="cpu")
     negative = half >> (layout.num_exponent_bits + 1)
@@ -308,7 +309,7 @@ def _encoding_table(codebook: Codebook, dtype: torch.dtype) -> Tensor:
 
 @cache
 def _decoding_table(codebook: Codebook) -> Tensor:
-    """float64 [256]: level by code; NaN where no level has that code, so that a wrong code cannot pass for a weight."""
+    """Return float64 [256]: the level by code; NaN for unused codes, so that a wrong code cannot pass for a weight."""
     table = torch.full((256,), math.nan, dtype=torch.float64, device="cpu")
     table[0] = 0.0
     if codebook.n_1 is not None and codebook.n_2 is not None:

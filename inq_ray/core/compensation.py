@@ -1,12 +1,12 @@
-"""Compensation: weights that are still free make up for the rounding of others, so that outputs change least.
+"""Compensation: live weights are adjusted for the rounding of others, so that outputs change least.
 
 A row of a layer's weight gives an output w·x of inputs x with second moments H = E[x xᵀ]. If some of its weights change
-by d, the output changes by d·x, whose mean square is d H dᵀ. The weights that may still move take the change that makes
-this least: d_L = -H_LL⁻¹ H_LF d_F for live ones L and changed ones F (Optimal Brain Surgeon, Hassibi & Stork 1993). If
-none is left, weights are rounded one after the other, each with the errors of those before it in mind (GPTQ, Frantar et
-al. 2023, arXiv 2210.17323, in the form of LDLQ, Chee et al. 2023, arXiv 2307.13304).
+by d, the output changes by d·x, whose mean square is d H dᵀ. The live weights change so that this is smallest:
+d_L = -H_LL⁻¹ H_LF d_F for live weights L and changed ones F (Optimal Brain Surgeon, Hassibi & Stork 1993). If none is
+left, weights are rounded one after the other, each taking earlier errors into account (GPTQ, Frantar et al. 2023, arXiv
+2210.17323, in the form of LDLQ, Chee et al. 2023, arXiv 2307.13304).
 
-Rows come in groups, as those of a grouped convolution: all rows of a group have the same inputs. Everything is float64.
+Rows come in groups, as in a grouped convolution: all rows of a group have the same inputs. Everything is float64.
 """
 
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Part of the mean of H's diagonal that is added to it: H is singular where inputs are few or depend on each other.
+# Fraction of the mean of H's diagonal added to it: H is singular if inputs are few or linearly dependent.
 DAMPING = 0.01
-# Largest number of values of the matrices of rows that are factored at once: 256 MB.
+# Largest number of values in matrices that are factored at once: 256 MB.
 _MOST_VALUES = 1 << 25
-# Columns between which errors are passed on by one matrix product.
+# Number of columns after which errors are propagated by a matrix product.
 _BLOCK = 64
 _MOST_ITERATIONS = 100
 _TOLERANCE = 1e-6
 
 Nearest = Callable[[Tensor], Tensor]
-"""From values (float64 [..., rows] of one column) to the levels to which they are rounded."""
+"""From values (float64 [..., rows] of one column) to the levels they are rounded to."""
 
 
 def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
-    """Return second moments that can be factored: damped, and 1 on the diagonal of inputs that are always 0.
+    """Return invertible second moments: damped, with 1 on the diagonal of inputs that are always 0.
 
     Args:
         moments: float64 [groups, n, n], symmetric.
-        damping: part of the mean of the diagonal that is added to it.
+        damping: Fraction of the mean of the diagonal that is added to it.
     """
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
     mean = diagonal.mean(dim=-1, keepdim=True)
@@ -41,13 +41,13 @@ def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
-    """Return how live weights move so that the changes of others change each row's output least.
+    """Return the changes of live weights for which the changes of others affect each row's output least.
 
-    Solved by conjugate gradients for all rows at once, whatever their masks: only products with H are needed.
+    Solved by conjugate gradients for all rows at once, with any masks, because only products with H are needed.
 
     Args:
-        change: float64 [groups, rows, n], what was added to the changed weights; 0 elsewhere.
-        live: bool [groups, rows, n], weights that may move; none of them was changed.
+        change: float64 [groups, rows, n], the changes of the changed weights; 0 elsewhere.
+        live: bool [groups, rows, n], weights that may change; none of the changed ones.
         moments: float64 [groups, n, n], positive definite: see :func:`damped`.
 
     Returns:
@@ -77,15 +77,15 @@ def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
 
 
 def round_in_turn(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor | None = None) -> Tensor:
-    """Round weights column by column to levels, so that each row's output changes least.
+    """Round weights to levels column by column, so that each row's output changes least.
 
-    Columns of large moments come first. Each weight is rounded where it is best, given how those before it were.
+    Columns with large moments come first. Each weight is rounded to its best level, given the earlier ones.
 
     Args:
         rows: float64 [groups, rows, n].
         moments: float64 [groups, n, n], positive definite: see :func:`damped`.
-        nearest: to which levels values are rounded, for float64 [groups, rows].
-        live: bool [groups, rows, n], which weights are rounded, None = all; others keep their values.
+        nearest: Rounds values to levels, for float64 [groups, rows].
+        live: bool [groups, rows, n], weights to round, None = all; others keep their values.
 
     Returns:
         float64 [groups, rows, n].
@@ -111,7 +111,7 @@ def round_in_turn(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor 
 
 
 def _round_each_row(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor, order: Tensor) -> Tensor:
-    """Do :func:`round_in_turn` where each row has live weights of its own, and so a matrix of its own."""
+    """Do :func:`round_in_turn` if each row has its own live weights, and so its own matrix."""
     groups, num_rows, n = rows.shape
     width = max(1, int(live.sum(-1).max()))
     # A row's live columns in order, then others up to the width, which are decoupled below.

@@ -1,4 +1,4 @@
-"""Second moments of what layers get as inputs, gathered while a network runs."""
+"""Second moments of layers' inputs, gathered while a network runs."""
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-# Largest number of inputs of a row, of which a matrix of float64 takes 512 MB.
+# Largest number of inputs of a row, whose float64 matrix takes 512 MB.
 MOST_INPUTS = 8192
-# Largest number of values of inputs that are laid out at once: 128 MB of float32.
+# Largest number of input values processed at once: 128 MB of float32.
 _MOST_VALUES = 1 << 25
 _PROJECTIONS = {"q_proj_weight": 0, "k_proj_weight": 1, "v_proj_weight": 2}
 
 
 class Layer(NamedTuple):
-    """A layer's weight as rows of a linear map: float [groups, rows, n] of inputs [groups, samples, n].
+    """A layer's weight as rows of a linear map: float [groups, rows, n] for inputs [groups, samples, n].
 
     Attributes:
         module: The layer.
         key: Name of its parameter.
-        groups: Number of groups; an attention's in-projection has three: of queries, keys and values.
-        inputs: Number n of inputs of a row.
+        groups: Number of groups; an attention's input projection has three: for queries, keys and values.
+        inputs: Number n of inputs per row.
     """
 
     module: nn.Module
@@ -42,7 +42,7 @@ class Layer(NamedTuple):
         return weight.reshape(self.groups, -1, self.inputs)
 
     def rows_of_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Return what the module is called with as inputs of rows: pieces [groups, samples, n] of bounded size."""
+        """Return the module's arguments as inputs of rows: pieces [groups, samples, n] of bounded size."""
         if isinstance(self.module, nn.MultiheadAttention):
             given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
             parts = [given[name].reshape(-1, given[name].shape[-1]) for name in ("query", "key", "value")]
@@ -64,7 +64,7 @@ def _unfolded(module: _ConvNd, x: Tensor) -> Tensor:
     for dim, (size, stride, dilation) in enumerate(
         zip(module.kernel_size, module.stride, module.dilation, strict=True), start=2
     ):
-        # Each dimension becomes that of outputs, and its taps a new last one.
+        # Each dimension becomes that of outputs, with its taps as a new last dimension.
         x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
     dims = len(module.kernel_size)
     x = x.reshape(len(x), module.groups, -1, *x.shape[2:])  # [N, groups, C / groups, outputs, taps]
@@ -73,15 +73,15 @@ def _unfolded(module: _ConvNd, x: Tensor) -> Tensor:
 
 
 def layers_of(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[dict[str, Layer], dict[str, str]]:
-    """Return the layers that have moments, by their parameter's name, and why others have none.
+    """Return the layers that have moments, by their parameter's name, and why other parameters have none.
 
     Args:
         model: The network.
-        params: Its parameters that are asked for, by name.
+        params: Requested parameters, by name.
     """
     names = {param: name for name, param in params.items()}
     layers: dict[str, Layer] = {}
-    reasons = dict.fromkeys(params, "is no weight of a convolution, linear layer or attention's in-projection")
+    reasons = dict.fromkeys(params, "is not a weight of a convolution, linear layer or attention's input projection")
     for module in model.modules():
         for key, param in module.named_parameters(recurse=False):
             if param not in names:
@@ -100,7 +100,7 @@ def layers_of(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[dict[str,
 
 
 def _layer(module: nn.Module, key: str) -> tuple[Layer | None, str]:
-    """Return a module's parameter as a layer, or why it is none."""
+    """Return a module's parameter as a layer, or why it cannot be one."""
     weight = getattr(module, key)
     if isinstance(module, _ConvTransposeNd):
         return None, "is a transposed convolution"
@@ -113,20 +113,20 @@ def _layer(module: nn.Module, key: str) -> tuple[Layer | None, str]:
         return Layer(module, key, module.groups, weight[0].numel()), ""
     if isinstance(module, nn.Linear) and key == "weight":
         return Layer(module, key, 1, weight.shape[1]), ""
-    return None, f"is no weight that {type(module).__name__} multiplies its input with"
+    return None, f"is not a weight that {type(module).__name__} multiplies its input with"
 
 
 class Moments:
-    """Second moments of layers' inputs over all samples that run through a network while this is entered.
+    """Context in which second moments of layers' inputs are summed over all samples that run through a network.
 
     Args:
-        model: The network. Its outputs stay as they are.
-        params: Parameters whose layers are looked at, by name.
+        model: The network. Its outputs are not changed.
+        params: Parameters whose layers are included, by name.
 
     Attributes:
         left_out: Why parameters have no moments, by name.
-        sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; none if nothing ran.
-        counts: Number of samples of each sum.
+        sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; empty if nothing ran.
+        counts: Number of samples in each sum.
     """
 
     def __init__(self, model: nn.Module, params: Mapping[str, Tensor]) -> None:

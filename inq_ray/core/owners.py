@@ -1,4 +1,4 @@
-"""Which model's parameters an optimizer has, by weak references: they keep no model alive and are never pickled."""
+"""Owners of an optimizer's parameters, by weak references, which keep no model alive and are never pickled."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,30 +14,30 @@ class Owner(NamedTuple):
     """Where a parameter was found.
 
     Attributes:
-        model: the whole network.
-        holders: the modules in it that hold the parameter themselves.
+        model: The whole network.
+        holders: Modules in it that hold the parameter themselves.
     """
 
     model: "weakref.ref[nn.Module]"
     holders: tuple["weakref.ref[nn.Module]", ...]
 
     def is_gone(self) -> bool:
-        """Whether neither the network nor one of those modules exists any more."""
+        """Return whether neither the network nor one of those modules exists any more."""
         return all(known() is None for known in (self.model, *self.holders))
 
 
 def remember(model: nn.Module) -> None:
-    """Let :func:`find_owners` find a model as long as it lives."""
+    """Make a model known to :func:`find_owners` as long as it exists."""
     _models[:] = [known for known in _models if known() is not None and known() is not model]
     _models.append(weakref.ref(model))
 
 
 def find_owners(params: Mapping[str, Tensor], models: Iterable[nn.Module] | None = None) -> dict[str, Owner]:
-    """Return who holds parameters, by name, of those that somebody holds.
+    """Return the owners of parameters by name; parameters without an owner are not included.
 
     Args:
-        params: by any name.
-        models: where to look, the first one counts; None = those remembered, from the last one on.
+        params: Parameters by any name.
+        models: Models to search, the first match counts; None = the remembered ones, latest first.
     """
     if models is None:
         models = [model for known in reversed(_models) if (model := known()) is not None]
@@ -53,9 +53,9 @@ def find_owners(params: Mapping[str, Tensor], models: Iterable[nn.Module] | None
 
 
 def find_orphan(params: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> tuple[str, str] | None:
-    """Return the name of a parameter that its model no longer holds, and what happened; None = all are held.
+    """Return the name of a parameter that its model no longer holds, and what happened; None if all are held.
 
-    Of a model that no longer exists the modules that held the parameter are asked, if one of them still exists.
+    If the model no longer exists, the modules that held the parameter are checked, if any exists.
     """
     held: dict[int, set[int]] = {}
     for name, param in params.items():
@@ -73,7 +73,7 @@ def find_orphan(params: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> tu
 
 
 def _held(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Parameter]]:
-    """Yield what modules hold as it is; a parametrization holds a tensor that the layer computes its weight from."""
+    """Yield the parameters that modules hold directly; parametrizations hold tensors to compute a weight from."""
     for module in modules:
         if not isinstance(module, ParametrizationList):
             for param in module._parameters.values():  # noqa: SLF001  # parameters(recurse=False) drops duplicates
@@ -94,5 +94,5 @@ def _what_happened(name: str, param: Tensor, model: nn.Module) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name for a message: without control characters, of a length that can be read."""
+    """Return a name for a message: without control characters, shortened if it is long."""
     return repr(name if len(name) <= 100 else f"{name[:97]}...")

@@ -1,11 +1,11 @@
-"""Codes of 1 to 8 bits, side by side in bytes without gaps."""
+"""Packing of codes of 1 to 8 bits, without gaps between them."""
 
 import torch
 from torch import Tensor
 
 
 def packed_size(num_bits: int, count: int) -> int:
-    """Bytes that ``count`` codes of ``num_bits`` take."""
+    """Return the number of bytes for ``count`` codes of ``num_bits``."""
     return (num_bits * count + 7) // 8
 
 
@@ -22,7 +22,7 @@ def pack_codes(codes: Tensor, num_bits: int) -> Tensor:
     assert 1 <= num_bits <= 8, f"{num_bits=}"
     count = codes.numel()
     groups = torch.nn.functional.pad(codes.reshape(-1).to(torch.uint8), (0, -count % 8)).view(-1, 8)
-    # Eight codes make num_bits whole bytes: gathered in one 64-bit word, of which the low bytes are kept.
+    # Eight codes make num_bits whole bytes: they are gathered in a 64-bit word, whose low bytes are kept.
     words = torch.zeros(len(groups), dtype=torch.int64, device=codes.device)
     for position in range(8):
         words |= groups[:, position].long() << (num_bits * position)
@@ -36,7 +36,7 @@ def unpack_codes(packed: Tensor, num_bits: int, count: int) -> Tensor:
     Args:
         packed: uint8 [ceil(count · num_bits / 8)].
         num_bits: 1 to 8.
-        count: number of codes.
+        count: Number of codes.
 
     Returns:
         uint8 [count].

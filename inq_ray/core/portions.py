@@ -1,18 +1,18 @@
-"""Accumulated portions: how much of each tensor is frozen after each stage."""
+"""Accumulated portions: the fraction of each tensor that is frozen after each stage."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 
 def check_portions(portions: Sequence[float], *, complete: bool = False) -> tuple[float, ...]:
-    """Return the portions as a tuple of floats, checked.
+    """Check portions and return them as a tuple of floats.
 
     Args:
-        portions: accumulated fractions of each tensor's weights, in (0, 1], rising.
-        complete: whether they have to end at 1.0.
+        portions: Accumulated fractions of each tensor's weights, in (0, 1], ascending.
+        complete: Whether they must end at 1.0.
 
     Raises:
-        ValueError: no list of numbers, empty, not rising, outside (0, 1], or not ending at 1.0 though ``complete``.
+        ValueError: Not a list of numbers, empty, not ascending, outside (0, 1], or not ending at 1.0 with ``complete``.
     """
     try:
         checked = tuple(float(portion) for portion in portions)
@@ -30,7 +30,7 @@ def check_portions(portions: Sequence[float], *, complete: bool = False) -> tupl
 
 
 def num_frozen(portion: float, num_weights: int) -> int:
-    """Weights of a tensor that are frozen at ``portion``: round(portion · N), halves to even."""
+    """Return the number of frozen weights of a tensor at ``portion``: round(portion · N), halves to even."""
     return round(portion * num_weights)
 
 

@@ -1,4 +1,4 @@
-"""What INQ remembers of one weight tensor: its codebook, which weights are frozen, and their codes."""
+"""INQ state of one weight tensor: its codebook, which weights are frozen, and their codes."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from inq_ray.core.codebook import Levels
 
 @dataclass
 class TensorState:
-    """INQ state of one weight tensor; a run keeps one by parameter name.
+    """INQ state of one weight tensor; a run has one per parameter name.
 
     Attributes:
-        codebook: levels of this tensor, fixed at the first stage in which it (or a channel) has a non-zero weight.
+        codebook: Levels of this tensor, fixed at the first stage in which it (or a channel) has a non-zero weight.
         frozen: bool, the weight's shape, contiguous; True = frozen.
-        codes: uint8, the weight's shape, contiguous; 0 where the weight is live.
+        codes: uint8, the weight's shape, contiguous; 0 for live weights.
     """
 
     codebook: AnyCodebook
@@ -25,7 +25,7 @@ class TensorState:
 
     @classmethod
     def live(cls, weight: Tensor, num_bits: int, levels: Levels = "paper", per: Per = "tensor") -> "TensorState":
-        """State of a tensor of which nothing is frozen yet."""
+        """Return the state of a tensor without frozen weights."""
         return cls(
             codebook=undecided(weight, num_bits, levels, per),
             frozen=torch.zeros(weight.shape, dtype=torch.bool, device=weight.device),

@@ -1,4 +1,4 @@
-"""The network inside what DistributedDataParallel and torch.compile put around it, and the names of its parameters."""
+"""Removal of the wrappers DistributedDataParallel and torch.compile from networks and parameter names."""
 
 from torch import nn
 
@@ -17,5 +17,5 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def plain_name(name: str) -> str:
-    """Return a name without the parts that torch.compile of a submodule puts into it."""
+    """Return a name without the parts that torch.compile adds for a submodule."""
     return ".".join(part for part in name.split(".") if part != _COMPILED)

@@ -1,1 +1,1 @@
-"""From frozen weights to files, and back: exact weights from codes, a file for each format, verification."""
+"""Export of frozen weights to files, and back: exact weights from codes, a file per format, verification."""

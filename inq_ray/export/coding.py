@@ -1,7 +1,7 @@
-"""Codes of one tensor as few bytes: whole codes in each byte, then DEFLATE without string matching.
+"""Compact coding of a tensor's codes: whole codes in each byte, then DEFLATE without string matching.
 
 Codes that straddle bytes would cost an entropy coder 16 to 24 % more, and neighbouring codes correlate too little for
-matches at a distance to pay; runs of equal bytes do (zlib's strategy Z_RLE). On trained networks this is 0.97 to 0.98
+string matches to help; runs of equal bytes do (zlib's strategy Z_RLE). On trained networks the result is 0.97 to 0.98
 of the entropy of single codes.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor
 Encoding = Literal["plain", "deflate"]
 ENCODINGS: tuple[Encoding, ...] = ("plain", "deflate")
 
-# The most that zlib takes: fewer tables in the stream.
+# zlib's maximum: fewer tables in the stream.
 _MEM_LEVEL = 9
-# DEFLATE makes at most 1,032 bytes of one; a stream that is to hold more than that is refused before it is decoded.
+# DEFLATE expands a byte to at most 1,032; a stream that would have to expand more is refused before decoding.
 _MOST_BYTES_OF_ONE = 1032
 
 
@@ -28,7 +28,7 @@ def codes_per_byte(num_bits: int) -> int:
 
 
 def num_aligned_bytes(num_bits: int, count: int) -> int:
-    """Return the bytes of `count` codes before DEFLATE."""
+    """Return the number of bytes for `count` codes before DEFLATE."""
     return -(-count // codes_per_byte(num_bits))
 
 
@@ -36,12 +36,12 @@ def compress_codes(codes: Tensor, num_bits: int) -> tuple[Encoding, bytes]:
     """Return the shorter of both encodings.
 
     Args:
-        codes: uint8 [*], each below 2^num_bits; taken row by row.
+        codes: uint8 [*], each below 2^num_bits; read row by row.
         num_bits: 2 to 8.
 
     Returns:
-        "plain": codes side by side in bytes, the first in the lowest bits, the field of each 8 // (codes per byte) bits
-        wide; the last byte is filled with zeros. "deflate": the same as a raw DEFLATE stream (RFC 1951).
+        "plain": codes packed into bytes, the first in the lowest bits, each in a field of 8 // (codes per byte) bits;
+        the last byte is filled with zeros. "deflate": the same as a raw DEFLATE stream (RFC 1951).
     """
     per_byte = codes_per_byte(num_bits)
     flat = codes.detach().cpu().contiguous().reshape(-1).numpy()
@@ -54,11 +54,11 @@ def compress_codes(codes: Tensor, num_bits: int) -> tuple[Encoding, bytes]:
 
 
 def decompress_codes(stored: bytes, encoding: Encoding, num_bits: int, count: int) -> Tensor:
-    """Return the codes that :func:`compress_codes` was given; memory is bounded by `count`.
+    """Return the argument of :func:`compress_codes`; memory is bounded by `count`.
 
     Args:
-        stored: From a file, whatever is in it.
-        encoding: How they are stored.
+        stored: Bytes from a file, which need not be valid.
+        encoding: Encoding of the bytes.
         num_bits: 2 to 8.
         count: Number of codes.
 
@@ -66,21 +66,21 @@ def decompress_codes(stored: bytes, encoding: Encoding, num_bits: int, count: in
         uint8 [count], each below 2^(width of its field).
 
     Raises:
-        ValueError: `stored` is damaged, or holds more or fewer codes.
+        ValueError: `stored` is damaged, or has more or fewer codes.
     """
     size = num_aligned_bytes(num_bits, count)
     plain = stored if encoding == "plain" else _inflate(stored, size)
     if len(plain) != size:
-        raise ValueError(f"holds {len(plain)} bytes of codes, {size} are wanted")
+        raise ValueError(f"has {len(plain)} bytes of codes, expected {size}")
     per_byte = codes_per_byte(num_bits)
     fields = _part(np.frombuffer(plain, np.uint8), per_byte)
     if fields[count:].any():
-        raise ValueError("its last byte has more than the last codes")
+        raise ValueError("its last byte has bits after the last code")
     return torch.from_numpy(fields[:count])
 
 
 def _join(fields: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return uint8 [n] of uint8 [n, codes per byte]."""
+    """Return uint8 [n] from uint8 [n, codes per byte]."""
     width = 8 // fields.shape[1]
     joined = fields[:, 0].copy()
     for position in range(1, fields.shape[1]):
@@ -89,7 +89,7 @@ def _join(fields: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _part(joined: NDArray[np.uint8], per_byte: int) -> NDArray[np.uint8]:
-    """Return uint8 [n · per_byte] of uint8 [n], new memory."""
+    """Return uint8 [n · per_byte] from uint8 [n], new memory."""
     width = 8 // per_byte
     fields = np.empty((len(joined), per_byte), np.uint8)
     for position in range(per_byte):
@@ -101,12 +101,12 @@ def _part(joined: NDArray[np.uint8], per_byte: int) -> NDArray[np.uint8]:
 
 def _inflate(stored: bytes, size: int) -> bytes:
     if size > _MOST_BYTES_OF_ONE * len(stored):
-        raise ValueError(f"{len(stored)} bytes cannot hold the {size} of its shape")
+        raise ValueError(f"{len(stored)} bytes cannot contain the {size} of its shape")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         plain = inflate.decompress(stored, size + 1)
     except zlib.error as error:
-        raise ValueError(f"is no DEFLATE stream ({error})") from None
+        raise ValueError(f"is not a DEFLATE stream ({error})") from None
     if not inflate.eof or inflate.unused_data:
         raise ValueError(f"is not one DEFLATE stream of {size} bytes")
     return plain

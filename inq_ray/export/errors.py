@@ -1,4 +1,4 @@
-"""What verification raises."""
+"""Error of verification."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from inq_ray.files.shown import one_line, quoted
 
 
 class VerificationError(RuntimeError):
-    """A result is not what it should be.
+    """A result is not correct.
 
     Attributes:
         tensor: Name of the tensor; None if a whole file is wrong.

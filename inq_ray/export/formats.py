@@ -1,4 +1,4 @@
-"""The files of a result: each format is one entry here, and a file of its own."""
+"""Files of a result: each format has an entry here, and a file of its own."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ class Format(NamedTuple):
     Attributes:
         file: Its name, with * for the result's name.
         write: Writes a result to a path; the same result gives the same bytes. Raises OSError, SafetensorError, or
-            ValueError for facts that the file cannot hold.
+            ValueError for facts that the file cannot represent.
         verify: Reads it back from a path, and compares it with the tensors of model.safetensors, given the names of the
             quantized ones. Raises :class:`inq_ray.export.errors.VerificationError`.
     """
@@ -43,7 +43,7 @@ class Format(NamedTuple):
         found = [folder / self.file] if "*" not in self.file else sorted(folder.glob(self.file))
         if len(found) != 1 or not found[0].is_file():
             several = f", but {len(found)}: {quoted([path.name for path in found])}" if len(found) > 1 else ""
-            raise VerificationError(None, f"there is no one {self.file} in {folder}{several}")
+            raise VerificationError(None, f"there is not exactly one {self.file} in {folder}{several}")
         return found[0]
 
 
@@ -55,25 +55,25 @@ FORMATS = (
 
 
 def write_result(folder: str | Path, result: Result, name: str = "model") -> None:
-    """Write all files into a folder, which is made if it is missing; the same result gives the same bytes.
+    """Write all files into a folder, which is created if missing; the same result gives the same bytes.
 
     Args:
         folder: Folder on any file system with an atomic rename.
-        result: What is written; shared tensors are written once a name, but for packed files.
+        result: Result to write; shared tensors are written once per name, except in packed files.
         name: Name of the result, for files that carry it.
 
     Raises:
-        ValueError: The files cannot be written: then those of before stand.
+        ValueError: The files cannot be written; existing ones are then unchanged.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # All are written beside before one is renamed: a disk that is full leaves no two that do not fit together.
+        # All are written under temporary names before one is renamed: a full disk leaves no files that do not match.
         with ExitStack() as stack:
             for each in FORMATS:
                 each.write(stack.enter_context(whole(each.path(folder, name))), result)
     except (OSError, SafetensorError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise ValueError(
-            f"cannot write the result to {folder}: {reason}; make room, and give the same command again"
+            f"cannot write the result to {folder}: {reason}; free some space, and run the same command again"
         ) from error

@@ -1,4 +1,4 @@
-"""model.safetensors: the network's state as plain tensors, which `model.load_state_dict` takes."""
+"""model.safetensors: the network's state as plain tensors, for `model.load_state_dict`."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,10 +20,10 @@ def read_model(path: str | Path) -> dict[str, Tensor]:
     """Return all tensors, on the CPU.
 
     Raises:
-        ValueError: The file is missing, cut short or no safetensors file.
+        ValueError: The file is missing, truncated or not a safetensors file.
     """
     return safetensors_file.read(Path(path))[0]
 
 
 def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
-    """Do nothing: `model` is what this file holds, and the other files are checked against it."""
+    """Do nothing: `model` is the contents of this file, and the other files are compared with it."""

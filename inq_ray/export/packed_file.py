@@ -1,4 +1,4 @@
-"""NAME.inq.safetensors: a whole result as one small file that describes itself. docs/format.md has the format.
+"""NAME.inq.safetensors: a whole result as one small, self-describing file. docs/format.md specifies the format.
 
 Reading it needs torch, numpy and safetensors: no Ray, and nothing of inq_ray.training.
 """
@@ -30,14 +30,14 @@ def save(path: str | Path, model: nn.Module, inq_scheduler: HasState, **facts: A
 
     Args:
         path: The file; such files are named NAME.inq.safetensors.
-        model: The network; its state is written, without what DDP or torch.compile put around it.
-        inq_scheduler: Knows what is frozen, and the codes.
-        facts: What a recipient should know, as values that JSON has, such as `network="resnet18"` or
-            `accuracy={"top1": 69.7}`. docs/format.md has the names that `inq-ray` writes.
+        model: The network; its state is written, without the wrappers DDP and torch.compile.
+        inq_scheduler: Scheduler with the frozen weights and their codes.
+        facts: Facts for the recipient, as JSON values, such as `network="resnet18"` or `accuracy={"top1": 69.7}`.
+            docs/format.md lists the names that `inq-ray` writes.
 
     Raises:
-        ValueError: A weight is still live or not what its code stands for, facts are not for JSON, or the file cannot
-            be written: a file of before stays as it was.
+        ValueError: A weight is still live or differs from its code, facts are not JSON values, or the file cannot be
+            written; an existing file is then unchanged.
     """
     path = Path(path)
     result = Result(unwrap(model).state_dict(), inq_scheduler.state, facts)
@@ -49,19 +49,19 @@ def save(path: str | Path, model: nn.Module, inq_scheduler: HasState, **facts: A
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> dict[str, Tensor]:
-    """Read a packed file; with `model`, load it into that network too.
+    """Read a packed file; with `model`, also load it into that network.
 
     Args:
         path: The file.
         model: Any network with the same parameters and buffers, such as torchvision's; it may have another dtype that
-            holds the quantized weights exactly.
+            represents the quantized weights exactly.
 
     Returns:
         The network's state by name, on the CPU; quantized weights are exactly 0 or ±2^k.
 
     Raises:
-        ValueError: The file is missing, damaged or no packed file, or it does not fit the network, which then stays as
-            it was.
+        ValueError: The file is missing, damaged or not a packed file, or it does not fit the network, which is then
+            unchanged.
     """
     packed = read(path)
     if model is not None:
@@ -73,7 +73,7 @@ def write(path: Path, result: Result) -> None:
     """Write the file; see :class:`inq_ray.export.formats.Format`.
 
     Raises:
-        ValueError: The facts have a value that JSON has not.
+        ValueError: The facts have a value that JSON does not have.
     """
     states, model_state = result.states, result.model_state
     described: list[dict[str, Any]] = []
@@ -106,12 +106,12 @@ def write(path: Path, result: Result) -> None:
 
 
 def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> None:
-    """Check that a packed file holds exactly this network.
+    """Check that a packed file has exactly this network.
 
     Args:
         path: The file.
-        model: What model.safetensors holds.
-        names: Parameters that are quantized.
+        model: Contents of model.safetensors.
+        names: Quantized parameters.
 
     Raises:
         VerificationError: Names the first tensor that is wrong, and what is wrong with it.
@@ -121,7 +121,7 @@ def verify(path: Path, model: Mapping[str, Tensor], names: Collection[str]) -> N
     except ValueError as error:
         raise VerificationError(None, str(error)) from error
     for name in sorted(set(names) ^ packed.quantized.keys()):
-        raise VerificationError(name, "is not packed" if name in names else "is packed, but shall not be quantized")
+        raise VerificationError(name, "is not packed" if name in names else "is packed, but must not be quantized")
     for name in sorted(model.keys() ^ packed.state.keys()):
         raise VerificationError(name, f"is not in both {path.name} and the network")
     for name, tensor in packed.state.items():
@@ -133,7 +133,9 @@ def _save(path: Path, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     try:
         text = json.dumps(index, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(one_line(f"facts are not for JSON ({error}): give numbers, texts, lists and dicts")) from None
+        raise ValueError(
+            one_line(f"facts are not JSON values ({error}): use numbers, texts, lists and dicts")
+        ) from None
     stored = zlib.compress(text.encode(), 9)
     described = {"format_version": FORMAT_VERSION, "index_sha256": hashlib.sha256(stored).hexdigest()}
     metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
@@ -164,7 +166,9 @@ def _fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
         weight, dtype = packed.state[name], own[name].dtype
         if not torch.equal(weight.to(dtype).double(), weight.double()):
             raise ValueError(
-                one_line(f"{path}: {quoted(name)} of the network is of {dtype}, which cannot hold its levels exactly")
+                one_line(
+                    f"{path}: {quoted(name)} of the network has {dtype}, which cannot represent its levels exactly"
+                )
             )
     try:
         unwrap(model).load_state_dict(packed.state)

@@ -1,4 +1,4 @@
-"""Reading a packed file: nothing in it is believed before it is checked."""
+"""Reader of packed files, which checks everything before it is used."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from inq_ray.files.shown import one_line, quoted
 SUFFIX = ".inq.safetensors"
 FORMAT_VERSION = 1
 METADATA_KEY = "inq"
-# Of the index before DEFLATE: a million tensors have about 100 MB.
+# Limit of the decompressed index: a million tensors have about 100 MB.
 _MOST_INDEX_BYTES = 128 * 2**20
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in safetensors_file.DTYPES}
 
@@ -32,7 +32,7 @@ class PackedTensor:
     Attributes:
         codebook: Its levels.
         codes: uint8, the weight's shape.
-        num_bytes: What its codes take in the file.
+        num_bytes: Size of its codes in the file.
     """
 
     codebook: AnyCodebook
@@ -42,12 +42,12 @@ class PackedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedFile:
-    """What a packed file holds, all of it checked.
+    """Contents of a packed file, all checked.
 
     Attributes:
-        state: Every tensor of the network's state by name, in its order, on the CPU; `load_state_dict` takes it.
-        quantized: Those of them that are quantized.
-        facts: What was said of the network when it was written; see docs/format.md.
+        state: Every tensor of the network's state by name, in order, on the CPU; an argument for `load_state_dict`.
+        quantized: The quantized ones among them.
+        facts: Facts about the network, stored when it was written; see docs/format.md.
     """
 
     state: dict[str, Tensor]
@@ -59,7 +59,7 @@ def read(path: str | Path) -> PackedFile:
     """Read a packed file with its codes and facts.
 
     Raises:
-        ValueError: It is missing, damaged or no packed file; one line that names it.
+        ValueError: It is missing, damaged or not a packed file; one line that names it.
     """
     tensors, metadata = safetensors_file.read(Path(path))
     try:
@@ -70,18 +70,18 @@ def read(path: str | Path) -> PackedFile:
 
 
 def _read_index(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the index, once its bytes are known to be those that were written."""
+    """Return the index, after checking its digest."""
     if METADATA_KEY not in metadata or "index" not in tensors:
-        raise ValueError(f"is no packed file of inq_ray, such as every run writes as NAME{SUFFIX}")
+        raise ValueError(f"is not a packed file of inq_ray, which every run writes as NAME{SUFFIX}")
     described = _json(metadata[METADATA_KEY], "metadata")
     if described.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"format_version is {quoted(described.get('format_version'))}, this program reads {FORMAT_VERSION}: update "
-            "inq_ray"
+            f"format_version is {quoted(described.get('format_version'))}, but this program reads {FORMAT_VERSION}: "
+            "update inq_ray"
         )
     stored = _bytes(tensors["index"], "index")
     if hashlib.sha256(stored).hexdigest() != described.get("index_sha256"):
-        raise ValueError("index is damaged: its sha256 is not that of the metadata")
+        raise ValueError("index is damaged: its SHA-256 is not that in the metadata")
     inflate = zlib.decompressobj()
     try:
         text = inflate.decompress(stored, _MOST_INDEX_BYTES)
@@ -98,7 +98,7 @@ def _json(text: str | bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is damaged ({quoted(error)})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{what} is damaged: no JSON object")
+        raise ValueError(f"{what} is damaged: not a JSON object")
     return found
 
 
@@ -107,7 +107,7 @@ def _unpack(tensors: Mapping[str, Tensor], index: Mapping[str, Any]) -> PackedFi
     if not isinstance(lines, list) or not isinstance(facts, dict) or not isinstance(others, dict):
         raise ValueError("index is damaged: it needs tensors, facts and others")
     if tensors.keys() != {"codes", "index", *others}:
-        raise ValueError(f"has the parts {quoted(sorted(tensors))}, its index names {quoted(sorted(others))}")
+        raise ValueError(f"has the parts {quoted(sorted(tensors))}, but its index names {quoted(sorted(others))}")
     codes = _Cursor(_bytes(tensors["codes"], "codes"))
     rest = {name: _Blob.checked(name, tensors[name], line) for name, line in others.items()}
     state: dict[str, Tensor] = {}
@@ -129,7 +129,7 @@ def _unpack(tensors: Mapping[str, Tensor], index: Mapping[str, Any]) -> PackedFi
         elif line["dtype"] in rest:
             state[name] = rest[line["dtype"]].take(name, shape)
         else:
-            raise ValueError(f"{quoted(name)} is of {line['dtype']}, and no part has those")
+            raise ValueError(f"{quoted(name)} has dtype {line['dtype']}, but there is no part of that dtype")
     if codes.num_left or any(blob.num_left for blob in rest.values()):
         raise ValueError("has more data than its index names")
     return PackedFile(state=state, quantized=quantized, facts=facts)
@@ -138,7 +138,7 @@ def _unpack(tensors: Mapping[str, Tensor], index: Mapping[str, Any]) -> PackedFi
 def _checked(line: Any, state: Mapping[str, Tensor]) -> tuple[str, list[int], torch.dtype]:
     """Return name, shape and dtype of a tensor's line in the index."""
     if not isinstance(line, dict) or not isinstance(name := line.get("name"), str):
-        raise ValueError(f"index is damaged: {quoted(line)} describes no tensor")
+        raise ValueError(f"index is damaged: {quoted(line)} does not describe a tensor")
     shape, dtype = line.get("shape"), line.get("dtype")
     is_shape = isinstance(shape, list) and len(shape) <= safetensors_file.MOST_DIMENSIONS
     if not is_shape or not all(type(size) is int and 0 <= size < 2**48 for size in shape or ()):
@@ -146,7 +146,7 @@ def _checked(line: Any, state: Mapping[str, Tensor]) -> tuple[str, list[int], to
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ValueError(f"{quoted(name)} has the dtype {quoted(dtype)}")
     if name in state:
-        raise ValueError(f"{quoted(name)} is there twice")
+        raise ValueError(f"{quoted(name)} occurs twice")
     return name, list(shape or ()), _DTYPES[dtype]
 
 
@@ -154,16 +154,16 @@ def _packed_tensor(line: Mapping[str, Any], shape: list[int], codes: "_Cursor") 
     codebook = codebook_of(line["bits"], line.get("n_1"), line.get("levels"))
     encoding: Encoding | None = line.get("encoding")
     if encoding not in ENCODINGS:
-        raise ValueError(f"has the encoding {quoted(encoding)}, known are {', '.join(ENCODINGS)}")
+        raise ValueError(f"has the encoding {quoted(encoding)}, but known are {', '.join(ENCODINGS)}")
     stored = codes.take(line.get("bytes"))
     if hashlib.sha256(stored).hexdigest() != line.get("sha256"):
-        raise ValueError("is damaged: the sha256 of its codes is not that of the index")
+        raise ValueError("is damaged: the SHA-256 of its codes is not that in the index")
     unpacked = decompress_codes(stored, encoding, codebook.num_bits, _count(shape)).reshape(shape)
     return PackedTensor(codebook=codebook, codes=unpacked, num_bytes=len(stored))
 
 
 class _Cursor:
-    """The bytes of all codes, taken one tensor after the other."""
+    """The bytes of all codes, read one tensor after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -175,14 +175,14 @@ class _Cursor:
 
     def take(self, size: Any) -> bytes:
         if type(size) is not int or not 0 <= size <= self.num_left:
-            raise ValueError(f"has {quoted(size)} bytes of codes, {self.num_left} are left")
+            raise ValueError(f"has {quoted(size)} bytes of codes, but {self.num_left} are left")
         self._position += size
         return self._data[self._position - size : self._position]
 
 
 @dataclass
 class _Blob:
-    """All tensors of one dtype that are not quantized, one after the other."""
+    """All unquantized tensors of one dtype, one after the other."""
 
     data: Tensor
     num_taken: int = 0
@@ -192,7 +192,7 @@ class _Blob:
         if name not in _DTYPES or data.dtype != _DTYPES[name] or data.dim() != 1:
             raise ValueError(f"has a part {quoted(name)} of {data.dtype} and shape {quoted(list(data.shape))}")
         if not isinstance(line, dict) or sha256(data) != line.get("sha256"):
-            raise ValueError(f"{quoted(name)} is damaged: its sha256 is not that of the index")
+            raise ValueError(f"{quoted(name)} is damaged: its SHA-256 is not that in the index")
         return cls(data)
 
     @property
@@ -202,7 +202,7 @@ class _Blob:
     def take(self, name: str, shape: list[int]) -> Tensor:
         count = _count(shape)
         if count > self.num_left:
-            raise ValueError(f"{quoted(name)} has {count} values, {self.num_left} are left")
+            raise ValueError(f"{quoted(name)} has {count} values, but {self.num_left} are left")
         self.num_taken += count
         return self.data[self.num_taken - count : self.num_taken].reshape(shape).clone()
 
@@ -216,11 +216,11 @@ def _count(shape: list[int]) -> int:
 
 def _bytes(tensor: Tensor, name: str) -> bytes:
     if tensor.dtype != torch.uint8 or tensor.dim() != 1:
-        raise ValueError(f"{name} is of {tensor.dtype} and {tensor.dim()} dimensions, bytes are wanted")
+        raise ValueError(f"{name} has dtype {tensor.dtype} and {tensor.dim()} dimensions, expected bytes")
     return tensor.numpy().tobytes()
 
 
 def sha256(tensor: Tensor) -> str:
-    """Return the sha256 (hex) of a tensor's bytes, row by row."""
+    """Return the SHA-256 (hex) of a tensor's bytes, row by row."""
     flat = tensor.contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").hexdigest()

@@ -13,14 +13,14 @@ from inq_ray.export.model_file import MODEL_FILE, read_model
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was read back and found right.
+    """Result of a successful verification.
 
     Attributes:
-        num_tensors: number of quantized tensors.
-        num_weights: number of weights in them.
-        num_zero: number of those that are 0.
-        model_sha256: of the bytes of model.safetensors (hex), as `sha256sum` prints it.
-        digest: `core.digest.summary` over all tensors of the model (hex), the same for the loaded model's state.
+        num_tensors: Number of quantized tensors.
+        num_weights: Number of weights in them.
+        num_zero: Number of those that are 0.
+        model_sha256: SHA-256 of the bytes of model.safetensors (hex), as printed by `sha256sum`.
+        digest: `core.digest.summary` over all tensors of the model (hex), the same as for the loaded model's state.
     """
 
     num_tensors: int
@@ -31,11 +31,11 @@ class Verification:
 
 
 def verify(folder: str | Path, expected_names: Iterable[str]) -> Verification:
-    """Read all files of a result back and check every quantized weight.
+    """Read back all files of a result and check every quantized weight.
 
     Args:
-        folder: Folder as given to :func:`inq_ray.export.formats.write_result`.
-        expected_names: Parameters that are quantized, no more and no fewer.
+        folder: Folder passed to :func:`inq_ray.export.formats.write_result`.
+        expected_names: Names of the parameters that must be quantized, no more and no fewer.
 
     Raises:
         VerificationError: Names the first tensor that is wrong, and what is wrong with it.

@@ -1,4 +1,4 @@
-"""Optional libraries: the command that installs one, as it works for how this package was installed."""
+"""Optional libraries: the command that installs one, depending on how this package was installed."""
 
 import json
 import shlex
@@ -13,14 +13,14 @@ _PATH_LENGTH = 150
 
 
 def install_command(extra: str, *packages: str) -> str:
-    """Return a command for a shell that installs the libraries of an extra.
+    """Return a shell command that installs the libraries of an extra.
 
-    Where the package was installed from a checkout (`make setup`, `pip install -e`), it installs the extra with the
-    bounds of its pyproject.toml. Else it names the libraries: a wheel cannot be found again by the package's name.
+    If the package was installed from a checkout (`make setup`, `pip install -e`), the command installs the extra with
+    the bounds in its pyproject.toml. Else it names the libraries, because pip cannot find the wheel again by its name.
 
     Args:
         extra: Name of the extra in pyproject.toml.
-        packages: Libraries that are missing, as pip knows them.
+        packages: Names of the missing libraries, for pip.
     """
     checkout = _checkout()
     if checkout is None:
@@ -38,5 +38,5 @@ def _checkout() -> Path | None:
     if not known.get("dir_info", {}).get("editable"):
         return None
     folder = Path(url2pathname(urlsplit(known["url"]).path))
-    # This code may also be that of another checkout, which was not installed.
+    # This code may also belong to another checkout, which was not installed.
     return folder if folder == Path(__file__).resolve().parents[2] else None

@@ -80,9 +80,9 @@ def append_text(path: Path, lines: str) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writers have left half written in a folder, of whatever machine they were.
+    """Remove temporary files of writers on any machine from a folder, if possible.
 
-    Only for a folder in which nobody writes. Where something cannot be removed, it stays.
+    Only for folders that no process is writing to.
     """
     with suppress(OSError):
         for path in folder.glob(f".*{_PARTIAL}"):

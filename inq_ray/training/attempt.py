@@ -1,9 +1,9 @@
-"""One start of a run's workers, and what keeps an earlier one, or one whose storage is gone, from writing.
+"""Attempt: one start of a run's workers; workers of earlier attempts, or without their storage, must not write.
 
-For the time of an attempt the driver keeps a file in each folder that the workers write to. Its name is a new one each
-time, and the next attempt deletes those of all before it. So a worker that was frozen, or cut off, and comes back while
-others have taken its place finds that its file is gone; and one whose storage is away finds no file at all, where it
-would otherwise make the folder again on the disk below.
+During an attempt the driver keeps a file in each folder that the workers write to. Its name is different each time, and
+the next attempt deletes the files of all earlier ones. So a worker that was suspended or disconnected, and returns
+after others have replaced it, finds its file deleted; and a worker whose storage is unmounted finds no file at all,
+instead of creating the folder again on the disk below.
 """
 
 import contextlib
@@ -29,19 +29,19 @@ class Attempt:
     """An attempt, as its workers know it.
 
     Attributes:
-        mark: name of its files.
-        folders: that it writes to.
+        mark: Name of its files.
+        folders: Folders that it writes to.
     """
 
     mark: str
     folders: tuple[Path, ...]
 
     def check(self) -> None:
-        """Refuse to write; call it before each change of a folder.
+        """Check that this attempt may write; called before each change of a folder.
 
         Raises:
-            StaleAttemptError: another attempt has begun.
-            ConnectionError: the storage is away.
+            StaleAttemptError: Another attempt has begun.
+            ConnectionError: The storage cannot be reached.
         """
         for folder in self.folders:
             if _is_there(folder / self.mark):

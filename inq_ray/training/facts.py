@@ -1,4 +1,4 @@
-"""What recipients of a result should know of it: how to build and feed it, and what was measured; docs/format.md."""
+"""Facts for recipients of a result: network, preprocessing and measured accuracy; see docs/format.md."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from inq_ray.training.task.build import Task, image_preset
 
 
 def result_facts(config: RunConfig, task: Task, figures: dict[str, Any], digest: str) -> dict[str, Any]:
-    """Return the facts of a packed file, as values that JSON has.
+    """Return the facts for a packed file, as JSON values.
 
     Args:
         config: Configuration of the run.
-        task: What it worked on.
+        task: Network and data of the run.
         figures: From :func:`inq_ray.training.summary.figures`; top-1 and top-5 in percent.
-        digest: Of the network.
+        digest: Digest of the network.
     """
     info = task.info
     seen = image_preset(config.data, config.network)

@@ -1,4 +1,4 @@
-"""The accuracy of a run's float network, judged before anything of it is frozen."""
+"""Check of the float network's accuracy before anything is frozen."""
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.models.pretrained import stated_top1
@@ -14,9 +14,9 @@ _CAUSES_OF_TRAINED = "are images in folders of other classes, --float-epochs too
 
 
 def doubt_of_given(config: RunConfig, info: SourceInfo, accuracy: Accuracy) -> Doubt | None:
-    """Return what is wrong with the accuracy of given weights as they are, if anything is.
+    """Return what is wrong with the accuracy of given weights, if anything is.
 
-    A last layer that starts fresh knows nothing yet, and that is not wrong.
+    Weights with a random last layer (--replace-head) are not judged.
     """
     network = config.network
     if network.replace_head:
@@ -31,7 +31,7 @@ def warning_of_given(doubt: Doubt) -> str:
 
 
 def warning_of_trained(info: SourceInfo, accuracy: Accuracy) -> str | None:
-    """Return a line if a network that the run itself has trained is near chance."""
+    """Return a line if a network trained by the run itself is near chance."""
     doubt = doubt_about(accuracy, num_classes=info.num_classes)
     return None if doubt is None else f"{doubt.what}: {_CAUSES_OF_TRAINED}"
 
@@ -39,10 +39,10 @@ def warning_of_trained(info: SourceInfo, accuracy: Accuracy) -> str | None:
 def check_float_accuracy(config: RunConfig, doubt: Doubt) -> None:
     """Refuse to quantize given weights if their accuracy cannot be right.
 
-    What the run itself trains first, by --float-epochs or --plain, is the user's wish, and is not refused.
+    A network that the run itself trains first (--float-epochs, --plain) is not refused.
 
     Raises:
-        FloatAccuracyError: It is refused; one line with the flag that accepts it.
+        FloatAccuracyError: The accuracy is refused; one line with the flag that accepts it.
     """
     if doubt.is_sure and not config.float_epochs and not config.network.accept_float_accuracy:
-        raise FloatAccuracyError(f"{warning_of_given(doubt)} (--accept-float-accuracy goes on)")
+        raise FloatAccuracyError(f"{warning_of_given(doubt)} (--accept-float-accuracy continues anyway)")

@@ -251,7 +251,7 @@ def test_workers_that_are_lost_while_a_run_stops_are_not_replaced(
         raise WorkersLostError("rank 0: the mailbox is gone")
 
     monkeypatch.setattr(trainer, "fit", lose)
-    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; the same command goes on"):
+    with pytest.raises(RunStoppedError, match=r"^SIGTERM: stopped; run the same command to continue"):
         attempts.fit_to_the_end(2)
     assert not [text for text in told.texts if "starting again" in text]
     assert _counts(tmp_path) == {"workers_lost": 1}

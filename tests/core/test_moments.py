@@ -73,9 +73,9 @@ def test_what_has_no_moments_is_named() -> None:
     expected: dict[str, Any] = {
         "0.weight": "shared by several",
         "2.weight": "transposed",
-        "3.weight_hh_l0": "no weight that LSTM",
+        "3.weight_hh_l0": "not a weight that LSTM",
         "4.weight": "9000 inputs, more than 8192",
-        "0.bias": "no weight that Linear",
+        "0.bias": "not a weight that Linear",
     }
     for name, reason in expected.items():
         assert reason in reasons[name]

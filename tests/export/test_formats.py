@@ -102,7 +102,7 @@ def test_a_live_weight_or_a_missing_tensor_is_refused_before_anything_is_written
     del model_state["3.weight"]
     with pytest.raises(ValueError, match=r"'3\.weight' of shape \[10, 128\] is not in the model's state"):
         write_result(tmp_path / "result", Result(model_state, states))
-    with pytest.raises(ValueError, match="'note' of the model's state is no tensor"):
+    with pytest.raises(ValueError, match="'note' of the model's state is not a tensor"):
         write_result(tmp_path / "result", Result({**network.state_dict(), "note": {"a": 1}}, states))
     states["0.weight"].frozen[0] = False
     with pytest.raises(ValueError, match=r"27 weights of '0\.weight' are still live"):
@@ -114,7 +114,7 @@ def test_weights_that_contradict_their_codes_are_refused_before_anything_is_writ
     """As after loading float weights into a network whose last stage is done."""
     network, states = quantized()
     for changed in (torch.rand(10, 128), -network.get_parameter("3.weight").detach(), torch.zeros(10, 128).int()):
-        with pytest.raises(ValueError, match=r"^'3\.weight' is not what its codes stand for \(.*; float_state\("):
+        with pytest.raises(ValueError, match=r"^'3\.weight' differs from its codes \(.*; float_state\("):
             write_result(tmp_path / "result", Result(network.state_dict() | {"3.weight": changed}, states))
     assert not (tmp_path / "result").exists()
 
@@ -178,7 +178,7 @@ def described(version: int = 1, **changes: Any) -> dict[str, str]:
 GOOD = torch.tensor([0, 1, 8, 17, 24], dtype=torch.uint8)
 
 BROKEN = {
-    "no metadata": (GOOD, {}, "holds no codes"),
+    "no metadata": (GOOD, {}, "has no codes"),
     "no JSON": (GOOD, {"inq_ray": "{"}, "broken"),
     "JSON nested too deep": (GOOD, {"inq_ray": "[" * 200_000}, "broken"),
     "JSON of another kind": (GOOD, {"inq_ray": "[1]"}, "broken"),

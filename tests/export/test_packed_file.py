@@ -167,7 +167,7 @@ def test_a_network_that_cannot_hold_the_levels_is_refused(tmp_path: Path) -> Non
     state = TensorState.live(network.weight, 5)
     apply(network.weight, state, decide(network.weight, state, 1.0, name="w", strategy="pruning", seed=0, stage=0))
     save(tmp_path / "net", network, _Scheduler({"weight": state}))
-    with pytest.raises(ValueError, match=r"'weight' of the network is of torch\.float16"):
+    with pytest.raises(ValueError, match=r"'weight' of the network has torch\.float16"):
         load(tmp_path / "net", nn.Linear(4, 4, bias=False).half())
     narrow = nn.Linear(4, 4, bias=False).bfloat16()
     load(tmp_path / "net", narrow)
@@ -181,7 +181,7 @@ def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path: Path) -> Non
     network = _written(path)
     before = path.read_bytes()
     _, states = quantized()
-    with pytest.raises(ValueError, match="not for JSON"):
+    with pytest.raises(ValueError, match="not JSON values"):
         save(path, network, _Scheduler(states), odd=object())
     states["0.weight"].frozen[0] = False
     with pytest.raises(ValueError, match="still live"):
@@ -285,7 +285,7 @@ def test_many_wrong_indexes(data: st.DataObject, tmp_path_factory: pytest.TempPa
 
 def test_other_files_are_named(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(3)}, tmp_path / "plain")
-    with pytest.raises(ValueError, match="no packed file of inq_ray"):
+    with pytest.raises(ValueError, match="not a packed file of inq_ray"):
         load(tmp_path / "plain")
     with pytest.raises(ValueError, match="no such file"):
         load(tmp_path / "none")

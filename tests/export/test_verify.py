@@ -64,7 +64,7 @@ FAULTS: list[tuple[Callable[[Tensor], None], str]] = [
     (off_the_levels, "1 of 216 weights are neither 0 nor a power of two"),
     (above_the_top, "1 of 216 weights are neither 0 nor a power of two"),
     (below_the_bottom, "1 of 216 weights are neither 0 nor a power of two"),
-    (another_level, "1 of 216 weights are not what their codes say"),
+    (another_level, "1 of 216 weights differ from their codes"),
     (negative_zero, "1 of 216 weights are neither 0 nor a power of two"),
     (not_a_number, "1 of 216 weights are neither 0 nor a power of two"),
 ]
@@ -85,7 +85,7 @@ def test_one_wrong_weight_is_found(tmp_path: Path, fault: Callable[[Tensor], Non
 def test_another_set_of_tensors_is_found(tmp_path: Path) -> None:
     network, states = quantized()
     write_result(tmp_path, Result(network.state_dict(), states))
-    with pytest.raises(VerificationError, match="shall not be quantized") as caught:
+    with pytest.raises(VerificationError, match="must not be quantized") as caught:
         verify(tmp_path, NAMES[:2])
     assert caught.value.tensor == "4.weight"
     with pytest.raises(VerificationError, match="has no codes") as caught:

@@ -151,7 +151,7 @@ def test_a_storage_that_is_moved_away_and_back_loses_nothing(
     assert told.digest == digest_of(calm)
     assert rows(config) == rows(calm)
     assert len(RunFolder.planned(config).metrics_jsonl.read_text().splitlines()) == len(rows(calm))
-    assert [line for line in told.lines if "the one before stands and training goes on: cannot write" in line]
+    assert [line for line in told.lines if "training continues and the previous one stays: cannot write" in line]
     assert [line for line in told.lines if "checkpoints are written again" in line]
 
 

@@ -1,1 +1,1 @@
-"""SGD that leaves frozen weights alone, and learning-rate schedules that start again at each stage."""
+"""SGD that leaves frozen weights unchanged, and learning rate schedules that restart at each stage."""

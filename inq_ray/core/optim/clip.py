@@ -15,22 +15,22 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale gradients in place so that their norm over live weights is at most ``max_norm``.
 
-    As torch.nn.utils.clip_grad_norm_ on the vector of live weights' gradients, bit for bit if nothing is frozen.
-    Gradients of frozen weights, which the step does not read, have no effect on the norm, and are scaled along.
+    Like torch.nn.utils.clip_grad_norm_ on the vector of live weights' gradients, bit for bit if nothing is frozen.
+    Gradients of frozen weights, which the step does not read, have no effect on the norm, and are scaled as well.
 
     Args:
-        optimizer: an :class:`inq_ray.SGD`, wrapped by a trainer or not. Its gradients are averaged over the ranks, and
+        optimizer: An :class:`inq_ray.SGD`, wrapped by a trainer or not. Its gradients are averaged over the ranks, and
             unscaled if a GradScaler has scaled them.
-        max_norm: maximum norm, above 0.
+        max_norm: Maximum norm, above 0.
         norm_type: p of the p-norm; may be inf.
-        error_if_nonfinite: whether a norm that is NaN or infinite raises RuntimeError.
-        foreach: torch's form over lists of tensors; None lets torch choose.
+        error_if_nonfinite: Whether to raise RuntimeError if the norm is NaN or infinite.
+        foreach: Whether to use torch's foreach implementation; None = torch decides.
 
     Returns:
         float [], the norm before clipping; 0 if there is no gradient.
 
     Raises:
-        ValueError: ``max_norm`` is not above 0, or ``optimizer`` is no :class:`inq_ray.SGD`.
+        ValueError: ``max_norm`` is not above 0, or ``optimizer`` is not an :class:`inq_ray.SGD`.
     """
     optimizer = unwrapped(optimizer)
     check_max_norm(max_norm)
@@ -41,9 +41,9 @@ def clip_grad_norm_(
 
 
 def live_grads(optimizer: SGD) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parameters that have gradients, and the gradients of live weights, as :meth:`SGD.live_grad` has them.
+    """Return the parameters that have gradients, and their gradients for live weights, as in :meth:`SGD.live_grad`.
 
-    Of a parameter that is frozen as a whole there is no gradient.
+    Fully frozen parameters are not included.
     """
     params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
     return params, [grad for param in params if (grad := optimizer.live_grad(param)) is not None]
@@ -52,4 +52,4 @@ def live_grads(optimizer: SGD) -> tuple[list[Tensor], list[Tensor]]:
 def check_max_norm(max_norm: float) -> None:
     """Raise ValueError unless ``max_norm`` is above 0."""
     if not max_norm > 0:
-        raise ValueError(f"the norm that gradients are clipped to must be above 0, got {max_norm}")
+        raise ValueError(f"the maximum norm of gradients must be above 0, got {max_norm}")

@@ -1,4 +1,4 @@
-"""Start a learning-rate schedule again."""
+"""Restart of a learning rate schedule."""
 
 from typing import Any
 
@@ -9,40 +9,39 @@ from inq_ray.core.optim.sgd import MOST_WRAPPERS
 
 
 def reset_lr_scheduler(scheduler: LRScheduler) -> None:
-    """Starts a torch learning-rate schedule again, as the re-training of each stage does.
+    """Restart a torch learning rate schedule, for the re-training of each stage.
 
-    Afterwards learning rates and schedule are as if the scheduler had just been made.
+    Afterwards learning rates and schedule are as if the scheduler had just been created.
 
     Args:
-        scheduler: any of torch.optim.lr_scheduler, chained and sequential ones too; or what a trainer has wrapped
-            around one, with it as its attribute ``scheduler``.
+        scheduler: Any scheduler of torch.optim.lr_scheduler, including chained and sequential ones; or a trainer's
+            wrapper with it as its attribute ``scheduler``.
 
     Raises:
-        ValueError: it is no scheduler of torch's, such as timm's.
-        ValueError: a group has no "initial_lr": ReduceLROnPlateau sets none, others none of a group added later.
+        ValueError: It is not a torch scheduler, such as timm's; or a group has no "initial_lr": ReduceLROnPlateau sets
+            none, and other schedulers none for a group added later.
     """
     scheduler = _unwrapped(scheduler)
     unknown = [index for index, group in enumerate(scheduler.optimizer.param_groups) if "initial_lr" not in group]
     if unknown:
         raise ValueError(
-            f"group {unknown[0]} of the optimizer does not tell the learning rate it began with: "
-            f"{type(scheduler).__name__} keeps none, or the group was added after it was made; set "
-            f"optimizer.param_groups[{unknown[0]}]['initial_lr']"
+            f"group {unknown[0]} of the optimizer has no 'initial_lr': {type(scheduler).__name__} sets none, or the "
+            f"group was added after the scheduler was created; set optimizer.param_groups[{unknown[0]}]['initial_lr']"
         )
     _set_initial_lr(scheduler)
     _construct(scheduler)
 
 
 def _unwrapped(scheduler: object) -> Any:
-    """Return torch's scheduler itself, or that inside what a trainer has wrapped around it."""
+    """Return torch's scheduler itself, or the one inside a trainer's wrapper."""
     inner, seen = scheduler, 0
     while not isinstance(inner, LRScheduler) and hasattr(inner, "scheduler") and seen < MOST_WRAPPERS:
         inner, seen = inner.scheduler, seen + 1
     if not isinstance(inner, LRScheduler):
         kind = f"{type(scheduler).__module__}.{type(scheduler).__qualname__}"
         raise ValueError(
-            f"reset_lr_scheduler takes a scheduler of torch.optim.lr_scheduler, or a wrapper of one as its attribute "
-            f"'scheduler', got {kind}: for timm's call scheduler.step(0) at each stage; make others again"
+            f"reset_lr_scheduler takes a scheduler of torch.optim.lr_scheduler, or a wrapper with one as its attribute "
+            f"'scheduler', got {kind}: for timm's call scheduler.step(0) at each stage; create others again"
         )
     return inner
 
@@ -56,7 +55,7 @@ def _set_initial_lr(scheduler: LRScheduler) -> None:
 
 
 def _construct(scheduler: Any) -> None:
-    """Does again what the constructor does, of which torch offers nothing in public."""
+    """Repeat what the constructor does; torch has no public function for this."""
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler._reset()  # noqa: SLF001
         scheduler.last_epoch = 0
@@ -69,7 +68,7 @@ def _construct(scheduler: Any) -> None:
     if isinstance(scheduler, ChainedScheduler):
         scheduler._last_lr = parts[-1].get_last_lr()  # noqa: SLF001
     elif isinstance(scheduler, SequentialLR):
-        # Of the parts' first steps only that of the first counts.
+        # Of the parts' first steps only the first part's counts.
         scheduler.last_epoch = 0
         _set_initial_lr(scheduler)
         scheduler.recursive_undo()

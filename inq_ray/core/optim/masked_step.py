@@ -1,4 +1,4 @@
-"""What a step of SGD does with masks, and how it goes through memory on a CPU."""
+"""Step of SGD with masks, and its memory access on a CPU."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ from torch.optim.sgd import sgd
 
 from inq_ray.core.codebook import float_format
 
-# Elements of a block, for each thread. Smaller ones cost more calls, larger ones do not stay in the cache (L2).
+# Elements per block and thread. Smaller blocks cost more calls, larger ones do not stay in the cache (L2).
 _BLOCK = 1 << 16
 
-# torch's kernels take 4, 8 or 16 elements at once, and what is left at the end of a tensor one by one.
+# torch's kernels process 4, 8 or 16 elements at once, and the rest at the end of a tensor one by one.
 _TOGETHER = 16
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 class Weights(NamedTuple):
-    """What a step reads and writes of a parameter, or of a part of it; all of the parameter's shape.
+    """Tensors that a step reads and writes for a parameter, or a part of it; all of the parameter's shape.
 
     Attributes:
-        param: float.
-        grad: its dtype.
-        live: uint8, 1 = live, 0 = frozen; None if all of them are live.
-        momentum: its dtype; None if there is no momentum yet, or none at all.
+        param: Float tensor.
+        grad: Gradient, of the same dtype.
+        live: uint8, 1 = live, 0 = frozen; None if all are live.
+        momentum: Momentum, of the same dtype; None if there is none (yet).
     """
 
     param: Tensor
@@ -34,9 +34,10 @@ class Weights(NamedTuple):
     momentum: Tensor | None
 
     def is_plain(self) -> bool:
-        """Whether they are float32 or float64 in the memory of the CPU, all laid out alike and without gaps.
+        """Return whether they are float32 or float64 on the CPU, all with the same layout and without gaps.
 
-        Sums of bfloat16 and float16 are rounded in another way in the last elements of a tensor, so they cannot be cut.
+        Sums of bfloat16 and float16 are rounded differently in the last elements of a tensor, so they cannot be
+        divided.
         """
         param, strides = self.param, self.param.stride()
         dense = param.is_contiguous() or (param.dim() == 4 and param.is_contiguous(memory_format=torch.channels_last))
@@ -52,7 +53,7 @@ class Weights(NamedTuple):
         )
 
     def divide(self) -> "tuple[Weights | None, Weights | None]":
-        """Return the elements of plain weights that the kernels take together, and the last few, which they do not."""
+        """Return the elements of plain weights that the kernels process together, and the last few that they do not."""
         num = self.param.numel()
         rest = num % _TOGETHER
         if rest == 0:
@@ -68,9 +69,9 @@ class Weights(NamedTuple):
 
 @cache
 def fused_rounds_as_loop(dtype: torch.dtype) -> bool:
-    """Return whether torch's fused step on a CPU gives the bits of its for-loop, the last few elements left aside.
+    """Return whether torch's fused step on a CPU gives the bits of its for-loop, except for the last few elements.
 
-    Both do the same operations, but compilers are free to round a product before it is added or not to.
+    Both perform the same operations, but compilers may or may not round a product before it is added.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     start = [torch.randn(64 * _TOGETHER, generator=generator, dtype=dtype, device="cpu") for _ in range(3)]
@@ -96,14 +97,14 @@ def fused_rounds_as_loop(dtype: torch.dtype) -> bool:
 
 
 def step_in_blocks(weights: Weights, *, weight_decay: float, maximize: bool, **options: Any) -> None:
-    """Perform torch's fused step with T · (±g + λ W) as gradient, block by block, each of which stays in the cache.
+    """Perform torch's fused step with the gradient T · (±g + λ W), block by block, so that blocks stay in the cache.
 
-    Gathering the live weights instead, stepping them and scattering them back was no faster down to one live in eight.
+    Gathering the live weights, stepping them and scattering them back was not faster down to one live weight in eight.
 
     Args:
-        weights: partly frozen and plain; their momentum has a value if there is one.
+        weights: Partly frozen and plain; their momentum is initialized if there is one.
         weight_decay: λ.
-        maximize: whether the sign of g is changed.
+        maximize: Whether to negate g.
         options: lr, momentum, dampening and nesterov.
     """
     size = min(_BLOCK * torch.get_num_threads(), weights.param.numel())
@@ -122,7 +123,7 @@ def step_in_blocks(weights: Weights, *, weight_decay: float, maximize: bool, **o
 
 
 def live_gradient(weights: Weights, *, weight_decay: float, maximize: bool) -> Tensor:
-    """Return T · (±g + λ W), T = 1 on live and 0 on frozen weights, of partly frozen ones; laid out as W."""
+    """Return T · (±g + λ W) of partly frozen weights, T = 1 on live and 0 on frozen ones, in the layout of W."""
     assert weights.live is not None
     gradient = torch.empty_like(weights.param)
     _decay(weights.grad, weights.param, weight_decay=weight_decay, maximize=maximize, out=gradient)

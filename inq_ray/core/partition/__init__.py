@@ -1,7 +1,7 @@
 """Weight partition: which live weights freeze next (Zhou et al., ICLR 2017, section 2.2).
 
-A strategy is a file of this package, with a function that gives each weight a key, and an entry in STRATEGIES: of the
-live weights those of largest key freeze next.
+A strategy is a file in this package, with a function that gives each weight a key, and an entry in STRATEGIES: the live
+weights with the largest keys freeze next.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ def check_strategy(strategy: str) -> None:
 def partition(weight: Tensor, frozen: Tensor, count: int, *, strategy: str, seed: int, stage: int, name: str) -> Tensor:
     """Choose ``count`` of the live weights.
 
-    Equal keys go by their place in the tensor, so the choice is the same on every device and in every memory format.
+    Equal keys are ordered by position in the tensor, so the choice is the same on every device and memory format.
 
     Args:
         weight: float [*].
         frozen: bool [*].
-        count: How many to choose, at most the number of live weights.
+        count: Number of weights to choose, at most the number of live weights.
         strategy: One of STRATEGIES.
-        seed: With ``stage`` and ``name`` all that a random choice depends on.
+        seed: Random seed; random choices depend on it, ``stage`` and ``name`` only.
         stage: Number of the stage, from 0.
         name: Name of the parameter.
 

@@ -1,16 +1,16 @@
-"""The largest of the live elements of a tensor, by counting."""
+"""Selection of a tensor's largest live elements, by counting."""
 
 import torch
 from torch import Tensor
 
 
 def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
-    """Mark the ``count`` live elements of largest key; of equal keys those that come first.
+    """Mark the ``count`` live elements with the largest keys; of equal keys the first ones.
 
     Args:
-        keys: non-negative int [*].
+        keys: Non-negative int [*].
         frozen: bool [*].
-        count: at most the number of live elements.
+        count: At most the number of live elements.
 
     Returns:
         bool [*].
@@ -22,7 +22,7 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
         return live
     if count == 0:
         return torch.zeros_like(frozen)
-    # Frozen elements get key 0: no live one is below them. (As a bool, live would multiply ten times as slowly.)
+    # Frozen elements get key 0, which no live key is below. (Multiplying by a bool would be ten times as slow.)
     ranked = (keys if num_live == keys.numel() else keys * live.view(torch.uint8)).reshape(-1)
     threshold = _kth_largest(ranked, count)
     chosen = ranked > threshold
@@ -33,10 +33,10 @@ def largest(keys: Tensor, frozen: Tensor, count: int) -> Tensor:
 
 
 def _kth_largest(values: Tensor, k: int) -> int:
-    """Return the k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits a round.
+    """Return the k-th largest (k from 1) of a flat tensor of non-negative integers: radix selection, 16 bits per round.
 
-    Counting takes about the same time whatever the values are. NumPy's partition is faster on distinct values, but
-    thirty times as slow where most are 0: in pruned networks, and where most are frozen.
+    Counting takes about the same time for any values. NumPy's partition is faster on distinct values, but thirty times
+    as slow if most are 0: in pruned networks, and if most are frozen.
     """
     found = 0
     for shift in range(torch.iinfo(values.dtype).bits - 16, -1, -16):

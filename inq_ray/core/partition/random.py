@@ -1,4 +1,4 @@
-"""Any weight freezes next with equal chance."""
+"""Strategy "random": all live weights are equally likely to freeze next."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def keys(weight: Tensor, seed: int, stage: int, name: str) -> Tensor:
-    """Return int32 uniform keys, drawn on the CPU, whose generator gives the same numbers on every machine.
+    """Return uniform int32 keys, drawn on the CPU, whose generator gives the same numbers on every machine.
 
     See :data:`inq_ray.core.partition.STRATEGIES`.
     """

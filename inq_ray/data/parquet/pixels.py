@@ -46,13 +46,13 @@ def peek_blobs(shard: Shard, group: int, num: int) -> list[bytes | None]:
 
 
 def sample_blobs(shards: Sequence[Shard], num_first: int, num_groups: int, num: int) -> list[Encoded]:
-    """Return some image files of a split, without labels: of its first row group, and of others from all over it.
+    """Return some image files of a split, without labels: from its first row group, and from others all over it.
 
     Args:
         shards: The files.
-        num_first: Images of the first row group, at most.
-        num_groups: Row groups of which some are returned, at most, the last among them.
-        num: Images of each but the first, at most.
+        num_first: Maximum number of images from the first row group.
+        num_groups: Maximum number of row groups to read, including the last.
+        num: Maximum number of images from each of the others.
 
     Raises:
         ValueError: A file is damaged.

@@ -71,7 +71,7 @@ class ParquetSource:
         self._samples = {split: sample_blobs(some, _NUM_PEEKED, 1, 0) for split, some in self._shards.items()}
         layouts = _layouts(self._samples)
         self._layout = None
-        if self._stays(common_layout(layouts)):  # as far as the first images show
+        if self._stays(common_layout(layouts)):  # judging by the first images
             self._samples = {
                 split: sample_blobs(some, _NUM_PEEKED, _NUM_GROUPS, _NUM_OF_GROUP)
                 for split, some in self._shards.items()

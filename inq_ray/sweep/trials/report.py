@@ -93,10 +93,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Refused:
-    """A trial did not go on from the accuracy of the given weights; nothing is frozen.
+    """A trial was refused for the accuracy of the given weights; nothing is frozen.
 
     Attributes:
-        reason: one line.
+        reason: One line.
     """
 
     reason: str

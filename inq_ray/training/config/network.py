@@ -41,14 +41,14 @@ class NetworkConfig:
     )
     accept_float_accuracy: bool = _option(
         False,
-        "Quantize given weights whatever their accuracy; without it, none that is near chance, or more than 5 points "
-        "below what they state.",
+        "Quantize given weights of any accuracy; default: refuse accuracies near chance, or more than 5 points below "
+        "the published one.",
         affects=Affects.NOTHING,
         phase=Phase.STAGES,
         unused=(
             Unused(
                 when=_is_trained_first,
-                why="has no effect with --float-epochs: what the run itself trains is quantized in any case",
+                why="has no effect with --float-epochs: networks trained by the run are always quantized",
             ),
         ),
     )

@@ -1,12 +1,12 @@
-"""Whether the accuracy of a float network can be right: a wrong order of classes or normalization is no error of torch.
+"""Plausibility of a float network's accuracy, because torch raises no error for wrong class order or normalization.
 
-Two rules, both by exact binomial tails, so that few images refuse nothing:
+Two rules, both by exact binomial tails, so that small sets refuse nothing:
 
-- Near chance: top-1 is below 2 / (classes + 1), where the odds are twice those of guessing; or it is below a half, and
-  not significantly above guessing (1 / classes; p > 0.01). That is sure if a network that is right half of the time, or
-  at those twofold odds if that is more, would do so badly in less than one of 1000 sets of as many images.
-- Far below what the weights state: more than 5 points, and not by chance (p < 0.01). That is sure if a network that is
-  5 points below would do so badly in less than one of 1000 sets.
+- Near chance: top-1 is below 2 / (classes + 1), twice the odds of guessing; or it is below 50 %, and not significantly
+  above guessing (1 / classes; p > 0.01). The result is sure if a network with a top-1 of 50 %, or with twice the odds
+  of guessing if that is more, would be this bad in fewer than one of 1000 sets of this size.
+- Far below the published accuracy of the weights: by more than 5 points, significantly (p < 0.01). The result is sure
+  if a network 5 points below it would be this bad in fewer than one of 1000 sets.
 """
 
 import math
@@ -17,7 +17,7 @@ from inq_ray.training.evaluation.accuracy import Accuracy
 _CHANCE_P = 0.01
 _SURE_P = 0.001
 _USABLE = 0.5
-# Percentage points that other decoders, resize filters and rounding explain several times over.
+# Percentage points: several times the effect of other decoders, resize filters and rounding.
 _STATED_MARGIN = 5.0
 
 
@@ -30,7 +30,7 @@ class Doubt:
     """What is wrong with a float accuracy.
 
     Attributes:
-        what: What was measured, and why it cannot be right.
+        what: The measured accuracy, and why it is implausible.
         is_sure: Whether there were enough images to exclude bad luck.
     """
 
@@ -44,7 +44,7 @@ def doubt_about(accuracy: Accuracy, *, num_classes: int, stated_top1: float | No
     Args:
         accuracy: Accuracy of the network.
         num_classes: Number of classes of the data.
-        stated_top1: Top-1 in percent that the weights' publisher states for them; None = not known.
+        stated_top1: Published top-1 of the weights, in percent; None = unknown.
     """
     hits, num = accuracy.num_top1, accuracy.num_samples
     measured = f"float top-1 is {accuracy.top1:.2f} % on {num:,} images"
@@ -61,13 +61,13 @@ def doubt_about(accuracy: Accuracy, *, num_classes: int, stated_top1: float | No
     if _at_most(hits, num, stated_top1 / 100) > _CHANCE_P:
         return None
     return Doubt(
-        what=f"{measured}, and the weights state {stated_top1:.2f} %",
+        what=f"{measured}, but {stated_top1:.2f} % is published for the weights",
         is_sure=_at_most(hits, num, (stated_top1 - _STATED_MARGIN) / 100) < _SURE_P,
     )
 
 
 def _at_most(hits: int, num: int, p: float) -> float:
-    """Return the probability of so many hits or fewer in `num` tries; 1 where they are at least the mean."""
+    """Return the probability of this many hits or fewer in `num` tries; 1 if they are at least the mean."""
     if hits >= num * p:
         return 1.0
     log_odds = math.log(p) - math.log1p(-p)
@@ -83,5 +83,5 @@ def _at_most(hits: int, num: int, p: float) -> float:
 
 
 def _at_least(hits: int, num: int, p: float) -> float:
-    """Return the probability of so many hits or more in `num` tries; 1 where they are at most the mean."""
+    """Return the probability of this many hits or more in `num` tries; 1 if they are at most the mean."""
     return _at_most(num - hits, num, 1 - p) if p < 1 else 1.0

@@ -174,7 +174,7 @@ def _headline(config: RunConfig) -> str:
 
 
 def _bits(config: RunConfig) -> str:
-    """Return at how many bits a run quantizes, and of what codebooks if they are not the paper's."""
+    """Return the bits of a run, and the kind of codebooks if they are not the paper's."""
     quantization = config.quantization
     levels = f", {quantization.levels} levels" if quantization.levels != "paper" else ""
     per = f", a codebook per {quantization.codebook_per}" if quantization.codebook_per != "tensor" else ""

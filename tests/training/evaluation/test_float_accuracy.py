@@ -73,4 +73,4 @@ def test_far_below_what_the_weights_state(top1: float, num: int, is_sure: bool |
     doubt = doubt_about(accuracy(round(top1 * num / 100), num), num_classes=1000, stated_top1=69.76)
     assert (None if doubt is None else doubt.is_sure) == is_sure
     if doubt is not None:
-        assert "the weights state 69.76 %" in doubt.what
+        assert "69.76 % is published for the weights" in doubt.what

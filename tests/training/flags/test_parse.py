@@ -339,7 +339,7 @@ def test_what_cannot_be_done_to_images(words: str, expected: str) -> None:
 def test_pretrained_of_a_network_without_trained_weights_is_named_as_typed() -> None:
     pytest.importorskip("timm", reason="timm is not installed")
     with pytest.raises(
-        ValueError, match=r"^--pretrained: there are no trained weights of timm/coatnet_0_224: name a file"
+        ValueError, match=r"^--pretrained: there are no pretrained weights for timm/coatnet_0_224: pass a file"
     ):
         parse(["-a", "timm/coatnet_0_224", "--pretrained", "--data", "d"])
     assert parse(["-a", "timm/resnet18", "--pretrained", "--data", "d"]).run.network.weights == "DEFAULT"
