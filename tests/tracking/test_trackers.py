@@ -98,7 +98,7 @@ def test_with_a_server_mlflow_needs_no_database(monkeypatch: pytest.MonkeyPatch)
         trackers_module.importlib.util, "find_spec", lambda library: None if library == "sqlalchemy" else library
     )
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(ValueError, match="--track mlflow needs sqlalchemy: "):
+    with pytest.raises(ValueError, match="--track mlflow needs sqlalchemy, not installed: "):
         check_trackers(["mlflow"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
     check_trackers(["mlflow"])

@@ -31,8 +31,8 @@ _OTHERS = (
     (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "JPEG XL"),
     (re.compile(rb"8BPS"), "Photoshop"),
     (re.compile(rb"%PDF"), "PDF"),
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer instead of an image (git lfs pull fetches it)"),
-    (re.compile(rb"\s*<(svg|\?xml|!doctype|html)", re.IGNORECASE), "an XML or HTML page instead of an image"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer (git lfs pull fetches the image)"),
+    (re.compile(rb"\s*<(svg|\?xml|!doctype|html)", re.IGNORECASE), "an SVG drawing, or an XML or HTML page"),
 )
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 

@@ -60,16 +60,16 @@ READABLE = {
 
 BROKEN = {
     "no bytes": (b"", "empty"),
-    "zeros": (b"\0" * 1000, "no image"),
-    "text": (b"<html>404 not found</html>", "no image"),
-    "the start of a JPEG": (JPEG[:20], "broken|no image"),
+    "zeros": (b"\0" * 1000, "not an image"),
+    "text": (b"<html>404 not found</html>", "XML or HTML page"),
+    "the start of a JPEG": (JPEG[:20], "damaged|not an image"),
     "cut off": (JPEG[: len(JPEG) // 2], "truncated"),
     "cut off at the very end": (JPEG[:-2], "truncated"),
-    "cut off PNG": (encode(PHOTO, "PNG")[:-900], "broken"),
+    "cut off PNG": (encode(PHOTO, "PNG")[:-900], "damaged"),
     "giant JPEG": (JPEG.replace(b"\0\x2d\0\x3c", b"\xff\xff\xff\xff"), "make it smaller|exceeds"),
     "giant PNG": (png(30_000, 30_000, 8, 2, b""), "exceeds"),
     "large PNG": (png(10_000, 10_000, 8, 2, b""), "make it smaller"),
-    "numbers": (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32 bits"),
+    "numbers": (encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "32-bit"),
 }
 
 

@@ -48,7 +48,7 @@ def test_transparency_and_palettes_become_colours() -> None:
 @pytest.mark.parametrize("data", [b"", b"abc", b"\x89PNG\r\n\x1a\n" + b"0" * 60, b"\xff\xd8\xff" + bytes(20)])
 def test_no_image(data: bytes) -> None:
     for function in (read_layout, lambda data: decode(data, Layout(3, 5, 7))):
-        with pytest.raises(ValueError, match=r"empty|broken"):
+        with pytest.raises(ValueError, match=r"empty|damaged"):
             function(data)
 
 
@@ -57,7 +57,7 @@ def test_truncated_and_damaged(kind: str) -> None:
     pixels = random_images(1, height=64, width=64)[0]
     data = encode(pixels, kind)
     for end in range(1, len(data) - 20, len(data) // 23):
-        with pytest.raises(ValueError, match="broken"):
+        with pytest.raises(ValueError, match="damaged"):
             decode(data[:end], Layout(3, 64, 64))
 
 

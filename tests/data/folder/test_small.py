@@ -97,7 +97,7 @@ def test_images_of_several_or_large_sizes_are_resized_and_that_is_said(tmp_path:
     other = "--crop-size and --resize-size change this"
     assert source.notes == (f"{root}: images of 12x20 to 40x30 pixels {resized}; {other}",)
     large = open_folder(write(tmp_path / "large", pixels=random_images(6, height=100, width=120)))
-    assert large.notes[0].endswith("cropped to 224x224; --crop-size 100 --resize-size 100 keeps them")
+    assert large.notes[0].endswith("cropped to 224x224; --crop-size 100 --resize-size 100 keeps their size")
     fitting = write(tmp_path / "fitting", pixels=random_images(6, height=256, width=256))
     assert open_folder(fitting).notes == ()
 

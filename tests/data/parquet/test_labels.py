@@ -58,7 +58,7 @@ def test_numbers_without_names(tmp_path: Path, statistics: bool) -> None:
     assert labels_of(write(tmp_path, [2, 0, 1], statistics=statistics)) == (("0", "1", "2"), [2, 0, 1])
     with pytest.raises(ValueError, match="labels are from 1 to 3, but classes are numbered from 0"):
         open_source(str(write(tmp_path, [1, 2, 3], statistics=statistics)))
-    with pytest.raises(ValueError, match="labels go up to 5, and no image has '1', '3', '4': classes are numbered"):
+    with pytest.raises(ValueError, match="labels go up to 5, and no image has '1', '3', '4': classes must be numbered"):
         open_source(str(write(tmp_path, [0, 2, 5], statistics=statistics)))
 
 
