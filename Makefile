@@ -1,9 +1,9 @@
-# Every target makes the environment .venv by itself where there is none, or where its inputs changed.
+# Every target creates the environment .venv if it is missing, or if its inputs have changed.
 
 PYTHON ?= python3
 ARGS ?=
 
-# The image: for cpu or cuda, each under a name of its own.
+# The image: for cpu or cuda, with different names.
 VARIANT ?= cpu
 IMAGE ?= inq_ray$(if $(filter cuda,$(VARIANT)),:cuda)
 
@@ -12,7 +12,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .ONESHELL:
 
-# Python writes bytecode (every process of Ray imports torch), and Ray tells nobody that it is used.
+# Python writes bytecode (every process of Ray imports torch), and Ray sends no usage statistics.
 unexport PYTHONDONTWRITEBYTECODE
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -20,7 +20,7 @@ FINISHED := .venv/.finished
 PY := .venv/bin/python
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-# An environment holds absolute paths: one that was made elsewhere counts as missing.
+# An environment has absolute paths: one that was created elsewhere counts as missing.
 ifneq ($(file <$(FINISHED)),$(CURDIR))
 .PHONY: $(FINISHED)
 endif
@@ -50,7 +50,7 @@ test: $(FINISHED) ## run the tests, 6 minutes on two cores: the quick ones, then
 	if [ -n "$$failed" ]; then echo "== FAILED after $$SECONDS s:$$failed" >&2; exit 1; fi
 	echo "== All tests passed in $$SECONDS s"
 
-test-long: $(FINISHED) ## run the tests that take long for what they tell: nodes, sweeps that are killed, TLS, runs of all sizes
+test-long: $(FINISHED) ## run the long tests: nodes, killed sweeps, TLS, runs of all sizes
 	@$(PY) -m pytest -m 'long and not gpu' $(ARGS)
 
 soak: $(FINISHED) ## random faults against runs on Ray until Ctrl-C (ARGS="--rounds 5 --seed 1"): each must end in the same bits
@@ -64,23 +64,23 @@ lint: $(FINISHED) ## check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-format: $(FINISHED) ## put the code into the form that lint asks for
+format: $(FINISHED) ## format the code as lint requires
 	@.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-flags: $(FINISHED) ## make the tables of docs/flags.md from the declarations of options
+flags: $(FINISHED) ## generate the tables of docs/flags.md from the declarations of options
 	@$(PY) -m inq_ray.cli.flag_tables docs/flags.md
 
-results: $(FINISHED) ## make the results table, page and picture anew from docs/results/
+results: $(FINISHED) ## generate the results table, page and picture from docs/results/
 	@$(PY) -m benchmarks.results write
 
-results-check: $(FINISHED) ## fail where the results table or page is not what docs/results/ says
+results-check: $(FINISHED) ## fail if the results table or page differs from docs/results/
 	@$(PY) -m benchmarks.results check
 
 bench: $(FINISHED) ## run every benchmark in benchmarks/
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done
 
-constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--upgrade: with newest versions)
+constraints: ## write constraints.txt after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet
 	printf 'hatchling\nuv\n' | .venv/bin/uv pip compile pyproject.toml - --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header --quiet --output-file constraints.txt $(ARGS) >/dev/null
@@ -88,7 +88,7 @@ constraints: ## write constraints.txt anew after pyproject.toml changed (ARGS=--
 image: ## build the image for clusters (VARIANT=cuda: inq_ray:cuda, for GPUs; IMAGE=NAME: under another name)
 	@docker/make-image '$(IMAGE)' --build-arg 'VARIANT=$(VARIANT)' $(ARGS)
 
-image-test: ## try the image: a cluster of three nodes in it, and a job
+image-test: ## test the image: a cluster of three nodes, and a job
 	@docker/image-test '$(IMAGE)'
 
 clean: ## remove caches and build outputs; the environment stays (rm -rf .venv)

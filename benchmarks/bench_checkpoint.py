@@ -1,10 +1,9 @@
-"""What a checkpoint of ResNet-18 costs: stall of the training thread, time until it is whole on disk, bytes.
+"""Cost of a checkpoint of ResNet-18: stall of the training thread, time until it is complete on disk, bytes.
 
-The stall is that of the digests, by which ranks see that they hold the same bits, and of the copy.
-
-Half of the weights are frozen at 5 bits, all have momentum, and with averages (EMA) too. Steps of the optimizer while
-a checkpoint is written, against as many calm ones, show all that the training loses, the stall and what the thread that
-packs and writes takes from it. The naive size is that of all tensors as they are in memory.
+The stall is the time for the digests, which prove that ranks have the same bits, and for the copy. Half of the weights
+are frozen at 5 bits, all have momentum, and a second case has averages (EMA). Optimizer steps while a checkpoint is
+written, compared with as many undisturbed ones, show the total loss: the stall and what the writing thread takes. The
+naive size is that of all tensors as they are in memory.
 """
 
 import statistics
@@ -34,7 +33,7 @@ SECONDS_BETWEEN = 60.0
 
 
 def make_run(arch: str, *, has_ema: bool = False) -> Parts:
-    """Returns a network of torchvision in its first stage, with gradients and momentum."""
+    """Return a torchvision network in its first stage, with gradients and momentum."""
     torch.manual_seed(0)
     network = torchvision.models.get_model(arch).to(memory_format=torch.channels_last)
     optimizer = SGD(param_groups(network, 5), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
@@ -47,7 +46,7 @@ def make_run(arch: str, *, has_ema: bool = False) -> Parts:
 
 
 def snapshot_of(parts: Parts, step: int) -> Snapshot:
-    """Returns the snapshot as a run takes it."""
+    """Return the snapshot as a run takes it."""
     sums = torch.zeros(1, 3, dtype=torch.float64)
     history = History(epochs_done=0, rows=(), bad_images={}, seconds=Seconds(run=0.0, epoch=0.0, data=0.0))
     place = TrainingPosition(stage=1, epoch=0, step=step)
@@ -55,7 +54,7 @@ def snapshot_of(parts: Parts, step: int) -> Snapshot:
 
 
 class Bench:
-    """A run with a writer into a folder; remembers what each checkpoint took."""
+    """A run with a writer into a folder; records the cost of each checkpoint."""
 
     def __init__(self, folder: str, *, has_ema: bool) -> None:
         self.parts = make_run("resnet18", has_ema=has_ema)
@@ -66,7 +65,7 @@ class Bench:
         self._step = 0
 
     def begin(self) -> None:
-        """Takes one."""
+        """Take a checkpoint."""
         began = time.perf_counter()
         self._step += 1
         digest_tensors(replicated(self.parts, has_buffers=False))
@@ -74,14 +73,14 @@ class Bench:
         self.stalls.append(time.perf_counter() - began)
 
     def end(self) -> None:
-        """Waits for it."""
+        """Wait for it."""
         self.writer.wait(600)
         assert self.writer.last is not None
         self.writes.append(self.writer.last.seconds)
         self.num_bytes = self.writer.last.entry.num_bytes
 
     def steps(self) -> float:
-        """Takes a number of optimizer steps, and returns the seconds of one."""
+        """Run some optimizer steps, and return the seconds per step."""
         assert self.parts.optimizer is not None
         began = time.perf_counter()
         for _ in range(STEPS):
@@ -89,7 +88,7 @@ class Bench:
         return (time.perf_counter() - began) / STEPS
 
     def lost(self) -> float:
-        """Seconds that training loses to a checkpoint: those of its steps meanwhile, less as many calm ones."""
+        """Return the seconds that training loses to a checkpoint: its steps meanwhile minus undisturbed ones."""
         assert self.parts.optimizer is not None
         calm = self.steps()
         began = time.perf_counter()
@@ -104,7 +103,7 @@ class Bench:
 
 
 def main() -> None:
-    """Runs on one thread."""
+    """Measure on one thread."""
     torch.set_num_threads(1)
     notes: dict[str, str] = {}
     seconds: dict[str, list[float]] = {}

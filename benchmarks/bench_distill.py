@@ -1,7 +1,7 @@
-"""What --distill adds to a training step: the teacher's forward pass, in bf16, beside the same step by labels alone.
+"""Cost of --distill per training step: the teacher's forward pass, in bf16, compared with a step with labels only.
 
-cifar_resnet20 on made images of 32 pixels, batch 128, half of the weights frozen, in float32 and in bf16: a GPU where
-there is one, else a thread. The limit is a teacher's forward pass alone over as many images.
+cifar_resnet20 on generated images of 32 pixels, batch 128, half of the weights frozen, in float32 and in bf16, on a GPU
+if there is one, else on one thread. The limit is the teacher's forward pass alone on the same number of images.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16}
 
 
 def forward(device: torch.device) -> Callable[[], None]:
-    """As many forward passes of a teacher as a run has steps."""
+    """Return a function that runs as many forward passes of a teacher as a run has steps."""
     network = Bf16Network(make_task(SETUP, device).model.requires_grad_(False).eval())
     inputs = torch.randn(SETUP.batch_size, 3, SETUP.size, SETUP.size, device=device)
 
@@ -31,7 +31,7 @@ def forward(device: torch.device) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Measures and prints, a table for each precision of the student."""
+    """Measure and print a table for each precision of the student."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)

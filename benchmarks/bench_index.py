@@ -1,7 +1,7 @@
-"""What the index of an image folder costs, and that a reader's memory does not grow with the folder.
+"""Cost of the index of an image folder, and a check that a reader's memory does not grow with the folder.
 
-Folders of 20,000 and of 200,000 images in 1000 classes, made of hard links to a small JPEG of each class, so that the
-disc holds few of them. Each row is measured in a process of its own.
+Folders of 20,000 and 200,000 images in 1000 classes, made of hard links to a small JPEG per class, so that they need
+little disk space. Each row is measured in a process of its own.
 """
 
 import io
@@ -29,14 +29,14 @@ NUM_READ = 2000
 
 
 class Figures(NamedTuple):
-    """Of one process."""
+    """Figures of one process."""
 
     seconds: float
     grown: int  # private, anonymous memory after it, bytes
 
 
 def make_folder(root: Path, num_images: int) -> None:
-    """Makes the folder."""
+    """Create the folder."""
     file = io.BytesIO()
     Image.new("RGB", (32, 32)).save(file, "JPEG")
     for label in range(NUM_CLASSES):
@@ -49,46 +49,46 @@ def make_folder(root: Path, num_images: int) -> None:
 
 
 def measure(call: Callable[..., object], *args: object) -> Figures:
-    """Returns what a call costs in this process."""
+    """Return the cost of a call in this process."""
     before, start = anonymous_bytes(), time.perf_counter()
     call(*args)
     return Figures(time.perf_counter() - start, anonymous_bytes() - before)
 
 
 def anonymous_bytes() -> int:
-    """Returns this process's own memory: not the pages of files, which all processes of a node share."""
+    """Return this process's own memory, without pages of files, which all processes of a node share."""
     return 1024 * int(re.findall(r"Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text())[0])
 
 
 def index(root: str, place: Path) -> None:
-    """Finds the index: makes it, or opens the one that is there."""
+    """Create the index, or open the existing one."""
     find_index(locate(root), place)
 
 
 def measure_reading(root: str, path: Path, num_images: int) -> Figures:
-    """Returns what reading costs, after a first batch for which libraries make themselves ready."""
+    """Return the cost of reading, after a first batch in which libraries initialize."""
     reader = FolderReader(locate(root).join("train"), path, "train", num_images)
     reader.read(np.arange(100))
     return measure(read, reader, num_images)
 
 
 def read(reader: FolderReader, num_images: int) -> None:
-    """Reads some images, in random order, in batches."""
+    """Read some images, in random order, in batches."""
     for samples in np.split(np.random.default_rng(0).permutation(num_images)[:NUM_READ], NUM_READ // 100):
         assert all(encoded.data for encoded in reader.read(samples))
 
 
 def alone(call: Callable[..., Figures], *args: object) -> Figures:
-    """Calls in a new process what returns figures."""
+    """Call a function that returns figures in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(call, *args).result()
 
 
 def rows_of(num_images: int, folder: Path) -> list[tuple[str, ...]]:
-    """Measures one folder."""
+    """Measure one folder."""
     root, place = folder / "images", folder / "index"
     make_folder(root, num_images)
-    time.sleep(2.5)  # folders that changed a moment ago are not trusted to be as they were
+    time.sleep(2.5)  # folders that changed a moment ago are not trusted to be unchanged
     listing = alone(measure, index, str(root), place)
     (path,) = place.iterdir()
     again = alone(measure, index, str(root), place)
@@ -104,7 +104,7 @@ def rows_of(num_images: int, folder: Path) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     rows = []
     for num_images in SIZES:
         with tempfile.TemporaryDirectory() as name:

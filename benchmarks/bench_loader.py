@@ -1,7 +1,7 @@
-"""Images of ImageNet from files to batches of uint8 on one core: ours, and torchvision's ImageFolder with Pillow.
+"""ImageNet images from files to batches of uint8 on one core: this package, and torchvision's ImageFolder with Pillow.
 
-The 250 images of the sample beside the checkout, as files that the system keeps in memory. The crops are the same for
-all. Validation is bit for bit the same. What a row of a part needs is made ready before, and not timed.
+The 250 images of the sample next to the checkout, in the page cache. The crops are the same for all. Validation is
+bit for bit the same. Inputs of a part's row are prepared before, and not timed.
 """
 
 import io
@@ -36,7 +36,7 @@ REFERENCE = "torchvision, training"
 
 
 def write_files(folder: Path) -> list[Path]:
-    """Writes the sample twice, as train/ and val/ of ten classes; returns the training files in torchvision's order."""
+    """Write the sample twice, as train/ and val/ of ten classes; return the training files in torchvision's order."""
     files = sorted(SAMPLE.glob("*.parquet"))
     images = [row["bytes"] for file in files for row in pq.read_table(file).column("image").to_pylist()]
     for split in ("train", "val"):
@@ -48,18 +48,18 @@ def write_files(folder: Path) -> list[Path]:
 
 
 def crop_of(height: int, width: int, number: int) -> tuple[Box, bool]:
-    """The crop of an image and whether it is mirrored."""
+    """Return the crop of an image, and whether it is mirrored."""
     return draw_crop(height, width, AUGMENTATION, number, 0, 0)
 
 
 class SameCrops:
-    """torchvision's transform of training images, given one after the other; the crops are ours."""
+    """torchvision's transform of training images, called in order; with this package's crops."""
 
     def __init__(self) -> None:
         self._number = 0
 
     def __call__(self, image: Any) -> Tensor:
-        """Returns uint8 [3, SIZE, SIZE] of an image of Pillow, or of a uint8 tensor."""
+        """Return uint8 [3, SIZE, SIZE] for a Pillow image, or a uint8 tensor."""
         height, width = functional.get_size(image)
         box, mirrored = crop_of(height, width, self._number)
         self._number += 1
@@ -69,21 +69,21 @@ class SameCrops:
 
 
 def middle() -> Callable[[Any], Tensor]:
-    """The transform of images to validate on by torchvision, before normalization."""
+    """Return torchvision's validation transform, without normalization."""
     return v2.Compose(
         [v2.Resize(PREPROCESSING.resize_size, antialias=True), v2.CenterCrop(PREPROCESSING.crop_size), v2.PILToTensor()]
     )
 
 
 def by_image_folder(folder: Path, transform: Callable[[Any], Tensor], **options: Any) -> None:
-    """Makes all batches by torchvision's ImageFolder."""
+    """Make all batches with torchvision's ImageFolder."""
     images = ImageFolder(folder, transform=transform, **options)
     for start in range(0, len(images), BATCH):
         default_collate([images[number] for number in range(start, min(start + BATCH, len(images)))])
 
 
 def decode_by_torchvision(path: str) -> Tensor:
-    """Decodes by torchvision's own functions, which newer releases declare deprecated."""
+    """Decode with torchvision's own functions, which are deprecated in newer releases."""
     from torchvision.io import ImageReadMode, decode_image
 
     with warnings.catch_warnings(action="ignore"):
@@ -91,7 +91,7 @@ def decode_by_torchvision(path: str) -> Tensor:
 
 
 def wholes(folder: Path) -> dict[str, Case]:
-    """From files to batches."""
+    """Return the cases from files to batches."""
     source = open_source(str(folder), preprocessing=PREPROCESSING, augmentation=AUGMENTATION, index_folder=folder)
     train, test = source.split("train"), source.split("test")
     batches = torch.arange(len(train)).split(BATCH)
@@ -107,7 +107,7 @@ def wholes(folder: Path) -> dict[str, Case]:
 
 
 def parts_of_pillow(blobs: list[bytes]) -> Iterator[tuple[str, Case]]:
-    """Decoding, transforms and collation of training by Pillow and torchvision."""
+    """Yield decoding, transforms and collation of training by Pillow and torchvision."""
 
     def decode() -> list[Image.Image]:
         return [Image.open(io.BytesIO(blob)).convert("RGB") for blob in blobs]
@@ -126,7 +126,7 @@ def parts_of_pillow(blobs: list[bytes]) -> Iterator[tuple[str, Case]]:
 
 
 def parts_of_ours(blobs: list[bytes]) -> Iterator[tuple[str, Case]]:
-    """The same parts of ours; a crop is drawn before decoding, as only that is decoded."""
+    """Yield the same parts of this package; a crop is drawn before decoding, because only the crop is decoded."""
 
     def decode() -> list[tuple[Tensor, bool]]:
         decoded = []
@@ -152,9 +152,9 @@ def parts_of_ours(blobs: list[bytes]) -> Iterator[tuple[str, Case]]:
 
 
 def main() -> None:
-    """Runs on one thread, which is what a loader worker has."""
+    """Measure on one thread, as in a loader worker."""
     if not SAMPLE.is_dir():
-        print("skipped: there are no images in ../shared/data/imagenet_sample beside the checkout")
+        print("skipped: there are no images in ../shared/data/imagenet_sample next to the checkout")
         return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

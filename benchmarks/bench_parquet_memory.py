@@ -1,9 +1,9 @@
 """Memory and speed of reading Parquet by row groups: private memory of a loader worker, for a small and a large set.
 
-The sets are the sample's images (../shared/data/imagenet_sample), repeated, in shards of some 500 MB, written to a
-temporary folder by what jobs/make_parquet.py writes with, and removed afterwards. Each figure is of a process of its
-own that reads what one of W loader workers reads in an epoch of one rank: files only, nothing is decoded. The files
-are in the page cache, if they fit; what is measured is this program, not the disc.
+The sets are the sample's images (../shared/data/imagenet_sample), repeated, in shards of about 500 MB, written to a
+temporary folder by the writer of `inq-ray parquet`, and removed afterwards. Each figure is of a process of its own that
+reads what one of W loader workers reads in an epoch of one rank: files only, without decoding. Files are in the page
+cache, if they fit: this measures the program, not the disk.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ROWS_PER_GROUP = 100
 
 
 class Repeated:
-    """The sample's images again and again, as a reader for the writer."""
+    """The sample's images, repeated, as a reader for the writer."""
 
     groups = None
 
@@ -47,12 +47,12 @@ class Repeated:
         return self.num
 
     def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
-        """Returns images by their numbers."""
+        """Return images by index."""
         return [self.images[sample % len(self.images)] for sample in samples.tolist()]
 
 
 class Figures(NamedTuple):
-    """Of one process; memory in MB, private: without what other processes share."""
+    """Figures of one process; memory in MB, private: without memory shared with other processes."""
 
     num_images: int
     before: float
@@ -65,13 +65,13 @@ class Figures(NamedTuple):
 
 
 def private_megabytes() -> float:
-    """Returns what this process alone holds of the machine's memory."""
+    """Return this process's private memory, in MB."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1000
 
 
 def write(folder: Path, num_bytes: int) -> None:
-    """Writes a set."""
+    """Write a set."""
     plan = plan_split(
         "train", [str(number) for number in range(1000)], Repeated(num_bytes), seed=0, shard_bytes=5 * 10**8
     )
@@ -83,7 +83,7 @@ def write(folder: Path, num_bytes: int) -> None:
 
 
 def read(folder: str, num_workers: int) -> Figures:
-    """Reads what the first of `num_workers` loader workers does in an epoch, and measures it."""
+    """Read what the first of `num_workers` loader workers reads in an epoch, and measure it."""
     torch.set_num_threads(1)
     num_reads = 0
     original = parquet_reader.read_groups
@@ -111,12 +111,14 @@ def read(folder: str, num_workers: int) -> Figures:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--gigabytes", type=float, default=4.0, help="of the large set; the small one has a quarter")
+    parser.add_argument(
+        "--gigabytes", type=float, default=4.0, help="size of the large set; the small one has a quarter"
+    )
     size = int(parser.parse_args().gigabytes * 1e9)
     if not SAMPLE.is_dir():
-        print("no ../shared/data/imagenet_sample beside the checkout: nothing to measure")
+        print("no ../shared/data/imagenet_sample next to the checkout: nothing to measure")
         return
     rows = []
     for num_bytes in (size // 4, size):

@@ -1,9 +1,9 @@
-"""From a checkpoint in the middle of an epoch of ImageNet to the first step's batch: what is added to a start.
+"""From a checkpoint in the middle of an epoch of ImageNet to the first step's batch: the additional time of a start.
 
-The run is ResNet-50's in its first stage, half frozen, with momentum; its checkpoint lies on this machine's disk and is
-new. Reading checks the sha256 of every file. The epoch has 1,281,167 images and goes on in its middle: once as
-files, of which any order costs the same, and once as Parquet with groups of 256. To read and decode the images of that
-batch is what every start has to do.
+The run is ResNet-50 in its first stage, half frozen, with momentum; its checkpoint is on the local disk and just
+written. Reading checks the SHA-256 of every file. The epoch has 1,281,167 images and continues in its middle: as files,
+for which any order is equally fast, and as Parquet with groups of 256. Reading and decoding the images of that batch is
+part of every start.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ MIDDLE = NUM_IMAGES // BATCH_SIZE // 2
 
 
 class Listed(NamedTuple):
-    """As much of a set of images as its order needs."""
+    """The properties of a set of images that its order needs."""
 
     groups: NDArray[np.int64] | None
 
@@ -37,7 +37,7 @@ class Listed(NamedTuple):
 
 
 def first_request(groups: NDArray[np.int64] | None) -> Callable[[Any], object]:
-    """Returns what finds the images of the first batch in the middle of an epoch."""
+    """Return a function that finds the images of the first batch in the middle of an epoch."""
 
     def run(_: object) -> object:
         requests = train_requests(
@@ -56,7 +56,7 @@ def first_request(groups: NDArray[np.int64] | None) -> Callable[[Any], object]:
 
 
 def main() -> None:
-    """Runs on one thread."""
+    """Measure on one thread."""
     torch.set_num_threads(1)
     parts = make_run("resnet50")
     snapshot = snapshot_of(parts, MIDDLE)

@@ -1,7 +1,7 @@
-"""A step of inq_ray.SGD over ResNet-18 with more and more frozen, alone and within a training step, against torch's.
+"""A step of inq_ray.SGD over ResNet-18 at increasing frozen portions, alone and in a training step, against torch's.
 
-On one thread, which is what a worker for each core gets. The first table compares with torch.optim.SGD(fused=True), the
-second, of whole training steps (forward, backward, optimizer), with torch.optim.SGD as it is by default.
+On one thread, as for one worker per core. The first table compares with torch.optim.SGD(fused=True), the second, of
+whole training steps (forward, backward, optimizer), with torch.optim.SGD's default.
 """
 
 import torch
@@ -18,7 +18,7 @@ IMAGES = 8
 
 
 def resnet18() -> nn.Module:
-    """ResNet-18 with gradients."""
+    """Return a ResNet-18 with gradients."""
     torch.manual_seed(0)
     model = torchvision.models.resnet18()
     for param in model.parameters():
@@ -27,7 +27,7 @@ def resnet18() -> nn.Module:
 
 
 def ours(model: nn.Module, portion: float, *, fused: bool | None = None) -> SGD:
-    """SGD with this portion of the conv and linear weights frozen."""
+    """Return SGD with this portion of the conv and linear weights frozen."""
     optimizer = SGD(model.parameters(), fused=fused, **OPTIONS)
     for param in model.parameters():
         if param.ndim > 1:
@@ -41,13 +41,13 @@ def torchs(model: nn.Module, *, fused: bool | None = None) -> torch.optim.SGD:
 
 
 def stepping(optimizer: torch.optim.SGD) -> Case:
-    """A step, after the first, which makes the momentum."""
+    """Return a step after the first one, which creates the momentum."""
     optimizer.step()
     return Case(lambda _: optimizer.step())
 
 
 def training(model: nn.Module, optimizer: torch.optim.SGD) -> Case:
-    """A training step."""
+    """Return a training step."""
     images, labels = torch.randn(IMAGES, 3, 224, 224), torch.arange(IMAGES)
 
     def step(_: object) -> None:
@@ -59,7 +59,7 @@ def training(model: nn.Module, optimizer: torch.optim.SGD) -> Case:
 
 
 def main() -> None:
-    """Measures both."""
+    """Measure and print both tables."""
     torch.set_num_threads(1)
     cases = {"torch, fused": stepping(torchs(resnet18(), fused=True)), "torch": stepping(torchs(resnet18()))}
     cases |= {f"{portion:g} frozen": stepping(ours(resnet18(), portion)) for portion in FROZEN}

@@ -1,7 +1,7 @@
-"""How good the shuffle by groups is: the mean number of distinct classes in a global batch, against a true shuffle's.
+"""Quality of the shuffle by groups: mean number of distinct classes in a global batch, against a full shuffle's.
 
-The set has as many images as ImageNet, 1000 classes of 1,280, in groups of 100: once sorted by class, as a folder is
-listed, and once in random order, as jobs/make_parquet.py writes it.
+The set is as large as ImageNet, 1000 classes of 1,280 images, in groups of 100: sorted by class, as folders are listed,
+and in random order, as written by `inq-ray parquet`.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ NUM_BATCHES = 256
 
 
 def by_groups(labels: NDArray[np.int64], world_size: int, buffer: int) -> float:
-    """Returns the mean number of classes in the first global batches of an epoch, in the order that training has."""
+    """Return the mean number of classes in the first global batches of an epoch, in the order of training."""
     num = len(labels)
     orders = [
         GroupOrder(
@@ -38,18 +38,18 @@ def by_groups(labels: NDArray[np.int64], world_size: int, buffer: int) -> float:
 
 
 def by_true_shuffle(labels: NDArray[np.int64]) -> float:
-    """Returns the same of a permutation of all samples."""
+    """Return the same for a permutation of all samples."""
     order = np.random.default_rng(0).permutation(len(labels))
     return mean_classes(labels, np.split(order[: NUM_BATCHES * BATCH_SIZE], NUM_BATCHES))
 
 
 def mean_classes(labels: NDArray[np.int64], batches: list[NDArray[np.int64]]) -> float:
-    """Returns the mean number of distinct labels."""
+    """Return the mean number of distinct labels."""
     return float(np.mean([len(np.unique(labels[batch])) for batch in batches]))
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     by_class = np.repeat(np.arange(NUM_CLASSES), PER_CLASS)
     shuffled = np.random.default_rng(1).permutation(by_class)
     columns = [(1, BUFFER), (8, BUFFER), (1, 8 * BUFFER), (8, 8 * BUFFER)]

@@ -1,8 +1,8 @@
-"""A stage over ResNet-18's 11.68 M conv and linear weights on one core: against the limit, and against the port's way.
+"""A stage over ResNet-18's 11.68 M conv and linear weights on one core, against the limit and INQ-pytorch's method.
 
-The limit is what any implementation has to do: select the magnitude at which to cut (by NumPy's partition), mark
-what is above it, and round by bit patterns; without counting ties, checking for NaN, or keeping state.
-The port calls a Python function for every weight: timed on 100,000 weights, and extrapolated.
+The limit is what any implementation has to do: select the threshold magnitude (by NumPy's partition), mark larger
+weights, and round by bit patterns; without counting ties, checking for NaN, or keeping state. INQ-pytorch calls a
+Python function for every weight: timed on 100,000 weights, and extrapolated.
 """
 
 import math
@@ -23,13 +23,13 @@ SAMPLE = 100_000
 
 
 def resnet18_weights() -> list[Tensor]:
-    """Returns the weights of ResNet-18 that are quantized, as they are before training."""
+    """Return the weights of ResNet-18 that are quantized, as initialized."""
     torch.manual_seed(0)
     return [param.detach() for param in torchvision.models.resnet18().parameters() if param.ndim > 1]
 
 
 def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: Strategy) -> None:
-    """Decides and applies one stage to every tensor."""
+    """Decide and apply one stage on every tensor."""
     for index, (weight, state) in enumerate(tensors):
         name = str(index)
         update = decide(weight, state, PORTIONS[stage], name=name, strategy=strategy, seed=0, stage=stage)
@@ -37,7 +37,7 @@ def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: S
 
 
 def before_stage(weights: list[Tensor], stage: int, strategy: Strategy) -> list[tuple[Tensor, TensorState]]:
-    """Returns copies of the weights with their states as they are when `stage` begins."""
+    """Return copies of the weights with their states at the beginning of `stage`."""
     tensors = [(weight.clone(), TensorState.live(weight, 5)) for weight in weights]
     for earlier in range(stage):
         run_stage(tensors, earlier, strategy)
@@ -45,7 +45,7 @@ def before_stage(weights: list[Tensor], stage: int, strategy: Strategy) -> list[
 
 
 def limit(weights: list[Tensor]) -> None:
-    """Does the part of a stage to 0.5 that nobody can leave out."""
+    """Do the minimal work of a stage to 0.5."""
     for weight in weights:
         bits = weight.view(torch.int32).reshape(-1).numpy()
         magnitudes = bits & 0x7FFFFFFF
@@ -58,7 +58,7 @@ def limit(weights: list[Tensor]) -> None:
 
 
 def port_quantize(weight: float, n_1: int, n_2: int) -> float:
-    """Rounds one weight by equation 4, level after level."""
+    """Round one weight by equation 4, level by level."""
     alpha, beta, magnitude = 0.0, 2.0**n_2, math.fabs(weight)
     level = 0.0
     for exponent in range(n_2, n_1 + 1):
@@ -69,7 +69,7 @@ def port_quantize(weight: float, n_1: int, n_2: int) -> float:
 
 
 def in_the_manner_of_the_port(weight: Tensor) -> None:
-    """Rounds weights (float32 [n]) in place, one Python call each."""
+    """Round weights (float32 [n]) in place, with one Python call each."""
     codebook = Codebook.for_weight(weight, 5)
     assert codebook.n_1 is not None
     assert codebook.n_2 is not None
@@ -78,7 +78,7 @@ def in_the_manner_of_the_port(weight: Tensor) -> None:
 
 
 def main() -> None:
-    """Runs on one thread."""
+    """Measure on one thread."""
     torch.set_num_threads(1)
     weights = resnet18_weights()
     num_weights = sum(weight.numel() for weight in weights)

@@ -1,11 +1,11 @@
-"""A training step of ours against the same DDP loop of torch alone, in turns, with more and more frozen.
+"""A training step of this package against the same DDP loop in plain torch, in turns, at increasing frozen portions.
 
-On CPUs ResNet-18 in float32, two ranks of one thread over gloo. Where there are GPUs, ResNet-18 and ResNet-50 in bf16
-and channels_last, a rank a GPU, over nccl where there are several.
+On CPUs ResNet-18 in float32, two ranks of one thread over gloo. On GPUs ResNet-18 and ResNet-50 in bf16 and
+channels_last, one rank per GPU, over nccl if there are several.
 
-"Torch" is a network in DDP, torch.optim.SGD(fused=True), and the textbook's five lines; "ours" is Trainer.train_epoch
-with an inq_ray.SGD. Both take the same batches from the same loader through the same normalization. A run is a few
-steps between two barriers, and takes as long as its slowest rank.
+"Torch" is a network in DDP, torch.optim.SGD(fused=True), and the usual five lines; "ours" is Trainer.train_epoch with
+an inq_ray.SGD. Both use the same batches from the same loader and the same normalization. A run is a few steps between
+two barriers, and takes as long as its slowest rank.
 """
 
 import copy
@@ -49,7 +49,7 @@ OPTIONS = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What is measured: a network, images a rank and step, their size and layout, steps a run, and rounds."""
+    """A measured setup: network, images per rank and step, their size and layout, steps per run, and rounds."""
 
     arch: str
     size: int = 224
@@ -60,7 +60,7 @@ class Setup:
 
     @property
     def batch_size(self) -> int:
-        """Of all ranks."""
+        """Batch size over all ranks."""
         return self.images_per_rank * world_size()
 
 
@@ -73,7 +73,7 @@ ON_GPU = [
 
 @dataclass(frozen=True)
 class MadeImages:
-    """As many images as asked for, which cost nothing to read: the loader's time is not what is measured."""
+    """Generated images without reading time, because the loader's time is not measured here."""
 
     images: Tensor
     labels: Tensor
@@ -84,12 +84,12 @@ class MadeImages:
         return self.num
 
     def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:  # noqa: ARG002
-        """The first images, whichever are asked for."""
+        """Return the first images for any request."""
         return Samples(self.images[: len(samples)], self.labels[: len(samples)])
 
 
 def make_task(setup: Setup, device: torch.device) -> Task:
-    """A network with fresh weights, the same on every rank, and made images."""
+    """Return a network with random weights, the same on every rank, and generated images."""
     num, generator = setup.batch_size * setup.num_steps, torch.Generator().manual_seed(rank())
     images = MadeImages(
         torch.randint(256, (setup.images_per_rank, 3, setup.size, setup.size), generator=generator, dtype=torch.uint8),
@@ -114,7 +114,7 @@ def make_task(setup: Setup, device: torch.device) -> Task:
 def ours(
     setup: Setup, device: torch.device, portion: float, dtype: torch.dtype | None, *, is_distilled: bool = False
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """A run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer."""
+    """Return a run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer."""
     task = make_task(setup, device)
     teacher = None
     if is_distilled:
@@ -138,11 +138,11 @@ def ours(
 
 
 def ignore(*_: Any) -> None:
-    """Takes progress."""
+    """Ignore progress."""
 
 
 def torchs(setup: Setup, device: torch.device) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """A run of the same loop by torch alone, and its optimizer."""
+    """Return a run of the same loop in plain torch, and its optimizer."""
     task = make_task(setup, device)
     model = wrap(task.model, device)
     optimizer = torch.optim.SGD(task.model.parameters(), **OPTIONS)
@@ -161,7 +161,7 @@ def torchs(setup: Setup, device: torch.device) -> tuple[Callable[[], None], torc
 
 
 def batches(task: Task, setup: Setup) -> Iterator[Batch]:
-    """An epoch, as Trainer reads it."""
+    """Yield an epoch, as Trainer reads it."""
     requests = train_requests(
         task.loader.sets["train"], task.train_indices, batch_size=setup.batch_size, rank=rank(),
         world_size=world_size(), seed=0, epoch=0, steps=range(setup.num_steps), buffer=1,
@@ -170,12 +170,12 @@ def batches(task: Task, setup: Setup) -> Iterator[Batch]:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """bf16 on GPUs."""
+    """Return bf16 on GPUs, else None."""
     return torch.bfloat16 if device.type == "cuda" else None
 
 
 def meet(device: torch.device) -> None:
-    """Waits for the device, and for all ranks."""
+    """Wait for the device, and for all ranks."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     largest(torch.zeros(1, device=device))
@@ -184,7 +184,7 @@ def meet(device: torch.device) -> None:
 def seconds_per_step(
     runs: Mapping[str, Callable[[], None]], setup: Setup, device: torch.device
 ) -> dict[str, list[float]]:
-    """Takes turns with runs, each between two barriers, so that every rank measures the time of the slowest."""
+    """Run the cases in turns, each between two barriers, so that every rank measures the time of the slowest."""
 
     def together(run: Callable[[], None]) -> Case:
         return Case(lambda _: (run(), meet(device)), lambda: meet(device))
@@ -194,7 +194,7 @@ def seconds_per_step(
 
 
 def measure(setup: Setup, device: torch.device) -> None:
-    """Measures, and prints on rank 0."""
+    """Measure, and print on rank 0."""
     made = {
         "torch": torchs(setup, device),
         **{f"ours, {part:g} frozen": ours(setup, device, part, autocast_dtype(device)) for part in PORTIONS},
@@ -215,7 +215,7 @@ def measure(setup: Setup, device: torch.device) -> None:
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[Any], None]:
-    """The optimizer's step alone, on the last gradients."""
+    """Return the optimizer's step alone, on the last gradients."""
 
     def step(_: Any) -> None:
         optimizer.step()
@@ -226,7 +226,7 @@ def optimizer_step(optimizer: torch.optim.Optimizer, device: torch.device) -> Ca
 
 
 def work(place: int, num_ranks: int, store: str, setups: list[Setup]) -> None:
-    """One rank."""
+    """Run one rank."""
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda", place) if has_gpu else torch.device("cpu")
     if has_gpu:
@@ -243,7 +243,7 @@ def work(place: int, num_ranks: int, store: str, setups: list[Setup]) -> None:
 
 
 def main() -> None:
-    """Starts the ranks: two on CPUs, one a GPU."""
+    """Start the ranks: two on CPUs, one per GPU."""
     num_ranks, setups = (torch.cuda.device_count(), ON_GPU) if torch.cuda.is_available() else (2, ON_CPU)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""What reuse of stages saves: a sweep of eight schedules with it and without, on one cluster, in turns.
+"""Savings of reusing stages: a sweep of eight schedules with and without reuse, on one cluster, in turns.
 
-The schedules share prefixes: of their 35 stages, and 8 times the training before the first one, 17 and 1 are distinct.
-The ideal is that share of the training alone, by the seconds that each stage took without reuse; starting a trial (a
-process, its workers) costs the same with and without. Digests must be the same in both.
+The schedules share prefixes: 17 of their 35 stages are distinct, and 1 of 8 trainings before the first stage. The ideal
+is that fraction of the training time, by the seconds that each stage took without reuse; starting a trial (a process,
+its workers) costs the same in both cases. Digests must be the same in both.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SCHEDULES = (
 
 
 def sweep(base: RunConfig, name: str, *, reuse: bool) -> tuple[float, SweepResult]:
-    """Returns the seconds of a whole sweep, and what came out."""
+    """Return the seconds of a whole sweep, and its result."""
     plan = plan_sweep(
         base.replace(output={"name": name}),
         Space({SCHEDULE: Choices(SCHEDULES)}),
@@ -42,17 +42,17 @@ def sweep(base: RunConfig, name: str, *, reuse: bool) -> tuple[float, SweepResul
 
 
 def ideal_seconds(alone: SweepResult, reusing: SweepResult) -> float:
-    """Seconds of training alone, if each distinct stage were trained once, at the speed that it had without reuse."""
+    """Return the seconds of training if each distinct stage were trained once, at its speed without reuse."""
     how = {(trial.name, end.stage): end.how for trial in reusing.trials for end in trial.ends}
     ends = [(trial.name, end) for trial in alone.trials for end in trial.ends]
     return sum(end.seconds for name, end in ends if how[name, end.stage] == "trained")
 
 
 def main() -> None:
-    """Runs on one worker of one thread at a time."""
+    """Measure with one worker of one thread at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=150, help="of re-training per stage")
-    parser.add_argument("--float-epochs", type=int, default=12, help="of training before the first stage")
+    parser.add_argument("--epochs", type=int, default=150, help="epochs of re-training per stage")
+    parser.add_argument("--float-epochs", type=int, default=12, help="epochs of training before the first stage")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures")
     flags = parser.parse_args()

@@ -1,7 +1,7 @@
-"""How far the results of two runs are apart: `python benchmarks/compare_runs.py runs/one runs/two`.
+"""Difference between the results of two runs: `python benchmarks/compare_runs.py runs/one runs/two`.
 
-Another number of workers sums gradients in another order, and BatchNorm sees other shares of a batch; training makes
-of that another network of the same kind, as another seed does.
+Another number of workers sums gradients in another order, and BatchNorm sees other shards of a batch; training turns
+this into another network of the same kind, as another seed does.
 """
 
 import json
@@ -13,7 +13,7 @@ from inq_ray.export.model_file import read_model
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the comparison of two folders of finished runs."""
+    """Print the comparison of two folders of finished runs."""
     if len(arguments) != 2:
         sys.stderr.write("python benchmarks/compare_runs.py RUN RUN\n")
         return 2

@@ -1,4 +1,4 @@
-"""Timing of alternatives in one run, in turns, so that what else the machine does meets all of them alike."""
+"""Timing of alternatives in one run, in turns, so that other load on the machine affects all of them alike."""
 
 import argparse
 import json
@@ -15,14 +15,14 @@ from rich.table import Table
 
 
 class Case(NamedTuple):
-    """One alternative: `prepare` makes what `run` is given, and is not timed."""
+    """One alternative: `prepare` makes the argument of `run`, and is not timed."""
 
     run: Callable[[Any], object]
     prepare: Callable[[], Any] = lambda: None
 
 
 def take_turns(cases: Mapping[str, Case], num_rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of each case, round by round, after one round that does not count."""
+    """Return the seconds of each case by round, after an unmeasured warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for round_ in range(num_rounds + 1):
         for name, case in cases.items():
@@ -35,7 +35,7 @@ def take_turns(cases: Mapping[str, Case], num_rounds: int) -> dict[str, list[flo
 
 
 def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table; columns with a head are aligned to the right."""
+    """Print a table; columns with a head are right-aligned."""
     table = Table(title=title)
     for head in heads:
         table.add_column(head, justify="right" if head else "left")
@@ -45,7 +45,7 @@ def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Non
 
 
 def report(title: str, seconds: Mapping[str, Sequence[float]], *, reference: str, notes: Mapping[str, str]) -> None:
-    """Prints a table with ratios to `reference`, and writes the same as JSON where --json FILE says so.
+    """Print a table with ratios to `reference`, and write it as JSON with --json FILE.
 
     Ratios are medians over the rounds of (case / reference in the same round), and of the two minima.
     """

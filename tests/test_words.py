@@ -19,13 +19,13 @@ PLAINER = {
     r"anew": "again",
     r"plays? no part": "has no effect, is ignored",
     r"tells|told": "prints, reports, shows",
-    r"says(?! \w+ \w+ed)": "prints, reports, shows, names",
+    r"says(?! otherwise)": "prints, reports, shows, names",
     r"stands? the proof": "pass verification",
     r"beside": "in addition to, compared with, next to",
     r"from installed": "once installed",
     r"as far as": "name the thing",
     r"of which": "name the thing",
-    r"of what": "name the thing",
+    r"of what (?:is|are|was|were|stays|remains|it|they|a|the)": "name the thing",
     r"of (?:resizing|everything that)": "name the thing: resize filter",
     r"what (?:\w+ )?is \w+ is": "name the thing",
     r"whatever|whoever|whenever|wherever": "any, every, all, regardless of",
@@ -49,7 +49,7 @@ PLAINER = {
     r"betimes|unto|nought|naught": "no old words",
 }
 # Of documents alone.
-PLAINER_FOR_USERS = {r"rooms?": "package"}
+PLAINER_FOR_USERS = {r"(?:a|the|its|each|this) room|rooms": "package"}
 
 
 class Text(NamedTuple):

@@ -15,7 +15,7 @@ _UNNAMED = ("cluster.", "network.weights", "training.precision")
 
 
 def choices(folder: Path, records: Sequence[Record]) -> str:
-    """Return the text beside the records, with the tables of float networks and of questions in their places.
+    """Return the text next to the records, with the tables of float networks and of questions in their places.
 
     Args:
         folder: Folder of the records and of README.md, which has a comment for each table.

@@ -46,7 +46,7 @@ def readme_body(folder: Path) -> str:
     explained = (
         "Top-1 in % on the test set at the end of each run, mean ± sample standard deviation over "
         f"{' to '.join(map(str, dict.fromkeys([num_seeds[0], num_seeds[-1]])))} seeds. kB are of the file of packed "
-        f"codes and of what stays float. Minutes are for a whole run on {_machines(records)}. "
+        f"codes and float tensors. Minutes are for a whole run on {_machines(records)}. "
         "[docs/results](docs/results/README.md) has every run, the commands, and a comparison with published results."
     )
     return f"{table(rows)}\n\n{textwrap.fill(explained, 120)}\n\n{_PICTURE}"

@@ -97,13 +97,13 @@ def fit(
 
 
 def fit_here(config: RunConfig, reporter: Reporter, signals: StopSignals, *, fingerprint: str | None) -> None:
-    """Do what :func:`fit` does for one worker in this process, which has been given what a worker needs.
+    """Do the work of :func:`fit` with one worker in this process, which has a worker's resources.
 
-    Ray Train's controller, its worker and the mailbox are three processes, each of which imports for seconds.
+    This saves Ray Train's controller, its worker and the mailbox: three processes that take seconds for their imports.
 
     Raises:
-        RunFailedError: the run failed.
-        ValueError: a folder of the run cannot be written to, or its storage is away.
+        RunFailedError: The run failed.
+        ValueError: A folder of the run is not writable, or its storage cannot be reached.
     """
     folders = folders_of(config)
     torch.set_num_threads(config.cluster.cpus_per_worker)
@@ -119,7 +119,7 @@ def fit_here(config: RunConfig, reporter: Reporter, signals: StopSignals, *, fin
             )
         except StopError:  # it is reported, and finds no summary
             return
-        except Exception as error:  # whatever a worker may fail of, as Ray Train takes it
+        except Exception as error:  # any failure of a worker, as in Ray Train
             failure = RuntimeError()
             failure.__cause__ = error
             raise failure_of(ray.train.WorkerGroupError("", {0: failure})) from error

@@ -233,7 +233,7 @@ def evaluate(
         config: As in :func:`quantize`.
         fingerprint: Likewise.
         verbose: Likewise.
-        reporter: Receives what is waited for; None = nobody.
+        reporter: Receives what the evaluation waits for; None = no reports.
 
     Raises:
         ValueError: The workers do not fit into the cluster.

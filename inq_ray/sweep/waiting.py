@@ -1,20 +1,20 @@
-"""What trials wait for before they train: a person who sees nothing happen is told."""
+"""Reports of what trials wait for before they train."""
 
 import threading
 import time
 from collections.abc import Callable
 
-# A trial that waits for longer is reported, and again after so many times that.
+# A longer wait is reported, and again after this multiple of the time before.
 REPORT_SECONDS = 10.0
 _GROWTH = 4.0
 
 
 class TrialWaits:
-    """Trials that wait. Any thread may call it.
+    """Trials that wait; thread-safe.
 
     Args:
-        say: Takes a line.
-        clock: In seconds, never set back.
+        say: Called with a line.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,17 +24,17 @@ class TrialWaits:
         self._waits: dict[str, tuple[str, float, float]] = {}
 
     def begin(self, name: str, what: str) -> None:
-        """Note that a trial waits for something from now on, and for nothing else."""
+        """Record that a trial now waits for something, and for nothing else."""
         with self._lock:
             self._waits[name] = (what, self._clock(), REPORT_SECONDS)
 
     def end(self, name: str) -> None:
-        """Note that a trial waits no more."""
+        """Record that a trial no longer waits."""
         with self._lock:
             self._waits.pop(name, None)
 
     def report(self) -> None:
-        """Say what is waited for by now; call it about once a second."""
+        """Report long waits; called about once a second."""
         lines = []
         with self._lock:
             for name, (what, since, due) in self._waits.items():

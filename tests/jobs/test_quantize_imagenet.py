@@ -116,7 +116,7 @@ BAD = [
     ("--precision fp16", ["--precision fp16", "--use-gpu"]),
     ("--name ../elsewhere", ["--name", "'../elsewhere'"]),
     ("--storage-path s3://bucket/runs", ["--storage-path", "s3://bucket/runs"]),
-    ("--storage-path {}/file", ["--storage-path {}/file", "no folder"]),
+    ("--storage-path {}/file", ["--storage-path {}/file", "not a folder"]),
     ("--evaluate", ["--evaluate", "--weights"]),
     ("--evaluate --weights {}/nowhere.safetensors", ["{}/nowhere.safetensors"]),
     ("--evaluate --dry-run", ["--evaluate", "--weights"]),

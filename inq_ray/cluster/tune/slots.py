@@ -35,9 +35,9 @@ def count_slots(cluster: ClusterConfig, max_concurrent: int | None, tell: Callab
 
 
 def is_run_by_trials(cluster: ClusterConfig) -> bool:
-    """Return whether the process of a trial is its worker: it has one, on the only machine that there is.
+    """Return whether the process of a trial is its worker: trials have one worker, and the cluster one machine.
 
-    On several machines Ray Train's worker is another process, to be placed again where its machine is taken away.
+    On several machines Ray Train's worker is another process, so that it can be placed again if its machine is lost.
 
     Args:
         cluster: of one trial.

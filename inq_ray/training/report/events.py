@@ -110,7 +110,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What the run waits for, such as the start of Ray, until another event shows that it goes on."""
+    """What the run waits for, such as the start of Ray, until another event shows that it continues."""
 
     text: str
 

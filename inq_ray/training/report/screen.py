@@ -1,4 +1,4 @@
-"""A terminal, or a file: lines that stay, wrapped between words, and below them one that is live."""
+"""A terminal or a file: permanent lines, wrapped between words, and on a terminal a live part below them."""
 
 import datetime as dt
 import textwrap
@@ -11,22 +11,22 @@ from rich.console import Console, ConsoleRenderable
 from rich.live import Live
 from rich.text import Text
 
-# Without a terminal: of tables, and of lines about progress, which whoever follows a log sees on a terminal.
+# Columns without a terminal: of tables, and of progress lines, which users may follow in a log on a terminal.
 _PLAIN_WIDTH = 120
 _PLAIN_LINE_WIDTH = 80
-# Of the labels before results.
+# Columns of the labels before results.
 _LABEL_WIDTH = 10
 _STILL_WAITING_SECONDS = 30.0
 
 
 class Screen:
-    """Standard output, or standard error, as it is: a terminal of some width, or a file or pipe.
+    """Standard output or standard error, which may be a terminal, a file or a pipe.
 
     Args:
-        stderr: Whether it is standard error.
+        stderr: Whether to use standard error.
 
     Attributes:
-        is_terminal: Whether somebody may be looking.
+        is_terminal: Whether it is a terminal.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
@@ -41,20 +41,20 @@ class Screen:
 
     @property
     def line_width(self) -> int:
-        """Columns that a line about progress may have."""
+        """Maximum columns of a progress line."""
         return self._rich.width if self.is_terminal else _PLAIN_LINE_WIDTH
 
     def say(self, line: str, *, indent: int = 2) -> None:
-        """Print a line that stays; on a terminal it is wrapped between words, and a long path stays whole.
+        """Print a permanent line, on a terminal wrapped between words; long paths are not broken.
 
         Args:
             line: The line.
-            indent: Blanks before what follows its first line.
+            indent: Number of spaces before continuation lines.
         """
         self._print(wrapped(line, self._rich.width, indent) if self.is_terminal else [line])
 
     def say_line(self, parts: Sequence[tuple[str, int]]) -> None:
-        """Print a line about progress that stays: as much of it as fits, see :func:`fitting`."""
+        """Print a permanent progress line: the parts that fit, see :func:`fitting`."""
         self._print([fitting(parts, self.line_width)])
 
     def say_result(self, label: str, value: str, *, is_whole: bool = False) -> None:
@@ -63,7 +63,7 @@ class Screen:
         Args:
             label: A word.
             value: Prose, or a path or command.
-            is_whole: Whether it stays in one piece, to be copied: on a terminal on lines of its own if it is long.
+            is_whole: Whether it must not be broken, so that it can be copied; a long value gets a line of its own.
         """
         line = f"{label:{_LABEL_WIDTH}}{value}"
         if is_whole and self.is_terminal and cell_len(line) > self._rich.width:
@@ -74,19 +74,19 @@ class Screen:
             self.say(line, indent=_LABEL_WIDTH)
 
     def show_table(self, table: ConsoleRenderable) -> None:
-        """Print a table that stays."""
+        """Print a table permanently."""
         self._rich.print(table)
         self.last_line = time.monotonic()
 
     def show_live(self, renderable: Callable[[], ConsoleRenderable]) -> None:
-        """Show below all lines, on a terminal, what a function returns; it is asked again several times a second."""
+        """Show a function's result below all lines on a terminal; it is called several times per second."""
         self._end_wait()
         self._show_live(renderable)
 
     def wait_for(self, what: str) -> None:
-        """Show that this is waited for, and since when, until :meth:`show_live` or :meth:`end_wait`.
+        """Show what the program waits for, and since when, until :meth:`show_live` or :meth:`end_wait`.
 
-        Without a terminal it is a line now and then.
+        Without a terminal, print a line from time to time.
         """
         self._end_wait()
         began, since = time.monotonic(), dt.datetime.now().astimezone().strftime("%H:%M:%S")
@@ -99,13 +99,13 @@ class Screen:
         self._wait = _Wait(None if self.is_terminal else lambda: self._print([line()]))
 
     def end_wait(self) -> None:
-        """Show no longer that something is waited for."""
+        """Stop showing a wait."""
         if self._wait is not None:
             self._end_wait()
             self._renderable = lambda: Text("")
 
     def close(self) -> None:
-        """End what is live."""
+        """End the live part."""
         self._end_wait()
         if self._live is not None:
             self._live.stop()
@@ -144,7 +144,7 @@ class _Wait:
             threading.Thread(target=self._work, args=(tell,), name="inq_ray-wait", daemon=True).start()
 
     def end(self) -> None:
-        """Call it no more."""
+        """Stop calling it."""
         self._is_over.set()
 
     def _work(self, tell: Callable[[], None]) -> None:
@@ -153,12 +153,12 @@ class _Wait:
 
 
 def one_line(line: str) -> Text:
-    """Return a line that is cut at the terminal's width."""
+    """Return a line, cut at the terminal's width."""
     return Text(line, no_wrap=True, overflow="ellipsis")
 
 
 def wrapped(line: str, width: int, indent: int) -> list[str]:
-    """Return a line in parts of at most so many columns, broken between words; words that are longer stay whole."""
+    """Return a line in parts of at most `width` columns, broken between words; longer words are not broken."""
     if cell_len(line) <= width:
         return [line]
     return textwrap.wrap(
@@ -167,11 +167,11 @@ def wrapped(line: str, width: int, indent: int) -> list[str]:
 
 
 def fitting(parts: Sequence[tuple[str, int]], width: int) -> str:
-    """Return the parts of a line that fit into so many columns, in their order.
+    """Return the parts of a line that fit into a number of columns, in order.
 
     Args:
-        parts: Texts, each with its rank: those of 0 are always there, of the others the lowest are tried first.
-        width: Columns.
+        parts: Texts, each with its rank: parts of rank 0 are always included, others by ascending rank if they fit.
+        width: Number of columns.
     """
 
     def line(places: set[int]) -> str:
@@ -185,7 +185,7 @@ def fitting(parts: Sequence[tuple[str, int]], width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as 1:02:03, of days as 2 d 1:02."""
+    """Return a duration such as 1:02:03, or 2 d 1:02."""
     days, rest = divmod(round(seconds), 86_400)
     text = str(dt.timedelta(seconds=rest))
     return f"{days} d {text[:-3]}" if days else text
