@@ -35,11 +35,16 @@ class ParallelAxis:
 
 
 def lower_fence(values: Sequence[float]) -> float:
-    """Return the smallest value that is not an outlier by Tukey's rule (1.5 interquartile ranges below a quarter)."""
+    """Return where an axis of these values should begin: at the smallest, or at the smallest that is no outlier.
+
+    Outliers lie 3 interquartile ranges or more below the first quartile. They are left out if the rest has at least
+    three times the room then.
+    """
     if len(values) < 4:
         return min(values)
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return min(value for value in values if value >= first - 1.5 * (third - first))
+    fence = min(value for value in values if value >= first - 3 * (third - first))
+    return fence if 3 * (max(values) - fence) < max(values) - min(values) else min(values)
 
 
 def parallel_axes(trials: Sequence[Trial]) -> list[ParallelAxis]:
@@ -138,13 +143,12 @@ def draw_parallel(plot: Any, axes: Sequence[ParallelAxis], styles: Sequence[dict
 
 def _write_marks(plot: Any, index: int, marks: Sequence[tuple[str, float]], gap: float) -> None:
     """Write each value next to its axis, with a line to its height where it had to be moved."""
-    from matplotlib import patheffects
-
     shown = thinned(marks, int((1 + gap) / gap))
-    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    # On a veil, so that lines behind do not cross letters.
+    veil = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     for (text, height), label_height in zip(shown, spread_out([height for _, height in shown], gap), strict=True):
         plot.plot([index, index + 0.05], [height, label_height], color="0.4", linewidth=0.6, zorder=5)
-        label = {"fontsize": _FONT_POINTS, "va": "center", "zorder": 6, "path_effects": outline}
+        label = {"fontsize": _FONT_POINTS, "va": "center", "zorder": 6, "bbox": veil}
         plot.text(index + 0.06, label_height, text, **label)
 
 

@@ -129,6 +129,7 @@ def test_an_outlier_leaves_room_for_the_others() -> None:
     results = [11.0, *(97 + number / 10 for number in range(9))]
     trials = [trial_of(number, top1) for number, top1 in enumerate(results)]
     assert lower_fence(results) == 97.0
+    assert lower_fence([98.34, 98.34, 98.5, 98.5, 98.46]) == 98.34, "little is won"
     left = figure_of(trials).axes[0]
     assert left.get_ylim()[0] > 96
     assert [text.get_text() for text in left.texts] == ["3 values below"]
