@@ -1,5 +1,6 @@
 """INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
 
+import copy
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.broadcast import StageError, broadcast_stage
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.distributed.wire import rank, world_size
+from inq_ray.distributed.wire import Group, is_in_group, rank, world_size
 
 __all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
 
@@ -31,7 +32,7 @@ class INQScheduler:
     Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones,
     and freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: at
     the first stage all take rank 0's weights; at each, rank 0 decides, all ranks apply, and must then hold the same
-    bits.
+    bits. "Rank" means a rank of ``process_group`` here and below.
 
     Args:
         optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`;
@@ -43,6 +44,8 @@ class INQScheduler:
             squared error, for 2 bits.
         model: the network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
             kept. None = the network that :func:`inq_ray.param_groups` was called with.
+        process_group: the ranks that hold the same network, of which the first decides; None = all ranks. Give one if
+            groups of ranks train other networks, or other parts of one, as in pipeline parallelism.
 
     Attributes:
         portions: the accumulated portions.
@@ -51,8 +54,8 @@ class INQScheduler:
 
     Raises:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
-            have one name, one is of a dtype that cannot be quantized or is not the model's, or nothing is to be
-            quantized.
+            have one name, one is of a dtype that cannot be quantized or is not the model's, nothing is to be
+            quantized, or this process is not in ``process_group``.
     """
 
     def __init__(
@@ -64,8 +67,12 @@ class INQScheduler:
         codebook: Rule = "max",
         *,
         model: nn.Module | None = None,
+        process_group: Group = None,
     ) -> None:
         optimizer = unwrapped(optimizer)
+        if not is_in_group(process_group):
+            raise ValueError("this process is not in process_group: make INQScheduler with the group that it is in")
+        self._group = process_group
         check_strategy(strategy)
         check_rule(codebook)
         self.optimizer = optimizer
@@ -105,9 +112,10 @@ class INQScheduler:
         self._add_new_parameters()
         number = self.stage + 1
         self._take_weights_of_rank_0(number)
-        updates, error = self._decide() if rank() == 0 else (None, None)
+        updates, error = self._decide() if rank(self._group) == 0 else (None, None)
         try:
-            updates = broadcast_stage(updates, self.state, None if error is None else _in_words(error), stage=number)
+            words = None if error is None else _in_words(error)
+            updates = broadcast_stage(updates, self.state, words, stage=number, group=self._group)
         except StageError as shared:
             raise shared from error
         for name, param in self.quantized().items():
@@ -122,9 +130,9 @@ class INQScheduler:
         Raises:
             ReplicaMismatchError: names tensor and ranks.
         """
-        if world_size() > 1:
+        if world_size(self._group) > 1:
             tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
-            check_replicas(tensors, stage=self.stage, what=what)
+            check_replicas(tensors, stage=self.stage, what=what, group=self._group)
 
     def quantized(self) -> dict[str, Tensor]:
         """Return the parameters that are quantized, by name."""
@@ -199,6 +207,12 @@ class INQScheduler:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_owners": {}}  # a copy's parameters are another model's
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "INQScheduler":
+        copied = type(self).__new__(type(self))
+        memo |= {id(self): copied, id(self._group): self._group}  # a process group cannot be copied
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
     def _orphan(self) -> "_Fault | None":
         """Return which parameter the model no longer has, and what to do."""
         params = self.quantized()
@@ -260,7 +274,7 @@ class INQScheduler:
 
     def _check_options(self, fault: "_Fault | None") -> None:
         """Else a rank would raise, for a ``fault`` of its own too, or take another branch, while others wait for it."""
-        if world_size() == 1:
+        if world_size(self._group) == 1:
             return
         options = ("stage", "portions", "strategy", "seed", "codebook")
         entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
@@ -269,16 +283,17 @@ class INQScheduler:
             entries[name] = f"{param.dtype} {list(param.shape)} {chosen}"
         if fault:
             entries[fault.name] = fault.text
-        check_equal(entries, stage=None, what="stages, options or parameters")
+        check_equal(entries, stage=None, what="stages, options or parameters", group=self._group)
 
     def _take_weights_of_rank_0(self, number: int) -> None:
-        if world_size() == 1:
+        if world_size(self._group) == 1:
             return
         params = dict(_named_params(self.optimizer))
         if self.stage == 0:
-            broadcast_tensors(params)
+            broadcast_tensors(params, group=self._group)
         else:
-            check_replicas(params, stage=number, what=f"weights at the start of stage {number}")
+            what = f"weights at the start of stage {number}"
+            check_replicas(params, stage=number, what=what, group=self._group)
 
     def _decide(self) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
         """Rank 0's decision, or why there is none: any error has to reach the ranks that wait for it."""
