@@ -1,6 +1,7 @@
 """INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
 
 import copy
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from inq_ray.core.optim.sgd import SGD, unwrapped
 from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
-from inq_ray.core.stage import StageUpdate, apply, decide, restore
+from inq_ray.core.stage import StageUpdate, apply, decide, num_changed, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.broadcast import StageError, broadcast_stage
@@ -82,6 +83,8 @@ class INQScheduler:
         self.codebook: Rule = codebook
         self.stage = 0
         self.state: dict[str, TensorState] = {}
+        if model is not None and not isinstance(model, nn.Module):
+            raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         given = {} if model is None else find_owners(dict(_named_params(optimizer)), [model])
         self._owners: dict[str, Owner] = given
         self._add_new_parameters()
@@ -91,9 +94,17 @@ class INQScheduler:
             )
         if model is not None and (strange := sorted(self.state.keys() - given.keys())):
             raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
+        if optimizer.is_copy and not self._owners:
+            warnings.warn(
+                "the optimizer is a copy (deepcopy, pickle), and which model has its parameters is not known: copy model "
+                "and optimizer together, and make INQScheduler(..., model=model)",
+                stacklevel=2,
+            )
 
     def step(self) -> None:
         """Do the next stage's partition and quantization on every rank.
+
+        Frozen weights get their levels again if something else than :class:`inq_ray.SGD` wrote to them, with a warning.
 
         Raises:
             ValueError: all stages are done, a parameter's ``weight_bits`` is not what it was, a parameter that is
@@ -118,6 +129,8 @@ class INQScheduler:
             updates = broadcast_stage(updates, self.state, words, stage=number, group=self._group)
         except StageError as shared:
             raise shared from error
+        if changed := self.changed_weights():
+            warnings.warn(f"{_in_numbers(changed)}; this stage sets them to their levels again", stacklevel=2)
         for name, param in self.quantized().items():
             apply(param, self.state[name], updates[name])
             self.optimizer.freeze(param, self.state[name].frozen)
@@ -133,6 +146,15 @@ class INQScheduler:
         if world_size(self._group) > 1:
             tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
             check_replicas(tensors, stage=self.stage, what=what, group=self._group)
+
+    def changed_weights(self) -> dict[str, int]:
+        """Return how many frozen weights do not hold their level, by name of the parameters that have such weights.
+
+        There are none unless something else than :class:`inq_ray.SGD` wrote to them: load_state_dict, a moving average,
+        a second optimizer, clamping.
+        """
+        changed = {name: num_changed(param, self.state[name]) for name, param in self.quantized().items()}
+        return {name: number for name, number in changed.items() if number}
 
     def quantized(self) -> dict[str, Tensor]:
         """Return the parameters that are quantized, by name."""
@@ -270,6 +292,8 @@ class INQScheduler:
                 )
             elif known.frozen.device != param.device:  # the model was moved since
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
+        if new:
+            _check_memory(dict(_named_params(self.optimizer)), new)
         self._owners = {**find_owners(new), **self._owners}
 
     def _check_options(self, fault: "_Fault | None") -> None:
@@ -322,13 +346,28 @@ class _Fault(NamedTuple):
     text: str
 
 
+def _in_numbers(changed: Mapping[str, int]) -> str:
+    """What is said of frozen weights that do not hold their levels, by parameter name."""
+    return (
+        f"{sum(changed.values()):,} frozen weights, in {shown(next(iter(changed)))} first, do not hold their levels: "
+        "something else than inq_ray.SGD wrote to them, such as load_state_dict, an average or a second optimizer"
+    )
+
+
 def _in_words(error: Exception) -> str:
     """What is told to all ranks: a ValueError says what is wrong, others (memory, device) need their type."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:
-    """Return the state of a parameter that joins, which must be of a dtype that can be quantized."""
+    """Return the state of a parameter that joins, which must be a plain tensor of a dtype that can be quantized."""
+    if param.is_meta:
+        raise ValueError(f"{shown(name)} is on the device meta, without values: give the model its weights first")
+    if type(param.data) is not Tensor or param.layout != torch.strided:
+        raise ValueError(
+            f"{shown(name)} is a {type(param.data).__name__} of layout {param.layout}, as sharding and quantization by "
+            "other libraries make them: only plain tensors can be quantized; skip it in inq_ray.param_groups"
+        )
     try:
         float_format(param.dtype)
     except ValueError as error:
@@ -342,10 +381,35 @@ def _is_of(state: TensorState, param: Tensor, group: Mapping[str, Any]) -> bool:
     return state.codebook.levels == due.levels and type(state.codebook) is type(due)
 
 
+def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that lie in the memory of another one: each would be frozen without the other."""
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for name, param in params.items():
+        if param.layout == torch.strided and param.numel():
+            last = sum((size - 1) * stride for size, stride in zip(param.shape, param.stride(), strict=True))
+            start, size = param.storage_offset() * param.itemsize, (last + 1) * param.itemsize
+            spans.setdefault(param.untyped_storage()._cdata, []).append((start, start + size, name))  # noqa: SLF001
+    for each in spans.values():
+        each.sort()
+        for (_, end, one), (start, _, other) in itertools.pairwise(each):
+            if start < end and (one in new or other in new):
+                raise ValueError(
+                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: make them one, as by "
+                    "layer.weight = other.weight (the Parameter, not its .data), before param_groups"
+                )
+
+
 def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
     """Refuse what is no dictionary, or lacks entries."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"{what} must be a dictionary, got a {type(saved).__name__}")
+    if "param_groups" in saved:
+        raise ValueError(f"{what} is wanted, got that of an optimizer: load it by optimizer.load_state_dict")
+    if "iterative_steps" in saved:
+        raise ValueError(
+            f"{what} is wanted, got that of INQ-pytorch's INQScheduler, which has no codes and cannot be taken over: "
+            "load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+        )
     missing = sorted(set(wanted) - saved.keys())
     if missing:
         raise ValueError(f"{what} lacks {', '.join(missing)}")

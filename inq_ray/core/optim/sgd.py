@@ -55,6 +55,8 @@ class SGD(torch.optim.SGD):
 
     # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
     has_loaded_frozen = False
+    # Whether it was made by deepcopy or pickle: its parameters are then others than those of the model it was made for.
+    is_copy = False
 
     def __init__(
         self,
@@ -228,7 +230,7 @@ class SGD(torch.optim.SGD):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_live", "_defaults", "has_loaded_frozen")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}, "is_copy": True}
 
     def __repr__(self) -> str:
         num_frozen = sum(int(self.frozen(param).sum()) for param in self._live)
@@ -283,7 +285,10 @@ class SGD(torch.optim.SGD):
     def _weights(self, group: dict[str, Any], param: Tensor) -> Weights:
         assert param.grad is not None
         momentum = self.state[param].get("momentum_buffer") if group["momentum"] != 0 else None
-        return Weights(param, param.grad, self._live.get(param), momentum)
+        live = self._live.get(param)
+        if live is not None and live.device != param.device:  # the model was moved since
+            live = self._live[param] = live.to(param.device)
+        return Weights(param, param.grad, live, momentum)
 
     def _torch_step(
         self, group: dict[str, Any], weights: Sequence[Weights], *, foreach: bool | None, fused: bool | None
