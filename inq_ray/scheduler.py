@@ -96,7 +96,7 @@ class INQScheduler:
             raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
         if optimizer.is_copy and not self._owners:
             warnings.warn(
-                "the optimizer is a copy (deepcopy, pickle), and which model has its parameters is not known: copy model "
+                "the optimizer is a copy (deepcopy, pickle), and which model has its parameters is unknown: copy model "
                 "and optimizer together, and make INQScheduler(..., model=model)",
                 stacklevel=2,
             )
