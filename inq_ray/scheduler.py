@@ -57,6 +57,16 @@ class INQScheduler:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
             have one name, one is of a dtype that cannot be quantized or is not the model's, nothing is to be
             quantized, or this process is not in ``process_group``.
+
+    Examples:
+        >>> import inq_ray
+        >>> model = nn.Linear(8, 4)
+        >>> optimizer = inq_ray.SGD(inq_ray.param_groups(model, weight_bits=4), lr=0.1)
+        >>> scheduler = INQScheduler(optimizer, [0.5, 1.0])
+        >>> for _ in scheduler.portions:
+        ...     scheduler.step()  # and train the live weights here
+        >>> scheduler.stage, scheduler.state["weight"].num_frozen, scheduler.changed_weights()
+        (2, 32, {})
     """
 
     def __init__(

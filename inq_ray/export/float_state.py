@@ -41,6 +41,15 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
 
     Warns:
         UserWarning: the network of the INQScheduler holds other weights, since something else wrote to them.
+
+    Examples:
+        >>> import inq_ray
+        >>> layer = torch.nn.Linear(3, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.9, -0.3, 0.01]]))
+        >>> scheduler = inq_ray.INQScheduler(inq_ray.SGD(inq_ray.param_groups(layer, weight_bits=3)), [1.0])
+        >>> scheduler.step()
+        >>> float_state(scheduler)
+        {'weight': tensor([[ 1.0000, -0.5000,  0.0000]])}
     """
     changed = states.changed_weights() if isinstance(states, KnowsNetwork) else {}
     if changed:

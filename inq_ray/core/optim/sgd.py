@@ -51,6 +51,16 @@ class SGD(torch.optim.SGD):
 
     Raises:
         ValueError: an option is out of range.
+
+    Examples:
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, 0.3]]))
+        >>> optimizer = SGD(layer.parameters(), lr=0.1)
+        >>> optimizer.freeze(layer.weight, torch.tensor([[True, False]]))
+        >>> layer(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> layer.weight.tolist() == [[0.5, layer.weight[0, 1].item()]], round(layer.weight[0, 1].item(), 6)
+        (True, 0.2)
     """
 
     # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
