@@ -1,5 +1,7 @@
 """INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
 
+import copy
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +16,13 @@ from inq_ray.core.optim.sgd import SGD, unwrapped
 from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
-from inq_ray.core.stage import StageUpdate, apply, decide, restore
+from inq_ray.core.stage import StageUpdate, apply, decide, num_changed, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.broadcast import StageError, broadcast_stage
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.distributed.wire import rank, world_size
+from inq_ray.distributed.wire import Group, is_in_group, rank, world_size
 
 __all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
 
@@ -31,7 +33,7 @@ class INQScheduler:
     Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones,
     and freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: at
     the first stage all take rank 0's weights; at each, rank 0 decides, all ranks apply, and must then hold the same
-    bits.
+    bits. "Rank" means a rank of ``process_group`` here and below.
 
     Args:
         optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`;
@@ -43,6 +45,8 @@ class INQScheduler:
             squared error, for 2 bits.
         model: the network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
             kept. None = the network that :func:`inq_ray.param_groups` was called with.
+        process_group: the ranks that hold the same network, of which the first decides; None = all ranks. Give one if
+            groups of ranks train other networks, or other parts of one, as in pipeline parallelism.
 
     Attributes:
         portions: the accumulated portions.
@@ -51,8 +55,18 @@ class INQScheduler:
 
     Raises:
         ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
-            have one name, one is of a dtype that cannot be quantized or is not the model's, or nothing is to be
-            quantized.
+            have one name, one is of a dtype that cannot be quantized or is not the model's, nothing is to be
+            quantized, or this process is not in ``process_group``.
+
+    Examples:
+        >>> import inq_ray
+        >>> model = nn.Linear(8, 4)
+        >>> optimizer = inq_ray.SGD(inq_ray.param_groups(model, weight_bits=4), lr=0.1)
+        >>> scheduler = INQScheduler(optimizer, [0.5, 1.0])
+        >>> for _ in scheduler.portions:
+        ...     scheduler.step()  # and train the live weights here
+        >>> scheduler.stage, scheduler.state["weight"].num_frozen, scheduler.changed_weights()
+        (2, 32, {})
     """
 
     def __init__(
@@ -64,8 +78,12 @@ class INQScheduler:
         codebook: Rule = "max",
         *,
         model: nn.Module | None = None,
+        process_group: Group = None,
     ) -> None:
         optimizer = unwrapped(optimizer)
+        if not is_in_group(process_group):
+            raise ValueError("this process is not in process_group: make INQScheduler with the group that it is in")
+        self._group = process_group
         check_strategy(strategy)
         check_rule(codebook)
         self.optimizer = optimizer
@@ -75,6 +93,8 @@ class INQScheduler:
         self.codebook: Rule = codebook
         self.stage = 0
         self.state: dict[str, TensorState] = {}
+        if model is not None and not isinstance(model, nn.Module):
+            raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         given = {} if model is None else find_owners(dict(_named_params(optimizer)), [model])
         self._owners: dict[str, Owner] = given
         self._add_new_parameters()
@@ -84,9 +104,17 @@ class INQScheduler:
             )
         if model is not None and (strange := sorted(self.state.keys() - given.keys())):
             raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
+        if optimizer.is_copy and not self._owners:
+            warnings.warn(
+                "the optimizer is a copy (deepcopy, pickle), and which model has its parameters is unknown: copy model "
+                "and optimizer together, and make INQScheduler(..., model=model)",
+                stacklevel=2,
+            )
 
     def step(self) -> None:
         """Do the next stage's partition and quantization on every rank.
+
+        Frozen weights get their levels again if something else than :class:`inq_ray.SGD` wrote to them, with a warning.
 
         Raises:
             ValueError: all stages are done, a parameter's ``weight_bits`` is not what it was, a parameter that is
@@ -105,11 +133,14 @@ class INQScheduler:
         self._add_new_parameters()
         number = self.stage + 1
         self._take_weights_of_rank_0(number)
-        updates, error = self._decide() if rank() == 0 else (None, None)
+        updates, error = self._decide() if rank(self._group) == 0 else (None, None)
         try:
-            updates = broadcast_stage(updates, self.state, None if error is None else _in_words(error), stage=number)
+            words = None if error is None else _in_words(error)
+            updates = broadcast_stage(updates, self.state, words, stage=number, group=self._group)
         except StageError as shared:
             raise shared from error
+        if changed := self.changed_weights():
+            warnings.warn(f"{_in_numbers(changed)}; this stage sets them to their levels again", stacklevel=2)
         for name, param in self.quantized().items():
             apply(param, self.state[name], updates[name])
             self.optimizer.freeze(param, self.state[name].frozen)
@@ -122,9 +153,18 @@ class INQScheduler:
         Raises:
             ReplicaMismatchError: names tensor and ranks.
         """
-        if world_size() > 1:
+        if world_size(self._group) > 1:
             tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
-            check_replicas(tensors, stage=self.stage, what=what)
+            check_replicas(tensors, stage=self.stage, what=what, group=self._group)
+
+    def changed_weights(self) -> dict[str, int]:
+        """Return how many frozen weights do not hold their level, by name of the parameters that have such weights.
+
+        There are none unless something else than :class:`inq_ray.SGD` wrote to them: load_state_dict, a moving average,
+        a second optimizer, clamping.
+        """
+        changed = {name: num_changed(param, self.state[name]) for name, param in self.quantized().items()}
+        return {name: number for name, number in changed.items() if number}
 
     def quantized(self) -> dict[str, Tensor]:
         """Return the parameters that are quantized, by name."""
@@ -199,6 +239,12 @@ class INQScheduler:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_owners": {}}  # a copy's parameters are another model's
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "INQScheduler":
+        copied = type(self).__new__(type(self))
+        memo |= {id(self): copied, id(self._group): self._group}  # a process group cannot be copied
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
     def _orphan(self) -> "_Fault | None":
         """Return which parameter the model no longer has, and what to do."""
         params = self.quantized()
@@ -256,11 +302,13 @@ class INQScheduler:
                 )
             elif known.frozen.device != param.device:  # the model was moved since
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
+        if new:
+            _check_memory(dict(_named_params(self.optimizer)), new)
         self._owners = {**find_owners(new), **self._owners}
 
     def _check_options(self, fault: "_Fault | None") -> None:
         """Else a rank would raise, for a ``fault`` of its own too, or take another branch, while others wait for it."""
-        if world_size() == 1:
+        if world_size(self._group) == 1:
             return
         options = ("stage", "portions", "strategy", "seed", "codebook")
         entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
@@ -269,16 +317,17 @@ class INQScheduler:
             entries[name] = f"{param.dtype} {list(param.shape)} {chosen}"
         if fault:
             entries[fault.name] = fault.text
-        check_equal(entries, stage=None, what="stages, options or parameters")
+        check_equal(entries, stage=None, what="stages, options or parameters", group=self._group)
 
     def _take_weights_of_rank_0(self, number: int) -> None:
-        if world_size() == 1:
+        if world_size(self._group) == 1:
             return
         params = dict(_named_params(self.optimizer))
         if self.stage == 0:
-            broadcast_tensors(params)
+            broadcast_tensors(params, group=self._group)
         else:
-            check_replicas(params, stage=number, what=f"weights at the start of stage {number}")
+            what = f"weights at the start of stage {number}"
+            check_replicas(params, stage=number, what=what, group=self._group)
 
     def _decide(self) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
         """Rank 0's decision, or why there is none: any error has to reach the ranks that wait for it."""
@@ -307,13 +356,28 @@ class _Fault(NamedTuple):
     text: str
 
 
+def _in_numbers(changed: Mapping[str, int]) -> str:
+    """What is said of frozen weights that do not hold their levels, by parameter name."""
+    return (
+        f"{sum(changed.values()):,} frozen weights, in {shown(next(iter(changed)))} first, do not hold their levels: "
+        "something else than inq_ray.SGD wrote to them, such as load_state_dict, an average or a second optimizer"
+    )
+
+
 def _in_words(error: Exception) -> str:
     """What is told to all ranks: a ValueError says what is wrong, others (memory, device) need their type."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:
-    """Return the state of a parameter that joins, which must be of a dtype that can be quantized."""
+    """Return the state of a parameter that joins, which must be a plain tensor of a dtype that can be quantized."""
+    if param.is_meta:
+        raise ValueError(f"{shown(name)} is on the device meta, without values: give the model its weights first")
+    if type(param.data) is not Tensor or param.layout != torch.strided:
+        raise ValueError(
+            f"{shown(name)} is a {type(param.data).__name__} of layout {param.layout}, as sharding and quantization by "
+            "other libraries make them: only plain tensors can be quantized; skip it in inq_ray.param_groups"
+        )
     try:
         float_format(param.dtype)
     except ValueError as error:
@@ -327,10 +391,35 @@ def _is_of(state: TensorState, param: Tensor, group: Mapping[str, Any]) -> bool:
     return state.codebook.levels == due.levels and type(state.codebook) is type(due)
 
 
+def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that lie in the memory of another one: each would be frozen without the other."""
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for name, param in params.items():
+        if param.layout == torch.strided and param.numel():
+            last = sum((size - 1) * stride for size, stride in zip(param.shape, param.stride(), strict=True))
+            start, size = param.storage_offset() * param.itemsize, (last + 1) * param.itemsize
+            spans.setdefault(param.untyped_storage()._cdata, []).append((start, start + size, name))  # noqa: SLF001
+    for each in spans.values():
+        each.sort()
+        for (_, end, one), (start, _, other) in itertools.pairwise(each):
+            if start < end and (one in new or other in new):
+                raise ValueError(
+                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: make them one, as by "
+                    "layer.weight = other.weight (the Parameter, not its .data), before param_groups"
+                )
+
+
 def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
     """Refuse what is no dictionary, or lacks entries."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"{what} must be a dictionary, got a {type(saved).__name__}")
+    if "param_groups" in saved:
+        raise ValueError(f"{what} is wanted, got that of an optimizer: load it by optimizer.load_state_dict")
+    if "iterative_steps" in saved:
+        raise ValueError(
+            f"{what} is wanted, got that of INQ-pytorch's INQScheduler, which has no codes and cannot be taken over: "
+            "load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+        )
     missing = sorted(set(wanted) - saved.keys())
     if missing:
         raise ValueError(f"{what} lacks {', '.join(missing)}")

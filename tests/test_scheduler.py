@@ -1,11 +1,13 @@
 import copy
 import io
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -631,3 +633,73 @@ def test_ranks_of_other_options_stop_together_and_name_them(what: str, named: st
         assert isinstance(outcome.error, ReplicaMismatchError)
         assert outcome.error.tensor == named
         assert outcome.error.ranks == (1,)
+
+
+# Groups of ranks
+
+
+def stages_in_groups(groups: list[list[int]]) -> tuple[str, str]:
+    """Digests of what the first rank of this rank's group decides by itself, and of what the group holds."""
+    made = [dist.new_group(ranks) for ranks in groups]
+    mine = next(index for index, ranks in enumerate(groups) if rank() in ranks)
+    alone = make_model(mine)
+    own_optimizer, own_scheduler = make(alone, process_group=dist.new_subgroups(1)[0])
+    model = make_model(mine)
+    if rank() != groups[mine][0]:
+        with torch.no_grad():
+            model[4].weight += 1
+    optimizer, scheduler = make(model, process_group=made[mine])
+    for seed in range(len(PORTIONS)):
+        for each, by, stages in ((alone, own_optimizer, own_scheduler), (model, optimizer, scheduler)):
+            stages.step()
+            train(each, by, seed)
+    scheduler.check("weights, masks or codes")
+    return digest_of(alone, own_scheduler), digest_of(model, scheduler)
+
+
+@pytest.mark.parametrize("groups", [[[0], [1]], [[0], [1, 2]], [[0, 2], [1]]])
+def test_groups_of_ranks_decide_by_themselves(groups: list[list[int]]) -> None:
+    world_size = sum(map(len, groups))
+    outcomes = run_ranks(stages_in_groups, world_size, groups)
+    assert all(alone == held for alone, held in outcomes)
+    held_by = {number: held for number, (_, held) in enumerate(outcomes)}
+    for ranks in groups:
+        assert len({held_by[number] for number in ranks}) == 1, "the same bits on every rank of a group"
+    assert len(set(held_by.values())) == len(groups), "and others in each group"
+
+
+def drift_in_a_group() -> str:
+    group = dist.new_group([1, 2])
+    model = make_model(0)
+    if rank() == 0:
+        with pytest.raises(ValueError, match="this process is not in process_group"):
+            make(model, process_group=group)
+        return ""
+    _, scheduler = make(model, process_group=group)
+    scheduler.step()
+    if rank() == 2:
+        model[4].bias.data[0] += 1
+    with pytest.raises(ReplicaMismatchError) as error:
+        scheduler.step()
+    return str(error.value)
+
+
+def test_a_rank_that_has_drifted_in_a_group_is_named_by_its_number_among_all() -> None:
+    messages = run_ranks(drift_in_a_group, 3)
+    assert messages[0] == ""
+    assert all("'4.bias' on ranks [2] is not" in message for message in messages[1:])
+
+
+def copies_of_a_group() -> None:
+    model = make_model(0)
+    _, scheduler = make(model, process_group=dist.new_group([0, 1]))
+    copied = copy.deepcopy(scheduler)
+    scheduler.step()
+    copied.step()
+    assert digest_of(nn.Module(), copied) == digest_of(nn.Module(), scheduler)
+    with pytest.raises(TypeError, match="ProcessGroup"):  # rather than one that talks to all ranks
+        pickle.dumps(scheduler)
+
+
+def test_a_copy_keeps_its_group() -> None:
+    run_ranks(copies_of_a_group, 2)

@@ -242,3 +242,136 @@ def test_float_state_takes_a_scheduler_and_names_what_it_takes() -> None:
     for wrong in (scheduler.state_dict(), model.state_dict(), model, None, 3):
         with pytest.raises(ValueError, match=r"scheduler\.state"):
             inq_ray.float_state(wrong)  # type: ignore[arg-type]
+
+
+# What wrote to frozen weights, whose memory it is, and whose state
+
+
+def load_older_weights(model: nn.Module) -> None:
+    model.load_state_dict(network().state_dict())
+
+
+def average(model: nn.Module) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(network())
+    averaged.update_parameters(model)
+    averaged.update_parameters(network())
+    model.load_state_dict(averaged.module.state_dict())
+
+
+def train_by_another_optimizer(model: nn.Module) -> None:
+    train(model, torch.optim.AdamW(model.parameters()))
+
+
+def clamp(model: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.clamp_(-0.01, 0.01)
+
+
+def by_a_new_optimizer(model: nn.Module) -> None:
+    train(model, inq_ray.SGD(inq_ray.param_groups(model, 4), lr=0.1))
+
+
+WRITERS = [load_older_weights, average, train_by_another_optimizer, clamp, by_a_new_optimizer]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_what_else_wrote_to_frozen_weights_is_said_and_undone(write: Callable[[nn.Module], None]) -> None:
+    model = network()
+    optimizer, scheduler = make(model)
+    scheduler.step()
+    train(model, optimizer)
+    assert scheduler.changed_weights() == {}
+    write(model)
+    changed = scheduler.changed_weights()
+    assert set(changed) == {"0.weight", "2.weight"}
+    with pytest.warns(UserWarning, match=rf"^{sum(changed.values())} frozen weights, in '0\.weight' first") as caught:
+        scheduler.step()
+    assert len(str(caught[0].message)) <= 300
+    assert scheduler.changed_weights() == {}
+    write(model)
+    with pytest.warns(UserWarning, match=r"the network holds other weights than these: .* '0\.weight' first") as caught:
+        weights = inq_ray.float_state(scheduler)
+    assert len(str(caught[0].message)) <= 300
+    model.load_state_dict(weights, strict=False)
+    assert scheduler.changed_weights() == {}
+
+
+def test_copies_of_model_and_optimizer_go_on_and_one_of_the_optimizer_alone_is_said() -> None:
+    model = network()
+    optimizer = inq_ray.SGD(inq_ray.param_groups(model, 4), lr=0.1)
+    copied_model, copied = copy.deepcopy((model, optimizer))
+    INQScheduler(copied, [1.0], model=copied_model).step()
+    assert not torch.equal(copied_model[0].weight, model[0].weight)
+    with pytest.warns(UserWarning, match=r"optimizer is a copy .* make INQScheduler\(\.\.\., model=model\)"):
+        INQScheduler(copy.deepcopy(optimizer), [1.0])
+
+
+def test_two_parameters_in_the_same_memory_are_refused_and_parts_of_one_buffer_are_not() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = nn.Parameter(model[0].weight.data)
+    with pytest.raises(ValueError, match=r"'0\.weight' and '1\.weight' are two parameters in the same memory"):
+        make(model)
+    buffer = torch.randn(128)
+    model[0].weight, model[1].weight = (nn.Parameter(part.view(8, 8)) for part in buffer.split(64))
+    make(model)[1].step()
+    model[1].weight = model[0].weight
+    make(model)[1].step()
+
+
+def test_tensors_without_values_or_in_parts_are_refused() -> None:
+    with torch.device("meta"):
+        model = network()
+    with pytest.raises(ValueError, match=r"'0\.weight' is on the device meta, without values"):
+        make(model)
+    shard(model := network())
+    with pytest.raises(ValueError, match=r"'0\.weight' is a DTensor of layout torch\.strided"):
+        make(model)
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got int"):
+        make(network(), model=3)
+
+
+def test_float16_is_refused_before_anything_happens_and_the_line_that_is_named_works() -> None:
+    model = network().half()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"0\.weight: weights of torch\.float16 .* by model\.float\(\)") as error:
+        make(model)
+    assert len(str(error.value)) <= 300
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model.float()
+    optimizer, scheduler = make(model)
+    scheduler.step()
+    held = {name: param.detach()[scheduler.state[name].frozen].clone() for name, param in scheduler.quantized().items()}
+    with torch.autocast("cpu", dtype=torch.float16):
+        train(model, optimizer)
+    for name, param in scheduler.quantized().items():
+        assert torch.equal(param.detach()[scheduler.state[name].frozen], held[name])
+
+
+def test_states_of_others_are_refused_with_what_to_do() -> None:
+    """INQ-pytorch keeps masks 'Ts' in the optimizer's groups, and no codes in its scheduler."""
+    model = network()
+    optimizer, scheduler = make(model)
+    theirs = optimizer.state_dict()
+    for group in theirs["param_groups"]:
+        group["Ts"] = [torch.ones(1) for _ in group["params"]]
+    with pytest.raises(ValueError, match=r"INQ-pytorch .*load the model's weights alone, and begin INQ again"):
+        optimizer.load_state_dict(theirs)
+    with pytest.raises(ValueError, match=r"INQ-pytorch's .*load the model's weights alone, and begin INQ again"):
+        scheduler.load_state_dict({"iterative_steps": [0.5, 1.0], "strategy": "pruning", "idx": 1})
+    with pytest.raises(ValueError, match=r"got that of an optimizer: load it by optimizer\.load_state_dict"):
+        scheduler.load_state_dict(theirs)
+
+
+def test_masks_follow_a_model_that_was_moved() -> None:
+    model = network()
+    optimizer, scheduler = make(model)
+    scheduler.step()
+    weight = model[0].weight
+    mask = optimizer._live[weight]
+    assert mask is not None
+    optimizer._live[weight] = mask.to("meta")  # as if on another device
+    optimizer.zero_grad()
+    model(torch.ones(2, 8)).sum().backward()
+    with pytest.raises(NotImplementedError, match="meta"):  # it is copied, which meta tensors cannot be
+        optimizer.step()

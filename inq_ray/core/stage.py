@@ -86,6 +86,12 @@ def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
     restore(weight, state)
 
 
+def num_changed(weight: Tensor, state: TensorState) -> int:
+    """Return how many frozen weights of ``weight`` (float [*]) do not hold their level."""
+    levels = state.codebook.decode(state.codes, weight.dtype)
+    return int(torch.count_nonzero((weight.detach() != levels) & state.frozen))
+
+
 def restore(weight: Tensor, state: TensorState) -> None:
     """Write the levels of all frozen weights into ``weight`` (float [*]) in place; live weights keep their bits."""
     bits = weight.detach().view(float_format(weight.dtype).bits_dtype)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inq_ray.distributed.wire import gather_bytes
+from inq_ray.distributed.wire import Group, gather_bytes, global_ranks
 
 
 class ReplicaMismatchError(RuntimeError):
@@ -37,7 +37,7 @@ class ReplicaMismatchError(RuntimeError):
         return type(self), (self.stage, self.what, self.tensor, self.ranks, self.num_tensors)
 
 
-def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> None:
+def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str, group: Group = None) -> None:
     """Stop every rank if `entries` differ between ranks, in names or values; order does not matter.
 
     While all agree, 32 bytes are sent per rank; the entries themselves only to find out which ranks differ.
@@ -46,13 +46,13 @@ def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str) -> 
         ReplicaMismatchError: Entries differ; the same error on every rank.
     """
     message = json.dumps(dict(entries), sort_keys=True).encode()
-    fingerprints = gather_bytes(hashlib.sha256(message).digest())
+    fingerprints = gather_bytes(hashlib.sha256(message).digest(), group)
     if len(set(fingerprints)) == 1:
         return
-    by_rank: list[dict[str, str]] = [json.loads(entry) for entry in gather_bytes(message)]
+    by_rank: list[dict[str, str]] = [json.loads(entry) for entry in gather_bytes(message, group)]
     differing = differing_names(by_rank)
     first = min(differing)
-    raise ReplicaMismatchError(stage, what, first, differing[first], len(differing))
+    raise ReplicaMismatchError(stage, what, first, global_ranks(differing[first], group), len(differing))
 
 
 def differing_names(by_rank: Sequence[Mapping[str, str]]) -> dict[str, tuple[int, ...]]:

@@ -25,7 +25,7 @@ from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import check_equal
-from inq_ray.distributed.wire import broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
+from inq_ray.distributed.wire import Group, broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
 
 _LENGTH_BYTES = 4
 
@@ -68,6 +68,7 @@ def broadcast_stage(
     error: str | None = None,
     *,
     stage: int,
+    group: Group = None,
 ) -> dict[str, StageUpdate]:
     """Return rank 0's updates on every rank. Every rank calls it, once per stage; nothing is applied here.
 
@@ -76,6 +77,7 @@ def broadcast_stage(
         states: States before the stage, the same on every rank.
         error: On rank 0, why it could not decide; else None.
         stage: Stage for messages.
+        group: Ranks that take part.
 
     Returns:
         The updates, on the devices of the states' masks.
@@ -84,16 +86,18 @@ def broadcast_stage(
         StageError: Rank 0 failed; raised on every rank with rank 0's error.
         ReplicaMismatchError: Tensors or their numbers of frozen weights differ between ranks; raised on every rank.
     """
-    assert rank() == 0 or (updates is None and error is None), "only rank 0 decides"
-    assert rank() != 0 or (updates is None) == (error is not None), "rank 0 passes either updates or an error"
-    if world_size() == 1:
+    own_rank = rank(group)
+    assert own_rank == 0 or (updates is None and error is None), "only rank 0 decides"
+    assert own_rank != 0 or (updates is None) == (error is not None), "rank 0 passes either updates or an error"
+    if world_size(group) == 1:
         if error is not None:
             raise StageError(stage, error)
         assert updates is not None
         return dict(updates)
     progress = {name: f"{list(s.frozen.shape)} {s.num_frozen} {s.codebook.num_bits}" for name, s in states.items()}
-    check_equal(progress, stage=stage, what="numbers of frozen weights before the stage")
-    received = broadcast_bytes(encode(updates, states, error, stage=stage) if rank() == 0 else None)
+    check_equal(progress, stage=stage, what="numbers of frozen weights before the stage", group=group)
+    message = encode(updates, states, error, stage=stage) if own_rank == 0 else None
+    received = broadcast_bytes(message, group=group)
     # Rank 0 decodes its own message, and raises its own error, so that all ranks take the same path.
     return decode(received, states)
 

@@ -10,15 +10,17 @@ from inq_ray.core.codebook import num_exponents
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import check_equal
+from inq_ray.distributed.wire import Group
 
 
-def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: str) -> str:
+def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: str, group: Group = None) -> str:
     """Stop every rank if the tensors are not bit for bit the same on all of them.
 
     Args:
         tensors: Tensors by name, any dtype and device; different names are detected too.
         stage: Stage for the message; None outside a stage.
         what: What is compared, in the plural, for the message.
+        group: Ranks that take part.
 
     Returns:
         The summary digest (sha256, hex), the same on every rank; see `core.digest.summary`.
@@ -27,7 +29,7 @@ def check_replicas(tensors: Mapping[str, Tensor], *, stage: int | None, what: st
         ReplicaMismatchError: Tensors differ; on every rank, naming the first tensor that differs and the ranks.
     """
     digests = digest_tensors(tensors)
-    check_equal(digests, stage=stage, what=what)
+    check_equal(digests, stage=stage, what=what, group=group)
     return summary(digests)
 
 

@@ -11,29 +11,33 @@ import torch.distributed as dist
 from torch import Tensor
 
 from inq_ray.distributed.agreement import check_equal
-from inq_ray.distributed.wire import rank, wire_device, world_size
+from inq_ray.distributed.wire import Group, rank, wire_device, world_size
 
 DEFAULT_BUCKET_BYTES = 25_000_000
 
 
-def broadcast_tensors(tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFAULT_BUCKET_BYTES) -> None:
+def broadcast_tensors(
+    tensors: Mapping[str, Tensor], *, bucket_bytes: int = DEFAULT_BUCKET_BYTES, group: Group = None
+) -> None:
     """Overwrite every tensor, in place, with rank 0's bits.
 
     Args:
         tensors: Tensors by name; the same names, shapes and dtypes on every rank, in any order and memory format.
         bucket_bytes: Most bytes per flat bucket of tensors, which is also the extra memory needed (more only if one row
             of a tensor, its slice along axis 0, is larger).
+        group: Ranks that take part.
 
     Raises:
         ReplicaMismatchError: Names, shapes or dtypes differ between ranks; raised on every rank.
     """
-    if world_size() == 1:
+    if world_size(group) == 1:
         return
     layout = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in tensors.items()}
-    check_equal(layout, stage=None, what="names, shapes or dtypes")  # else ranks would wait for each other forever
+    # Else ranks would wait for each other forever.
+    check_equal(layout, stage=None, what="names, shapes or dtypes", group=group)
     with torch.no_grad():
         for bucket in _buckets(tensors, bucket_bytes):
-            _broadcast_bucket(bucket)
+            _broadcast_bucket(bucket, group)
 
 
 def sum_counts(counts: Tensor) -> Tensor:
@@ -105,12 +109,12 @@ def _pieces(tensor: Tensor, bucket_bytes: int) -> Iterator[Tensor]:
     yield from torch.split(tensor, max(1, bucket_bytes // row_bytes))
 
 
-def _broadcast_bucket(bucket: list[Tensor]) -> None:
+def _broadcast_bucket(bucket: list[Tensor], group: Group) -> None:
     # Logical order (reshape), so that channels_last and contiguous ranks understand each other.
     flat = torch.cat([piece.reshape(-1) for piece in bucket])
-    on_wire = flat.to(wire_device(flat.device))
-    dist.broadcast(on_wire.view(torch.uint8), src=0)
-    if rank() == 0:
+    on_wire = flat.to(wire_device(flat.device, group))
+    dist.broadcast(on_wire.view(torch.uint8), group=group, group_src=0)
+    if rank(group) == 0:
         return
     received = torch.split(on_wire.to(flat.device), [piece.numel() for piece in bucket])
     for piece, values in zip(bucket, received, strict=True):

@@ -4,58 +4,77 @@ Only bytes and counts are sent, and nothing is pickled. Works with gloo and nccl
 rank, every function returns its argument.
 """
 
+from collections.abc import Iterable
+from typing import TypeAlias
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Ranks that talk to each other: a torch.distributed.ProcessGroup, or None for all. Ranks count within the group.
+Group: TypeAlias = "dist.ProcessGroup | None"
 
-def world_size() -> int:
+
+def world_size(group: Group = None) -> int:
     """Return the number of ranks; 1 if torch.distributed is not initialized."""
-    return dist.get_world_size() if _is_initialized() else 1
+    return dist.get_world_size(group) if _is_initialized() else 1
 
 
-def rank() -> int:
+def rank(group: Group = None) -> int:
     """Return this process's rank, 0 <= rank < world_size(); 0 if torch.distributed is not initialized."""
-    return dist.get_rank() if _is_initialized() else 0
+    return dist.get_rank(group) if _is_initialized() else 0
 
 
-def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = None) -> Tensor:
+def global_ranks(ranks: Iterable[int], group: Group = None) -> tuple[int, ...]:
+    """Return the ranks among all processes of ranks of a group."""
+    return tuple(ranks) if group is None else tuple(dist.get_global_rank(group, each) for each in ranks)
+
+
+def is_in_group(group: Group) -> bool:
+    """Return whether this process is in a group; what new_group returns to others is no group."""
+    return group is None or (isinstance(group, dist.ProcessGroup) and dist.get_rank(group) >= 0)
+
+
+def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = None, group: Group = None) -> Tensor:
     """Return rank 0's message on every rank; the receivers need not know its length.
 
     Args:
         message: uint8 [n] on rank 0, None elsewhere.
         device: Device of the result; None = CPU.
+        group: Ranks that take part.
 
     Returns:
         uint8 [n] on `device`.
     """
     device = device or torch.device("cpu")
-    assert (message is not None) == (rank() == 0), f"only rank 0 passes a message, {rank()=}"
+    assert (message is not None) == (rank(group) == 0), f"only rank 0 passes a message, {rank(group)=}"
     if message is not None:
         assert (message.dtype, message.ndim) == (torch.uint8, 1), f"{message.dtype=} {message.shape=}"
-    if world_size() == 1:
+    if world_size(group) == 1:
         assert message is not None
         return message.to(device)
-    wire = wire_device(device)
+    wire = wire_device(device, group)
     length = torch.tensor([0 if message is None else message.numel()], dtype=torch.int64, device=wire)
-    dist.broadcast(length, src=0)
+    dist.broadcast(length, group=group, group_src=0)
     on_wire = torch.empty(int(length), dtype=torch.uint8, device=wire) if message is None else message.to(wire)
     if on_wire.numel():
-        dist.broadcast(on_wire.contiguous(), src=0)
+        dist.broadcast(on_wire.contiguous(), group=group, group_src=0)
     return on_wire.to(device)
 
 
-def gather_bytes(message: bytes) -> list[bytes]:
+def gather_bytes(message: bytes, group: Group = None) -> list[bytes]:
     """Return every rank's message, by rank, on every rank. Lengths may differ."""
-    if world_size() == 1:
+    num_ranks = world_size(group)
+    if num_ranks == 1:
         return [message]
-    wire = wire_device(torch.device("cpu"))
-    lengths = [int(length) for length in _all_gather(torch.tensor([len(message)], dtype=torch.int64, device=wire))]
+    wire = wire_device(torch.device("cpu"), group)
+    own_length = torch.tensor([len(message)], dtype=torch.int64, device=wire)
+    lengths = [int(length) for length in _all_gather(own_length, group)]
     padded = torch.zeros(max(lengths), dtype=torch.uint8, device=wire)
     if not padded.numel():
-        return [b""] * world_size()
+        return [b""] * num_ranks
     padded[: len(message)] = bytes_to_tensor(message).to(wire)
-    return [tensor_to_bytes(row[:length]) for row, length in zip(_all_gather(padded), lengths, strict=True)]
+    return [tensor_to_bytes(row[:length]) for row, length in zip(_all_gather(padded, group), lengths, strict=True)]
 
 
 def bytes_to_tensor(data: bytes) -> Tensor:
@@ -69,9 +88,9 @@ def tensor_to_bytes(tensor: Tensor) -> bytes:
     return tensor.cpu().numpy().tobytes()
 
 
-def wire_device(device: torch.device) -> torch.device:
+def wire_device(device: torch.device, group: Group = None) -> torch.device:
     """Return the device from which a tensor of `device` can be sent: nccl needs GPU tensors, gloo takes all."""
-    if dist.get_backend() == "nccl" and device.type != "cuda":
+    if dist.get_backend(group) == "nccl" and device.type != "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
@@ -80,7 +99,7 @@ def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    gathered = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(gathered, tensor)
+def _all_gather(tensor: Tensor, group: Group) -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(world_size(group))]
+    dist.all_gather(gathered, tensor, group)
     return gathered

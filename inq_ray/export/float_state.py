@@ -1,12 +1,14 @@
 """From codes back to the exact weights."""
 
+import warnings
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from inq_ray.core.channels import AnyCodebook
+from inq_ray.core.owners import shown
 from inq_ray.core.state import TensorState
 
 
@@ -14,6 +16,14 @@ class HasState(Protocol):
     """What keeps the states of weight tensors, such as :class:`inq_ray.INQScheduler`."""
 
     state: dict[str, TensorState]
+
+
+@runtime_checkable
+class KnowsNetwork(Protocol):
+    """What knows the network of these states too, as :class:`inq_ray.INQScheduler`."""
+
+    def changed_weights(self) -> dict[str, int]:
+        """Return how many frozen weights do not hold their level, by parameter name."""
 
 
 def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -28,7 +38,27 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
 
     Raises:
         ValueError: a weight is still live, or `dtype` cannot hold a level; names the tensor. Or `states` is neither.
+
+    Warns:
+        UserWarning: the network of the INQScheduler holds other weights, since something else wrote to them.
+
+    Examples:
+        >>> import inq_ray
+        >>> layer = torch.nn.Linear(3, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.9, -0.3, 0.01]]))
+        >>> scheduler = inq_ray.INQScheduler(inq_ray.SGD(inq_ray.param_groups(layer, weight_bits=3)), [1.0])
+        >>> scheduler.step()
+        >>> float_state(scheduler)
+        {'weight': tensor([[ 1.0000, -0.5000,  0.0000]])}
     """
+    changed = states.changed_weights() if isinstance(states, KnowsNetwork) else {}
+    if changed:
+        warnings.warn(
+            f"the network holds other weights than these: {sum(changed.values()):,} frozen ones, in "
+            f"{shown(next(iter(changed)))} first, were written by something else than inq_ray.SGD; load these into it "
+            "by model.load_state_dict(..., strict=False) before you save it",
+            stacklevel=2,
+        )
     states = getattr(states, "state", states)
     if not isinstance(states, Mapping) or not all(isinstance(state, TensorState) for state in states.values()):
         raise ValueError(

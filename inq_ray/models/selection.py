@@ -110,6 +110,14 @@ def param_groups(
     Warns:
         UserWarning: Less than 80 % of the weights are quantized; names the largest others. Weights in `skip` do not
             count.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+        >>> for group in param_groups(model, weight_bits=5, bits={"0": 8}):
+        ...     print(group["weight_bits"], [name for name, _ in group["params"]])
+        8 ['0.weight']
+        5 ['3.weight']
+        None ['0.bias', '1.weight', '1.bias', '3.bias']
     """
     skip, include = as_patterns(skip), as_patterns(include)
     groups = make_groups(

@@ -31,6 +31,17 @@ def clip_grad_norm_(
 
     Raises:
         ValueError: ``max_norm`` is not above 0, or ``optimizer`` is not an :class:`inq_ray.SGD`.
+
+    Examples:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.tensor([0.5, 0.3, 0.2]))
+        >>> optimizer = SGD([weight], lr=0.1)
+        >>> optimizer.freeze(weight, torch.tensor([True, False, False]))
+        >>> weight.grad = torch.tensor([100.0, 3.0, 4.0])
+        >>> clip_grad_norm_(optimizer, max_norm=1.0)
+        tensor(5.)
+        >>> [round(grad, 4) for grad in weight.grad[1:].tolist()]
+        [0.6, 0.8]
     """
     optimizer = unwrapped(optimizer)
     check_max_norm(max_norm)

@@ -20,6 +20,18 @@ def reset_lr_scheduler(scheduler: LRScheduler) -> None:
     Raises:
         ValueError: It is not a torch scheduler, such as timm's; or a group has no "initial_lr": ReduceLROnPlateau sets
             none, and other schedulers none for a group added later.
+
+    Examples:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        >>> optimizer.step()
+        >>> scheduler.step()
+        >>> scheduler.get_last_lr()
+        [0.05]
+        >>> reset_lr_scheduler(scheduler)
+        >>> scheduler.get_last_lr()
+        [0.1]
     """
     scheduler = _unwrapped(scheduler)
     unknown = [index for index, group in enumerate(scheduler.optimizer.param_groups) if "initial_lr" not in group]

@@ -51,10 +51,22 @@ class SGD(torch.optim.SGD):
 
     Raises:
         ValueError: an option is out of range.
+
+    Examples:
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, 0.3]]))
+        >>> optimizer = SGD(layer.parameters(), lr=0.1)
+        >>> optimizer.freeze(layer.weight, torch.tensor([[True, False]]))
+        >>> layer(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> layer.weight.tolist() == [[0.5, layer.weight[0, 1].item()]], round(layer.weight[0, 1].item(), 6)
+        (True, 0.2)
     """
 
     # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
     has_loaded_frozen = False
+    # Whether it was made by deepcopy or pickle: its parameters are then others than those of the model it was made for.
+    is_copy = False
 
     def __init__(
         self,
@@ -228,7 +240,7 @@ class SGD(torch.optim.SGD):
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("_live", "_defaults", "has_loaded_frozen")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}, "is_copy": True}
 
     def __repr__(self) -> str:
         num_frozen = sum(int(self.frozen(param).sum()) for param in self._live)
@@ -283,7 +295,10 @@ class SGD(torch.optim.SGD):
     def _weights(self, group: dict[str, Any], param: Tensor) -> Weights:
         assert param.grad is not None
         momentum = self.state[param].get("momentum_buffer") if group["momentum"] != 0 else None
-        return Weights(param, param.grad, self._live.get(param), momentum)
+        live = self._live.get(param)
+        if live is not None and live.device != param.device:  # the model was moved since
+            live = self._live[param] = live.to(param.device)
+        return Weights(param, param.grad, live, momentum)
 
     def _torch_step(
         self, group: dict[str, Any], weights: Sequence[Weights], *, foreach: bool | None, fused: bool | None
