@@ -28,7 +28,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-long test-gpu soak lint format results results-check bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format docs results results-check bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -67,6 +67,10 @@ lint: $(FINISHED) ## check style and types
 format: $(FINISHED) ## put the code into the form that lint asks for
 	@.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+docs: $(FINISHED) ## build the site of the documents and docstrings into build/site, without a warning
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	echo 'build/site/index.html; with search: $(PY) -m http.server --bind 127.0.0.1 --directory build/site'
 
 results: $(FINISHED) ## make the results table, page and picture anew from docs/results/
 	@$(PY) -m benchmarks.results write
