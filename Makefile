@@ -28,7 +28,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-long test-gpu soak lint format flags results results-check bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format docs flags results results-check bench constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -70,6 +70,10 @@ format: $(FINISHED) ## format the code as lint requires
 
 flags: $(FINISHED) ## generate the tables of docs/flags.md from the declarations of options
 	@$(PY) -m inq_ray.cli.flag_tables docs/flags.md
+
+docs: $(FINISHED) ## build the site of the documents and docstrings into build/site, without a warning
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	echo 'build/site/index.html; with search: $(PY) -m http.server --bind 127.0.0.1 --directory build/site'
 
 results: $(FINISHED) ## generate the results table, page and picture from docs/results/
 	@$(PY) -m benchmarks.results write
