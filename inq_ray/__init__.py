@@ -9,6 +9,8 @@ What is handed out here is the library for one's own training loop; it needs tor
     reset_lr_scheduler   starts a learning-rate schedule again, once a stage
     float_state          from codes back to the exact weights
     save, load           a finished network as one small file, and back into any network of its shapes
+    verify               checks that every quantized weight of a network or file is 0 or ±2^k
+    summary              which parameters of a network are quantized, and which stay float and why
     StageError           what INQScheduler.step raises on every rank where rank 0 cannot decide a stage
     ReplicaMismatchError what it raises on every rank where ranks do not hold the same bits
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
     from inq_ray.export.packed_file import load, save
+    from inq_ray.models.layers import summary
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
+    from inq_ray.verify import verify
 
 __version__ = "0.2.0"
 
@@ -41,6 +45,8 @@ __all__ = [
     "param_groups",
     "reset_lr_scheduler",
     "save",
+    "summary",
+    "verify",
 ]
 
 _MODULE_OF = {
@@ -54,6 +60,8 @@ _MODULE_OF = {
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
     "save": "inq_ray.export.packed_file",
+    "summary": "inq_ray.models.layers",
+    "verify": "inq_ray.verify",
 }
 
 
