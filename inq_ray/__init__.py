@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from inq_ray.models.layers import summary
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
-    from inq_ray.verify import verify
+    from inq_ray.verification import verify
 
 __version__ = "0.2.0"
 
@@ -61,7 +61,7 @@ _MODULE_OF = {
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
     "save": "inq_ray.export.packed_file",
     "summary": "inq_ray.models.layers",
-    "verify": "inq_ray.verify",
+    "verify": "inq_ray.verification",
 }
 
 

@@ -15,7 +15,7 @@ from inq_ray.export.packed_reader import PackedFile, read
 from inq_ray.export.table import TensorRow, rows_of
 from inq_ray.files.shown import escaped, shown
 from inq_ray.training.report.screen import Screen
-from inq_ray.verify import packed_in
+from inq_ray.verification import packed_in
 
 _HELP = """\
 usage: {program} RESULT
@@ -88,4 +88,4 @@ def _sizes(packed: PackedFile, size: int) -> str:
     weights = sum(row.num_values for row in rows)
     as_int8 = as_float - 3 * weights
     limit = sum(row.entropy * row.num_values for row in rows) / 8 + as_float - 4 * weights
-    return f"{size:,} bytes; float32 would take {as_float:,}, int8 {as_int8:,}, an ideal code of single weights {limit:,.0f}"
+    return f"{size:,} bytes; float32 has {as_float:,}, int8 {as_int8:,}, an ideal code of single weights {limit:,.0f}"

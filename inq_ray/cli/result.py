@@ -10,7 +10,7 @@ from inq_ray.export.packed_reader import PackedFile, read
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.registry import is_own
 from inq_ray.training.flags.words import is_flag
-from inq_ray.verify import packed_in
+from inq_ray.verification import packed_in
 
 
 def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:

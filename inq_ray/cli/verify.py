@@ -13,7 +13,7 @@ from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed_reader import PackedFile
 from inq_ray.export.table import rows_of
 from inq_ray.files.shown import one_line
-from inq_ray.verify import packed_in, verified
+from inq_ray.verification import packed_in, verified
 
 _HELP = """\
 usage: {program} RESULT [--data DATA [FLAGS]]
