@@ -9,6 +9,8 @@ The public names are the library for your own training loop; they need torch and
     reset_lr_scheduler   restarts a learning rate schedule, for each stage
     float_state          returns the exact weights from codes
     save, load           writes a finished network as one small file, and loads it into any network of its shapes
+    verify               checks that every quantized weight of a network or file is 0 or ±2^k
+    summary              shows which parameters of a network are quantized, and which stay float and why
     StageError           raised by INQScheduler.step on every rank if rank 0 cannot decide a stage
     ReplicaMismatchError raised by INQScheduler.step on every rank if the ranks differ in bits
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
     from inq_ray.export.packed_file import load, save
+    from inq_ray.models.layers import summary
     from inq_ray.models.selection import param_groups
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
+    from inq_ray.verification import verify
 
 __version__ = "0.2.0"
 
@@ -41,6 +45,8 @@ __all__ = [
     "param_groups",
     "reset_lr_scheduler",
     "save",
+    "summary",
+    "verify",
 ]
 
 _MODULE_OF = {
@@ -54,6 +60,8 @@ _MODULE_OF = {
     "param_groups": "inq_ray.models.selection",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
     "save": "inq_ray.export.packed_file",
+    "summary": "inq_ray.models.layers",
+    "verify": "inq_ray.verification",
 }
 
 

@@ -43,25 +43,26 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "core files safetensors_file storage models data distributed export scheduler"
+_BELOW_TRAINING = "core files safetensors_file storage models data distributed export scheduler verification"
 
 ROOMS = {
     "core": _room(libraries="torch", files=False),
     "files": _room(),
     "safetensors_file": _room("files", "torch safetensors"),
     "storage": _room("files", "pyarrow tenacity"),
-    "models": _room("core files safetensors_file", "torch torchvision timm safetensors"),
+    "models": _room("core export files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
     "export": _room("core files safetensors_file", "torch safetensors numpy"),
     "scheduler": _room("core distributed", "torch"),
+    "verification": _room("core export files models", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "rich"),
     "__main__": _room("cli"),
-    "__init__": _room("core models export scheduler"),
+    "__init__": _room("core models export scheduler verification"),
 }
 
 # Packages within a package, each above those that it may import; "" is the package's own files. Where that is missing,
@@ -308,6 +309,8 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         "param_groups function True",
         "reset_lr_scheduler function True",
         "save function True",
+        "summary function True",
+        "verify function True",
     ]
 
 

@@ -6,7 +6,9 @@ Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it cou
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
+from inq_ray.cli.result import evaluation_words, split_result
 from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.failure import RunFailedError, RunRefusedError, RunStoppedError
@@ -20,6 +22,7 @@ from inq_ray.training.config.unused import doubtful_options, unused_options
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.flags.parse import Command, parse
 from inq_ray.training.flags.paths import with_absolute_paths
+from inq_ray.training.flags.words import is_flag
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given
 from inq_ray.training.report.console import Console
 from inq_ray.training.report.images import describe_images
@@ -42,13 +45,9 @@ def main(arguments: list[str], program: str) -> int:
     """
 
     def command() -> int:
-        command = parse(arguments, program)
-        config = with_absolute_paths(command.run)
-        config = config.replace(
-            output={"name": config.output.name or default_name(config.network.arch, config.num_bits)}
-        )
+        command = _named(parse(arguments, program))
         try:
-            return execute(dataclasses.replace(command, run=config))
+            return execute(command)
         except RunRefusedError as error:
             complain(program, str(error))
             return 2
@@ -69,14 +68,9 @@ def execute(command: Command) -> int:
     check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
     chosen: list[str] = []
     if action.evaluate and not action.dry_run:
-        source, _ = check(config, evaluate=True, tell=chosen.append)
-        unused = unused_options(command.given, config, source.info, is_evaluation=True)
-        images = describe_images(config.data, config.network, source.info, is_trained=False)
-        for note in (*unused, *source.notes, *chosen, *images):
-            print(note, file=sys.stderr)
-        accuracy = measured(config, Console(config, stderr=True), source.info, verbose=action.verbose)
+        accuracy, info = _evaluated(command)
         print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
-        if (doubt := doubt_of_given(config, source.info, accuracy)) is not None:
+        if (doubt := doubt_of_given(config, info, accuracy)) is not None:
             print(f"warning: {warning_of_given(doubt)}", file=sys.stderr)
         return 0
     if action.evaluate:
@@ -106,6 +100,39 @@ def execute(command: Command) -> int:
         log.say(note)
     with held(config, log.say):
         return run(config, log, fingerprint, images, verbose=action.verbose)
+
+
+def evaluated(arguments: Sequence[str], program: str) -> tuple[Accuracy, SourceInfo]:
+    """Return the accuracy of a network, and facts about the data; notes are printed to stderr.
+
+    Args:
+        arguments: Flags of `inq-ray evaluate`.
+        program: Program name for messages.
+
+    Raises:
+        ValueError: A flag, the data, the network or its weights are wrong; one line.
+        RunFailedError: A worker failed.
+    """
+    command = _named(parse([*arguments, "--evaluate"], program))
+    check_fits_here(command.run.cluster, loader_workers=command.run.data.loader_workers)
+    return _evaluated(command)
+
+
+def _evaluated(command: Command) -> tuple[Accuracy, SourceInfo]:
+    config, chosen = command.run, list[str]()
+    source, _ = check(config, evaluate=True, tell=chosen.append)
+    unused = unused_options(command.given, config, source.info, is_evaluation=True)
+    images = describe_images(config.data, config.network, source.info, is_trained=False)
+    for note in (*unused, *source.notes, *chosen, *images):
+        print(note, file=sys.stderr)
+    return measured(config, Console(config, stderr=True), source.info, verbose=command.action.verbose), source.info
+
+
+def _named(command: Command) -> Command:
+    """Return a command with absolute paths and a name for its run."""
+    config = with_absolute_paths(command.run)
+    name = config.output.name or default_name(config.network.arch, config.num_bits)
+    return dataclasses.replace(command, run=config.replace(output={"name": name}))
 
 
 def measured(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> Accuracy:
@@ -153,5 +180,12 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
 
 
 def main_evaluate(arguments: list[str], program: str) -> int:
-    """Measure a network's accuracy; see :func:`main`."""
-    return main([*arguments, "--evaluate"], program)
+    """Measure the accuracy of a network, or of a result that is named first; see :func:`main`."""
+    words = list(arguments)
+
+    def command() -> int:
+        if words and not is_flag(words[0]):
+            words[:] = evaluation_words(*split_result(words))
+        return 0
+
+    return exit_status(program, command) or main([*words, "--evaluate"], program)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from inq_ray import safetensors_file
 from inq_ray.core.channels import AnyCodebook
+from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.unwrap import unwrap
 from inq_ray.export.coding import compress_codes
 from inq_ray.export.errors import VerificationError
@@ -98,6 +99,7 @@ def write(path: Path, result: Result) -> None:
         described.append(line)
     blobs = {_name(dtype): torch.cat(parts) for dtype, parts in others.items()}
     index = {
+        "digest": summary(digest_tensors(model_state)),
         "facts": result.facts,
         "others": {name: {"sha256": sha256(blob)} for name, blob in blobs.items()},
         "tensors": described,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inq_ray import safetensors_file
 from inq_ray.core.channels import AnyCodebook, codebook_of
+from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.export.coding import ENCODINGS, Encoding, decompress_codes
 from inq_ray.export.level_check import check_codes
 from inq_ray.files.shown import one_line, quoted
@@ -48,11 +49,13 @@ class PackedFile:
         state: Every tensor of the network's state by name, in order, on the CPU; an argument for `load_state_dict`.
         quantized: The quantized ones among them.
         facts: Facts about the network, stored when it was written; see docs/format.md.
+        digest: SHA-256 over all tensors of the state, :func:`inq_ray.core.digest.summary`.
     """
 
     state: dict[str, Tensor]
     quantized: dict[str, PackedTensor]
     facts: dict[str, Any]
+    digest: str
 
 
 def read(path: str | Path) -> PackedFile:
@@ -61,10 +64,22 @@ def read(path: str | Path) -> PackedFile:
     Raises:
         ValueError: It is missing, damaged or not a packed file; one line that names it.
     """
-    tensors, metadata = safetensors_file.read(Path(path))
+    return unpack(path, *safetensors_file.read(Path(path)))
+
+
+def unpack(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> PackedFile:
+    """Return what a packed file holds.
+
+    Args:
+        path: The file, for messages.
+        tensors: Tensors of its container.
+        metadata: Metadata of its container.
+
+    Raises:
+        ValueError: It is damaged or no packed file; one line that names it.
+    """
     try:
-        index = _read_index(tensors, metadata)
-        return _unpack(tensors, index)
+        return _unpack(tensors, _read_index(tensors, metadata))
     except ValueError as error:
         raise ValueError(one_line(f"{path}: {error}")) from error
 
@@ -132,7 +147,10 @@ def _unpack(tensors: Mapping[str, Tensor], index: Mapping[str, Any]) -> PackedFi
             raise ValueError(f"{quoted(name)} has dtype {line['dtype']}, but there is no part of that dtype")
     if codes.num_left or any(blob.num_left for blob in rest.values()):
         raise ValueError("has more data than its index names")
-    return PackedFile(state=state, quantized=quantized, facts=facts)
+    digest = summary(digest_tensors(state))
+    if digest != index.get("digest"):
+        raise ValueError("its tensors do not have the digest of the index")
+    return PackedFile(state=state, quantized=quantized, facts=facts, digest=digest)
 
 
 def _checked(line: Any, state: Mapping[str, Tensor]) -> tuple[str, list[int], torch.dtype]:

@@ -50,6 +50,46 @@ class LayerSum:
     num_values: int
 
 
+class Summary(tuple[LayerRow, ...]):
+    """Rows of :func:`summary`; `print` shows them as a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        cells = [("parameter", "module", "shape", "values", "bits")]
+        for row in self:
+            shape, bits = "x".join(map(str, row.shape)) or "1", str(row.bits or f"float ({row.why_float})")
+            cells.append((row.name, row.module, shape, f"{row.num_values:,}", bits))
+        for group in sums(self):
+            bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
+            cells.append((f"{group.num_tensors} tensors", "", "", f"{group.num_values:,}", bits))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [[f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)] for line in cells]
+        return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def summary(
+    model: nn.Module,
+    weight_bits: int | None = 5,
+    skip: Iterable[str] = (),
+    bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
+) -> Summary:
+    """Return which parameters are quantized at how many bits, and which stay float and why.
+
+    Args:
+        model: The network, wrapped or not.
+        weight_bits: As for :func:`inq_ray.param_groups`, like the following.
+        skip: Patterns of weights that stay float.
+        bits: Bits by pattern.
+        include: Patterns of other weights to quantize.
+
+    Raises:
+        ValueError: As :func:`inq_ray.param_groups`.
+    """
+    return Summary(describe(model, weight_bits, skip, bits, include))
+
+
 def describe(
     model: nn.Module,
     weight_bits: int | None = 5,

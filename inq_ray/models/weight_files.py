@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
+from inq_ray.export import packed_reader
 from inq_ray.files.kind import kind_of
 from inq_ray.files.shown import one_line
 from inq_ray.models import state_dicts
@@ -80,7 +81,10 @@ def read_parts(path: Path) -> list[Tensors]:
     """
     if path.suffix in SAFETENSORS:
         try:
-            parts = [Tensors(safetensors_file.read(path)[0], "")]
+            tensors, metadata = safetensors_file.read(path)
+            if packed_reader.METADATA_KEY in metadata:
+                tensors = packed_reader.unpack(path, tensors, metadata).state
+            parts = [Tensors(tensors, "")]
         except ValueError as error:
             raise ValueError(one_line(f"weights: cannot read {error}")) from error
         if not parts[0].tensors:

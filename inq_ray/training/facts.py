@@ -44,6 +44,6 @@ def result_facts(config: RunConfig, task: Task, figures: dict[str, Any], digest:
             "data": Path(info.name).name,
             "data_fingerprint": info.fingerprint,
         },
-        "digest": digest,
+        "run_digest": digest,
         "program": f"inq_ray {__version__}",
     }

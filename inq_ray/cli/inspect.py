@@ -1,0 +1,91 @@
+"""`inq-ray inspect RESULT`: what each tensor of a result is like, and what was said of the network.
+
+Exit status 0: printed. 2: it is no result, or damaged.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from inq_ray.cli.result import split_result
+from inq_ray.cli.status import exit_status
+from inq_ray.export.packed_reader import PackedFile, read
+from inq_ray.export.table import TensorRow, rows_of
+from inq_ray.files.shown import escaped, shown
+from inq_ray.training.report.screen import Screen
+from inq_ray.verification import packed_in
+
+_HELP = """\
+usage: {program} RESULT
+
+Print bits, exponents, zeros, entropy and bytes of each quantized tensor, and what stays float. RESULT is a run's folder
+or a packed file (NAME.inq.safetensors)."""
+
+
+def main(arguments: Sequence[str], program: str) -> int:
+    """Run the command line; return the exit status.
+
+    Args:
+        arguments: Words of the command line.
+        program: Program name for messages.
+    """
+    if {"-h", "--help", "--help-all"} & {*arguments}:
+        print(_HELP.format(program=program))
+        return 0
+    return exit_status(program, lambda: _execute(*split_result(arguments)))
+
+
+def _execute(path: Path, words: list[str]) -> int:
+    if words:
+        raise ValueError(f"{words[0]} is not an argument: RESULT is the only one")
+    file = packed_in(path)
+    packed = read(file)
+    screen = Screen()
+    screen.show_table(_table(rows_of(packed)))
+    for name, value in _facts(packed):
+        screen.say_result(name, value)
+    screen.say_result("size", _sizes(packed, file.stat().st_size))
+    screen.say_result("digest", packed.digest, is_whole=True)
+    return 0
+
+
+def _table(rows: Sequence[TensorRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in ("tensor", "shape", "bits", "exponents", "zeros", "entropy", "bytes"):
+        table.add_column(head, justify="left" if head in ("tensor", "shape") else "right")
+    for row in rows:
+        if row.bits is not None:
+            exponents = "" if row.exponents is None else f"{row.exponents[0]} to {row.exponents[1]}"
+            bits = f"{row.bits}" if row.levels == "paper" else f"{row.bits} ({row.levels})"
+            zeros = f"{100 * row.num_zero / max(1, row.num_values):.1f} %"
+            shape = "x".join(map(str, row.shape))
+            table.add_row(shown(row.name), shape, bits, exponents, zeros, f"{row.entropy:.2f}", f"{row.num_bytes:,}")
+    rest = [row for row in rows if row.bits is None]
+    size = sum(row.num_bytes for row in rest)
+    table.add_row(
+        f"{len(rest)} other tensors", f"{sum(row.num_values for row in rest):,} values", "", "", "", "", f"{size:,}"
+    )
+    return table
+
+
+def _facts(packed: PackedFile) -> list[tuple[str, str]]:
+    """Return a line for each fact; class names are counted."""
+    lines = []
+    for name, value in packed.facts.items():
+        if name == "class_names" and isinstance(value, list):
+            value = f"{len(value)}: {', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''}"
+        elif isinstance(value, dict):
+            value = ", ".join(f"{key} {each}" for key, each in value.items())
+        lines.append((escaped(shown(name, 20)).replace("_", " ")[:9], shown(value, 400)))
+    return lines
+
+
+def _sizes(packed: PackedFile, size: int) -> str:
+    as_float = sum(tensor.numel() * tensor.element_size() for tensor in packed.state.values())
+    rows = [row for row in rows_of(packed) if row.bits is not None]
+    weights = sum(row.num_values for row in rows)
+    as_int8 = as_float - 3 * weights
+    limit = sum(row.entropy * row.num_values for row in rows) / 8 + as_float - 4 * weights
+    return f"{size:,} bytes; float32 has {as_float:,}, int8 {as_int8:,}, an ideal code of single weights {limit:,.0f}"

@@ -1,0 +1,88 @@
+"""The argument RESULT of commands: a run's folder or a packed file, and the flags under which it is evaluated."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inq_ray.data.source import named_source
+from inq_ray.export.packed_reader import PackedFile, read
+from inq_ray.files.shown import one_line, quoted
+from inq_ray.models.registry import is_own
+from inq_ray.training.flags.words import is_flag
+from inq_ray.verification import packed_in
+
+
+def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return RESULT, which comes first, and the words after it.
+
+    Raises:
+        ValueError: It is missing, or nothing has that name.
+    """
+    if not arguments or is_flag(arguments[0]) or not arguments[0]:
+        raise ValueError("name the result first: a run's folder, or a file NAME.inq.safetensors")
+    path = Path(arguments[0]).expanduser()
+    if not path.exists():
+        raise ValueError(one_line(f"there is no {path}: name a run's folder, or a file NAME.inq.safetensors"))
+    return path, list(arguments[1:])
+
+
+def evaluation_words(path: Path, words: Sequence[str]) -> list[str]:
+    """Return the flags under which a result is evaluated: its network and images, then the flags that were typed.
+
+    Args:
+        path: A run's folder or a packed file.
+        words: Flags that were typed; they have the last word.
+
+    Raises:
+        ValueError: It is no result, or does not say which network it is.
+    """
+    file = packed_in(path)
+    packed = read(file)
+    return [*_network(packed, words), "--weights", str(file.absolute()), *_images(packed, words), *words]
+
+
+def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
+    if any(word.split("=")[0] in ("--arch", "-a") for word in words):
+        return []
+    arch = _fact(packed, "network", "arch")
+    if not isinstance(arch, str):
+        raise ValueError("the result does not name its network: give --arch")
+    if is_own(arch):  # code of this machine: a file from others does not choose it
+        raise ValueError(f"the result is of a network of its author's own: name yours by --arch, such as --arch {arch}")
+    return ["--arch", arch]
+
+
+def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
+    """Return flags for what the result was measured with, but for sets that have statistics of their own."""
+    data = next((word for before, word in itertools.pairwise(words) if before == "--data"), "digits")
+    source = named_source(data)
+    given: list[str] = []
+    for flag, name in (("--mean", "mean"), ("--std", "std")):
+        values = _fact(packed, "images", name)
+        if isinstance(values, list) and all(isinstance(each, float | int) for each in values):
+            given += [] if source is not None and source.has_own_statistics else [flag, *map(repr, values)]
+    for flag, name in (("--resize-size", "resize"), ("--crop-size", "crop")):
+        size = _fact(packed, "images", name)
+        given += [flag, str(size)] if type(size) is int else []
+    interpolation = _fact(packed, "images", "interpolation")
+    return [*given, "--interpolation", interpolation] if isinstance(interpolation, str) else given
+
+
+def _fact(packed: PackedFile, part: str, name: str) -> Any:
+    found = packed.facts.get(part)
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def claimed(packed: PackedFile) -> tuple[int, int, str, str]:
+    """Return what a result claims: images with right top-1, of how many, fingerprint of the data, which images.
+
+    Raises:
+        ValueError: It claims no accuracy.
+    """
+    top1, count = (_fact(packed, "accuracy", name) for name in ("top1", "num_images"))
+    fingerprint, measured_on = (_fact(packed, "accuracy", name) for name in ("data_fingerprint", "measured_on"))
+    is_number = isinstance(top1, float | int) and not isinstance(top1, bool) and 0 <= top1 <= 100
+    if not is_number or type(count) is not int or count < 1:
+        raise ValueError(f"the result claims no accuracy, its facts are {quoted(packed.facts.get('accuracy'))}")
+    return round(top1 * count / 100), count, str(fingerprint), str(measured_on)

@@ -1,0 +1,122 @@
+"""Verification for recipients: of a network in memory, a packed file, or a run's folder."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inq_ray.core.codebook import MAX_BITS, num_exponents
+from inq_ray.core.unwrap import unwrap
+from inq_ray.export import packed_reader
+from inq_ray.export.codes_file import CODES_FILE, read_codes
+from inq_ray.export.errors import VerificationError
+from inq_ray.export.formats import FORMATS
+from inq_ray.export.table import TensorRow, rows_of
+from inq_ray.export.verify import verify as verify_folder
+from inq_ray.files.shown import one_line, shown
+from inq_ray.models.selection import choose
+
+
+def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
+    """Check that every quantized weight is 0 or ±2^k.
+
+    Args:
+        model_or_path: A packed file (NAME.inq.safetensors), whose digests are checked too; a run's folder, whose files
+            must also agree with each other; or a network, in which the weight of every convolution and linear layer
+            must be quantized.
+
+    Returns:
+        A row for each quantized tensor; of a file or folder also for each float one.
+
+    Raises:
+        VerificationError: A weight, code or digest is wrong; names the first tensor that is.
+    """
+    if isinstance(model_or_path, nn.Module):
+        return _verify_model(model_or_path)
+    path = Path(model_or_path)
+    return rows_of(verified(path))
+
+
+def verified(path: Path) -> packed_reader.PackedFile:
+    """Return what the packed file of a result holds, once that and all files next to it are right.
+
+    Args:
+        path: A packed file or a run's folder.
+
+    Raises:
+        VerificationError: Something is wrong, or there is no result.
+    """
+    try:
+        if path.is_dir():
+            verify_folder(path, read_codes(path / CODES_FILE))
+        return packed_reader.read(packed_in(path))
+    except ValueError as error:
+        raise VerificationError(None, str(error)) from error
+
+
+def packed_in(path: Path) -> Path:
+    """Return the packed file of a run's folder, or the path itself if it is no folder.
+
+    Raises:
+        ValueError: The folder has no packed file, or several.
+    """
+    if not path.is_dir():
+        return path
+    packed = next(each for each in FORMATS if each.file.endswith(packed_reader.SUFFIX))
+    try:
+        return packed.find(path)
+    except VerificationError as error:
+        raise ValueError(one_line(f"{shown(path)}: {error.reason}")) from error
+
+
+def _verify_model(model: nn.Module) -> tuple[TensorRow, ...]:
+    model = unwrap(model)
+    state = model.state_dict(keep_vars=True)
+    chosen = list(choose(model, MAX_BITS))
+    if not chosen:
+        raise VerificationError(None, f"{type(model).__name__} has no convolution or linear layer")
+    rows, wrong = [], {}
+    for name in chosen:
+        found = _row(name, state[name].detach())
+        if isinstance(found, str):
+            wrong[name] = found
+        else:
+            rows.append(found)
+    if wrong:
+        name, reason = next(iter(wrong.items()))
+        raise VerificationError(name, f"{reason}; {len(wrong)} of {len(chosen)} tensors are not quantized")
+    return tuple(rows)
+
+
+def _row(name: str, weight: Tensor) -> TensorRow | str:
+    """Return the row of a tensor of powers of two, or why it is none."""
+    mantissa, exponent = torch.frexp(weight.double())
+    nonzero = weight != 0
+    num_wrong = int((nonzero & (mantissa.abs() != 0.5)).sum())
+    if num_wrong:
+        return f"{num_wrong} of {weight.numel()} weights are neither 0 nor a power of two"
+    used = exponent[nonzero] - 1
+    span = (int(used.min()), int(used.max())) if used.numel() else None
+    bits = 2 if span is None else _bits_for(span[1] - span[0] + 1)
+    if bits is None:
+        return f"its exponents, {span}, need more than {MAX_BITS} bits"
+    values, counts = weight.double().unique(return_counts=True)
+    shares = counts.double() / max(1, weight.numel())
+    return TensorRow(
+        name=name,
+        shape=tuple(weight.shape),
+        bits=bits,
+        levels="full",
+        exponents=span,
+        num_values=weight.numel(),
+        num_zero=int((~nonzero).sum()),
+        num_levels=len(values),
+        entropy=float(-(shares * shares.log2()).sum()) + 0.0,
+        num_bytes=math.ceil(weight.numel() * bits / 8),
+    )
+
+
+def _bits_for(count: int) -> int | None:
+    """Return the fewest bits whose codes hold so many exponents; None = there are none."""
+    return next((bits for bits in range(2, MAX_BITS + 1) if num_exponents(bits, "full") >= count), None)
