@@ -153,7 +153,7 @@ def test_a_terminal_sees_a_live_table(monkeypatch: pytest.MonkeyPatch, capsys: p
                         images_per_second=1.0, data_share=0.0, remaining_seconds=120.0)  # fmt: skip
     console.report(FromTrial("t001", Waiting("starting 1 worker(s)")))
     console._screen._live.refresh()  # type: ignore[union-attr]
-    assert "starting 1 worker(s)" in capsys.readouterr().out
+    assert "starting 1" in capsys.readouterr().out  # the rest is below, in its cell
     console.report(FromTrial("t001", progress))
     console.report(FromTrial("t001", Note("a note")))
     console.close()
