@@ -240,7 +240,7 @@ def evaluate(
         RunFailedError: A worker failed.
     """
     reporter = reporter or SilentReporter()
-    keeper = _Keeper(reporter)
+    receiver = _AccuracyReceiver(reporter)
     reporter.report(Waiting(in_words()))
     storage = Path(config.output.storage_path).expanduser().absolute()
     parent = storage if storage.is_dir() else None
@@ -252,20 +252,20 @@ def evaluate(
         reporter.report(Waiting(f"measuring on {num_workers} worker(s)"))
         fit(
             config,
-            keeper,
+            receiver,
             StopSignals(),
             num_workers=num_workers,
             storage=Path(folder),
             fingerprint=fingerprint,
             is_evaluation=True,
         )
-    if keeper.accuracy is None:
+    if receiver.accuracy is None:
         raise RunFailedError("the workers ended without a result")
-    return keeper.accuracy
+    return receiver.accuracy
 
 
-class _Keeper:
-    """Keeps the accuracy, and hands on all other events."""
+class _AccuracyReceiver:
+    """Stores the accuracy, and passes on all other events."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.accuracy: Accuracy | None = None

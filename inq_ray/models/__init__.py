@@ -6,7 +6,7 @@
     weights      load_weights: a file into a network; weight_files reads it
     recognition  which network a file's tensors look like, for messages
     shapes       head_parameters: what depends on the number of classes
-    preset       input_preset: preprocessing that trained weights expect
+    eval_transform  preprocessing that trained weights expect
     selection    param_groups: which weights are quantized, to how many bits
     used_weights transformed_weights: which weights a forward pass changes before it uses them
     layers       describe: the same as a table

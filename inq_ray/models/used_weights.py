@@ -46,14 +46,14 @@ def transformed_weights(
     copies = {id(tensor): tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())}
     own = {name: copies[id(tensor)] for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    watch = _Watch({name: copies[id(weight)] for name, weight in weights.items()}, (args, kwargs))
+    tracer = _Tracer({name: copies[id(weight)] for name, weight in weights.items()}, (args, kwargs))
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices if torch.cuda.is_initialized() else []))  # type: ignore[no-untyped-call]
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(watch)
+        stack.enter_context(tracer)
         torch.func.functional_call(model, own, args, dict(kwargs or {}))
-    return {name for name in watch.used_otherwise if name not in watch.used_as_stored}
+    return {name for name in tracer.used_otherwise if name not in tracer.used_as_stored}
 
 
 def is_transformed(layer: nn.Module, key: str) -> bool:
@@ -87,7 +87,7 @@ def _inputs(layer: nn.Module) -> tuple[Tensor, ...] | None:
     return None
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Traces stored weights, values computed from them alone, and values computed from the input.
 
     Attributes:

@@ -84,9 +84,9 @@ def _check_fit(path: Path, model: nn.Module, own: dict[str, Tensor], given: dict
     unexpected = [name for name in given if name not in own]
     shared = [name for name in own if name in given]
     misshaped = [name for name in shared if given[name].shape != own[name].shape]
-    alike = [name for name in shared if given[name].is_floating_point() == own[name].is_floating_point()]
-    kinds = [f"{name} {given[name].dtype} for {own[name].dtype}" for name in shared if name not in alike]
-    not_finite = [name for name in alike if not bool(given[name].to(own[name].dtype).isfinite().all())]
+    comparable = [name for name in shared if given[name].is_floating_point() == own[name].is_floating_point()]
+    kinds = [f"{name} {given[name].dtype} for {own[name].dtype}" for name in shared if name not in comparable]
+    not_finite = [name for name in comparable if not bool(given[name].to(own[name].dtype).isfinite().all())]
     shapes = [f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in misshaped]
     problems = {
         "missing": missing,

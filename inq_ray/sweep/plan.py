@@ -29,7 +29,7 @@ from inq_ray.training.report.images import describe_images
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import check_checkpoint_path, checkpoints_held
-from inq_ray.training.task.build import image_preset, open_data
+from inq_ray.training.task.build import open_data, preprocessing_of
 from inq_ray.training.task.check import check, float_notes
 
 # Held-out fraction of the training images without --holdout: a tenth, up to a maximum.
@@ -261,8 +261,8 @@ def config_on_test_set(plan: SweepPlan, trial: Trial) -> RunConfig | None:
     folder = RunFolder.planned(config)
     sizes = {}
     if plan.info.is_streamed:
-        preset = image_preset(config.data, config.network)
-        sizes = {name: getattr(preset, name) for name in ("crop_size", "resize_size", "interpolation")}
+        seen = preprocessing_of(config.data, config.network)
+        sizes = {name: getattr(seen, name) for name in ("crop_size", "resize_size", "interpolation")}
     return config.replace(
         data={"holdout": 0, **sizes},
         network={

@@ -5,7 +5,7 @@ from typing import Any
 
 from inq_ray import __version__
 from inq_ray.training.config import RunConfig
-from inq_ray.training.task.build import Task, image_preset
+from inq_ray.training.task.build import Task, preprocessing_of
 
 
 def result_facts(config: RunConfig, task: Task, figures: dict[str, Any], digest: str) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def result_facts(config: RunConfig, task: Task, figures: dict[str, Any], digest:
         digest: Digest of the network.
     """
     info = task.info
-    seen = image_preset(config.data, config.network)
+    seen = preprocessing_of(config.data, config.network)
     images: dict[str, Any] = {
         "channels": info.channels,
         "height": info.height,

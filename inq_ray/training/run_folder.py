@@ -40,8 +40,8 @@ class RunFolder:
         """Refuse to write for an attempt that is over, or to a storage that is away; call it before each change.
 
         Raises:
-            StaleAttemptError: another start of the run has taken over.
-            ConnectionError: the storage is away.
+            StaleAttemptError: Another attempt of the run has begun.
+            ConnectionError: The storage cannot be reached.
         """
         if self.attempt is not None:
             self.attempt.check()

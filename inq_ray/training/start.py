@@ -154,7 +154,7 @@ def _make_checkpoint_path(config: RunConfig) -> None:
     """Make the folder of the run at --checkpoint-path, if that is one: later its absence means a storage that is away.
 
     Raises:
-        ValueError: the folder cannot be made.
+        ValueError: The folder cannot be created.
     """
     location = store_of(config).location
     if config.output.checkpoint_path is None or not location.is_local:

@@ -40,7 +40,7 @@ def is_run_by_trials(cluster: ClusterConfig) -> bool:
     On several machines Ray Train's worker is another process, so that it can be placed again if its machine is lost.
 
     Args:
-        cluster: of one trial.
+        cluster: Workers of one trial.
     """
     return cluster.workers.most == 1 and len(_nodes()) == 1 and not RayRoom().may_grow()
 

@@ -29,7 +29,7 @@ from inq_ray.models.registry import is_own
 from inq_ray.sweep.reuse.code_fingerprint import code_fingerprint
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, Phase, declared
-from inq_ray.training.task.build import image_preset
+from inq_ray.training.task.build import preprocessing_of
 from inq_ray.training.task.distill import load_teacher
 
 
@@ -87,7 +87,7 @@ def stage_keys(config: RunConfig, origin: Origin) -> dict[int, str]:
     ]
     other = {
         "origin": dataclasses.asdict(origin),
-        "preset": dataclasses.asdict(image_preset(config.data, config.network)),
+        "preset": dataclasses.asdict(preprocessing_of(config.data, config.network)),
     }
     if config.float_epochs:
         before = {each.name: each.of(config) for each in options if each.option.phase < Phase.STAGES}

@@ -76,7 +76,7 @@ class SearchOptions:
 
         Raises:
             ValueError: They contradict each other, or are 0.
-            ValueError: they contradict each other, or ask for nothing.
+            ValueError: They contradict each other, or are 0.
         """
         given = {each for each in (self.workers_per_trial, self.gpus_per_trial) if each is not None}
         if len(given) > 1:

@@ -25,8 +25,8 @@ def store_of(config: RunConfig, check_writer: Callable[[], None] = lambda: None)
     """Return the store of a run's checkpoints: in its own folder, or in one of its name at --checkpoint-path.
 
     Args:
-        config: of the run.
-        check_writer: as of :class:`CheckpointStore`.
+        config: Configuration of the run.
+        check_writer: As for :class:`CheckpointStore`.
 
     Raises:
         ValueError: The address is not valid, or the folder is a link, through which files elsewhere would be deleted.

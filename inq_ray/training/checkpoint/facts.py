@@ -67,7 +67,7 @@ class TensorFacts:
         """The codebook.
 
         Raises:
-            ValueError: there is no such codebook.
+            ValueError: There is no such codebook.
         """
         return codebook_of(self.num_bits, self.n_1, self.levels)
 

@@ -102,7 +102,7 @@ def is_checkpoint(folder: Location) -> bool:
     """Return whether there is a manifest, and so a checkpoint, valid or damaged.
 
     Raises:
-        ValueError: the storage fails.
+        ValueError: The storage fails.
     """
     return folder.join(MANIFEST).exists()
 
@@ -115,7 +115,7 @@ def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
 
     Raises:
         DamagedError: It differs from what was written, or cannot have been written by a run.
-        ValueError: the storage fails.
+        ValueError: The storage fails.
     """
     manifest = read_manifest(folder)
     contents = {}
@@ -140,7 +140,7 @@ def read_manifest(folder: Location) -> Manifest:
 
     Raises:
         DamagedError: It differs from what was written, or is of another version of this program.
-        ValueError: the storage fails.
+        ValueError: The storage fails.
     """
     try:
         manifest = _read_json(_read_file(folder, MANIFEST))

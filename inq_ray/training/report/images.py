@@ -4,7 +4,7 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.source import named_source
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig
-from inq_ray.training.task.build import image_augmentation, image_preset
+from inq_ray.training.task.build import image_augmentation, preprocessing_of
 
 
 def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, *, is_trained: bool) -> list[str]:
@@ -16,7 +16,7 @@ def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, 
         info: Facts about the data.
         is_trained: Whether the run trains.
     """
-    seen = image_preset(data, network)
+    seen = preprocessing_of(data, network)
     stated = "assumed" if network.weights is None or is_weights_file(network.weights) else "weights"
     named = named_source(info.name)
 
@@ -52,7 +52,7 @@ def _why(data: DataConfig, info: SourceInfo, stated: str) -> str:
 
 
 def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str:
-    augmentation, seen = image_augmentation(data), image_preset(data, network)
+    augmentation, seen = image_augmentation(data), preprocessing_of(data, network)
     if info.is_streamed:
         scale, ratio = (_text(part).replace(" ", " to ") for part in (augmentation.scale, augmentation.ratio))
         size = f"{seen.train_size}x{seen.train_size}"

@@ -9,7 +9,7 @@ from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.flags.command import program, words_of
 from inq_ray.training.flags.start import start_of
-from inq_ray.training.task.build import image_preset
+from inq_ray.training.task.build import preprocessing_of
 
 
 def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memory: bool) -> str:
@@ -44,8 +44,8 @@ def tagged_arch(network: NetworkConfig) -> str:
 def _images(config: RunConfig, weights: str, *, in_memory: bool) -> list[str]:
     """Return the flags that are needed to see the same images in the same way when starting from the result's file."""
     data, flags = config.data, []
-    seen = image_preset(config.data, config.network)
-    unsaid = image_preset(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
+    seen = preprocessing_of(config.data, config.network)
+    unsaid = preprocessing_of(DataConfig(), NetworkConfig(arch=tagged_arch(config.network), weights=weights))
     is_seen_alike = (seen.crop_size, seen.resize_size, seen.interpolation) == (
         unsaid.crop_size,
         unsaid.resize_size,

@@ -15,7 +15,7 @@ from inq_ray.data.order.epoch import holdout
 from inq_ray.data.order.groups import fitting_workers
 from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from inq_ray.data.source import open_source
-from inq_ray.models.preset import input_preset
+from inq_ray.models.eval_transform import eval_transform
 from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters
@@ -100,7 +100,7 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     data = config.data
     return open_source(
         data.data,
-        preprocessing=image_preset(data, config.network),
+        preprocessing=preprocessing_of(data, config.network),
         augmentation=image_augmentation(data),
         index_folder=Path(config.output.storage_path).expanduser().absolute() / ".index",
         fingerprint=fingerprint,
@@ -110,13 +110,13 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
     )
 
 
-def image_preset(data: DataConfig, network: NetworkConfig) -> Preprocessing:
+def preprocessing_of(data: DataConfig, network: NetworkConfig) -> Preprocessing:
     """Return the preprocessing: that of the weights, with the changes of the flags.
 
     Raises:
         ValueError: The network or its weights do not exist, or a size is not possible.
     """
-    stated = input_preset(network.arch, network.weights)
+    stated = eval_transform(network.arch, network.weights)
     crop_size = data.crop_size or stated.crop_size
     # Another crop keeps its fraction of the resized image, such as 224 of 256.
     resize_size = data.resize_size or round(crop_size * stated.resize_size / stated.crop_size)

@@ -16,7 +16,7 @@ IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
 
 
 def preset_of(config: RunConfig) -> Preprocessing:
-    return build.image_preset(config.data, config.network)
+    return build.preprocessing_of(config.data, config.network)
 
 
 def again(config: RunConfig) -> RunConfig:

@@ -8,7 +8,7 @@ from inq_ray.models.weight_files import is_weights_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputPreset:
+class EvalTransform:
     """Resize, crop and normalization for validation; the defaults are ImageNet's usual ones.
 
     Attributes:
@@ -26,10 +26,10 @@ class InputPreset:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def input_preset(arch: str, weights: str | None = None) -> InputPreset:
+def eval_transform(arch: str, weights: str | None = None) -> EvalTransform:
     """Return the preprocessing of weights; downloads and builds nothing.
 
-    For a file or no weights, torchvision's networks have the preset of their IMAGENET1K_V1, or else of the first
+    For a file or no weights, torchvision's networks have the transform of their IMAGENET1K_V1, or else of the first
     weights in their enum; timm's have that of the tag in their name, or else of their first tag. timm's crop modes
     "squash" and "border" (7 % of its weights) are replaced by the usual center crop.
 
@@ -42,19 +42,19 @@ def input_preset(arch: str, weights: str | None = None) -> InputPreset:
     """
     check_arch(arch)
     if is_own(arch) or is_ours(arch):
-        return InputPreset()
+        return EvalTransform()
     name = None if weights is None or is_weights_file(weights) else weights
     return _of_timm(arch, name) if is_timm(arch) else _of_torchvision(arch, name)
 
 
-def _of_torchvision(arch: str, name: str | None) -> InputPreset:
+def _of_torchvision(arch: str, name: str | None) -> EvalTransform:
     if name is None:
         known = torchvision_networks.all_weights(arch).__members__
         name = "IMAGENET1K_V1" if "IMAGENET1K_V1" in known else next(iter(known), None)
         if name is None:
-            return InputPreset()
+            return EvalTransform()
     transforms = torchvision_networks.weights(arch, name).transforms()
-    return InputPreset(
+    return EvalTransform(
         crop_size=int(transforms.crop_size[0]),
         resize_size=int(transforms.resize_size[0]),
         interpolation=str(transforms.interpolation.value),
@@ -63,12 +63,12 @@ def _of_torchvision(arch: str, name: str | None) -> InputPreset:
     )
 
 
-def _of_timm(arch: str, name: str | None) -> InputPreset:
+def _of_timm(arch: str, name: str | None) -> EvalTransform:
     config = timm_networks.data_config(arch, name)
     _, height, width = config["input_size"]
     if height != width:
         raise ValueError(f"{arch=} takes images of {height}x{width} pixels: only square images are supported")
-    return InputPreset(
+    return EvalTransform(
         crop_size=height,
         resize_size=config["resize_size"],
         interpolation=config["interpolation"],
