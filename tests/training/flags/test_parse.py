@@ -277,7 +277,7 @@ def test_help_names_every_flag_and_exits_0(flag: str, capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     for name in ("--iterative-steps", "--batch-size", "--recipe", "--evaluate", "--dry-run", "--plain", "--config"):
         assert name in text
-    assert "(global)" in text
+    assert "global batch size" in text
     assert "per stage" in text
 
 
