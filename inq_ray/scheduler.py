@@ -1,4 +1,4 @@
-"""INQScheduler: freezes and quantizes the next portion of the weights, alike on every rank."""
+"""INQScheduler: quantizes and freezes the next portion of the weights, identically on every rank."""
 
 import copy
 import itertools
@@ -28,35 +28,35 @@ __all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
 
 
 class INQScheduler:
-    """Steps through the stages of Incremental Network Quantization (Zhou et al., ICLR 2017, algorithm 1).
+    """Scheduler of the stages of Incremental Network Quantization (Zhou et al., ICLR 2017, algorithm 1).
 
     Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones,
     and freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: at
-    the first stage all take rank 0's weights; at each, rank 0 decides, all ranks apply, and must then hold the same
-    bits. "Rank" means a rank of ``process_group`` here and below.
+    the first stage all ranks get rank 0's weights; at each stage, rank 0 decides and all ranks apply the decision and
+    check that they have the same bits. "Rank" means a rank of ``process_group`` here and below.
 
     Args:
-        optimizer: an :class:`inq_ray.SGD` whose groups name ``weight_bits``, as those of :func:`inq_ray.param_groups`;
-            or what a trainer has wrapped around one, with the SGD as its attribute ``optimizer``.
-        iterative_steps: accumulated portions, rising, in (0, 1]. A list that ends below 1.0 leaves weights float.
+        optimizer: An :class:`inq_ray.SGD` whose groups have ``weight_bits``, such as those of
+            :func:`inq_ray.param_groups`; or a trainer's wrapper with the SGD as its attribute ``optimizer``.
+        iterative_steps: Accumulated portions, ascending, in (0, 1]. A list that ends below 1.0 leaves weights float.
         strategy: "pruning" freezes the largest weights first, "random" any.
-        seed: of the random strategy.
-        codebook: from what the levels of a tensor follow: "max" its largest weight, as in the paper, "mse" the least
+        seed: Seed of the random strategy.
+        codebook: Rule for the levels of a tensor: "max" uses its largest weight, as in the paper, "mse" the least
             squared error, for 2 bits.
-        model: the network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
+        model: The network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
             kept. None = the network that :func:`inq_ray.param_groups` was called with.
-        process_group: the ranks that hold the same network, of which the first decides; None = all ranks. Give one if
-            groups of ranks train other networks, or other parts of one, as in pipeline parallelism.
+        process_group: Ranks that hold the same network; the first one decides. None = all ranks. Needed if groups
+            of ranks train different networks, or different parts of one, as in pipeline parallelism.
 
     Attributes:
-        portions: the accumulated portions.
-        stage: number of stages done.
-        state: :class:`TensorState` by parameter name. Parameters added without names are called ``GROUP.INDEX``.
+        portions: The accumulated portions.
+        stage: Number of stages done.
+        state: :class:`TensorState` by parameter name. Parameters added without names are named ``GROUP.INDEX``.
 
     Raises:
-        ValueError: the portions, the strategy or the codebook are not allowed, the optimizer is another, two parameters
-            have one name, one is of a dtype that cannot be quantized or is not the model's, nothing is to be
-            quantized, or this process is not in ``process_group``.
+        ValueError: The portions, the strategy or the codebook are not allowed, the optimizer is not an SGD of this
+            package, two parameters have the same name, one has a dtype that cannot be quantized or is not the model's,
+            there is nothing to quantize, or this process is not in ``process_group``.
 
     Examples:
         >>> import inq_ray
@@ -82,7 +82,7 @@ class INQScheduler:
     ) -> None:
         optimizer = unwrapped(optimizer)
         if not is_in_group(process_group):
-            raise ValueError("this process is not in process_group: make INQScheduler with the group that it is in")
+            raise ValueError("this process is not in process_group: create INQScheduler with the group that it is in")
         self._group = process_group
         check_strategy(strategy)
         check_rule(codebook)
@@ -100,29 +100,30 @@ class INQScheduler:
         self._add_new_parameters()
         if not self.state:
             raise ValueError(
-                "no parameter group has weight_bits, so nothing would be quantized: make them by inq_ray.param_groups"
+                "no parameter group has weight_bits, so nothing would be quantized: use inq_ray.param_groups"
             )
         if model is not None and (strange := sorted(self.state.keys() - given.keys())):
-            raise ValueError(f"{strange[0]!r} of the optimizer is no parameter of the model that INQScheduler is given")
+            raise ValueError(f"{strange[0]!r} of the optimizer is not a parameter of the model passed to INQScheduler")
         if optimizer.is_copy and not self._owners:
             warnings.warn(
-                "the optimizer is a copy (deepcopy, pickle), and which model has its parameters is unknown: copy model "
-                "and optimizer together, and make INQScheduler(..., model=model)",
+                "the optimizer is a copy (deepcopy, pickle), so the model with its parameters is unknown: copy model "
+                "and optimizer together, and create INQScheduler(..., model=model)",
                 stacklevel=2,
             )
 
     def step(self) -> None:
-        """Do the next stage's partition and quantization on every rank.
+        """Partition and quantize the weights of the next stage, on every rank.
 
-        Frozen weights get their levels again if something else than :class:`inq_ray.SGD` wrote to them, with a warning.
+        Frozen weights that something other than :class:`inq_ray.SGD` has changed are set to their levels again, with a
+        warning.
 
         Raises:
-            ValueError: all stages are done, a parameter's ``weight_bits`` is not what it was, a parameter that is
-                quantized is no longer the model's, or the optimizer has other weights frozen than this scheduler.
-            StageError: on every rank, where weights are NaN or infinite, which names the tensor, or rank 0 failed
-                otherwise.
-            ReplicaMismatchError: on every rank, where ranks are at other stages or of other options, their weights had
-                drifted apart since the first stage, or differ after this one; names tensor or option, and ranks.
+            ValueError: All stages are done, a parameter's ``weight_bits`` has changed, a quantized parameter is no
+                longer the model's, or the optimizer has other frozen weights than this scheduler.
+            StageError: Weights are NaN or infinite, which names the tensor, or rank 0 failed otherwise; raised on every
+                rank.
+            ReplicaMismatchError: Ranks have different stages or options, their weights have differed since the first
+                stage, or differ after this one; names tensor or option, and ranks. Raised on every rank.
         """
         fault = self._orphan() or self._other_masks(self.state)
         self._check_options(fault)
@@ -148,26 +149,26 @@ class INQScheduler:
         self.check(f"weights, masks or codes after stage {number}")
 
     def check(self, what: str) -> None:
-        """Stop every rank where weights, masks or codes are not the same bits on all of them.
+        """Stop every rank if weights, masks or codes are not bit for bit the same on all of them.
 
         Raises:
-            ReplicaMismatchError: names tensor and ranks.
+            ReplicaMismatchError: Names tensor and ranks.
         """
         if world_size(self._group) > 1:
             tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
             check_replicas(tensors, stage=self.stage, what=what, group=self._group)
 
     def changed_weights(self) -> dict[str, int]:
-        """Return how many frozen weights do not hold their level, by name of the parameters that have such weights.
+        """Return the number of frozen weights that differ from their level, by parameter name; only if there are any.
 
-        There are none unless something else than :class:`inq_ray.SGD` wrote to them: load_state_dict, a moving average,
+        There are none unless something other than :class:`inq_ray.SGD` changed them: load_state_dict, a moving average,
         a second optimizer, clamping.
         """
         changed = {name: num_changed(param, self.state[name]) for name, param in self.quantized().items()}
         return {name: number for name, number in changed.items() if number}
 
     def quantized(self) -> dict[str, Tensor]:
-        """Return the parameters that are quantized, by name."""
+        """Return the quantized parameters by name."""
         return {name: param for name, param in _named_params(self.optimizer) if name in self.state}
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,29 +192,29 @@ class INQScheduler:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from ``state_dict``: frozen weights get their levels, live weights stay as they are.
+        """Load a state: frozen weights get their levels, live weights are not changed.
 
-        Portions, strategy, seed and codebook become those of the state, whatever the scheduler was made with.
+        Portions, strategy, seed and codebook are those of the state, not those that the scheduler was created with.
 
         Raises:
-            ValueError: it is no state of this scheduler, or belongs to other parameters, or to another stage than the
-                state that the optimizer has loaded; or the optimizer's parameters are no longer the model's. Nothing
-                was changed then.
+            ValueError: It is not a state of this scheduler, or belongs to other parameters, or to another stage than
+                the state loaded into the optimizer; or the optimizer's parameters are no longer the model's. Nothing is
+                changed then.
         """
         _check_entries("the state of an INQScheduler", state_dict, ("stage", "portions", "strategy", "seed", "tensors"))
         self._add_new_parameters()
         params = self.quantized()
         tensors = state_dict["tensors"]
-        _check_entries("what the state calls 'tensors'", tensors, ())
+        _check_entries("the entry 'tensors' of the state", tensors, ())
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
-            raise ValueError(f"the state is of other parameters: only one side has {', '.join(different[:5])}")
+            raise ValueError(f"the state has other parameters: only one side has {', '.join(different[:5])}")
         portions, stage = check_portions(state_dict["portions"]), state_dict["stage"]
         check_strategy(state_dict["strategy"])
         codebook = state_dict.get("codebook", "max")  # the only rule before there were two
         check_rule(codebook)
         if type(stage) is not int or not 0 <= stage <= len(portions):
-            raise ValueError(f"the state is of stage {stage}, of {len(portions)} stages")
+            raise ValueError(f"the state has stage {stage}, of {len(portions)} stages")
         states = {name: _loaded(name, param, tensors[name], self.state[name]) for name, param in params.items()}
         fault = self._orphan()
         if fault is None and self.optimizer.has_loaded_frozen:
@@ -246,12 +247,12 @@ class INQScheduler:
         return copied
 
     def _orphan(self) -> "_Fault | None":
-        """Return which parameter the model no longer has, and what to do."""
+        """Return the parameter that the model no longer has, if any, and the remedy."""
         params = self.quantized()
         gone = next((name for name in params if name in self._owners and self._owners[name].is_gone()), None)
         if gone is not None:
             warnings.warn(
-                f"the model of which the optimizer has {shown(gone)} no longer exists: if you train another one, make "
+                f"the model with the optimizer's {shown(gone)} no longer exists: if you train another one, create "
                 "SGD and INQScheduler again from inq_ray.param_groups(model)",
                 stacklevel=3,
             )
@@ -261,20 +262,20 @@ class INQScheduler:
         name, what = orphan
         return _Fault(
             name,
-            f"{shown(name)} of the optimizer is no longer the model's: {what}; make SGD and INQScheduler again from "
+            f"{shown(name)} of the optimizer is no longer the model's: {what}; create SGD and INQScheduler again from "
             "inq_ray.param_groups(model), and load their states",
         )
 
     def _other_masks(self, states: Mapping[str, TensorState]) -> "_Fault | None":
-        """Return where the optimizer has other weights frozen than these states, and what to do."""
+        """Return a parameter whose frozen weights in the optimizer differ from these states, if any, and the remedy."""
         for name, param in self.quantized().items():
             frozen, state = self.optimizer.frozen(param), states[name]
             if not torch.equal(frozen, state.frozen.to(frozen.device)):
                 return _Fault(
                     name,
-                    f"the optimizer has {int(frozen.sum())} weights of {shown(name)} frozen, INQScheduler "
-                    f"{state.num_frozen}: they are of two stages; load the states of both that were saved together "
-                    "(INQScheduler.state_dict() too), the optimizer's first",
+                    f"the optimizer has {int(frozen.sum())} frozen weights of {shown(name)}, INQScheduler has "
+                    f"{state.num_frozen}: they are from different stages; load the states of both that were saved "
+                    "together (INQScheduler.state_dict() too), the optimizer's first",
                 )
         return None
 
@@ -282,7 +283,7 @@ class INQScheduler:
         counts = Counter(name for name, _ in _named_params(self.optimizer))
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
-            raise ValueError(f"the optimizer has several parameters of the name {', '.join(twice[:5])}")
+            raise ValueError(f"the optimizer has several parameters named {', '.join(twice[:5])}")
         new: dict[str, Tensor] = {}
         for group, name, param in _grouped_params(self.optimizer):
             num_bits, known = group["weight_bits"], self.state.get(name)
@@ -292,22 +293,22 @@ class INQScheduler:
                     new[name] = param
             elif known.codebook.num_bits != num_bits:
                 raise ValueError(
-                    f"{name} is being quantized at {known.codebook.num_bits} bits, its group's weight_bits is now "
-                    f"{num_bits}: set it before INQScheduler is made"
+                    f"{name} is being quantized at {known.codebook.num_bits} bits, but its group's weight_bits is now "
+                    f"{num_bits}: set it before INQScheduler is created"
                 )
             elif not _is_of(known, param, group):
                 raise ValueError(
-                    f"{name} is being quantized with other levels or another codebook_per than its group has now, "
-                    f"{group['levels']!r} and {group['codebook_per']!r}: set them before INQScheduler is made"
+                    f"{name} is being quantized with other levels or another codebook_per than its group now has, "
+                    f"{group['levels']!r} and {group['codebook_per']!r}: set them before INQScheduler is created"
                 )
-            elif known.frozen.device != param.device:  # the model was moved since
+            elif known.frozen.device != param.device:  # the model was moved meanwhile
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
         if new:
             _check_memory(dict(_named_params(self.optimizer)), new)
         self._owners = {**find_owners(new), **self._owners}
 
     def _check_options(self, fault: "_Fault | None") -> None:
-        """Else a rank would raise, for a ``fault`` of its own too, or take another branch, while others wait for it."""
+        """Check that ranks agree on options and ``fault``, so that none raises or branches while others wait for it."""
         if world_size(self._group) == 1:
             return
         options = ("stage", "portions", "strategy", "seed", "codebook")
@@ -330,7 +331,7 @@ class INQScheduler:
             check_replicas(params, stage=number, what=what, group=self._group)
 
     def _decide(self) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
-        """Rank 0's decision, or why there is none: any error has to reach the ranks that wait for it."""
+        """Return rank 0's decision, or its error: any error has to reach the ranks that wait for the decision."""
         try:
             return {
                 name: decide(
@@ -350,33 +351,33 @@ class INQScheduler:
 
 
 class _Fault(NamedTuple):
-    """Why no stage can be done: a parameter's name, and what is wrong with it."""
+    """Why no stage is possible: a parameter's name, and what is wrong with it."""
 
     name: str
     text: str
 
 
 def _in_numbers(changed: Mapping[str, int]) -> str:
-    """What is said of frozen weights that do not hold their levels, by parameter name."""
+    """Return the message about frozen weights that differ from their levels, given by parameter name."""
     return (
-        f"{sum(changed.values()):,} frozen weights, in {shown(next(iter(changed)))} first, do not hold their levels: "
-        "something else than inq_ray.SGD wrote to them, such as load_state_dict, an average or a second optimizer"
+        f"{sum(changed.values()):,} frozen weights, first in {shown(next(iter(changed)))}, differ from their levels: "
+        "something other than inq_ray.SGD changed them, such as load_state_dict, an average or a second optimizer"
     )
 
 
 def _in_words(error: Exception) -> str:
-    """What is told to all ranks: a ValueError says what is wrong, others (memory, device) need their type."""
+    """Return the error's text for all ranks; errors other than ValueError (memory, device) need their type."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:
-    """Return the state of a parameter that joins, which must be a plain tensor of a dtype that can be quantized."""
+    """Return the state of a new parameter, which must be a plain tensor of a dtype that can be quantized."""
     if param.is_meta:
-        raise ValueError(f"{shown(name)} is on the device meta, without values: give the model its weights first")
+        raise ValueError(f"{shown(name)} is on the meta device, without values: initialize the model first")
     if type(param.data) is not Tensor or param.layout != torch.strided:
         raise ValueError(
-            f"{shown(name)} is a {type(param.data).__name__} of layout {param.layout}, as sharding and quantization by "
-            "other libraries make them: only plain tensors can be quantized; skip it in inq_ray.param_groups"
+            f"{shown(name)} is a {type(param.data).__name__} of layout {param.layout}, as created by sharding or by "
+            "quantization of other libraries: only plain tensors can be quantized; skip it in inq_ray.param_groups"
         )
     try:
         float_format(param.dtype)
@@ -386,13 +387,13 @@ def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorS
 
 
 def _is_of(state: TensorState, param: Tensor, group: Mapping[str, Any]) -> bool:
-    """Return whether a state has the levels of a parameter's group, and as many n_1."""
+    """Return whether a state has the levels of a parameter's group, and the same number of n_1."""
     due = undecided(param, group["weight_bits"], group["levels"], group["codebook_per"])
     return state.codebook.levels == due.levels and type(state.codebook) is type(due)
 
 
 def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
-    """Refuse parameters that lie in the memory of another one: each would be frozen without the other."""
+    """Refuse parameters that share memory with another one: each would be frozen without the other."""
     spans: dict[int, list[tuple[int, int, str]]] = {}
     for name, param in params.items():
         if param.layout == torch.strided and param.numel():
@@ -404,21 +405,21 @@ def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> No
         for (_, end, one), (start, _, other) in itertools.pairwise(each):
             if start < end and (one in new or other in new):
                 raise ValueError(
-                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: make them one, as by "
+                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: use one, as by "
                     "layer.weight = other.weight (the Parameter, not its .data), before param_groups"
                 )
 
 
 def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
-    """Refuse what is no dictionary, or lacks entries."""
+    """Refuse anything but a dictionary with these entries."""
     if not isinstance(saved, Mapping):
         raise ValueError(f"{what} must be a dictionary, got a {type(saved).__name__}")
     if "param_groups" in saved:
-        raise ValueError(f"{what} is wanted, got that of an optimizer: load it by optimizer.load_state_dict")
+        raise ValueError(f"expected {what}, got that of an optimizer: load it with optimizer.load_state_dict")
     if "iterative_steps" in saved:
         raise ValueError(
-            f"{what} is wanted, got that of INQ-pytorch's INQScheduler, which has no codes and cannot be taken over: "
-            "load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+            f"expected {what}, got that of INQ-pytorch's INQScheduler, which has no codes and cannot be converted: "
+            "load only the model's weights, and begin INQ again with a new SGD and INQScheduler"
         )
     missing = sorted(set(wanted) - saved.keys())
     if missing:
@@ -429,28 +430,28 @@ def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], own: TensorState
     """Return the saved state of one parameter, checked, on its device."""
     _check_entries(f"the state of {name}", saved, ("num_bits", "n_1", "frozen", "codes"))
     try:
-        codebook = codebook_of(saved["num_bits"], saved["n_1"], saved.get("levels", "paper"))  # the first had no others
+        codebook = codebook_of(saved["num_bits"], saved["n_1"], saved.get("levels", "paper"))  # missing in old states
     except ValueError as error:
         raise ValueError(f"the state of {name}: {error}") from None
     if codebook.num_bits != (num_bits := own.codebook.num_bits):
-        raise ValueError(f"the state of {name} is at {codebook.num_bits} bits, its group's weight_bits is {num_bits}")
+        raise ValueError(f"the state of {name} has {codebook.num_bits} bits, but its group's weight_bits is {num_bits}")
     if (codebook.levels, type(codebook)) != (own.codebook.levels, type(own.codebook)):
-        raise ValueError(f"the state of {name} is of other levels or another codebook_per than its group")
+        raise ValueError(f"the state of {name} has other levels or another codebook_per than its group")
     frozen, codes = saved["frozen"], saved["codes"]
     for what, tensor, dtype in (("frozen", frozen, torch.bool), ("codes", codes, torch.uint8)):
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"the state of {name} has {what} that is a {type(tensor).__name__}, no tensor")
+            raise ValueError(f"the state of {name} has {what} that is a {type(tensor).__name__}, not a tensor")
         if tensor.shape != param.shape:
             raise ValueError(f"the state of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}")
         if tensor.dtype != dtype:
-            raise ValueError(f"the state of {name} has {what} of {tensor.dtype}, {dtype} is wanted")
+            raise ValueError(f"the state of {name} has {what} of {tensor.dtype}, expected {dtype}")
     state = TensorState(
         codebook=codebook,
         frozen=frozen.to(param.device, copy=True, memory_format=torch.contiguous_format),
         codes=codes.to(param.device, copy=True, memory_format=torch.contiguous_format),
     )
     if codebook.strange_code(state.codes) is not None or bool((state.codes != 0).logical_and_(~state.frozen).any()):
-        raise ValueError(f"the state of {name} has codes that its codebook does not, or codes of live weights")
+        raise ValueError(f"the state of {name} has codes that are not in its codebook, or codes of live weights")
     return state
 
 

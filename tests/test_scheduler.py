@@ -129,14 +129,16 @@ def test_weight_bits_that_change_under_the_scheduler_are_an_error() -> None:
     model = make_model()  # which the scheduler does not keep alive
     optimizer, scheduler = make(model)
     optimizer.param_groups[0]["weight_bits"] = 2
-    with pytest.raises(ValueError, match=r"0\.weight is being quantized at 4 bits, its group's weight_bits is now 2"):
+    with pytest.raises(
+        ValueError, match=r"0\.weight is being quantized at 4 bits, but its group's weight_bits is now 2"
+    ):
         scheduler.step()
 
 
 def test_two_parameters_of_one_name_are_an_error() -> None:
     one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     groups = [{"params": [("w", one)], "weight_bits": 5}, {"params": [("w", two)], "weight_bits": 5}]
-    with pytest.raises(ValueError, match="several parameters of the name w"):
+    with pytest.raises(ValueError, match="several parameters named w"):
         INQScheduler(SGD(groups), PORTIONS)
 
 
@@ -217,10 +219,10 @@ def test_states_of_other_levels_or_channels_are_refused(option: str, value: Any)
     other_optimizer, other_scheduler = make(other, **{option: value})
     with pytest.raises(ValueError, match="other levels or another codebook_per than its group"):
         other_scheduler.load_state_dict(scheduler.state_dict())
-    with pytest.raises(ValueError, match="make the optimizer with those of the state"):
+    with pytest.raises(ValueError, match="create the optimizer with those of the state"):
         other_optimizer.load_state_dict(optimizer.state_dict())
     optimizer.param_groups[0][{"per": "codebook_per"}.get(option, option)] = value
-    with pytest.raises(ValueError, match="set them before INQScheduler is made"):
+    with pytest.raises(ValueError, match="set them before INQScheduler is created"):
         scheduler.step()
 
 
@@ -317,13 +319,13 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
         ),
         (
             lambda s: s["tensors"]["4.weight"].update(num_bits=5),
-            r"4\.weight is at 5 bits, its group's weight_bits is 4",
+            r"4\.weight has 5 bits, but its group's weight_bits is 4",
         ),
         (lambda s: s["tensors"]["4.weight"].update(num_bits=9), r"4\.weight: .* from 2 to 8"),
         (lambda s: s["tensors"]["4.weight"].update(n_1=500), r"the state of 4\.weight: n_1 must be"),
         (lambda s: s["tensors"]["4.weight"].update(codes=[1]), r"4\.weight has codes that is a list, no tensor"),
         (lambda s: s["tensors"].update({"4.weight": None}), r"the state of 4\.weight must be a dictionary, got a None"),
-        (lambda s: s.update(tensors=None), "what the state calls 'tensors' must be a dictionary, got a NoneType"),
+        (lambda s: s.update(tensors=None), "the entry 'tensors' of the state must be a dictionary, got a NoneType"),
         (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
         (
             lambda s: s["tensors"]["4.weight"].update(codes=s["tensors"]["4.weight"]["codes"].float()),
@@ -334,7 +336,7 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
             r"4\.weight has frozen of torch\.uint8, expected torch\.bool",
         ),
         (lambda s: s.update(stage=0.5), "stage 0.5, of 4 stages"),
-        (lambda s: s["tensors"]["4.weight"]["codes"].fill_(255), r"4\.weight has codes that its codebook does not"),
+        (lambda s: s["tensors"]["4.weight"]["codes"].fill_(255), r"4\.weight has codes that are not in its codebook"),
         (lambda s: s["tensors"]["4.weight"]["codes"].fill_(1), "or codes of live weights"),
         (lambda s: s.update(portions=[0.5, 0.1]), "larger than the one before"),
         (lambda s: s.update(stage=5), "stage 5, of 4 stages"),

@@ -113,7 +113,7 @@ def test_help_is_in_plain_words(command: str, capsys: pytest.CaptureFixture[str]
     assert _hits([Text(f"{command} --help-all", printed)], PLAINER) == []
 
 
-def test_odd_words_are_found_and_plain_ones_are_not(tmp_path: Path) -> None:
+def test_odd_words_are_found_and_plain_ones_are_not() -> None:
     source = REPO / "tests" / "test_words.py"
     assert any(text == Text("tests/test_words.py:1", __doc__ or "") for text in _texts(source))
     odd = ["It is made anew.", "None where\n    nothing is.", "whatever is wrong", "says who", "It is TOLD so"]

@@ -1,6 +1,6 @@
-"""One stage on one tensor: deciding which weights freeze at which levels, and applying that decision.
+"""One stage on one tensor: the decision which weights freeze at which levels, and its application.
 
-Deciding and applying are apart, because with several workers rank 0 decides and all apply.
+Both are separate, because with several workers rank 0 decides and all apply.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from inq_ray.core.state import TensorState
 
 @dataclass(frozen=True)
 class StageUpdate:
-    """What one stage does to one tensor.
+    """Change of one tensor in one stage.
 
     Attributes:
-        codebook: levels of the tensor from now on.
+        codebook: Levels of the tensor from now on.
         newly_frozen: bool, the weight's shape; none of them was frozen before.
         codes: uint8, the weight's shape; codes of the newly frozen weights, 0 elsewhere.
     """
@@ -41,23 +41,23 @@ def decide(
     stage: int,
     rule: Rule = "max",
 ) -> StageUpdate:
-    """Decide a stage for one tensor; changes nothing.
+    """Decide a stage for one tensor, without changing anything.
 
-    The codebook is fixed at the first stage in which the tensor, or the channel, has a non-zero weight. Exactly
-    round(portion · N) weights are frozen afterwards, or as many as before where that was more.
+    The codebook is fixed at the first stage in which the tensor, or the channel, has a non-zero weight. Afterwards
+    exactly round(portion · N) weights are frozen, or as many as before if that is more.
 
     Args:
         weight: float [*].
-        state: the tensor's state before the stage.
-        portion: accumulated fraction in (0, 1].
-        name: the parameter's name, for errors and for the random choice.
-        strategy: one of inq_ray.core.partition.STRATEGIES.
-        seed: of the random choice.
-        stage: number of the stage, from 0.
-        rule: from which the codebook follows.
+        state: The tensor's state before the stage.
+        portion: Accumulated fraction in (0, 1].
+        name: The parameter's name, for errors and for random choices.
+        strategy: One of inq_ray.core.partition.STRATEGIES.
+        seed: Seed of random choices.
+        stage: Number of the stage, from 0.
+        rule: Rule for the codebook.
 
     Raises:
-        ValueError: weights are NaN, infinite or beyond the range of float32, or their dtype cannot be quantized; names
+        ValueError: Weights are NaN, infinite or beyond the range of float32, or their dtype cannot be quantized; names
             the tensor.
     """
     weight = weight.detach().contiguous()
@@ -72,12 +72,12 @@ def decide(
 
 
 def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
-    """Freeze what ``update`` names: ``weight`` and ``state`` change in place, frozen weights keep their bits.
+    """Freeze the weights in ``update``: ``weight`` and ``state`` change in place, frozen weights keep their bits.
 
     Args:
         weight: float [*], any memory format.
-        state: the tensor's state before the stage.
-        update: from :func:`decide`, on this rank or another.
+        state: The tensor's state before the stage.
+        update: Decision of :func:`decide`, on this rank or another.
     """
     assert not bool(torch.any(state.frozen & update.newly_frozen)), "a frozen weight would be frozen again"
     state.codebook = update.codebook
@@ -87,7 +87,7 @@ def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
 
 
 def num_changed(weight: Tensor, state: TensorState) -> int:
-    """Return how many frozen weights of ``weight`` (float [*]) do not hold their level."""
+    """Return how many frozen weights of ``weight`` (float [*]) differ from their level."""
     levels = state.codebook.decode(state.codes, weight.dtype)
     return int(torch.count_nonzero((weight.detach() != levels) & state.frozen))
 
@@ -96,6 +96,6 @@ def restore(weight: Tensor, state: TensorState) -> None:
     """Write the levels of all frozen weights into ``weight`` (float [*]) in place; live weights keep their bits."""
     bits = weight.detach().view(float_format(weight.dtype).bits_dtype)
     levels = state.codebook.decode(state.codes, weight.dtype).view(bits.dtype)
-    # A live weight's code is 0, hence its level all zero bits: bits · live + level selects, and is three times as fast
-    # as torch.where with a condition without a pattern.
+    # A live weight's code is 0, so its level is all zero bits: bits · live + level selects, and is three times as fast
+    # as torch.where with a random condition.
     bits.mul_((~state.frozen).view(torch.uint8)).add_(levels)

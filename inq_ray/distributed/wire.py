@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# Ranks that talk to each other: a torch.distributed.ProcessGroup, or None for all. Ranks count within the group.
+# Ranks that communicate: a torch.distributed.ProcessGroup, or None for all. Ranks count within the group.
 Group: TypeAlias = "dist.ProcessGroup | None"
 
 
@@ -26,12 +26,12 @@ def rank(group: Group = None) -> int:
 
 
 def global_ranks(ranks: Iterable[int], group: Group = None) -> tuple[int, ...]:
-    """Return the ranks among all processes of ranks of a group."""
+    """Return the ranks among all processes for ranks of a group."""
     return tuple(ranks) if group is None else tuple(dist.get_global_rank(group, each) for each in ranks)
 
 
 def is_in_group(group: Group) -> bool:
-    """Return whether this process is in a group; what new_group returns to others is no group."""
+    """Return whether this process is in a group; new_group returns a non-group to other processes."""
     return group is None or (isinstance(group, dist.ProcessGroup) and dist.get_rank(group) >= 0)
 
 

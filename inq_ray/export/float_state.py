@@ -1,4 +1,4 @@
-"""From codes back to the exact weights."""
+"""Exact weights from codes."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,34 +13,35 @@ from inq_ray.core.state import TensorState
 
 
 class HasState(Protocol):
-    """What keeps the states of weight tensors, such as :class:`inq_ray.INQScheduler`."""
+    """An object with the states of weight tensors, such as :class:`inq_ray.INQScheduler`."""
 
     state: dict[str, TensorState]
 
 
 @runtime_checkable
 class KnowsNetwork(Protocol):
-    """What knows the network of these states too, as :class:`inq_ray.INQScheduler`."""
+    """An object that also has the network of these states, such as :class:`inq_ray.INQScheduler`."""
 
     def changed_weights(self) -> dict[str, int]:
-        """Return how many frozen weights do not hold their level, by parameter name."""
+        """Return the number of frozen weights that differ from their level, by parameter name."""
 
 
 def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Return each quantized weight tensor, 0 or +-2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
+    """Return each quantized weight tensor, 0 or ±2^k with n_2 <= k <= n_1, computed from codes and codebook alone.
 
     Args:
-        states: an :class:`inq_ray.INQScheduler` with every weight frozen, or its ``state``.
-        dtype: of the result; a floating dtype that holds all levels exactly.
+        states: An :class:`inq_ray.INQScheduler` with every weight frozen, or its ``state``.
+        dtype: Floating dtype of the result, which must represent all levels exactly.
 
     Returns:
-        By parameter name, of the codes' shape and device; bit for bit what the network holds after the last stage.
+        Tensors by parameter name, with the codes' shape and device; bit for bit the network's after the last stage.
 
     Raises:
-        ValueError: a weight is still live, or `dtype` cannot hold a level; names the tensor. Or `states` is neither.
+        ValueError: A weight is still live, or `dtype` cannot represent a level; names the tensor. Or `states` is
+            something else.
 
     Warns:
-        UserWarning: the network of the INQScheduler holds other weights, since something else wrote to them.
+        UserWarning: The network of the INQScheduler has other weights, because something else changed them.
 
     Examples:
         >>> import inq_ray
@@ -54,9 +55,9 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
     changed = states.changed_weights() if isinstance(states, KnowsNetwork) else {}
     if changed:
         warnings.warn(
-            f"the network holds other weights than these: {sum(changed.values()):,} frozen ones, in "
-            f"{shown(next(iter(changed)))} first, were written by something else than inq_ray.SGD; load these into it "
-            "by model.load_state_dict(..., strict=False) before you save it",
+            f"the network has other weights than these: {sum(changed.values()):,} frozen ones, first in "
+            f"{shown(next(iter(changed)))}, were changed by something other than inq_ray.SGD; load these into it "
+            "with model.load_state_dict(..., strict=False) before you save it",
             stacklevel=2,
         )
     states = getattr(states, "state", states)
@@ -82,11 +83,11 @@ def check_exact(name: str, codebook: AnyCodebook, codes: Tensor, dtype: torch.dt
     """Check that every level that a tensor uses is exact in `dtype`.
 
     Raises:
-        ValueError: one is not; names the tensor.
+        ValueError: A level is not; names the tensor.
     """
     if not dtype.is_floating_point:
         raise ValueError(f"weights need a floating dtype such as torch.float32, got {dtype=}")
     levels = torch.tensor([level for _, level in codebook.used(codes)], dtype=torch.float64)
     inexact = levels[levels.to(dtype).double() != levels]
     if inexact.numel():
-        raise ValueError(f"{dtype} cannot hold {float(inexact[0])!r}, a weight of {name!r}: take a wider dtype")
+        raise ValueError(f"{dtype} cannot represent {float(inexact[0])!r}, a weight of {name!r}: use a wider dtype")

@@ -103,7 +103,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     stored = bomb.compress(bytes(10**7)) + bomb.flush()
     with pytest.raises(ValueError, match="not one DEFLATE stream of 1000 bytes"):
         decompress_codes(stored, "deflate", 8, 1000)
-    with pytest.raises(ValueError, match="cannot hold"):
+    with pytest.raises(ValueError, match="cannot represent"):
         decompress_codes(stored[:100], "deflate", 8, 2**40)
 
 

@@ -97,5 +97,5 @@ def test_a_scheduler_that_accelerate_does_not_know_refuses_after_the_optimizer_i
     for inputs, labels in resumed.loader:
         resumed.train_step(inputs, labels)
     shared.check_kept(resumed.model, before)
-    with pytest.raises(ValueError, match=r"they are of two stages; load the states of both"):
+    with pytest.raises(ValueError, match=r"they are from different stages; load the states of both"):
         resumed.inq.step()

@@ -116,5 +116,5 @@ def test_resumed_without_the_schedulers_state_frozen_weights_stay_and_no_stage_i
     before = saved_frozen(checkpoint)
     module = fit(WithoutScheduler(), tmp_path / "resumed", checkpoint)
     shared.check_kept(module, before)
-    with pytest.raises(ValueError, match=r"they are of two stages; load the states of both"):
+    with pytest.raises(ValueError, match=r"they are from different stages; load the states of both"):
         module.inq.step()

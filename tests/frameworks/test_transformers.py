@@ -116,5 +116,5 @@ def test_resumed_without_the_schedulers_state_frozen_weights_stay_and_no_stage_i
     before = saved_frozen(checkpoint)
     model, inq, _ = run(tmp_path, resume=str(checkpoint), has_callback=False)
     shared.check_kept(model, before)
-    with pytest.raises(ValueError, match=r"they are of two stages; load the states of both"):
+    with pytest.raises(ValueError, match=r"they are from different stages; load the states of both"):
         inq.step()

@@ -1,4 +1,4 @@
-"""SGD that leaves frozen weights alone."""
+"""SGD that leaves frozen weights unchanged."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,44 +13,44 @@ from inq_ray.core.channels import Per, check_per
 from inq_ray.core.codebook import Levels, check_levels, check_num_bits, float_format
 from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop, keep_live, live_gradient, step_in_blocks
 
-# What a group keeps of its own when a state is loaded.
+# Values that a group keeps when a state is loaded.
 _KEPT = ("weight_bits", "levels", "codebook_per", "param_names")
 
-# How deep an optimizer or scheduler is looked for in wrappers of trainers.
+# Maximum depth of a trainer's wrappers around an optimizer or scheduler.
 MOST_WRAPPERS = 10
 
 
 class SGD(torch.optim.SGD):
     r"""torch.optim.SGD that updates live weights only (re-training of Zhou et al., ICLR 2017).
 
-    With T = 1 on live and 0 on frozen weights, every step is torch's own with the gradient T · (g + λ W) in place of
-    g + λ W. So a live weight moves as torch.optim.SGD moves it, and a frozen one keeps its bits and has no momentum.
-    With nothing frozen the two are equal bit for bit. ``param.grad`` is read, never changed.
+    With T = 1 on live and 0 on frozen weights, every step is torch's own with the gradient T · (g + λ W) instead of
+    g + λ W. So live weights are updated as by torch.optim.SGD, and frozen ones keep their bits and have no momentum.
+    Without frozen weights both are equal bit for bit. ``param.grad`` is read, never changed.
 
-    Torch has three forms of the step: a for-loop over the tensors, foreach over lists of tensors, and fused.
-    ``foreach`` and ``fused`` choose one, as in torch.optim.SGD. If you choose none, the bits are those of
-    torch.optim.SGD's default, which is foreach on GPUs and the for-loop on CPUs. On CPUs, though, the fused kernel does
-    the work, the fastest that torch has: for float32 and float64, and for all but the last numel % 16 elements of a
-    tensor, it gives the bits of the for-loop. A partly frozen tensor takes about twice the time of an all-live one.
+    Torch has three implementations of the step: a for-loop over the tensors, foreach over lists of tensors, and fused.
+    ``foreach`` and ``fused`` choose one, as in torch.optim.SGD. By default the bits are those of torch.optim.SGD's
+    default, which is foreach on GPUs and the for-loop on CPUs. On CPUs, though, the fused kernel is used, torch's
+    fastest: for float32 and float64, and for all but the last numel % 16 elements of a tensor, it gives the bits of the
+    for-loop. A partly frozen tensor takes about twice as long as an all-live one.
 
     Args:
-        params: parameters or groups, best those of :func:`inq_ray.param_groups`. A group's ``weight_bits`` says at how
-            many bits :class:`inq_ray.INQScheduler` quantizes its parameters; None leaves them float.
-        lr: learning rate, float or one-element tensor.
-        momentum: momentum factor.
-        dampening: dampening of the momentum.
-        weight_decay: L2 penalty λ, of live weights only.
-        nesterov: whether momentum is Nesterov's.
-        weight_bits: for groups that name none, 2 to 8 or None; of all parameters in them. Biases and normalization
-            among them are quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
-        levels: for groups that name none, which levels a codebook has: "paper" or "full".
-        codebook_per: for groups that name none, whether one largest power holds for a "tensor" or a "channel".
-        maximize: whether to go up the gradient.
-        foreach: whether to take torch's foreach form; None = the default, see above.
-        fused: whether to take torch's fused form; None = the default, see above.
+        params: Parameters or groups, preferably from :func:`inq_ray.param_groups`. A group's ``weight_bits`` is the
+            number of bits to which :class:`inq_ray.INQScheduler` quantizes its parameters; None leaves them float.
+        lr: Learning rate, float or one-element tensor.
+        momentum: Momentum factor.
+        dampening: Dampening of the momentum.
+        weight_decay: Weight decay (L2 penalty) λ, for live weights only.
+        nesterov: Whether to use Nesterov momentum.
+        weight_bits: For groups without their own, 2 to 8 or None; applies to all their parameters. Biases and
+            normalization are then quantized too, with a warning: :func:`inq_ray.param_groups` leaves them float.
+        levels: For groups without their own, the levels of codebooks: "paper" or "full".
+        codebook_per: For groups without their own, whether there is one largest power per "tensor" or "channel".
+        maximize: Whether to maximize the objective.
+        foreach: Whether to use torch's foreach implementation; None = the default, see above.
+        fused: Whether to use torch's fused implementation; None = the default, see above.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: An option is out of range.
 
     Examples:
         >>> layer = torch.nn.Linear(2, 1, bias=False)
@@ -63,9 +63,9 @@ class SGD(torch.optim.SGD):
         (True, 0.2)
     """
 
-    # Whether what is frozen comes from load_state_dict, and no INQScheduler has confirmed it since.
+    # Whether frozen weights come from load_state_dict, and no INQScheduler has confirmed them since.
     has_loaded_frozen = False
-    # Whether it was made by deepcopy or pickle: its parameters are then others than those of the model it was made for.
+    # Whether it was created by deepcopy or pickle: its parameters then differ from those of the model it was made for.
     is_copy = False
 
     def __init__(
@@ -87,8 +87,8 @@ class SGD(torch.optim.SGD):
         self._defaults = {"weight_bits": weight_bits, "levels": levels, "codebook_per": codebook_per}
         given: Any = params if isinstance(params, Tensor) else list(params)  # torch refuses a tensor
         has_own_bits = [isinstance(each, dict) and "weight_bits" in each for each in given]
-        # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None where all of it is frozen. A parameter
-        # of which nothing is frozen is not in it.
+        # Live masks (uint8 0 or 1, the parameter's strides) by parameter; None if it is fully frozen. Parameters
+        # without frozen weights are not included.
         self._live: dict[Tensor, Tensor | None] = {}
         super().__init__(
             given,
@@ -108,7 +108,7 @@ class SGD(torch.optim.SGD):
         self._step_supports_amp_scaling = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group; see torch.optim.Optimizer.add_param_group.
+        """Add a group; see torch.optim.Optimizer.add_param_group.
 
         Raises:
             ValueError: ``weight_bits`` is neither None nor 2 to 8, or ``levels`` or ``codebook_per`` is not allowed.
@@ -122,14 +122,14 @@ class SGD(torch.optim.SGD):
         super().add_param_group(param_group)
 
     def freeze(self, param: Tensor, frozen: Tensor) -> None:
-        """From now on leaves the frozen weights of ``param`` alone, and drops their momentum.
+        """Leave the frozen weights of ``param`` unchanged from now on, and drop their momentum.
 
         Args:
-            param: a parameter of this optimizer.
-            frozen: bool, its shape; True = frozen. Replaces what was frozen before.
+            param: A parameter of this optimizer.
+            frozen: bool, its shape; True = frozen. Replaces the previous mask.
 
         Raises:
-            ValueError: the shape or dtype of ``frozen`` is another, or ``param`` is not in this optimizer or of a dtype
+            ValueError: The shape or dtype of ``frozen`` is wrong, or ``param`` is not in this optimizer or has a dtype
                 that cannot be quantized.
         """
         float_format(param.dtype)
@@ -156,14 +156,14 @@ class SGD(torch.optim.SGD):
         return (live == 0).to(param.device).contiguous()
 
     def live_grad(self, param: Tensor) -> Tensor | None:
-        """The gradient of live weights: ``param.grad`` with +0.0 at frozen ones, which is what a step goes by.
+        """Return the gradient of live weights: ``param.grad`` with +0.0 for frozen ones, which a step uses.
 
         Args:
-            param: a parameter of this optimizer.
+            param: A parameter of this optimizer.
 
         Returns:
-            float, the parameter's shape: a copy where some of it is frozen, ``param.grad`` itself where nothing is.
-            None where there is no gradient, or no live weight.
+            float, the parameter's shape: a copy if the parameter is partly frozen, ``param.grad`` itself if nothing is
+            frozen. None if there is no gradient, or no live weight.
         """
         if param.grad is None or param not in self._live:
             return param.grad
@@ -184,17 +184,16 @@ class SGD(torch.optim.SGD):
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads hyperparameters, momentum and what is frozen; torch.optim.SGD's state too.
+        """Load hyperparameters, momentum and frozen masks; torch.optim.SGD's state is accepted too.
 
-        By a state without frozen weights, such as torch.optim.SGD's, what is frozen stays as it is, and momentum that
-        it brings for frozen weights is dropped. Each group keeps its ``weight_bits``, of which a state from before
-        anything was quantized has none, and its parameters' names, by which INQScheduler knows them: under DDP others
-        begin them with "module.".
+        A state without frozen masks, such as torch.optim.SGD's, leaves the masks unchanged, and its momentum for frozen
+        weights is dropped. Each group keeps its ``weight_bits``, which may be missing in older states, and its
+        parameters' names, by which INQScheduler identifies them: under DDP, names in a state may begin with "module.".
 
         Raises:
-            ValueError: it is no optimizer's state, the groups are others, one names other ``weight_bits``, the
-                parameters are in another order, it is INQ-pytorch's, or what is frozen does not fit a parameter;
-                nothing was changed then.
+            ValueError: It is not an optimizer's state, the groups differ, one has other ``weight_bits``, the parameters
+                are in another order, it is INQ-pytorch's, or a frozen mask does not fit its parameter; nothing is
+                changed then.
         """
         if not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError("this is not the state of an optimizer: it has no 'state' and 'param_groups'")
@@ -222,7 +221,7 @@ class SGD(torch.optim.SGD):
             self._drop_momentum(param)
 
     def _frozen_in(self, state_dict: dict[str, Any]) -> dict[Tensor, Tensor]:
-        """Return what a state has frozen, by parameter; optimizers that do not know it may have changed its dtype."""
+        """Return the frozen masks in a state, by parameter; other optimizers may have changed their dtype."""
         frozen: dict[Tensor, Tensor] = {}
         for number, (saved, group) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False)):
             for place, (index, param) in enumerate(zip(saved["params"], group["params"], strict=False)):
@@ -232,8 +231,8 @@ class SGD(torch.optim.SGD):
                 if not isinstance(mask, Tensor) or mask.shape != param.shape:
                     shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
                     raise ValueError(
-                        f"the state's group {number} has at {place} what is frozen of a tensor {shape}, this "
-                        f"optimizer's is {list(param.shape)}: the state is of another network"
+                        f"the state's group {number} has at {place} a frozen mask of shape {shape}, but this "
+                        f"optimizer's parameter has {list(param.shape)}: the state belongs to another network"
                     )
                 frozen[param] = mask.to(device=param.device, dtype=torch.bool)
         return frozen
@@ -252,13 +251,13 @@ class SGD(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Performs one step.
+        """Perform one step.
 
         Args:
-            closure: reevaluates the model and returns the loss.
+            closure: Reevaluates the model and returns the loss.
 
         Returns:
-            What ``closure`` returned, or None.
+            The result of ``closure``, or None.
         """
         loss = None
         if closure is not None:
@@ -296,14 +295,14 @@ class SGD(torch.optim.SGD):
         assert param.grad is not None
         momentum = self.state[param].get("momentum_buffer") if group["momentum"] != 0 else None
         live = self._live.get(param)
-        if live is not None and live.device != param.device:  # the model was moved since
+        if live is not None and live.device != param.device:  # the model was moved meanwhile
             live = self._live[param] = live.to(param.device)
         return Weights(param, param.grad, live, momentum)
 
     def _torch_step(
         self, group: dict[str, Any], weights: Sequence[Weights], *, foreach: bool | None, fused: bool | None
     ) -> None:
-        """Perform torch's step, either of weights that are all live, or of partly frozen ones with T · (g + λ W)."""
+        """Perform torch's step, either for all-live weights, or for partly frozen ones with T · (g + λ W)."""
         if not weights:
             return
         weight_decay, maximize = group["weight_decay"], group["maximize"]
@@ -314,7 +313,9 @@ class SGD(torch.optim.SGD):
             grads = [each.grad for each in weights]
             is_plain = weight_decay == 0 and not maximize
             if group["nesterov"] and is_plain and not fused and foreach is not False:
-                grads = [grad.clone() for grad in grads]  # torch's foreach form would add the momentum to them
+                grads = [
+                    grad.clone() for grad in grads
+                ]  # torch's foreach implementation would add the momentum to them
         momenta = [each.momentum for each in weights] if group["momentum"] != 0 else []
         sgd(
             [each.param for each in weights],
@@ -346,10 +347,10 @@ class SGD(torch.optim.SGD):
 
 
 def _divide(group: dict[str, Any], weights: Weights) -> tuple[Weights | None, Weights | None]:
-    """Return the part of CPU tensors that torch's fused kernel steps, and what is left to the group's own form."""
+    """Return the part of CPU tensors for torch's fused kernel, and the rest for the group's own implementation."""
     if group["fused"] and weights.live is None:
         return weights, None
-    is_first_step = group["momentum"] != 0 and weights.momentum is None  # at which torch makes the momentum
+    is_first_step = group["momentum"] != 0 and weights.momentum is None  # in which torch creates the momentum
     if is_first_step or not weights.is_plain():
         return None, weights
     if group["fused"]:
@@ -358,24 +359,24 @@ def _divide(group: dict[str, Any], weights: Weights) -> tuple[Weights | None, We
 
 
 def unwrapped(optimizer: object) -> SGD:
-    """Return the SGD itself, or that inside what a trainer has wrapped around it (its attribute ``optimizer``).
+    """Return the SGD itself, or the one inside a trainer's wrapper (its attribute ``optimizer``).
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
     inner, seen = optimizer, 0
     while not isinstance(inner, SGD) and hasattr(inner, "optimizer") and seen < MOST_WRAPPERS:
         inner, seen = inner.optimizer, seen + 1
     if not isinstance(inner, SGD):
         raise ValueError(
-            f"optimizer must be an inq_ray.SGD, which leaves frozen weights alone, or wrap one as its attribute "
-            f"'optimizer'; got {type(optimizer)}"
+            f"optimizer must be an inq_ray.SGD, which leaves frozen weights unchanged, or a wrapper with one as its "
+            f"attribute 'optimizer'; got {type(optimizer)}"
         )
     return inner
 
 
 def _warn_of_vectors(groups: list[dict[str, Any]], weight_bits: int) -> None:
-    """Warn of biases and normalization where all parameters of a network are to be quantized."""
+    """Warn about biases and normalization if all parameters of a network are to be quantized."""
     params = [
         (name, param)
         for group in groups
@@ -385,32 +386,32 @@ def _warn_of_vectors(groups: list[dict[str, Any]], weight_bits: int) -> None:
     if 0 < len(vectors) < len(params):
         shown = ", ".join(vectors[:3])[:100] + (", ..." if len(vectors) > 3 else "")
         warnings.warn(
-            f"{weight_bits=} quantizes {len(vectors)} tensors of fewer than two dimensions too, such as biases and "
+            f"{weight_bits=} also quantizes {len(vectors)} tensors of fewer than two dimensions, such as biases and "
             f"normalization ({shown}): inq_ray.param_groups(model, {weight_bits}) leaves them float",
             stacklevel=3,
         )
 
 
 def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: set[str]) -> None:
-    """Refuse a saved group whose bits are others, or that has another of this optimizer's parameters at some place.
+    """Refuse a saved group with other bits, or with another of this optimizer's parameters at some position.
 
-    INQ-pytorch's too: its masks tell what is frozen, but nothing tells of which stage and of which codebook.
+    INQ-pytorch's is refused too: its masks define which weights are frozen, but not their stage and codebook.
     """
     if "Ts" in saved:
         raise ValueError(
-            "this is the state of an optimizer of INQ-pytorch (its groups have masks 'Ts'), which cannot be taken "
-            "over: load the model's weights alone, and begin INQ again with a new SGD and INQScheduler"
+            "this is the state of an optimizer of INQ-pytorch (its groups have masks 'Ts'), which cannot be "
+            "converted: load only the model's weights, and begin INQ again with a new SGD and INQScheduler"
         )
     bits = (saved.get("weight_bits"), own["weight_bits"])
     if None not in bits and bits[0] != bits[1]:
         raise ValueError(
-            f"the state's group {index} has weight_bits {bits[0]}, this optimizer's {bits[1]}: make the optimizer "
-            "with those of the state"
+            f"the state's group {index} has weight_bits {bits[0]}, this optimizer's has {bits[1]}: create the "
+            "optimizer with those of the state"
         )
     for option in ("levels", "codebook_per"):
         if bits[0] is not None and saved.get(option, own[option]) != own[option]:
             raise ValueError(
-                f"the state's group {index} has {option} {saved[option]!r}, this optimizer's {own[option]!r}: make the "
+                f"the state's group {index} has {option} {saved[option]!r}, this optimizer's {own[option]!r}: create the "
                 "optimizer with those of the state"
             )
     for there, here in zip(saved.get("param_names", ()), own.get("param_names", ()), strict=False):

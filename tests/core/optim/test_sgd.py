@@ -612,7 +612,7 @@ def test_a_state_of_other_shapes_is_an_error_and_changes_nothing() -> None:
     optimizer = SGD([param])
     optimizer.freeze(param, torch.ones(6, dtype=torch.bool))
     fresh = SGD([other], lr=0.5)
-    with pytest.raises(ValueError, match=r"frozen of a tensor \[6\], this optimizer's is \[4\]"):
+    with pytest.raises(ValueError, match=r"a frozen mask of shape \[6\], but this optimizer's parameter has \[4\]"):
         fresh.load_state_dict(optimizer.state_dict())
     assert fresh.param_groups[0]["lr"] == 0.5
 

@@ -143,7 +143,10 @@ ZERO = torch.zeros(3, dtype=torch.float64)
             "there are 4 tensors frozen/, of 3 quantized ones",
         ),
         (lambda tensors: {f"{FROZEN}0.weight": ~tensors[f"{FROZEN}0.weight"]}, "frozen weights of 216, 173 are due"),
-        (lambda tensors: {f"{CODES}0.weight": tensors[f"{CODES}0.weight"] * 0 + 7}, "has codes that its codebook"),
+        (
+            lambda tensors: {f"{CODES}0.weight": tensors[f"{CODES}0.weight"] * 0 + 7},
+            "has codes that are not in its codebook",
+        ),
         (lambda tensors: {f"{CODES}0.weight": (~tensors[f"{FROZEN}0.weight"]).byte()}, "or codes of live weights"),
     ],
 )
