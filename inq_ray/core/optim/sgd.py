@@ -411,8 +411,8 @@ def _check_group(index: int, saved: dict[str, Any], own: dict[str, Any], known: 
     for option in ("levels", "codebook_per"):
         if bits[0] is not None and saved.get(option, own[option]) != own[option]:
             raise ValueError(
-                f"the state's group {index} has {option} {saved[option]!r}, this optimizer's {own[option]!r}: create the "
-                "optimizer with those of the state"
+                f"the state's group {index} has {option} {saved[option]!r}, this optimizer's {own[option]!r}: create "
+                "the optimizer with those of the state"
             )
     for there, here in zip(saved.get("param_names", ()), own.get("param_names", ()), strict=False):
         if there != here and there in known:
