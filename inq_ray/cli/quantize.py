@@ -136,7 +136,7 @@ def _named(command: Command) -> Command:
 
 
 def measured(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> Accuracy:
-    """Return the accuracy of the network as it is, measured on Ray workers; what is waited for is shown."""
+    """Return the accuracy of the network, measured on Ray workers; waits are shown."""
     try:
         return evaluate(config, fingerprint=info.fingerprint, verbose=verbose, reporter=console)
     finally:
@@ -144,7 +144,7 @@ def measured(config: RunConfig, console: Console, info: SourceInfo, *, verbose: 
 
 
 def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: bool) -> None:
-    """Measure the float network of a dry run, on Ray workers.
+    """Measure the float network for a dry run, on Ray workers.
 
     Raises:
         FloatAccuracyError: A run would not continue with it.
@@ -180,7 +180,7 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
 
 
 def main_evaluate(arguments: list[str], program: str) -> int:
-    """Measure the accuracy of a network, or of a result that is named first; see :func:`main`."""
+    """Measure the accuracy of a network, or of a result if its name is the first argument; see :func:`main`."""
     words = list(arguments)
 
     def command() -> int:

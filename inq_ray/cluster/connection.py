@@ -56,7 +56,7 @@ def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
 
 
 def in_words() -> str:
-    """Return what :func:`connected` does first."""
+    """Return the first step of :func:`connected`, in words."""
     address = _address()
     if ray.is_initialized():
         return "connected to Ray"

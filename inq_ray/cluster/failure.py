@@ -28,7 +28,7 @@ class WorkersLostError(RunFailedError):
 
 
 class MailboxLostError(RuntimeError):
-    """The actor between rank 0 and the driver is gone; rank 0 has left a checkpoint, since no stop could reach it."""
+    """The actor between rank 0 and the driver is lost; rank 0 has left a checkpoint, because no stop could reach it."""
 
 
 class ReplicasDifferError(RunFailedError):
@@ -40,7 +40,7 @@ class RunDivergedError(RunFailedError):
 
 
 class RunRefusedError(RunFailedError):
-    """A run found by its first measurement that it should not go on: nothing was frozen, and nothing is kept."""
+    """A run's first measurement showed that it must not continue: nothing was frozen, and nothing is kept."""
 
 
 class RunStoppedError(RuntimeError):
@@ -90,7 +90,7 @@ def _failure_without_rank(error: Exception) -> RunFailedError:
     if isinstance(cause, ray.exceptions.RayTaskError):  # the watching process has failed, and is there
         return RunFailedError(line)
     if isinstance(error, ray.exceptions.RayError):
-        return WorkersLostError(f"Ray Train's controller, which watches the workers, is gone: {line}")
+        return WorkersLostError(f"Ray Train's controller, which watches the workers, is lost: {line}")
     is_lost = type(cause).__name__ in _NOT_STARTED or isinstance(
         cause, ray.train.PreemptionError | ray.exceptions.RayError
     )

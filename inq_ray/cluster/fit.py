@@ -117,7 +117,7 @@ def fit_here(config: RunConfig, reporter: Reporter, signals: StopSignals, *, fin
                 fingerprint=fingerprint,
                 is_asked_to_stop=lambda: signals.asked is not None,
             )
-        except StopError:  # it is reported, and finds no summary
+        except StopError:  # it has been reported, and the driver finds no summary
             return
         except Exception as error:  # any failure of a worker, as in Ray Train
             failure = RuntimeError()

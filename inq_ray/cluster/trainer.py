@@ -52,7 +52,7 @@ def quantize(
         fingerprint: Fingerprint of the data; workers with other data end the run.
         verbose: Whether to show Ray's own log.
         signals: Object through which another thread may stop the run; None = only signals do.
-        is_here: Whether the one worker is this process, which has been given what a worker needs.
+        is_here: Whether the only worker is this process, which has a worker's resources.
 
     Returns:
         The summary of the run.
@@ -86,7 +86,7 @@ def quantize(
 
 @contextlib.contextmanager
 def _deleted_if_refused(folder: RunFolder) -> Iterator[None]:
-    """Delete the folder of a run that is refused, which has no checkpoint yet: its name is free again."""
+    """Delete the folder of a refused run, which has no checkpoint yet, so that its name is free again."""
     try:
         yield
     except RunRefusedError:
@@ -95,7 +95,7 @@ def _deleted_if_refused(folder: RunFolder) -> Iterator[None]:
 
 
 def tidy(config: RunConfig) -> None:
-    """Remove what a killed driver of a finished run has left: call it while the run's name is held."""
+    """Remove what a killed driver of a finished run left behind; called while the run's name is held."""
     RunFolder.planned(config).clean()
     remove_marks(folders_of(config).values())
 

@@ -38,13 +38,13 @@ def work(arguments: dict[str, Any]) -> None:
     with contextlib.closing(MailboxReporter(arguments["mailbox"])) as mailbox:
         is_over = _work(config, arguments, mailbox, lambda: notice.has_come() or mailbox.is_asked_to_stop())
         if mailbox.is_lost and not is_over:
-            raise MailboxLostError("the actor that passes on reports and stop requests is gone; a checkpoint is left")
+            raise MailboxLostError("the actor for reports and stop requests is lost; the run left a checkpoint")
 
 
 def _work(
     config: RunConfig, arguments: dict[str, Any], reporter: Reporter, is_asked_to_stop: Callable[[], bool]
 ) -> bool:
-    """Return whether all is done; else the run was stopped, and has left a checkpoint."""
+    """Return whether the work is finished; else the run was stopped, and has left a checkpoint."""
     device = ray.train.torch.get_device()
     if arguments["evaluate"]:
         reporter.report(evaluate_only(config, device=device, fingerprint=arguments["fingerprint"]))
@@ -60,6 +60,6 @@ def _work(
             fingerprint=arguments["fingerprint"],
             is_asked_to_stop=is_asked_to_stop,
         )
-    except StopError:  # it is reported, and the driver finds no summary
+    except StopError:  # it has been reported, and the driver finds no summary
         return False
     return True

@@ -56,16 +56,16 @@ def has_weights(arch: str) -> bool:
 
 
 def stated_top1(arch: str, weights: str | None) -> float | None:
-    """Return the top-1 in percent on ImageNet-1K that is stated for trained weights by name.
+    """Return the published top-1 on ImageNet-1K, in percent, of trained weights by name.
 
-    torchvision states it; timm's package does not.
+    torchvision publishes it; timm's package does not.
 
     Args:
         arch: A name as in `create`.
         weights: As in `resolve_weights`.
 
     Returns:
-        None if nothing is stated, as for a file.
+        None if there is none, such as for a file.
 
     Raises:
         ValueError: No weights of this name.

@@ -42,7 +42,7 @@ class SweepConsole:
         self._screen.say(line)
 
     def wait_for(self, what: str) -> None:
-        """Show that this is waited for, and since when, until a trial is started."""
+        """Show what the sweep waits for, and since when, until a trial starts."""
         self._screen.wait_for(what)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class SweepConsole:
                     self._waiting[name] = text
                 self._refresh()
             case FromTrial(_, Incident(kind="resumed")):
-                pass  # the loss that came before has a line of its own
+                pass  # the loss that caused it has a line of its own
             case FromTrial(name, Note(text) | Incident(text=text)):
                 self.say(f"{name}  {text}")
 

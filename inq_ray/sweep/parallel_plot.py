@@ -9,13 +9,13 @@ from typing import Any
 
 from inq_ray.sweep.trials.trial import Trial, in_words, short
 
-# Numbers have equal distances on their axis if there are few, so that their labels do not meet.
+# With at most this many numbers, they are spaced evenly on their axis, so that labels do not overlap.
 _FEW = 8
-# Range of positive numbers above which their axis is logarithmic.
+# Ratio of positive numbers above which their axis is logarithmic.
 _LOG_RATIO = 10
 _FONT_POINTS = 7.5
 _LINE_POINTS = 1.3 * _FONT_POINTS
-# Room above and below the highest and the lowest value.
+# Margin above the highest and below the lowest value.
 _MARGIN = 0.04
 
 
@@ -25,8 +25,8 @@ class ParallelAxis:
 
     Attributes:
         name: Name of the parameter.
-        heights: Height of each trial, about [0, 1]; None: the trial has no result.
-        marks: Text and height of every distinct value, from the lowest up.
+        heights: Height of each trial, about [0, 1]; None if the trial has no result.
+        marks: Text and height of every distinct value, in ascending order.
     """
 
     name: str
@@ -35,10 +35,10 @@ class ParallelAxis:
 
 
 def lower_fence(values: Sequence[float]) -> float:
-    """Return where an axis of these values should begin: at the smallest, or at the smallest that is no outlier.
+    """Return the start of an axis for these values: the smallest, or the smallest that is not an outlier.
 
-    Outliers lie 3 interquartile ranges or more below the first quartile. They are left out if the rest has at least
-    three times the room then.
+    Outliers are 3 interquartile ranges or more below the first quartile. They are excluded if the rest then has at
+    least three times the space.
     """
     if len(values) < 4:
         return min(values)
@@ -48,7 +48,7 @@ def lower_fence(values: Sequence[float]) -> float:
 
 
 def parallel_axes(trials: Sequence[Trial]) -> list[ParallelAxis]:
-    """Return an axis for each parameter that trials have, and one for top-1."""
+    """Return an axis for each parameter of the trials, and one for top-1."""
     names = dict.fromkeys(name for trial in trials for name in trial.point)
     axes = []
     for name in names:
@@ -61,7 +61,7 @@ def parallel_axes(trials: Sequence[Trial]) -> list[ParallelAxis]:
 
 
 def _heights(values: Sequence[Any]) -> list[float]:
-    """Return heights in [0, 1]: few values at equal distances, many numbers by size."""
+    """Return heights in [0, 1]: a few values spaced evenly, many numbers by size."""
     distinct = list({in_words(value): value for value in values}.values())
     if _are_numbers(distinct):
         distinct.sort()
@@ -74,7 +74,7 @@ def _heights(values: Sequence[Any]) -> list[float]:
 
 
 def _fanned_out(heights: Sequence[float]) -> list[float | None]:
-    """Return heights with those of equal values slightly apart, the first above, so that no line hides another."""
+    """Return heights with equal values slightly apart, the first on top, so that no line hides another."""
     counts, seen = Counter(heights), Counter[float]()
     found: list[float | None] = []
     for height in heights:
@@ -96,10 +96,10 @@ def _by_size(values: Sequence[float]) -> list[float]:
 
 
 def _result_axis(trials: Sequence[Trial]) -> ParallelAxis:
-    """Return the axis of top-1, whose marks name the trials; outliers lie at its lower end."""
+    """Return the axis of top-1, whose marks name the trials; outliers are at its lower end."""
     results = [trial.top1 for trial in trials if trial.top1 is not None]
     low, high = (lower_fence(results), max(results)) if results else (0.0, 0.0)
-    # Room for outliers below the lowest of the others.
+    # Space for outliers below the lowest of the others.
     bottom = 0.08 if results and min(results) < low else 0.0
     height: dict[float, float] = {}
     for top1 in sorted(set(results)):
@@ -115,7 +115,7 @@ def _result_axis(trials: Sequence[Trial]) -> ParallelAxis:
 
 
 def draw_parallel(plot: Any, axes: Sequence[ParallelAxis], styles: Sequence[dict[str, Any]]) -> None:
-    """Draw the axes, every value on them, and a line in its style for each trial.
+    """Draw the axes with all values, and a line in its style for each trial.
 
     Args:
         plot: Axes of matplotlib, of a figure whose layout is not final.
@@ -133,7 +133,7 @@ def draw_parallel(plot: Any, axes: Sequence[ParallelAxis], styles: Sequence[dict
     plot.set_title("parameters and results, a line for each trial", fontsize="medium")
     plot.spines[:].set_visible(False)
     plot.tick_params(length=0)
-    # Only with its titles and ticks is it known how high the plot is.
+    # The plot's height is only known once its titles and ticks are set.
     plot.figure.draw_without_rendering()
     gap = _LINE_POINTS / 72 * plot.figure.dpi / plot.get_window_extent().height * (1 + 2 * _MARGIN)
     for index, axis in enumerate(axes):
@@ -142,9 +142,9 @@ def draw_parallel(plot: Any, axes: Sequence[ParallelAxis], styles: Sequence[dict
 
 
 def _write_marks(plot: Any, index: int, marks: Sequence[tuple[str, float]], gap: float) -> None:
-    """Write each value next to its axis, with a line to its height where it had to be moved."""
+    """Write each value next to its axis, with a line to its height if it had to be moved."""
     shown = thinned(marks, int((1 + gap) / gap))
-    # On a veil, so that lines behind do not cross letters.
+    # On a translucent background, so that lines behind do not cross letters.
     veil = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     for (text, height), label_height in zip(shown, spread_out([height for _, height in shown], gap), strict=True):
         plot.plot([index, index + 0.05], [height, label_height], color="0.4", linewidth=0.6, zorder=5)
@@ -153,16 +153,16 @@ def _write_marks(plot: Any, index: int, marks: Sequence[tuple[str, float]], gap:
 
 
 def thinned(marks: Sequence[tuple[str, float]], most: int) -> Sequence[tuple[str, float]]:
-    """Return at most so many marks, the first and the last among them."""
+    """Return at most this many marks, including the first and the last."""
     if len(marks) <= most:
         return marks
     return [marks[round(number * (len(marks) - 1) / (most - 1))] for number in range(most)]
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
-    """Return rising heights moved as little as needed to be `gap` apart, within [0, 1] if they fit.
+    """Return ascending heights, moved as little as needed to be `gap` apart, within [0, 1] if they fit.
 
-    Heights that meet form a block, which is centered on the mean of its heights.
+    Heights that would overlap form a block, which is centered on the mean of its heights.
     """
     blocks: list[list[float]] = []
     for height in heights:

@@ -11,7 +11,7 @@ from inq_ray.sweep.parallel_plot import draw_parallel, lower_fence, parallel_axe
 from inq_ray.sweep.trials.ranking import best_of, ranked
 from inq_ray.sweep.trials.trial import Trial, describe
 
-# Light to dark, in grey too; without the lightest yellow, which is hard to see on white.
+# Light to dark, in grayscale too; without the lightest yellow, which is hard to see on white.
 _COLORS = "viridis_r"
 _LIGHTEST = 0.12
 _NO_RESULT = "0.65"
@@ -65,7 +65,7 @@ def figure_of(trials: Sequence[Trial], title: str) -> Any:
 
 
 def _color_scale(trials: Sequence[Trial]) -> Any:
-    """Return the mapping from top-1 to a color; outliers below have the color of the lowest that is none."""
+    """Return the mapping from top-1 to a color; low outliers have the color of the lowest value that is not one."""
     import numpy as np
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -78,7 +78,7 @@ def _color_scale(trials: Sequence[Trial]) -> Any:
 
 
 def _style(trial: Trial, trials: Sequence[Trial], scale: Any) -> dict[str, Any]:
-    """Return color, width and order of a trial's lines; better ones lie above."""
+    """Return color, width and order of a trial's lines; better ones are drawn on top."""
     if trial.top1 is None:
         return {"color": _NO_RESULT, "linestyle": "--", "linewidth": 1.0, "zorder": 2.0}
     is_best = trial is best_of(trials)
@@ -87,7 +87,7 @@ def _style(trial: Trial, trials: Sequence[Trial], scale: Any) -> dict[str, Any]:
 
 
 def _draw_curves(axes: Any, trials: Sequence[Trial], scale: Any) -> None:
-    """Draw a line for each trial over the ends of its stages."""
+    """Draw a line for each trial through the ends of its stages."""
     best = best_of(trials)
     for trial in trials:
         stages = [(portion, top1) for portion, top1 in trial.curve if portion > 0]
@@ -106,7 +106,7 @@ def _draw_curves(axes: Any, trials: Sequence[Trial], scale: Any) -> None:
 
 
 def _legend_below(axes: Any) -> None:
-    """Put the legend under the axis, where it covers nothing."""
+    """Put the legend below the axis, where it covers nothing."""
     from matplotlib.transforms import ScaledTranslation
 
     below = axes.transAxes + ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
@@ -116,13 +116,13 @@ def _legend_below(axes: Any) -> None:
 
 
 def _caption(best: Trial) -> str:
-    # With spaces at which no line is broken.
+    # With non-breaking spaces.
     words = ", ".join(f"{name}\u00a0{value}" for name, value in describe(best.point).items())
     return textwrap.fill(f"{best.name}, the best: {words}", 64, max_lines=4)
 
 
 def _limit(axes: Any, values: Sequence[float]) -> None:
-    """Let the axis begin at the lowest value that is no outlier; say how many lie below."""
+    """Start the axis at the lowest value that is not an outlier, and note how many are below."""
     low, high = lower_fence(values), max(values)
     num_below = sum(value < low for value in values)
     if num_below:
@@ -134,7 +134,7 @@ def _limit(axes: Any, values: Sequence[float]) -> None:
 
 
 def _float_top1(trials: Sequence[Trial]) -> str:
-    """Return the text on the float networks that the trials begin with."""
+    """Return a text about the float networks that the trials start from."""
     values = [top1 for trial in trials for portion, top1 in trial.curve if portion == 0]
     if not values:
         return "quantized"

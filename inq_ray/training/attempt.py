@@ -21,7 +21,7 @@ _PREFIX = ".seen-by-all-"
 
 
 class StaleAttemptError(RuntimeError):
-    """Another attempt has taken over, and this process must write nothing more."""
+    """Another attempt has begun, and this process must not write any more."""
 
 
 @dataclass(frozen=True)
@@ -48,38 +48,38 @@ class Attempt:
                 continue
             if next(folder.glob(f"{_PREFIX}*"), None) is not None:
                 raise StaleAttemptError(f"another start of this run writes to {shown(folder)} now: this one has ended")
-            raise ConnectionError(f"the storage of {shown(folder)} is not there any more")
+            raise ConnectionError(f"the storage of {shown(folder)} cannot be reached any more")
 
 
 @contextlib.contextmanager
 def begun(folders: Mapping[str, Path], tell: Callable[[str], None]) -> Iterator[str]:
-    """Put a file into each folder for the time of the block; those of earlier attempts are deleted.
+    """Put a file into each folder during the block; those of earlier attempts are deleted.
 
     Args:
-        folders: Folders by flag; each was there when the run began.
-        tell: Takes a line if one is not there now, and is waited for.
+        folders: Folders by flag; each existed when the run began.
+        tell: Called with a line if a folder is missing, and is waited for.
 
     Yields:
         The name of the files, for :class:`Attempt`.
 
     Raises:
-        ValueError: A folder cannot be written to, or is not there for as long as a storage is waited for.
+        ValueError: A folder is not writable, or stays missing for as long as storages are waited for.
     """
     mark = f"{_PREFIX}{secrets.token_hex(8)}"
     try:
         for flag, folder in folders.items():
             if not folder.is_dir():
-                tell(f"{flag}: {shown(folder)} is not there now: waiting for its storage")
+                tell(f"{flag}: {shown(folder)} is missing: waiting for its storage")
             retry(functools.partial(_begin, folder, mark), f"{flag} {shown(folder)}", verb="write to")
         yield mark
     finally:
         for folder in folders.values():
-            with contextlib.suppress(OSError):  # it may have been deleted, or its disk be full
+            with contextlib.suppress(OSError):  # it may have been deleted, or its disk may be full
                 (folder / mark).unlink(missing_ok=True)
 
 
 def remove_marks(folders: Iterable[Path]) -> None:
-    """Delete the files of attempts whose driver was killed; only if none is under way."""
+    """Delete the files of attempts whose driver was killed; only while no attempt is running."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for left in folder.glob(f"{_PREFIX}*"):
@@ -88,7 +88,7 @@ def remove_marks(folders: Iterable[Path]) -> None:
 
 def _begin(folder: Path, mark: str) -> None:
     if not os.path.lexists(folder):
-        raise ConnectionError("it is not there any more")
+        raise ConnectionError("the folder is missing")
     (folder / mark).touch()
     for left in folder.glob(f"{_PREFIX}*"):
         if left.name != mark:
@@ -96,7 +96,7 @@ def _begin(folder: Path, mark: str) -> None:
 
 
 def _is_there(file: Path) -> bool:
-    """Return whether a file is there now: opening it asks a server of files too, which looking for its name may not."""
+    """Return whether a file exists now; it is opened, because a check of the name may be answered from a cache."""
     try:
         os.close(os.open(file, os.O_RDONLY))
     except OSError:

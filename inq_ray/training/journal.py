@@ -104,7 +104,7 @@ class Journal:
             self.note("restarted", "beginning again: there is no checkpoint", self._seconds_since_begun())
 
     def _has_begun(self) -> bool:
-        """Return whether the run has been at work before."""
+        """Return whether the run has trained before."""
         return self._folder.events.exists() or self._folder.metrics_jsonl.exists()
 
     def _seconds_since_begun(self) -> float:
@@ -174,7 +174,9 @@ class Journal:
         history, name = snapshot.facts, self._folder.path.name
         is_own = history.time is not None and history.config.output.name == name
         if not is_own and not has_begun:
-            if history.config.output.name != name:  # else it is a stage of a sweep, which reports that itself
+            if (
+                history.config.output.name != name
+            ):  # a sweep's stages have the run's name, and are reported by the sweep
                 self.report(Note(f"beginning with {snapshot.position.name} of another run{changed}"))
             return
         since_taken = max(0.0, time.time() - (history.time or 0.0))

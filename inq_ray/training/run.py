@@ -49,7 +49,7 @@ def run(
 
     Raises:
         ValueError: Data or weights do not exist on this machine.
-        FloatAccuracyError: The accuracy of given weights cannot be right, and is not accepted; nothing is frozen.
+        FloatAccuracyError: The accuracy of given weights is implausible, and not accepted; nothing is frozen.
         ReplicaMismatchError: The ranks no longer hold the same bits.
         DivergedError: A loss or its gradient is not finite, and --on-nan stops there.
         StopError: A rank was asked to stop; a checkpoint is written. Raised on every rank.

@@ -37,7 +37,7 @@ class RunFolder:
     attempt: Attempt | None = None
 
     def check_writer(self) -> None:
-        """Refuse to write for an attempt that is over, or to a storage that is away; call it before each change.
+        """Refuse to write for an old attempt, or without the storage; called before each change.
 
         Raises:
             StaleAttemptError: Another attempt of the run has begun.
@@ -183,9 +183,9 @@ class RunFolder:
         write_text(self.metrics_csv, _as_csv(rows, has_header=True))
 
     def clean(self) -> None:
-        """Remove what Ray Train has kept, and what killed writers have left half written, those of other machines too.
+        """Remove Ray Train's files, and temporary files of killed writers, including those on other machines.
 
-        Only who holds the lock may call it, while no worker is running.
+        Only the holder of the lock may call it, while no worker is running.
         """
         shutil.rmtree(self.ray, ignore_errors=True)
         remove_partial(self.path)

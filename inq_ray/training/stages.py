@@ -35,10 +35,10 @@ def train_float(run: RunState) -> None:
 
 
 def measure_given(run: RunState) -> None:
-    """Measure given weights as they are, and warn if their accuracy cannot be right; call it on every rank.
+    """Measure given weights, and warn if their accuracy is implausible; every rank calls it.
 
     Raises:
-        FloatAccuracyError: On every rank, if they are not to be quantized then; nothing is frozen.
+        FloatAccuracyError: They must not be quantized; nothing is frozen. Raised on every rank.
     """
     accuracy = run.validate(stage=0, portion=0.0)
     doubt = doubt_of_given(run.config, run.task.info, accuracy)

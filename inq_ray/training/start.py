@@ -151,7 +151,7 @@ def prepare(config: RunConfig, decision: Decision) -> RunFolder:
 
 
 def _make_checkpoint_path(config: RunConfig) -> None:
-    """Make the folder of the run at --checkpoint-path, if that is one: later its absence means a storage that is away.
+    """Create the run's folder at --checkpoint-path, if it is a folder: a missing one later means a lost storage.
 
     Raises:
         ValueError: The folder cannot be created.

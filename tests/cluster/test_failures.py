@@ -113,7 +113,7 @@ def test_a_controller_that_is_gone_is_lost_workers(error: Exception) -> None:
     """A bug once: a traceback, status 1, and no other start."""
     failure = failure_of(error)
     assert isinstance(failure, WorkersLostError)
-    assert str(failure).startswith("Ray Train's controller, which watches the workers, is gone: ")
+    assert str(failure).startswith("Ray Train's controller, which watches the workers, is lost: ")
     assert "\n" not in str(failure)
 
 

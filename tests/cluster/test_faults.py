@@ -83,7 +83,7 @@ def test_killed_processes_of_the_driver_s_side_change_nothing(ray_cluster: RayCl
     _check_same(summary, _calm(_config(tmp_path, "calm")))
     counts = summary["events"]["counts"]
     assert (counts["workers_lost"], counts["resumed"], counts["stopped"]) == (3, 4, 3)
-    assert [text for text in texts if text.startswith("Ray Train's controller, which watches the workers, is gone: ")]
+    assert [text for text in texts if text.startswith("Ray Train's controller, which watches the workers, is lost: ")]
     assert [text for text in texts if text.startswith("rank 0: MailboxLostError: ")]
 
 

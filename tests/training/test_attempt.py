@@ -40,10 +40,10 @@ def test_a_storage_that_is_away_is_not_made_again(flag: str, folders: dict[str, 
     with begun(folders, pytest.fail) as mark:
         attempt, away = Attempt(mark, tuple(folders.values())), folders[flag].parent
         away.rename(tmp_path / "elsewhere")
-        with pytest.raises(ConnectionError, match=f"the storage of {folders[flag]} is not there any more"):
+        with pytest.raises(ConnectionError, match=f"the storage of {folders[flag]} cannot be reached any more"):
             attempt.check()
         away.joinpath("run").mkdir(parents=True)  # the disk below, with a folder of the same name
-        with pytest.raises(ConnectionError, match="is not there any more"):
+        with pytest.raises(ConnectionError, match="cannot be reached any more"):
             attempt.check()
         away.joinpath("run").rmdir()
         away.rmdir()
@@ -62,7 +62,7 @@ def test_an_attempt_waits_for_its_storage_and_says_so(folders: dict[str, Path]) 
 
     with begun(folders, come_back):
         pass
-    assert told == [f"--storage-path: {folder} is not there now: waiting for its storage"]
+    assert told == [f"--storage-path: {folder} is missing: waiting for its storage"]
     folder.rmdir()
     with (
         pytest.raises(ValueError, match=rf"^cannot write to --storage-path {folder}: failed 6 times .*not there"),

@@ -184,7 +184,9 @@ def test_a_storage_that_does_not_come_back_ends_the_run_in_one_line(short_pauses
     prepare(config, look(config, fingerprint=None))
     with (
         begun(folders_of(config), pytest.fail) as mark,
-        pytest.raises(ValueError, match=r"^cannot write to .*/run: failed 6 times .* is not there any more; ") as error,
+        pytest.raises(
+            ValueError, match=r"^cannot write to .*/run: failed 6 times .* cannot be reached any more; "
+        ) as error,
     ):
         run_attempt(config, mark, {(2, 1, 3): lambda: os.rename(tmp_path / "runs", tmp_path / "away")})
     assert len(str(error.value).splitlines()) == 1

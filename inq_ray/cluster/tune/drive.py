@@ -163,7 +163,7 @@ class Drive:
             return
         self._registry.take(name, report)
         if isinstance(report, Refused) and not self._has_trained():
-            self.refusal = report.reason  # which every trial would find, and is said once
+            self.refusal = report.reason  # the same for every trial, so it is reported once
         else:
             self._console.told(trial, report)
         self._save()
@@ -171,7 +171,7 @@ class Drive:
             self._plan.folder.stop_of(name).touch()
 
     def _has_trained(self) -> bool:
-        """Return whether any trial has got further than measuring the weights that all begin with."""
+        """Return whether any trial has done more than measure the common initial weights."""
         return any(end.how != "given" for trial in self._registry.trials for end in trial.ends)
 
     def _fail(self, name: str) -> None:
@@ -229,7 +229,7 @@ def _settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reported(waiting: TrialWaits) -> Iterator[None]:
-    """Have what trials wait for reported during the block: Tune holds the main thread meanwhile."""
+    """Report what trials wait for during the block, while Tune blocks the main thread."""
     stop = threading.Event()
 
     def watch() -> None:

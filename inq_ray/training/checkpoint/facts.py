@@ -59,7 +59,7 @@ class TensorFacts:
 
     @classmethod
     def of(cls, codebook: AnyCodebook) -> "TensorFacts":
-        """Return the facts of an expanded snapshot."""
+        """Return the facts for an expanded snapshot."""
         return cls(num_bits=codebook.num_bits, n_1=codebook.n_1, levels=codebook.levels)
 
     @property

@@ -50,12 +50,12 @@ class QuantizationConfig:
         unused=(
             Unused(
                 when=lambda config: config.quantization.weight_bits == MIN_BITS,
-                why="has no effect at 2 bits, where either has one power of two",
+                why="has no effect at 2 bits, where both have one power of two",
             ),
         ),
     )
     codebook_per: Per = _option(
-        "tensor", "What the largest power holds for: a tensor, or each channel (output) of it by itself."
+        "tensor", "Scope of the largest power of two: one per tensor, or one per channel (output) of it."
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
     include: tuple[str, ...] = _option(

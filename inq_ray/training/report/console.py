@@ -25,7 +25,7 @@ class Console:
 
     Args:
         config: Configuration of the run.
-        stderr: Whether lines go to standard error.
+        stderr: Whether to print to standard error.
     """
 
     def __init__(self, config: RunConfig, *, stderr: bool = False) -> None:
@@ -34,7 +34,7 @@ class Console:
         self._remaining_seconds: float | None = None
 
     def report(self, event: Event) -> None:
-        """Show an event."""
+        """Print an event."""
         match event:
             case Waiting():
                 self._screen.wait_for(event.text)
@@ -152,7 +152,7 @@ class Console:
 
 
 def _progress(event: Progress) -> list[tuple[str, int]]:
-    """Return the parts of the line of progress, each with its rank: see :func:`fitting`."""
+    """Return the parts of the progress line, each with its rank: see :func:`fitting`."""
     spent = Spent(seconds=1.0, data_seconds=event.data_share)
     return [
         ("float" if event.stage == 0 else f"stage {event.stage}/{event.num_stages}", 0),
