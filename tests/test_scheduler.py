@@ -323,7 +323,7 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
         ),
         (lambda s: s["tensors"]["4.weight"].update(num_bits=9), r"4\.weight: .* from 2 to 8"),
         (lambda s: s["tensors"]["4.weight"].update(n_1=500), r"the state of 4\.weight: n_1 must be"),
-        (lambda s: s["tensors"]["4.weight"].update(codes=[1]), r"4\.weight has codes that is a list, no tensor"),
+        (lambda s: s["tensors"]["4.weight"].update(codes=[1]), r"4\.weight has codes that is a list, not a tensor"),
         (lambda s: s["tensors"].update({"4.weight": None}), r"the state of 4\.weight must be a dictionary, got a None"),
         (lambda s: s.update(tensors=None), "the entry 'tensors' of the state must be a dictionary, got a NoneType"),
         (lambda s: s["tensors"]["4.weight"].pop("n_1"), r"the state of 4\.weight lacks n_1"),
@@ -432,7 +432,7 @@ def test_a_reset_schedule_is_a_freshly_made_one(name: str, tensor_lr: bool, num_
 def test_plateau_needs_to_know_where_it_began() -> None:
     optimizer = two_groups()
     scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
-    with pytest.raises(ValueError, match=r"group 0 .*ReduceLROnPlateau keeps none.* set .*\[0\]\['initial_lr'\]"):
+    with pytest.raises(ValueError, match=r"group 0 .*ReduceLROnPlateau sets none.* set .*\[0\]\['initial_lr'\]"):
         reset_lr_scheduler(scheduler)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -448,7 +448,9 @@ def test_a_group_added_after_the_schedule_is_named() -> None:
     optimizer = two_groups()
     scheduler = lr_scheduler.StepLR(optimizer, 2)
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
-    with pytest.raises(ValueError, match=r"group 2 of the optimizer .* or the group was added after it was made"):
+    with pytest.raises(
+        ValueError, match=r"group 2 of the optimizer .* or the group was added after the scheduler was created"
+    ):
         reset_lr_scheduler(scheduler)
 
 

@@ -78,7 +78,7 @@ def test_a_code_that_one_channel_lacks_is_strange_there_only() -> None:
     codebook = codebook_of(3, (0, None))
     assert codebook.strange_code(torch.tensor([[1, 0], [0, 0]], dtype=torch.uint8)) is None
     assert codebook.strange_code(torch.tensor([[1, 0], [0, 2]], dtype=torch.uint8)) == 2
-    with pytest.raises(ValueError, match="of 2 channels, the tensor has 3"):
+    with pytest.raises(ValueError, match="has 2 channels, the tensor has 3"):
         codebook.strange_code(torch.zeros(3, 2, dtype=torch.uint8))
 
 

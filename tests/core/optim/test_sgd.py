@@ -396,7 +396,7 @@ def test_grad_scaler(form: dict[str, bool], portion: float) -> None:
     assert same(ours, theirs)
 
 
-@pytest.mark.filterwarnings("ignore:weight_bits=5 quantizes 2 tensors of fewer than two dimensions")
+@pytest.mark.filterwarnings("ignore:weight_bits=5 also quantizes 2 tensors of fewer than two dimensions")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_state_dict_round_trip_goes_on_with_the_same_bits(form: dict[str, bool]) -> None:
     def make(params: list[nn.Parameter]) -> SGD:
@@ -447,7 +447,7 @@ def test_a_state_never_changes_the_bits_of_a_group() -> None:
     four.load_state_dict(floating.state_dict())
     assert four.param_groups[0]["weight_bits"] == 4
     five.param_groups[0]["lr"] = 0.7
-    with pytest.raises(ValueError, match="the state's group 0 has weight_bits 5, this optimizer's 4: make"):
+    with pytest.raises(ValueError, match="the state's group 0 has weight_bits 5, this optimizer's has 4: create"):
         four.load_state_dict(five.state_dict())
     assert four.param_groups[0]["lr"] != 0.7
 
@@ -583,7 +583,7 @@ def test_all_parameters_of_a_network_are_quantized_with_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"quantizes 3 tensors of fewer than two dimensions .*0\.bias, 1\.weight"):
         SGD(model.named_parameters(), weight_bits=5)
     norms, others = list(model[1].parameters()), list(model[0].parameters())
-    with pytest.warns(UserWarning, match="weight_bits=5 quantizes 3 tensors"):
+    with pytest.warns(UserWarning, match="weight_bits=5 also quantizes 3 tensors"):
         SGD([{"params": others}, {"params": norms, "weight_decay": 0.0}], weight_bits=5)
     SGD([{"params": others, "weight_bits": 4}, {"params": norms, "weight_bits": None}], weight_bits=5)
     SGD(model.parameters())
@@ -621,5 +621,5 @@ def test_a_state_of_inq_pytorch_is_refused() -> None:
     param = nn.Parameter(torch.ones(6))
     state = torch.optim.SGD([param], lr=0.1).state_dict()
     state["param_groups"][0] |= {"weight_bits": 4, "Ts": [torch.zeros(6)]}
-    with pytest.raises(ValueError, match=r"INQ-pytorch .*'Ts'.*weights alone"):
+    with pytest.raises(ValueError, match=r"INQ-pytorch .*'Ts'.*only the model's weights"):
         SGD([param], weight_bits=4).load_state_dict(state)
