@@ -580,7 +580,7 @@ def test_the_live_gradient_is_what_a_step_goes_by() -> None:
 
 def test_all_parameters_of_a_network_are_quantized_with_a_warning() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    with pytest.warns(UserWarning, match=r"quantizes 3 tensors of fewer than two dimensions .*0\.bias, 1\.weight"):
+    with pytest.warns(UserWarning, match=r"also quantizes 3 tensors of fewer than two dimensions.*0\.bias, 1\.weight"):
         SGD(model.named_parameters(), weight_bits=5)
     norms, others = list(model[1].parameters()), list(model[0].parameters())
     with pytest.warns(UserWarning, match="weight_bits=5 also quantizes 3 tensors"):
