@@ -1,4 +1,4 @@
-"""Verification for recipients: of a network in memory, a packed file, or a run's folder."""
+"""Verification for recipients of a network in memory, a packed file or a run's folder."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
         A row for each quantized tensor; of a file or folder also for each float one.
 
     Raises:
-        VerificationError: A weight, code or digest is wrong; names the first tensor that is.
+        VerificationError: A weight, code or digest is wrong; names the first such tensor.
     """
     if isinstance(model_or_path, nn.Module):
         return _verify_model(model_or_path)
@@ -39,13 +39,13 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
 
 
 def verified(path: Path) -> packed_reader.PackedFile:
-    """Return what the packed file of a result holds, once that and all files next to it are right.
+    """Check the packed file of a result and all files next to it, and return its contents.
 
     Args:
         path: A packed file or a run's folder.
 
     Raises:
-        VerificationError: Something is wrong, or there is no result.
+        VerificationError: A file is wrong, or there is no result.
     """
     try:
         if path.is_dir():
@@ -56,7 +56,7 @@ def verified(path: Path) -> packed_reader.PackedFile:
 
 
 def packed_in(path: Path) -> Path:
-    """Return the packed file of a run's folder, or the path itself if it is no folder.
+    """Return the packed file of a run's folder, or the path itself if it is not a folder.
 
     Raises:
         ValueError: The folder has no packed file, or several.
@@ -90,7 +90,7 @@ def _verify_model(model: nn.Module) -> tuple[TensorRow, ...]:
 
 
 def _row(name: str, weight: Tensor) -> TensorRow | str:
-    """Return the row of a tensor of powers of two, or why it is none."""
+    """Return the row of a tensor of powers of two, or the reason why it is not one."""
     mantissa, exponent = torch.frexp(weight.double())
     nonzero = weight != 0
     num_wrong = int((nonzero & (mantissa.abs() != 0.5)).sum())
@@ -118,5 +118,5 @@ def _row(name: str, weight: Tensor) -> TensorRow | str:
 
 
 def _bits_for(count: int) -> int | None:
-    """Return the fewest bits whose codes hold so many exponents; None = there are none."""
+    """Return the fewest bits whose codes can represent ``count`` exponents; None = more than MAX_BITS."""
     return next((bits for bits in range(2, MAX_BITS + 1) if num_exponents(bits, "full") >= count), None)

@@ -184,7 +184,7 @@ def test_an_optimizer_that_is_restored_alone_keeps_what_is_frozen(prefix: str) -
         train(each, its_optimizer)
     assert all(map(torch.equal, model.parameters(), other.parameters()))
     with pytest.raises(
-        ValueError, match=r"64 weights of '0\.weight' frozen, INQScheduler 0: .*INQScheduler\.state_dict"
+        ValueError, match=r"64 frozen weights of '0\.weight', INQScheduler has 0: .*INQScheduler\.state_dict"
     ):
         fresh.step()
     fresh.load_state_dict(scheduler.state_dict())

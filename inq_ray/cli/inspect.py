@@ -1,6 +1,6 @@
-"""`inq-ray inspect RESULT`: what each tensor of a result is like, and what was said of the network.
+"""`inq-ray inspect RESULT`: prints statistics of each tensor of a result, and the facts stored with the network.
 
-Exit status 0: printed. 2: it is no result, or damaged.
+Exit status 0: printed. 2: RESULT is not a result, or is damaged.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from inq_ray.verification import packed_in
 _HELP = """\
 usage: {program} RESULT
 
-Print bits, exponents, zeros, entropy and bytes of each quantized tensor, and what stays float. RESULT is a run's folder
+Print bits, exponents, zeros, entropy and bytes of each quantized tensor, and which stay float. RESULT is a run's folder
 or a packed file (NAME.inq.safetensors)."""
 
 

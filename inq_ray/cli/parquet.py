@@ -1,7 +1,7 @@
 """`inq-ray parquet` and jobs/make_parquet.py: a folder of images as Parquet in the layout of the Hugging Face hub.
 
 Images are written in shuffled order; see docs/data.md. Exit status 0: everything is written. 1: writing failed, and the
-output is incomplete. 2: it could not start with these flags.
+output is incomplete. 2: the conversion could not start.
 """
 
 import sys

@@ -17,7 +17,7 @@ class Command(NamedTuple):
     Attributes:
         module: Module of its function, imported when the command is run.
         function: Function that takes arguments and the program name for messages, and returns the exit status.
-        what: What it does, for the list of commands.
+        what: Description in the list of commands.
     """
 
     module: str

@@ -1,7 +1,7 @@
 """`inq-ray quantize`, `inq-ray evaluate` and jobs/quantize_imagenet.py: one run on Ray workers, or one evaluation.
 
-Exit status 0: every weight is frozen and verified. 1: the run failed. 2: it could not start with these flags. 143 or
-130: stopped by SIGTERM or Ctrl-C, leaving a checkpoint.
+Exit status 0: every weight is frozen and verified. 1: the run failed. 2: the run could not start. 143 or 130: stopped
+by SIGTERM or Ctrl-C, leaving a checkpoint.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def evaluated(arguments: Sequence[str], program: str) -> tuple[Accuracy, SourceI
         program: Program name for messages.
 
     Raises:
-        ValueError: A flag, the data, the network or its weights are wrong; one line.
+        ValueError: A flag, the data, the network or its weights are invalid; the message is one line.
         RunFailedError: A worker failed.
     """
     command = _named(parse([*arguments, "--evaluate"], program))

@@ -14,10 +14,10 @@ from inq_ray.verification import packed_in
 
 
 def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return RESULT, which comes first, and the words after it.
+    """Return RESULT, the first argument, and the arguments after it.
 
     Raises:
-        ValueError: It is missing, or nothing has that name.
+        ValueError: RESULT is missing or does not exist.
     """
     if not arguments or is_flag(arguments[0]) or not arguments[0]:
         raise ValueError("name the result first: a run's folder, or a file NAME.inq.safetensors")
@@ -28,14 +28,14 @@ def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
 
 
 def evaluation_words(path: Path, words: Sequence[str]) -> list[str]:
-    """Return the flags under which a result is evaluated: its network and images, then the flags that were typed.
+    """Return the flags that evaluate a result: those of its network and images, then the user's flags.
 
     Args:
         path: A run's folder or a packed file.
-        words: Flags that were typed; they have the last word.
+        words: The user's flags; they take precedence.
 
     Raises:
-        ValueError: It is no result, or does not say which network it is.
+        ValueError: The path is not a result, or the result does not name its network.
     """
     file = packed_in(path)
     packed = read(file)
@@ -48,13 +48,13 @@ def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
     arch = _fact(packed, "network", "arch")
     if not isinstance(arch, str):
         raise ValueError("the result does not name its network: give --arch")
-    if is_own(arch):  # code of this machine: a file from others does not choose it
+    if is_own(arch):  # a file from others must not choose code of this machine
         raise ValueError(f"the result is of a network of its author's own: name yours by --arch, such as --arch {arch}")
     return ["--arch", arch]
 
 
 def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
-    """Return flags for what the result was measured with, but for sets that have statistics of their own."""
+    """Return the flags of the result's measurement; none for data sets with their own statistics."""
     data = next((word for before, word in itertools.pairwise(words) if before == "--data"), "digits")
     source = named_source(data)
     given: list[str] = []
@@ -75,10 +75,10 @@ def _fact(packed: PackedFile, part: str, name: str) -> Any:
 
 
 def claimed(packed: PackedFile) -> tuple[int, int, str, str]:
-    """Return what a result claims: images with right top-1, of how many, fingerprint of the data, which images.
+    """Return the claim of a result: correct images, images, fingerprint of the data, name of the images.
 
     Raises:
-        ValueError: It claims no accuracy.
+        ValueError: The result claims no accuracy.
     """
     top1, count = (_fact(packed, "accuracy", name) for name in ("top1", "num_images"))
     fingerprint, measured_on = (_fact(packed, "accuracy", name) for name in ("data_fingerprint", "measured_on"))

@@ -1,7 +1,7 @@
 """`inq-ray sweep` and jobs/sweep_schedules.py: many runs on Ray workers; stages that trials share are trained once.
 
 The flags of `inq-ray quantize` set what all trials have in common. The same command continues a sweep that ended early.
-Exit status 0: the sweep is finished and has a best trial. 1: no trial finished. 2: it could not start with these flags.
+Exit status 0: the sweep is finished and has a best trial. 1: no trial finished. 2: the sweep could not start.
 130 or 143: it was interrupted.
 """
 

@@ -1,6 +1,6 @@
-"""`inq-ray verify RESULT`: checks a result by itself, and its claimed accuracy on data; a line a check.
+"""`inq-ray verify RESULT`: checks the files of a result, and its claimed accuracy on data; prints a line per check.
 
-Exit status 0: everything is right. 1: something is wrong. 2: it could not start with these arguments.
+Exit status 0: everything is correct. 1: something is wrong. 2: the check could not start.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ a run's folder or a packed file (NAME.inq.safetensors).
 --data DATA also measures the accuracy and compares it with the claim, image by image; other flags are those of
 inq-ray evaluate, such as --num-workers 8.
 
-Exit status: 0 if everything is right, 1 if something is wrong, 2 if it could not start."""
+Exit status: 0 if everything is correct, 1 if something is wrong, 2 if the check could not start."""
 
 
 def main(arguments: Sequence[str], program: str) -> int:
@@ -64,7 +64,7 @@ def _failed(reason: str) -> int:
 
 
 def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
-    """Return what was checked, and what it showed."""
+    """Return the name and the outcome of each check."""
     rows = [row for row in rows_of(packed) if row.bits is not None]
     weights, zeros = sum(row.num_values for row in rows), sum(row.num_zero for row in rows)
     all_values = sum(tensor.numel() for tensor in packed.state.values() if tensor.is_floating_point())
@@ -72,10 +72,10 @@ def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
     levels = max((row.num_levels for row in rows), default=0)
     text = (
         f"{weights:,} in {len(rows)} tensors are 0 or ±2^k within their codebooks, {bits or 'no'} bits "
-        f"({100 * zeros / max(1, weights):.1f} % zeros, at most {levels} levels a tensor)"
+        f"({100 * zeros / max(1, weights):.1f} % zeros, at most {levels} levels per tensor)"
     )
     return [
-        ("file", f"{size:,} bytes; the SHA-256 digests of index, codes and other tensors are right"),
+        ("file", f"{size:,} bytes; the SHA-256 digests of index, codes and other tensors match"),
         ("weights", text),
         ("share", f"{100 * weights / max(1, all_values):.1f} % of {all_values:,} float values are quantized"),
         ("digest", packed.digest),
@@ -83,10 +83,10 @@ def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
 
 
 def _accuracy(packed: PackedFile, path: Path, words: list[str], program: str) -> str:
-    """Measure, and compare with the claim.
+    """Measure the accuracy and compare it with the claim.
 
     Raises:
-        VerificationError: The claim is wrong, or of other data.
+        VerificationError: The claim is wrong, or was measured on other data.
     """
     try:
         right, count, fingerprint, measured_on = claimed(packed)
@@ -94,11 +94,11 @@ def _accuracy(packed: PackedFile, path: Path, words: list[str], program: str) ->
         raise VerificationError(None, str(error)) from None
     accuracy, info = evaluated(evaluation_words(path, words), program)
     if info.fingerprint != fingerprint:
-        raise VerificationError(None, "the claim is of other data: their fingerprints differ")
+        raise VerificationError(None, "the claim was measured on other data: the fingerprints differ")
     if (accuracy.num_top1, accuracy.num_samples) != (right, count):
         raise VerificationError(
             None,
-            f"{accuracy.num_top1:,} of {accuracy.num_samples:,} images, claimed are {right:,} of {count:,} "
+            f"{accuracy.num_top1:,} of {accuracy.num_samples:,} images, the claim is {right:,} of {count:,} "
             f"({measured_on}); another kind of processor may differ by an image",
         )
     return f"{right:,} of {count:,} images ({accuracy.top1:.2f} %), as claimed"

@@ -46,7 +46,7 @@ def fault(name: str, weight: Tensor, codebook: AnyCodebook, codes: Tensor) -> st
 
 
 def _is_level(weight: Tensor, codebook: AnyCodebook) -> Tensor:
-    """Return where a weight is +0 or ±2^k, n_2 <= k <= n_1; computed by frexp, independently of decoding."""
+    """Return which weights are +0 or ±2^k, n_2 <= k <= n_1; computed by frexp, independently of decoding."""
     if isinstance(codebook, ChannelCodebook):
         return torch.stack([_is_level(row, each) for row, each in zip(weight, codebook.channels, strict=True)])
     zero = (weight == 0) & ~torch.signbit(weight)

@@ -1,4 +1,4 @@
-"""What the quantized tensors of a result are like: levels in use, zeros, entropy, bytes."""
+"""Statistics of a result's tensors: levels in use, zeros, entropy, bytes."""
 
 import math
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ class TensorRow:
     Attributes:
         name: Name in the network's state.
         shape: Shape of the tensor.
-        bits: Bits of a weight; None = it stays float.
+        bits: Bits per weight; None = the tensor stays float.
         levels: "paper" or "full"; "" for float tensors.
         exponents: Smallest and largest k of the ±2^k that occur; None for float tensors, and if all weights are 0.
         num_values: Number of weights.
         num_zero: Number of those that are 0.
         num_levels: Number of different values that occur.
-        entropy: -Σ p log2 p over the values, in bits a weight; 0 for float tensors.
+        entropy: -Σ p log2 p over the values, in bits per weight; 0 for float tensors.
         num_bytes: Bytes in the packed file.
     """
 
@@ -59,7 +59,7 @@ def rows_of(packed: PackedFile) -> tuple[TensorRow, ...]:
 
 
 def rows_of_codes(codes: Mapping[str, tuple[AnyCodebook, Tensor]]) -> tuple[TensorRow, ...]:
-    """Return a row for each quantized tensor, with the bytes that it would take in a packed file."""
+    """Return a row for each quantized tensor, with the bytes that it needs in a packed file."""
     return tuple(
         _quantized(name, codebook, each, len(compress_codes(each, codebook.num_bits)[1]))
         for name, (codebook, each) in codes.items()

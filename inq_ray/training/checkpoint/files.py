@@ -131,7 +131,7 @@ def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
         check_tensors(snapshot)
     # RuntimeError, OverflowError: by torch, for impossible sizes in facts.
     except (KeyError, OverflowError, RuntimeError, ValueError) as error:
-        raise DamagedError(f"its digests are right, but it cannot be read ({one_line(str(error), 200)})") from error
+        raise DamagedError(f"its digests match, but it cannot be read ({one_line(str(error), 200)})") from error
     return manifest.entry, snapshot
 
 
