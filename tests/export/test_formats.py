@@ -165,7 +165,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(
             raise OSError("no space left on device")
 
     monkeypatch.setattr(safetensors_file, "save_file", half_written)
-    with pytest.raises(ValueError, match=r"cannot write the result to .*: no space left on device; make room"):
+    with pytest.raises(ValueError, match=r"cannot write the result to .*: no space left on device; free some space"):
         write_result(tmp_path, Result(network.state_dict(), states))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -184,16 +184,16 @@ BROKEN = {
     "JSON of another kind": (GOOD, {"inq_ray": "[1]"}, "broken"),
     "a later version": (GOOD, {"inq_ray": '{"format_version": 3, "tensors": {}}'}, "format_version is 3"),
     "a tensor without metadata": (GOOD, {"inq_ray": '{"format_version": 1, "tensors": {}}'}, "'w' is not in both"),
-    "a field more": (GOOD, described(scale=1), "num_bits, n_1 and n_2 are wanted"),
+    "a field more": (GOOD, described(scale=1), "expected num_bits, n_1 and n_2"),
     "9 bits": (GOOD, described(num_bits=9), "from 2 to 8, got 9"),
     "a boolean width": (GOOD, described(num_bits=True), "from 2 to 8, got True"),
     "a fractional exponent": (GOOD, described(n_1=-1.5), "from -126 to 127, got -1.5"),
     "an absurd exponent": (GOOD, described(n_1=10**9, n_2=10**9 - 7), "from -126 to 127, got 1000000000"),
-    "channels of version 1": (GOOD, described(levels="paper"), "num_bits, n_1 and n_2 are wanted"),
+    "channels of version 1": (GOOD, described(levels="paper"), "expected num_bits, n_1 and n_2"),
     "unknown levels": (GOOD, described(2, levels="all"), "levels must be one of paper, full, got 'all'"),
     "no channels": (GOOD, described(2, levels="full", n_1=[], n_2=[]), "n_1 must be None, a whole number"),
-    "other channels": (GOOD, described(2, levels="full", n_1=[-1], n_2=[-15]), "of 1 channels, the tensor has 5"),
-    "another n_2": (GOOD, described(n_2=-7), "n_2=-7 where"),
+    "other channels": (GOOD, described(2, levels="full", n_1=[-1], n_2=[-15]), "has 1 channels, the tensor has 5"),
+    "another n_2": (GOOD, described(n_2=-7), "n_2=-7, but"),
     "a negative zero": (torch.tensor([16], dtype=torch.uint8), described(), "code 16"),
     "a code past the levels": (torch.tensor([9], dtype=torch.uint8), described(), "code 9"),
     "a code of more bits": (torch.tensor([1, 32], dtype=torch.uint8), described(), "code 32"),

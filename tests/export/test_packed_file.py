@@ -103,7 +103,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     stored = bomb.compress(bytes(10**7)) + bomb.flush()
     with pytest.raises(ValueError, match="not one DEFLATE stream of 1000 bytes"):
         decompress_codes(stored, "deflate", 8, 1000)
-    with pytest.raises(ValueError, match="cannot represent"):
+    with pytest.raises(ValueError, match="bytes cannot contain"):
         decompress_codes(stored[:100], "deflate", 8, 2**40)
 
 
@@ -292,7 +292,7 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     _written(tmp_path / "net")
     tensors, _ = safetensors_file.read(tmp_path / "net")
     save_file(tensors, tmp_path / "new", {"inq": json.dumps({"format_version": 2})})
-    with pytest.raises(ValueError, match="format_version is 2, this program reads 1: update inq_ray"):
+    with pytest.raises(ValueError, match="format_version is 2, but this program reads 1: update inq_ray"):
         load(tmp_path / "new")
 
 
