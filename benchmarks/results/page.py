@@ -24,7 +24,7 @@ digest, and how many weights of each tensor have which value.
 Accuracy is top-1 in % on the test set; ± is the sample standard deviation over seeds. Choices were made on images held
 out of training (see [Choices](#choices)); the test set only measured the final runs."""
 _DOWNLOADS = """\
-Download CIFAR-10 from the Hugging Face hub and the weights of
+Download CIFAR-10 from the Hugging Face hub (`hf` comes with `pip install huggingface_hub`) and the weights of
 [akamaster/pytorch_resnet_cifar10](https://github.com/akamaster/pytorch_resnet_cifar10). inq_ray reads both as they are.
 
 <!-- not run: downloads data and weights -->

@@ -18,7 +18,7 @@ _PICTURE = "![change of top-1 over the portion of frozen weights, for each numbe
 # What records call data and weights that a reader can get.
 _OBTAINABLE = {
     "../shared/data/cifar10": "cifar10",
-    "../shared/data/models/cifar10_resnet20.safetensors": ("resnet20-12fca82f.th"),
+    "../shared/data/models/cifar10_resnet20.safetensors": "resnet20-12fca82f.th",
 }
 
 
