@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import l1_unstructured
 
 import inq_ray
 from inq_ray.distributed.wire import rank
@@ -61,7 +62,25 @@ def parametrize(model: nn.Module) -> None:
     nn.utils.parametrize.register_parametrization(model.get_submodule("2"), "weight", nn.Tanh())
 
 
-CHANGES = [assign, replace_head, replace_parameter, convert, shard, parametrize, lambda model: model.to("meta")]
+def prune(model: nn.Module) -> None:
+    l1_unstructured(model.get_submodule("0"), "weight", 0.5)
+
+
+def normalize(model: nn.Module) -> None:
+    nn.utils.spectral_norm(model.get_submodule("2"))
+
+
+CHANGES = {
+    "assign": assign,
+    "head": replace_head,
+    "parameter": replace_parameter,
+    "dtype": convert,
+    "shard": shard,
+    "parametrize": parametrize,
+    "prune": prune,
+    "spectral_norm": normalize,
+    "meta": lambda model: model.to("meta"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +89,7 @@ def conversion_as_before() -> Iterator[None]:
     torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
-@pytest.mark.parametrize(
-    "change", CHANGES, ids=["assign", "head", "parameter", "dtype", "shard", "parametrize", "meta"]
-)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("is_given", [True, False])
 def test_parameters_that_are_no_longer_the_models_are_refused(
     change: Callable[[nn.Module], None], is_given: bool

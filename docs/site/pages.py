@@ -136,9 +136,7 @@ def _reference() -> str:
     tree = ast.parse((ROOT / "inq_ray" / "__init__.py").read_text())
     names = re.findall(r"^    (\w+) {2,}\S", ast.get_docstring(tree, clean=False) or "", re.MULTILINE)
     entries = "\n\n".join(f"::: inq_ray.{name}" for name in names)
-    return (
-        f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
-    )
+    return f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
 
 
 def _examples() -> str:
