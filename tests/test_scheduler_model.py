@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.nn.utils.prune import l1_unstructured
 
 import inq_ray
@@ -207,6 +208,22 @@ def test_an_optimizer_that_is_restored_alone_keeps_what_is_frozen(prefix: str) -
     fresh.load_state_dict(scheduler.state_dict())
     for each in (scheduler, fresh):
         each.step()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_state_dicts_by_name_of_torchs_distributed_checkpoints(is_flat: bool) -> None:
+    options = StateDictOptions(flatten_optimizer_state_dict=is_flat)
+    model, other = network(), network()
+    (optimizer, scheduler), (restored, restored_scheduler) = make(model), make(other)
+    scheduler.step()
+    train(model, optimizer)
+    weights, state = copy.deepcopy(get_state_dict(model, optimizer, options=options))
+    set_state_dict(other, restored, model_state_dict=weights, optim_state_dict=state, options=options)
+    restored_scheduler.load_state_dict(scheduler.state_dict())
+    for each, its_optimizer, stages in ((model, optimizer, scheduler), (other, restored, restored_scheduler)):
+        train(each, its_optimizer)
+        stages.step()
     assert all(map(torch.equal, model.parameters(), other.parameters()))
 
 
