@@ -208,7 +208,9 @@ class INQScheduler:
         _check_entries("the entry 'tensors' of the state", tensors, ())
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
-            raise ValueError(f"the state has other parameters: only one side has {', '.join(different[:5])}")
+            raise ValueError(
+                f"the state has other parameters: only one side has {', '.join(map(shown, different[:2]))}"
+            )
         portions, stage = check_portions(state_dict["portions"]), state_dict["stage"]
         check_strategy(state_dict["strategy"])
         codebook = state_dict.get("codebook", "max")  # the only rule before there were two

@@ -311,8 +311,8 @@ def _break(state: dict[str, Any], how: Callable[[dict[str, Any]], Any]) -> dict[
     ("how", "words"),
     [
         (lambda s: s.pop("seed"), "the state of an INQScheduler lacks seed"),
-        (lambda s: s["tensors"].pop("4.weight"), r"only one side has 4\.weight"),
-        (lambda s: s["tensors"].update(other=s["tensors"]["0.weight"]), "only one side has other"),
+        (lambda s: s["tensors"].pop("4.weight"), r"only one side has '4\.weight'"),
+        (lambda s: s["tensors"].update(other=s["tensors"]["0.weight"]), "only one side has 'other'"),
         (
             lambda s: s["tensors"]["4.weight"].update(frozen=torch.ones(2).bool()),
             r"state of 4\.weight has shape \(2,\)",

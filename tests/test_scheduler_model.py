@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.nn.utils.prune import l1_unstructured
 
 import inq_ray
 from inq_ray.distributed.wire import rank
@@ -61,7 +63,25 @@ def parametrize(model: nn.Module) -> None:
     nn.utils.parametrize.register_parametrization(model.get_submodule("2"), "weight", nn.Tanh())
 
 
-CHANGES = [assign, replace_head, replace_parameter, convert, shard, parametrize, lambda model: model.to("meta")]
+def prune(model: nn.Module) -> None:
+    l1_unstructured(model.get_submodule("0"), "weight", 0.5)
+
+
+def normalize(model: nn.Module) -> None:
+    nn.utils.spectral_norm(model.get_submodule("2"))
+
+
+CHANGES = {
+    "assign": assign,
+    "head": replace_head,
+    "parameter": replace_parameter,
+    "dtype": convert,
+    "shard": shard,
+    "parametrize": parametrize,
+    "prune": prune,
+    "spectral_norm": normalize,
+    "meta": lambda model: model.to("meta"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +90,7 @@ def conversion_as_before() -> Iterator[None]:
     torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
-@pytest.mark.parametrize(
-    "change", CHANGES, ids=["assign", "head", "parameter", "dtype", "shard", "parametrize", "meta"]
-)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("is_given", [True, False])
 def test_parameters_that_are_no_longer_the_models_are_refused(
     change: Callable[[nn.Module], None], is_given: bool
@@ -190,6 +208,22 @@ def test_an_optimizer_that_is_restored_alone_keeps_what_is_frozen(prefix: str) -
     fresh.load_state_dict(scheduler.state_dict())
     for each in (scheduler, fresh):
         each.step()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_state_dicts_by_name_of_torchs_distributed_checkpoints(is_flat: bool) -> None:
+    options = StateDictOptions(flatten_optimizer_state_dict=is_flat)
+    model, other = network(), network()
+    (optimizer, scheduler), (restored, restored_scheduler) = make(model), make(other)
+    scheduler.step()
+    train(model, optimizer)
+    weights, state = copy.deepcopy(get_state_dict(model, optimizer, options=options))
+    set_state_dict(other, restored, model_state_dict=weights, optim_state_dict=state, options=options)
+    restored_scheduler.load_state_dict(scheduler.state_dict())
+    for each, its_optimizer, stages in ((model, optimizer, scheduler), (other, restored, restored_scheduler)):
+        train(each, its_optimizer)
+        stages.step()
     assert all(map(torch.equal, model.parameters(), other.parameters()))
 
 

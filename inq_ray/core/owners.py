@@ -73,18 +73,24 @@ def find_orphan(params: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> tu
 
 
 def _held(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Parameter]]:
-    """Yield the parameters that modules hold directly; parametrizations hold tensors to compute a weight from."""
+    """Yield the parameters that modules hold directly, without those that a weight is computed from.
+
+    Parametrizations hold such tensors, and torch's pruning and spectral_norm rename the parameter to KEY_orig.
+    """
     for module in modules:
         if not isinstance(module, ParametrizationList):
-            for param in module._parameters.values():  # noqa: SLF001  # parameters(recurse=False) drops duplicates
-                if param is not None:
+            own = module._parameters  # noqa: SLF001  # parameters(recurse=False) drops duplicates
+            for key, param in own.items():
+                plain_key = key.removesuffix("_orig")
+                is_computed_from = plain_key != key and plain_key not in own and hasattr(module, plain_key)
+                if param is not None and not is_computed_from:
                     yield module, param
 
 
 def _what_happened(name: str, param: Tensor, model: nn.Module) -> str:
     now = dict(model.named_parameters()).get(name)
     if now is None or now is param:
-        return "the model has no parameter of that name now (a layer was replaced, sharded or parametrized)"
+        return "the model has no parameter of that name now (a layer was replaced, sharded, parametrized or pruned)"
     kind = type(now.data).__name__
     facts = (("device", param.device.type, now.device.type), ("shape", list(param.shape), list(now.shape)))
     for what, before, after in (("type", "Tensor", kind), ("dtype", param.dtype, now.dtype), *facts):

@@ -60,12 +60,7 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
             "with model.load_state_dict(..., strict=False) before you save it",
             stacklevel=2,
         )
-    states = getattr(states, "state", states)
-    if not isinstance(states, Mapping) or not all(isinstance(state, TensorState) for state in states.values()):
-        raise ValueError(
-            f"float_state takes an INQScheduler or its scheduler.state, got {type(states).__name__}; load a "
-            "state_dict() into an INQScheduler first"
-        )
+    states = states_of(states)
     weights: dict[str, Tensor] = {}
     for name, state in states.items():
         num_live = state.frozen.numel() - state.num_frozen
@@ -77,6 +72,21 @@ def float_state(states: HasState | Mapping[str, TensorState], dtype: torch.dtype
         check_exact(name, state.codebook, state.codes, dtype)
         weights[name] = state.codebook.decode(state.codes, dtype)
     return weights
+
+
+def states_of(states: object) -> Mapping[str, TensorState]:
+    """Return the states themselves, or those of an INQScheduler.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    states = getattr(states, "state", states)
+    if not isinstance(states, Mapping) or not all(isinstance(state, TensorState) for state in states.values()):
+        raise ValueError(
+            f"an INQScheduler or its scheduler.state is wanted, got {type(states).__name__}; load a state_dict() into "
+            "an INQScheduler first"
+        )
+    return states
 
 
 def check_exact(name: str, codebook: AnyCodebook, codes: Tensor, dtype: torch.dtype) -> None:

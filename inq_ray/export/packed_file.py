@@ -16,32 +16,44 @@ from torch import Tensor, nn
 from inq_ray import safetensors_file
 from inq_ray.core.channels import AnyCodebook
 from inq_ray.core.digest import digest_tensors, summary
-from inq_ray.core.unwrap import unwrap
+from inq_ray.core.state import TensorState
+from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.export.coding import compress_codes
 from inq_ray.export.errors import VerificationError
-from inq_ray.export.float_state import HasState
+from inq_ray.export.float_state import HasState, states_of
 from inq_ray.export.packed_reader import FORMAT_VERSION, METADATA_KEY, PackedFile, read, sha256
 from inq_ray.export.result import Result
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole
 
 
-def save(path: str | Path, model: nn.Module, inq_scheduler: HasState, **facts: Any) -> None:
+def save(path: str | Path, model: nn.Module, inq_scheduler: HasState | Mapping[str, TensorState], **facts: Any) -> None:
     """Write a network whose weights are all frozen into one small file, whole or not at all.
 
     Args:
         path: The file; such files are named NAME.inq.safetensors.
         model: The network; its state is written, without the wrappers DDP and torch.compile.
-        inq_scheduler: Scheduler with the frozen weights and their codes.
+        inq_scheduler: Scheduler with the frozen weights and their codes, or its ``state``.
         facts: Facts for the recipient, as JSON values, such as `network="resnet18"` or `accuracy={"top1": 69.7}`.
             docs/format.md lists the names that `inq-ray` writes.
 
     Raises:
         ValueError: A weight is still live or differs from its code, facts are not JSON values, or the file cannot be
             written; an existing file is then unchanged.
+
+    Examples:
+        >>> import os, tempfile, inq_ray
+        >>> model = nn.Linear(8, 4)
+        >>> inq_scheduler = inq_ray.INQScheduler(inq_ray.SGD(inq_ray.param_groups(model, weight_bits=4)), [1.0])
+        >>> inq_scheduler.step()
+        >>> path = os.path.join(tempfile.mkdtemp(), "small.inq.safetensors")
+        >>> save(path, model, inq_scheduler, network="a linear layer")
+        >>> torch.equal(load(path)["weight"], model.weight)
+        True
     """
     path = Path(path)
-    result = Result(unwrap(model).state_dict(), inq_scheduler.state, facts)
+    state = {plain_name(name): tensor for name, tensor in unwrap(model).state_dict().items()}
+    result = Result(state, states_of(inq_scheduler), facts)
     try:
         with whole(path) as beside:
             write(beside, result)
@@ -63,6 +75,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> dict[str, Tensor]:
     Raises:
         ValueError: The file is missing, damaged or not a packed file, or it does not fit the network, which is then
             unchanged.
+
+    Examples:
+        >>> load("missing.inq.safetensors")
+        Traceback (most recent call last):
+        ValueError: ...
     """
     packed = read(path)
     if model is not None:
@@ -164,8 +181,9 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 def _fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
     own = unwrap(model).state_dict(keep_vars=True)
-    for name in packed.quantized.keys() & own.keys():
-        weight, dtype = packed.state[name], own[name].dtype
+    own_names = {plain_name(name): name for name in own}  # torch.compile of a submodule changes them
+    for name in packed.quantized.keys() & own_names.keys():
+        weight, dtype = packed.state[name], own[own_names[name]].dtype
         if not torch.equal(weight.to(dtype).double(), weight.double()):
             raise ValueError(
                 one_line(
@@ -173,6 +191,6 @@ def _fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
                 )
             )
     try:
-        unwrap(model).load_state_dict(packed.state)
+        unwrap(model).load_state_dict({own_names.get(name, name): tensor for name, tensor in packed.state.items()})
     except RuntimeError as error:
         raise ValueError(one_line(f"{path} does not fit {type(model).__name__}: {error}")) from None

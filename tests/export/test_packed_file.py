@@ -364,3 +364,23 @@ def test_the_public_names(tmp_path: Path) -> None:
     _written(tmp_path / "net")
     with safe_open(tmp_path / "net", framework="np") as opened:
         assert sorted(opened.keys()) == ["codes", "float32", "index", "int64"]
+
+
+def test_a_layer_that_is_compiled_changes_no_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.inq.safetensors"
+    network, states = quantized(4)
+    plain = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network[0] = torch.compile(network[0])
+    save(path, network, _Scheduler(states))
+    assert load(path).keys() == plain.keys()
+    for tensor in network.state_dict().values():
+        tensor.zero_()
+    load(path, network)
+    assert all(map(torch.equal, network.state_dict().values(), plain.values()))
+
+
+def test_what_is_no_scheduler_is_named(tmp_path: Path) -> None:
+    network, states = quantized(4)
+    save(tmp_path / "a.inq.safetensors", network, states)
+    with pytest.raises(ValueError, match=r"an INQScheduler or its scheduler\.state is wanted, got dict"):
+        save(tmp_path / "b.inq.safetensors", network, {"stage": 1})  # type: ignore[arg-type]
