@@ -32,7 +32,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def readme_body(folder: Path) -> str:
-    """Return what the README shows of the results in a folder: a row for each network, and the picture."""
+    """Return what the README shows of the results in a folder: three rows for each network, and the picture."""
     groups = main_of_each(groups_of(read_records(folder / "runs")))
     if not groups:
         return NOTHING
@@ -40,7 +40,7 @@ def readme_body(folder: Path) -> str:
     networks: dict[Any, dict[int, Group]] = {}
     for group in groups:
         networks.setdefault(group.key[:2], {})[group.first["bits"]] = group
-    rows = [_readme_row(of_bits, widths, folder / "weights") for of_bits in networks.values()]
+    rows = [row for of_bits in networks.values() for row in _readme_rows(of_bits, widths, folder / "weights")]
     records = [record for group in groups for record in group.records]
     num_seeds = sorted({len(group.records) for group in groups})
     explained = (
@@ -57,19 +57,27 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{machine}, {num} worker" + "s" * (num > 1) for machine, num in machines)
 
 
-def _readme_row(of_bits: Mapping[int, Group], widths: Sequence[int], weights: Path) -> dict[str, Any]:
-    first, groups = next(iter(of_bits.values())).first, [of_bits.get(bits) for bits in widths]
-    kept = [_kept(group, weights) if group else None for group in groups]
-    numbers = " / ".join(map(str, widths))
-    return {
-        "network": first["network"],
-        "data": first["data"],
-        "float": f"{first['float_top1']:.2f}",
-        **{f"{bits} bits": spread(group.top1) if group else "" for bits, group in zip(widths, groups, strict=True)},
-        "kB float": next((f"{_float_bytes(path) / 1000:,.0f}" for path in kept if path), ""),
-        f"kB at {numbers} bits": " / ".join(f"{path.stat().st_size / 1000:,.0f}" if path else "-" for path in kept),
-        f"minutes at {numbers} bits": " / ".join(_minutes(group) if group else "-" for group in groups),
+def _readme_rows(of_bits: Mapping[int, Group], widths: Sequence[int], weights: Path) -> list[dict[str, Any]]:
+    """Return accuracy, size and time of a network, a row each: a column for each width stays narrow."""
+    first = next(iter(of_bits.values())).first
+    kept = {bits: path for bits, group in of_bits.items() if (path := _kept(group, weights))}
+    float_size = next((f"{_float_bytes(path) / 1000:,.0f}" for path in kept.values()), "")
+    sizes = {bits: f"{path.stat().st_size / 1000:,.0f}" for bits, path in kept.items()}
+    rows = {
+        "top-1, %": (f"{first['float_top1']:.2f}", {bits: spread(group.top1) for bits, group in of_bits.items()}),
+        "file, kB": (float_size, sizes),
+        "minutes": ("", {bits: _minutes(group) for bits, group in of_bits.items()}),
     }
+    network = f"{first['network']}, {first['data']}"
+    return [
+        {
+            "network": network if what == "top-1, %" else "",
+            "result": what,
+            "float": of_float,
+            **{f"{bits} bits": cells.get(bits, "") for bits in widths},
+        }
+        for what, (of_float, cells) in rows.items()
+    ]
 
 
 def _kept(group: Group, weights: Path) -> Path | None:

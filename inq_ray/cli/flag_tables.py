@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,15 @@ def with_tables(page: str) -> str:
 
 def _tables() -> str:
     run = declared(RunConfig).values()
-    parts = [
-        "## Actions",
-        _table(map(_row, [*declared(Action).values(), *(each for each in run if not each.section)])),
-    ]
+    actions = [*declared(Action).values(), *(each for each in run if not each.section)]
+    parts = ["## Actions", _table([_row(each) for each in actions])]
     for section, title in _TITLES.items():
         options = [each for each in run if each.section == section]
         rows = [{**_row(each), "may change on resume": _ON_RESUME[each.option.affects]} for each in options]
         parts += [f"## {title}", _table(rows)]
     sweep = [*declared(SpaceOptions).values(), *declared(SearchOptions).values()]
-    return "\n\n".join([*parts, "## Sweeps", _table(map(_row, sweep)), "## Recipes", _table(_recipes())])
+    parts += ["## Sweeps", _table([_row(each) for each in sweep]), "## Recipes", _table(_recipes())]
+    return "\n\n".join(parts)
 
 
 def _row(each: Declared) -> dict[str, str]:
@@ -92,13 +91,8 @@ def _default(value: Any) -> str:
 def _recipes() -> list[dict[str, str]]:
     """Return the flags in which each recipe differs from the defaults, and `lossless` from a network's own recipe."""
     rows = [_recipe(f"`{name}`", recipe(name), RunConfig()) for name in NAMED]
-    base = default_recipe("resnet18", 5)
-    return [
-        *rows,
-        _recipe(
-            f"`{LOSSLESS}` (compared with the recipe of the network and bits)", lossless_recipe("resnet18", 5), base
-        ),
-    ]
+    title = f"`{LOSSLESS}` (compared with the recipe of the network and bits)"
+    return [*rows, _recipe(title, lossless_recipe("resnet18", 5), default_recipe("resnet18", 5))]
 
 
 def _recipe(title: str, config: RunConfig, base: RunConfig) -> dict[str, str]:
@@ -106,8 +100,7 @@ def _recipe(title: str, config: RunConfig, base: RunConfig) -> dict[str, str]:
     return {"recipe": title, "differs from the defaults above in": f"`{shlex.join(words_of(changed, config))}`"}
 
 
-def _table(rows: Iterable[Mapping[str, str]]) -> str:
-    rows = list(rows)
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
