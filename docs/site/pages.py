@@ -1,7 +1,7 @@
 """Which files of the checkout are pages of the site, and how links between them read there: a hook of MkDocs.
 
-Pages are Markdown as a host of repositories shows it. A link to a page, or to a picture in docs/, leads there on the site
-as well; a link to any other file of the checkout, such as a module, is left as its text.
+Pages are Markdown as a host of repositories shows it. A link to a page, or to a picture in docs/, leads there on the
+site as well; a link to any other file of the checkout, such as a module, is left as its text.
 """
 
 import ast
@@ -89,7 +89,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
     """Lead links to where things are on the site."""
     uri = page.file.src_uri
     here = OUTSIDE.get(uri, f"examples/{uri}" if uri in (EXAMPLES, "digits.md") else f"docs/{uri}")
@@ -136,7 +136,9 @@ def _reference() -> str:
     tree = ast.parse((ROOT / "inq_ray" / "__init__.py").read_text())
     names = re.findall(r"^    (\w+) {2,}\S", ast.get_docstring(tree, clean=False) or "", re.MULTILINE)
     entries = "\n\n".join(f"::: inq_ray.{name}" for name in names)
-    return f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
+    return (
+        f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
+    )
 
 
 def _examples() -> str:
