@@ -1,7 +1,7 @@
 """Which files of the checkout are pages of the site, and how links between them read there: a hook of MkDocs.
 
-Pages are Markdown as a host of repositories shows it. A link to a page, or to a picture in docs/, leads there on the site
-as well; a link to any other file of the checkout, such as a module, is left as its text.
+Pages are Markdown as a host of repositories shows it. A link to a page, or to a picture in docs/, leads there on the
+site as well; a link to any other file of the checkout, such as a module, is left as its text.
 """
 
 import ast
@@ -40,7 +40,10 @@ NAV: dict[str, dict[str, str]] = {
         "Your own training loop": "library.md",
         "Hardware": "hardware.md",
         "Sweeps": "sweeps.md",
-        "Clusters": "docker.md",
+        "Frameworks": "frameworks.md",
+        "Result files": "format.md",
+        "Clusters": "clusters.md",
+        "Image and manifests": "docker.md",
         "Recovery": "recovery.md",
         "Metrics": "metrics.md",
         "Performance": "performance.md",
@@ -89,7 +92,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
     """Lead links to where things are on the site."""
     uri = page.file.src_uri
     here = OUTSIDE.get(uri, f"examples/{uri}" if uri in (EXAMPLES, "digits.md") else f"docs/{uri}")
@@ -118,6 +121,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(parts)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Leave out the roles of Sphinx in docstrings."""
+    return re.sub(r":(?:attr|class|func|meth|mod):(?=<code>)", "", html)
+
+
 def _on_site(source: str) -> str:
     """Return where a file or folder of the checkout is on the site, if it is."""
     for uri, outside in OUTSIDE.items():
@@ -133,10 +141,12 @@ def _on_site(source: str) -> str:
 
 def _reference() -> str:
     """Return the page of what `inq_ray` exports, in the order of its docstring."""
-    tree = ast.parse((ROOT / "inq_ray" / "__init__.py").read_text())
-    names = re.findall(r"^    (\w+) {2,}\S", ast.get_docstring(tree, clean=False) or "", re.MULTILINE)
-    entries = "\n\n".join(f"::: inq_ray.{name}" for name in names)
-    return f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
+    docstring = ast.get_docstring(ast.parse((ROOT / "inq_ray" / "__init__.py").read_text())) or ""
+    lines = re.findall(r"^    (\w+(?:, \w+)*) +\S", docstring, re.MULTILINE)
+    entries = "\n\n".join(f"::: inq_ray.{name}" for line in lines for name in line.split(", "))
+    return (
+        f"# Library\n\nWhat you use in your own training loop. It needs torch and safetensors, not Ray.\n\n{entries}\n"
+    )
 
 
 def _examples() -> str:
