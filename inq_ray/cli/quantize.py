@@ -93,6 +93,8 @@ def execute(command: Command) -> int:
         if action.evaluate:
             measure(config, console, source.info, verbose=action.verbose)
         else:
+            if config.network.weights is not None and not config.float_epochs:
+                console.say("accuracy of the weights not measured: add --evaluate to do so, on Ray workers")
             console.say("dry run: nothing was started, no run was written")
         return 0
     log = JsonLog(config.output.name) if action.log_format == "json" else console

@@ -10,6 +10,7 @@ _CAUSES_OF_GIVEN = (
     "are classes in another order, --mean, --std, --crop-size, --resize-size or --channels not as in training, or "
     "--weights of other data?"
 )
+_CAUSE_IN_ORDER = "rename the classes so that their sorted names are in the order of training"
 _CAUSES_OF_TRAINED = "are images in folders of other classes, --float-epochs too few, or --float-lr too large?"
 
 
@@ -22,17 +23,17 @@ def doubt_of_given(config: RunConfig, info: SourceInfo, accuracy: Accuracy) -> D
     if network.replace_head:
         return None
     stated = stated_top1(network.arch, network.weights)
-    return doubt_about(accuracy, num_classes=info.num_classes, stated_top1=stated)
+    return doubt_about(accuracy, class_names=info.class_names, stated_top1=stated)
 
 
 def warning_of_given(doubt: Doubt) -> str:
     """Return a line with what is wrong, the likely causes, and the flags to try."""
-    return f"{doubt.what}: {_CAUSES_OF_GIVEN}"
+    return f"{doubt.what}: {_CAUSE_IN_ORDER if doubt.is_order else _CAUSES_OF_GIVEN}"
 
 
 def warning_of_trained(info: SourceInfo, accuracy: Accuracy) -> str | None:
     """Return a line if a network trained by the run itself is near chance."""
-    doubt = doubt_about(accuracy, num_classes=info.num_classes)
+    doubt = doubt_about(accuracy, class_names=info.class_names)
     return None if doubt is None else f"{doubt.what}: {_CAUSES_OF_TRAINED}"
 
 

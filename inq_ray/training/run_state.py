@@ -186,7 +186,12 @@ class RunState:
         """
         broadcast_tensors(dict(self.task.model.named_buffers()))
         journal, began = self.journal, time.perf_counter()
-        accuracy = validate(self.task, journal.bad_images, limit_batches=self.config.training.limit_batches)
+        accuracy = validate(
+            self.task,
+            journal.bad_images,
+            limit_batches=self.config.training.limit_batches,
+            checks_order=stage == 0 and epoch == 0,
+        )
         if epoch and not math.isfinite(accuracy.loss):
             raise DivergedError(
                 stage,

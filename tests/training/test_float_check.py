@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from inq_ray.models.pretrained import stated_top1
+from inq_ray.models.registry import create
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -53,16 +55,25 @@ def warnings(finished: Finished) -> list[str]:
 
 @needs_digits
 def test_another_order_of_classes_is_refused_before_anything_is_frozen(shuffled: Path, tmp_path: Path) -> None:
-    with pytest.raises(FloatAccuracyError, match=r"near chance .*order.*--mean.*--weights.*--accept-float-accuracy"):
+    told = r"with classes in another order \(0 is predicted as \d, 1 is .*: rename the classes.*--accept-float"
+    with pytest.raises(FloatAccuracyError, match=told):
         run_here(given(tmp_path, shuffled))
     assert not list((tmp_path / "tiny").glob("**/*.safetensors"))
+
+
+@needs_digits
+def test_a_network_that_knows_nothing_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(create("digits_cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(FloatAccuracyError, match=r"near chance .*order.*--mean.*--weights.*--accept-float-accuracy"):
+        run_here(given(tmp_path, tmp_path / "w.safetensors"))
 
 
 @needs_digits
 def test_it_goes_on_if_accepted(shuffled: Path, tmp_path: Path) -> None:
     finished = run_here(given(tmp_path, shuffled, network={"accept_float_accuracy": True}))
     (warning,) = warnings(finished)
-    assert "near chance" in warning
+    assert "another order" in warning
     assert [row.stage for row in finished.told.rows] == [0, 1, 1, 2, 2]
 
 
@@ -76,7 +87,7 @@ def test_a_good_network_is_not_warned_about(trained: Path, tmp_path: Path) -> No
 def test_what_the_run_trains_itself_is_warned_about(training: dict[str, Any], shuffled: Path, tmp_path: Path) -> None:
     config = given(tmp_path, shuffled, training=training)
     finished = run_here(dataclasses.replace(config, plain="float_epochs" not in training))
-    assert any("near chance" in warning and "--weights" in warning for warning in warnings(finished))
+    assert any("another order" in warning for warning in warnings(finished))
 
 
 @needs_digits
@@ -106,12 +117,12 @@ def measured(top1: float) -> Accuracy:
 
 
 def test_weights_by_name_are_held_to_what_they_state() -> None:
-    info = dataclasses.replace(toy_task(4).info, num_classes=1000)
+    info = dataclasses.replace(toy_task(4).info, class_names=tuple(map(str, range(1000))))
     named = imagenet(weights="DEFAULT")
     assert doubt_of_given(named, info, measured(69.7)) is None
     doubt = doubt_of_given(named, info, measured(61.0))
     assert doubt is not None
-    with pytest.raises(FloatAccuracyError, match=r"61.00 % .*state 69.76 %.*--crop-size") as refusal:
+    with pytest.raises(FloatAccuracyError, match=r"61.00 % .*69.76 % is published.*--crop-size") as refusal:
         check_float_accuracy(named, doubt)
     assert len(f"jobs/quantize_imagenet.py: {refusal.value}") <= 300
     check_float_accuracy(imagenet(weights="DEFAULT", accept_float_accuracy=True), doubt)
@@ -119,7 +130,7 @@ def test_weights_by_name_are_held_to_what_they_state() -> None:
 
 
 def test_a_head_that_starts_fresh_is_no_news() -> None:
-    info = dataclasses.replace(toy_task(4).info, num_classes=1000)
+    info = dataclasses.replace(toy_task(4).info, class_names=tuple(map(str, range(1000))))
     assert doubt_of_given(imagenet(weights="DEFAULT", replace_head=True), info, measured(0.1)) is None
     assert "near chance" in (warning_of_trained(info, measured(0.1)) or "")
     assert warning_of_trained(info, measured(40.0)) is None

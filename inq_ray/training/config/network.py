@@ -16,7 +16,7 @@ def is_weights_name(weights: str) -> bool:
 
 
 def _is_trained_first(config: Any) -> bool:
-    return config.float_epochs > 0
+    return bool(config.float_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)

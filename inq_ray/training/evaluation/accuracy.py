@@ -12,12 +12,20 @@ class Accuracy:
         num_top1: Number of images whose label has the largest logit.
         num_top5: Number of images whose label is among the five largest.
         loss: Mean cross-entropy.
+        num_top1_renamed: `num_top1` if the classes of `renamed` are exchanged; None = not checked, or not much better.
+        renamed: Classes in another order than the network's: pairs of label and predicted class.
     """
 
     num_samples: int
     num_top1: int
     num_top5: int
     loss: float
+    num_top1_renamed: int | None = None
+    renamed: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make tuples of the lists that come from JSON."""
+        object.__setattr__(self, "renamed", tuple((label, other) for label, other in self.renamed))
 
     @property
     def top1(self) -> float:

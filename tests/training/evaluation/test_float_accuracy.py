@@ -8,6 +8,10 @@ from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.float_accuracy import _at_least, _at_most, doubt_about
 
 
+def named(classes: int) -> list[str]:
+    return [f"class {number}" for number in range(classes)]
+
+
 def accuracy(hits: int, num: int) -> Accuracy:
     return Accuracy(num_samples=num, num_top1=hits, num_top5=num, loss=1.0)
 
@@ -40,7 +44,7 @@ def test_tails_are_those_of_the_binomial_distribution(num: int, data: st.DataObj
     ],
 )
 def test_near_chance(hits: int, num: int, classes: int, is_sure: bool) -> None:
-    doubt = doubt_about(accuracy(hits, num), num_classes=classes)
+    doubt = doubt_about(accuracy(hits, num), class_names=named(classes))
     assert doubt is not None
     assert doubt.is_sure == is_sure
     assert ("too few images to be sure" in doubt.what) != is_sure
@@ -53,7 +57,7 @@ def test_near_chance(hits: int, num: int, classes: int, is_sure: bool) -> None:
     [(450, 500, 10), (150, 500, 10), (4, 5, 10), (35_000, 50_000, 1000), (350, 500, 2), (9, 10, 2), (5, 5, 1)],
 )
 def test_a_network_that_knows_something_is_not_near_chance(hits: int, num: int, classes: int) -> None:
-    assert doubt_about(accuracy(hits, num), num_classes=classes) is None
+    assert doubt_about(accuracy(hits, num), class_names=named(classes)) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,20 @@ def test_a_network_that_knows_something_is_not_near_chance(hits: int, num: int, 
     ],
 )
 def test_far_below_what_the_weights_state(top1: float, num: int, is_sure: bool | None) -> None:
-    doubt = doubt_about(accuracy(round(top1 * num / 100), num), num_classes=1000, stated_top1=69.76)
+    doubt = doubt_about(accuracy(round(top1 * num / 100), num), class_names=named(1000), stated_top1=69.76)
     assert (None if doubt is None else doubt.is_sure) == is_sure
     if doubt is not None:
         assert "69.76 % is published for the weights" in doubt.what
+
+
+def test_classes_in_another_order_are_named() -> None:
+    found = Accuracy(
+        num_samples=160, num_top1=82, num_top5=160, loss=1.0, num_top1_renamed=155, renamed=((0, 1), (1, 0))
+    )
+    doubt = doubt_about(found, class_names=["circle", "cross", "square", "stripes"])
+    assert doubt is not None
+    assert doubt.is_sure
+    assert doubt.what == (
+        "float top-1 is 51.25 % on 160 images, but 96.88 % with classes in another order (circle is predicted as "
+        "cross, cross is predicted as circle)"
+    )

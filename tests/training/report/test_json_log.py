@@ -67,7 +67,7 @@ def test_what_is_no_number_is_null(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_for_the_driver_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    accuracy = Accuracy(**{field.name: 1 for field in dataclasses.fields(Accuracy)})
+    accuracy = Accuracy(num_samples=1, num_top1=1, num_top5=1, loss=1.0)
     assert printed(lambda log: log.report(accuracy), capsys) == []
 
 
