@@ -45,7 +45,7 @@ def evaluation_words(path: Path, words: Sequence[str]) -> list[str]:
 def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
     if any(word.split("=")[0] in ("--arch", "-a") for word in words):
         return []
-    arch = _fact(packed, "network", "arch")
+    arch = fact(packed, "network", "arch")
     if not isinstance(arch, str):
         raise ValueError("the result does not name its network: give --arch")
     if is_own(arch):  # a file from others must not choose code of this machine
@@ -59,17 +59,18 @@ def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
     source = named_source(data)
     given: list[str] = []
     for flag, name in (("--mean", "mean"), ("--std", "std")):
-        values = _fact(packed, "images", name)
+        values = fact(packed, "images", name)
         if isinstance(values, list) and all(isinstance(each, float | int) for each in values):
             given += [] if source is not None and source.has_own_statistics else [flag, *map(repr, values)]
     for flag, name in (("--resize-size", "resize"), ("--crop-size", "crop")):
-        size = _fact(packed, "images", name)
+        size = fact(packed, "images", name)
         given += [flag, str(size)] if type(size) is int else []
-    interpolation = _fact(packed, "images", "interpolation")
+    interpolation = fact(packed, "images", "interpolation")
     return [*given, "--interpolation", interpolation] if isinstance(interpolation, str) else given
 
 
-def _fact(packed: PackedFile, part: str, name: str) -> Any:
+def fact(packed: PackedFile, part: str, name: str) -> Any:
+    """Return a fact of a packed file, whatever it is there; None if it is not."""
     found = packed.facts.get(part)
     return found.get(name) if isinstance(found, dict) else None
 
@@ -80,8 +81,8 @@ def claimed(packed: PackedFile) -> tuple[int, int, str, str]:
     Raises:
         ValueError: The result claims no accuracy.
     """
-    top1, count = (_fact(packed, "accuracy", name) for name in ("top1", "num_images"))
-    fingerprint, measured_on = (_fact(packed, "accuracy", name) for name in ("data_fingerprint", "measured_on"))
+    top1, count = (fact(packed, "accuracy", name) for name in ("top1", "num_images"))
+    fingerprint, measured_on = (fact(packed, "accuracy", name) for name in ("data_fingerprint", "measured_on"))
     is_number = isinstance(top1, float | int) and not isinstance(top1, bool) and 0 <= top1 <= 100
     if not is_number or type(count) is not int or count < 1:
         raise ValueError(f"the result claims no accuracy, its facts are {quoted(packed.facts.get('accuracy'))}")

@@ -83,7 +83,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> dict[str, Tensor]:
     """
     packed = read(path)
     if model is not None:
-        _fill(model, packed, path)
+        fill(model, packed, path)
     return packed.state
 
 
@@ -179,7 +179,17 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))
 
 
-def _fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
+def fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
+    """Load a packed file's tensors into a network.
+
+    Args:
+        model: The network, wrapped or not.
+        packed: What was read.
+        path: Name of the file, for messages.
+
+    Raises:
+        ValueError: It does not fit, or the network's dtype cannot hold the levels; the network stays as it was.
+    """
     own = unwrap(model).state_dict(keep_vars=True)
     own_names = {plain_name(name): name for name in own}  # torch.compile of a submodule changes them
     for name in packed.quantized.keys() & own_names.keys():

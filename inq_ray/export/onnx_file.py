@@ -1,0 +1,130 @@
+"""A network with its codes as one ONNX file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from inq_ray.export.onnx_codes import CodeNodes, Layout
+from inq_ray.export.packed_reader import PackedTensor
+from inq_ray.files.shown import one_line, quoted
+from inq_ray.files.whole import whole
+
+# UINT2 came with opset 25; ONNX Runtime of today runs it.
+_OPSET = 25
+_IR_VERSION = 12
+
+
+def export_onnx(
+    model: nn.Module,
+    images: Tensor,
+    path: str | Path,
+    *,
+    quantized: Mapping[str, PackedTensor],
+    layout: Layout = "small",
+) -> None:
+    """Write a network as ONNX, whole or not at all: input "images" [N, C, H, W], output "logits" [N, classes].
+
+    Convolutions and BatchNorm stay apart: folded together, weights would no longer be powers of two.
+
+    Args:
+        model: The network with its weights, in any mode; it is exported for inference.
+        images: Example input, float32 [N, C, H, W]; N stays free in the file.
+        path: The file.
+        quantized: Codes and codebooks by parameter name.
+        layout: See :class:`inq_ray.export.onnx_codes.CodeNodes`.
+
+    Raises:
+        ValueError: torch cannot export the network, a weight is not found in the graph, or the file cannot be written.
+    """
+    write_model(with_codes(float_model(model, images), quantized, layout), path)
+
+
+def write_model(proto: ModelProto, path: str | Path) -> None:
+    """Check a model, and write it whole or not at all.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    onnx.checker.check_model(proto)
+    path = Path(path)
+    try:
+        with whole(path) as beside:
+            beside.write_bytes(proto.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise ValueError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
+
+
+def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelProto:
+    """Return a network as ONNX in float32, with its parameters under their names and nothing folded into them.
+
+    Args:
+        model: The network, in any mode.
+        images: Example input, float32 [N, C, H, W]; N stays free.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        ValueError: torch cannot export it.
+    """
+    was_training = model.training
+    try:
+        program = torch.onnx.export(
+            model.eval(),
+            (images,),
+            dynamo=True,
+            opset_version=opset,
+            optimize=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise ValueError(one_line(f"torch cannot export {type(model).__name__} as ONNX: {error}")) from error
+    finally:
+        model.train(was_training)
+    assert program is not None
+    proto: ModelProto = program.model_proto
+    proto.ir_version = max(proto.ir_version, _IR_VERSION)
+    for part in (proto.graph, *proto.graph.node, *proto.graph.initializer):  # where in whose Python each came from
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return proto
+
+
+def with_codes(proto: ModelProto, quantized: Mapping[str, PackedTensor], layout: Layout) -> ModelProto:
+    """Return a model with the codes of quantized weights in place of their float values.
+
+    Raises:
+        ValueError: A quantized weight is not an initializer of the model.
+    """
+    graph = proto.graph
+    check_named(proto, quantized)
+    nodes, initializers = [], [each for each in graph.initializer if each.name not in quantized]
+    for name, tensor in quantized.items():
+        made = CodeNodes(name, tensor.codebook, tensor.codes, layout)
+        nodes += made.nodes
+        initializers += made.initializers
+    rest = list(graph.node)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(initializers)
+    graph.node.extend([*nodes, *rest])
+    del graph.value_info[:]  # some speak of initializers that are gone
+    return proto
+
+
+def check_named(proto: ModelProto, quantized: Mapping[str, PackedTensor]) -> None:
+    """Check that every quantized weight is in the graph under its name.
+
+    Raises:
+        ValueError: One is not.
+    """
+    missing = quantized.keys() - {each.name for each in proto.graph.initializer}
+    if missing:
+        raise ValueError(
+            f"{quoted(min(missing))} is not in the exported graph under its name ({len(missing)} such): the network "
+            "computes with something else than its parameters"
+        )
