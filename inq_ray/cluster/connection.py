@@ -100,7 +100,7 @@ def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
         ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
     except ray.exceptions.AuthenticationError as error:
         raise ConnectionError(_about_token(address)) from error
-    except ValueError:  # what the address says
+    except ValueError:  # a malformed address
         raise
     except Exception as error:  # as the class Exception itself, of a node that did not start in time
         where = "on this machine" if address == "local" else f"RAY_ADDRESS {shown(address)}"

@@ -1,7 +1,7 @@
 """Whether the cluster of this driver is still there: its control service (GCS), and this machine's node (raylet).
 
-Where one of them is gone, Ray 2.60 ends a driver in C++, a minute later and with its own words: no exception reaches
-Python, and calls of Ray that wait go on waiting. So a thread looks, and ends the process before that.
+If one of them is lost, Ray 2.60 ends a driver in C++, up to a minute later and with its own words: no exception reaches
+Python, and pending calls of Ray never return. So a thread checks, and ends the process before that.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from inq_ray.files.shown import one_line
 
 _LOOK_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
-# For a part that nobody starts again.
+# For a part that is not started again.
 _GONE_SECONDS = 3.0
-# Of a cluster that somebody runs, the control service may come back: Ray's own bound, and what is left of it for us.
+# The control service of another's cluster may come back: Ray's own bound, and what is left of it for us.
 _BOUND = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _BOUND_SECONDS = 60.0
 _SPARE_SECONDS = 15.0
@@ -31,7 +31,7 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Part(NamedTuple):
-    """A part of the cluster without which a driver cannot go on.
+    """A part of the cluster that a driver needs.
 
     Attributes:
         name: For messages.
@@ -46,7 +46,7 @@ class Part(NamedTuple):
     most_seconds: float
 
     def answers(self) -> bool:
-        """Return whether somebody listens there."""
+        """Return whether the port is open."""
         try:
             with socket.create_connection((self.host, self.port), timeout=_CONNECT_SECONDS):
                 return True
@@ -125,6 +125,6 @@ def wait_for_loss(
             elif clock() - answered[part] >= part.most_seconds:
                 return (
                     f"Ray's {part.name} at {part.host}:{part.port} is gone, it has not answered for "
-                    f"{part.most_seconds:.0f} s: the same command goes on from the last checkpoint"
+                    f"{part.most_seconds:.0f} s: run the same command to continue from the last checkpoint"
                 )
     return None

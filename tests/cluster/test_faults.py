@@ -203,7 +203,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_same_command_goes_on(
             _, err = job.communicate(timeout=120)
         assert job.returncode == 1, err
         assert err.splitlines()[-1].startswith("inq_ray: failed: Ray's "), err
-        assert err.splitlines()[-1].endswith("the same command goes on from the last checkpoint"), err
+        assert err.splitlines()[-1].endswith("run the same command to continue from the last checkpoint"), err
     done = subprocess.run(command, cwd=repo, env=job_env, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     summary = read_summary(RunFolder(tmp_path / "lost"))
