@@ -23,6 +23,8 @@ from inq_ray.training.run_folder import RunFolder
 
 # What a fault waits for comes within this, or the run is about to end.
 _WAIT_SECONDS = 20.0
+# For workers that do not answer others are started after --collective-timeout.
+_LONG_WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.005
 
 
@@ -52,17 +54,22 @@ def train_workers() -> list[int]:
 
 def processes_of_ray(name: str) -> list[int]:
     """Process ids of Ray's workers of a name below this process: never those of another cluster."""
+    return processes_below(os.getpid(), lambda command: command.startswith(f"ray::{name}".encode()))
+
+
+def processes_below(ancestor: int, is_wanted: Callable[[bytes], bool]) -> list[int]:
+    """Process ids below a process, of which the command line is wanted."""
     parents, workers = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+            if is_wanted((folder / "cmdline").read_bytes()):
                 workers.append(int(folder.name))
         except OSError:
             continue  # it has ended
 
     def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+        return process == ancestor or (process in parents and is_ours(parents[process]))
 
     return sorted(filter(is_ours, workers))
 
@@ -118,6 +125,25 @@ def _freeze(run: RunFolder, planned: Planned) -> None:
     workers = train_workers()
     if workers:
         send(signal.SIGSTOP, workers[planned.choice % len(workers)])
+
+
+def _freeze_and_thaw(run: RunFolder, planned: Planned) -> None:
+    """All workers, which go on once others have taken their place and write."""
+    frozen = train_workers()
+    for worker in frozen:
+        send(signal.SIGSTOP, worker)
+    if _wait_for(lambda: set(train_workers()) - set(frozen), _LONG_WAIT_SECONDS):
+        before = _num_rows(run)
+        _wait_for(lambda: _num_rows(run) > before)
+    for worker in frozen:
+        send(signal.SIGCONT, worker)
+
+
+def _num_rows(run: RunFolder) -> int:
+    try:
+        return run.metrics_jsonl.read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 def _notice(run: RunFolder, planned: Planned) -> None:
@@ -186,6 +212,7 @@ FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
     "kill_controller": _kill_controller,
     "kill_mailbox": _kill_mailbox,
     "freeze": _freeze,
+    "freeze_and_thaw": _freeze_and_thaw,
     "notice": _notice,
     "stop_driver": _stop_driver,
     "stop_driver_in_stage_change": _stop_driver_in_stage_change,
@@ -200,8 +227,8 @@ def _epoch_ends(run: RunFolder) -> list[TrainingPosition]:
     return [place for place in places if place is not None and place.epoch > 0 and place.step == 0]
 
 
-def _wait_for(condition: Callable[[], Any]) -> bool:
-    deadline = time.monotonic() + _WAIT_SECONDS
+def _wait_for(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> bool:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True

@@ -54,7 +54,7 @@ def check_round(storage: Path, seed: int, calm: dict[str, Any], plan: list[Plann
     folder = RunFolder.planned(config)
     rows, expected = read_rows(folder), read_rows(RunFolder(folder.path.with_name("calm")))
     assert rows == expected, f"round {seed}, {plan}: other metrics than the calm run's: {rows}; told: {texts}"
-    left = list((folder.path / "checkpoints").glob(".*"))
+    left = [*folder.path.glob(".*"), *(folder.path / "checkpoints").glob(".*")]
     assert not left, f"round {seed}, {plan}: left behind {left}"
     return summary
 

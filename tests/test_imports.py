@@ -59,7 +59,9 @@ ROOMS = {
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
-    "cluster": _room(f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil"),  # psutil: Ray's own copy
+    "cluster": _room(
+        f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil grpc"
+    ),  # psutil: Ray's own copy
     "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "rich"),
     "__main__": _room("cli"),
     "__init__": _room("core models export scheduler verification"),

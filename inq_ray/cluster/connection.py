@@ -6,13 +6,23 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import grpc
 import ray
+import ray.exceptions
 import torch
+from ray._private.grpc_utils import init_grpc_channel
 from ray._private.utils import get_num_cpus
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationMode,
+    AuthenticationTokenLoader,
+    get_authentication_mode,
+)
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from inq_ray.files.shown import shown
+from inq_ray.cluster.watch import watched
+from inq_ray.files.shown import one_line, shown
 from inq_ray.training.config import ClusterConfig
 
 # Defaults for Ray's settings, unless the user has set them.
@@ -32,27 +42,38 @@ _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 
 @contextlib.contextmanager
-def connected(cluster: ClusterConfig, *, verbose: bool) -> Iterator[None]:
+def connected(
+    cluster: ClusterConfig, *, verbose: bool, last_words: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Connect to the cluster in RAY_ADDRESS, else start one on this machine for the block.
 
     `ray job submit` sets RAY_ADDRESS. A cluster that happens to run here is not used: it may be someone else's. A
-    process that is connected already stays so.
+    process that is connected already stays so. Any other ends with status 1 if it loses the cluster during the block.
+
+    Args:
+        cluster: Requested workers.
+        verbose: Whether to show Ray's own log.
+        last_words: Takes the line with which the process ends then.
 
     Raises:
         ValueError: The workers do not fit into a cluster of this machine alone, which is not started then. Other
             clusters may get room, see :func:`inq_ray.cluster.placement.wait_for_placement`.
-        ConnectionError: The cluster in RAY_ADDRESS does not respond.
+        ConnectionError: The cluster in RAY_ADDRESS does not respond, or asks for another token; or none could be
+            started here.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    joined_before = ray.is_initialized()
-    if not joined_before:
-        _start_or_join(cluster, verbose)
-    try:
+    if ray.is_initialized():
         yield
+        return
+    _start_or_join(cluster, verbose)
+    address = _address()
+    is_client = address.startswith("ray://")  # there another process is the driver
+    try:
+        with contextlib.nullcontext() if is_client else watched(is_own=address == "local", last_words=last_words):
+            yield
     finally:
-        if not joined_before:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def in_words() -> str:
@@ -71,9 +92,56 @@ def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
             os.environ.setdefault(name, value)
     elif found := _HOST_AND_PORT.fullmatch(address):
         wait_for_answer(found["host"], int(found["port"]), _ANSWER_SECONDS)
+        if not address.startswith("ray://"):
+            check_token(address)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
+    try:
+        ray.init(address=address, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR)
+    except ray.exceptions.AuthenticationError as error:
+        raise ConnectionError(_about_token(address)) from error
+    except ValueError:  # a malformed address
+        raise
+    except Exception as error:  # as the class Exception itself, of a node that did not start in time
+        where = "on this machine" if address == "local" else f"RAY_ADDRESS {shown(address)}"
+        raise ConnectionError(
+            f"Ray did not start, or did not answer, {where}: {one_line(error, 120)}; give the same command again, with "
+            "--verbose for Ray's own log: a machine that is too busy or short of memory makes it late"
+        ) from error
+
+
+def check_token(address: str) -> None:
+    """Refuse a cluster that does not take the token of this process; Ray would ask it again and again for minutes.
+
+    Args:
+        address: Host and port of the cluster's GCS, which answers.
+
+    Raises:
+        ConnectionError: it asks for a token, and there is none, or another.
+    """
+    try:
+        with init_grpc_channel(address) as channel:
+            stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_SECONDS)  # type: ignore[attr-defined]
+    except ray.exceptions.AuthenticationError as error:
+        raise ConnectionError(_about_token(address)) from error
+    except grpc.RpcError as error:
+        if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise ConnectionError(_about_token(address)) from None
+
+
+def _about_token(address: str) -> str:
+    """Return what is wrong with the token of this process, and what to do."""
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        found = "none is set here"
+    elif get_authentication_mode() == AuthenticationMode.TOKEN:
+        found = "the one that is set here is another"
+    else:
+        found = "the one that is here is not used"
+    return (
+        f"RAY_ADDRESS {shown(address)}: the cluster asks for a token, and {found}: set RAY_AUTH_MODE=token, and "
+        "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or the file ~/.ray/auth_token to the cluster's"
+    )
 
 
 def _address() -> str:

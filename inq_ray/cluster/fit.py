@@ -23,6 +23,8 @@ from inq_ray.cluster.worker import work
 from inq_ray.training.attempt import Attempt, begun
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.evaluation.evaluate import evaluate_only
 from inq_ray.training.report.events import Note, Reporter
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
@@ -107,22 +109,43 @@ def fit_here(config: RunConfig, reporter: Reporter, signals: StopSignals, *, fin
     """
     folders = folders_of(config)
     torch.set_num_threads(config.cluster.cpus_per_worker)
-    with begun(folders, lambda text: reporter.report(Note(text))) as mark:
-        try:
-            run(
-                config,
-                device=torch.device("cuda", 0) if config.cluster.use_gpu else torch.device("cpu"),
-                reporter=reporter,
-                folder=RunFolder.planned(config, Attempt(mark, tuple(folders.values()))),
-                fingerprint=fingerprint,
-                is_asked_to_stop=lambda: signals.asked is not None,
-            )
-        except StopError:  # it has been reported, and the driver finds no summary
-            return
-        except Exception as error:  # any failure of a worker, as in Ray Train
-            failure = RuntimeError()
-            failure.__cause__ = error
-            raise failure_of(ray.train.WorkerGroupError("", {0: failure})) from error
+    with (
+        begun(folders, lambda text: reporter.report(Note(text))) as mark,
+        contextlib.suppress(StopError),  # it is reported, and finds no summary
+        _failing_as_a_worker(),
+    ):
+        run(
+            config,
+            device=torch.device("cuda", 0) if config.cluster.use_gpu else torch.device("cpu"),
+            reporter=reporter,
+            folder=RunFolder.planned(config, Attempt(mark, tuple(folders.values()))),
+            fingerprint=fingerprint,
+            is_asked_to_stop=lambda: signals.asked is not None,
+        )
+
+
+def evaluate_here(config: RunConfig, *, fingerprint: str | None) -> Accuracy:
+    """Return the accuracy of a network, measured by one CPU worker in this process; nothing is stored.
+
+    Raises:
+        RunFailedError: The measurement failed.
+    """
+    torch.set_num_threads(config.cluster.cpus_per_worker)
+    with _failing_as_a_worker():
+        return evaluate_only(config, device=torch.device("cpu"), fingerprint=fingerprint)
+
+
+@contextlib.contextmanager
+def _failing_as_a_worker() -> Iterator[None]:
+    """Turn any failure in the block into that of rank 0, as Ray Train does; a stop is none."""
+    try:
+        yield
+    except StopError:
+        raise
+    except Exception as error:
+        failure = RuntimeError()
+        failure.__cause__ = error
+        raise failure_of(ray.train.WorkerGroupError("", {0: failure})) from error
 
 
 def _fit_beside(trainer: TorchTrainer, signals: StopSignals, mailbox: Any) -> None:

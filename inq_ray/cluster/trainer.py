@@ -69,7 +69,14 @@ def quantize(
         if decision is None:
             stack.enter_context(held(config, _notes(reporter)))
         reporter.report(Waiting(in_words()))
-        stack.enter_context(connected(config.cluster, verbose=verbose))
+        log = IncidentLog(RunFolder.planned(config).events)
+        stack.enter_context(
+            connected(
+                config.cluster,
+                verbose=verbose,
+                last_words=lambda line: log.add(Incident(kind="failed", text=line)),
+            )
+        )
         stack.enter_context(signals.listened_to())
         num_workers = 1 if is_here else wait_for_placement(config.cluster, _notes(reporter))
         decision = decision or look(config, fingerprint=fingerprint)

@@ -34,7 +34,7 @@ from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
-from inq_ray.training.report.events import Event, SilentReporter
+from inq_ray.training.report.events import Event, SilentReporter, Waiting
 from inq_ray.training.report.incident import IncidentLog
 from inq_ray.training.run_folder import RunFolder
 
@@ -134,7 +134,8 @@ class _Told:
         self.texts: list[str] = []
 
     def report(self, event: Event) -> None:
-        self.texts.append(str(event))
+        if not isinstance(event, Waiting):
+            self.texts.append(str(event))
 
 
 def _attempts(folder: Path, signals: StopSignals | None = None, **cluster: object) -> tuple[trainer._Attempts, _Told]:
@@ -262,7 +263,7 @@ def test_workers_that_are_lost_while_a_run_stops_are_not_replaced(
     [
         (DivergedError(1, "the loss is nan", "lower --lr"), RunDivergedError, "rank 0: DivergedError: the loss is nan"),
         (ValueError("no such data"), RunFailedError, "rank 0: ValueError: no such data"),
-        (MemoryError("no more"), RunFailedError, "rank 0: MemoryError: no more; take a smaller --batch-size"),
+        (MemoryError("no more"), RunFailedError, "rank 0: MemoryError: no more; use a smaller --batch-size"),
     ],
 )
 def test_a_run_in_this_process_fails_as_one_of_a_worker(
@@ -310,7 +311,7 @@ def test_a_storage_that_does_not_come_back_is_a_failed_run(
     monkeypatch.setattr(fit, "run", lose)
     monkeypatch.setattr(fit, "failure_of", lambda _: WorkersLostError("rank 0: died"))
     monkeypatch.setattr(trainer, "wait_for_placement", lambda *_, **__: 1)
-    with pytest.raises(RunFailedError, match=r"^cannot write to .*; the same command goes on from the last checkpoint"):
+    with pytest.raises(RunFailedError, match=r"^cannot write to .*; run the same command to continue"):
         attempts.fit_to_the_end(1)
     assert [text for text in told.texts if "waiting for its storage" in text]
     assert not (tmp_path / "lost").exists()

@@ -19,9 +19,9 @@ from inq_ray.training.run_folder import RunFolder
 from tests import soak
 from tests.cluster.broken_networks import marker
 from tests.conftest import RayCluster
-from tests.faults import Planned, damage, quantize_under
+from tests.faults import Planned, damage, processes_below, quantize_under, send
 from tests.ranks import run_ranks
-from tests.training.runs import needs_digits, read_summary, run_here
+from tests.training.runs import needs_digits, read_rows, read_summary, run_here
 
 pytestmark = [pytest.mark.ray, needs_digits]
 
@@ -177,8 +177,54 @@ def test_one_command_goes_on_whatever_ended_it(
     _check_same(read_summary(RunFolder(run)), _calm(calm))
 
 
+def _kill_below(job: int, program: str) -> None:
+    for process in processes_below(job, lambda line: line.split(b"\0")[0].endswith(program.encode())):
+        send(signal.SIGKILL, process)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [2, 6])
+def test_a_cluster_that_is_lost_is_one_line_and_the_same_command_goes_on(
+    job_env: dict[str, str], repo: Path, tmp_path: Path
+) -> None:
+    """Ray ends the process by itself, without an exception, a minute later, and with a dump of its state."""
+    flags = ["--weight-bits", "4", "--iterative-steps", "0.5", "1", "--epochs", "30", "--float-epochs", "1"]
+    flags += ["--num-workers", "1", "--checkpoint-every", "7"]
+    command = [sys.executable, JOB, "--storage-path", str(tmp_path), "--name", "lost", *flags]
+    checkpoints = tmp_path / "lost" / "checkpoints"
+    for part, stage in (("raylet", 0), ("gcs_server", 1)):
+        with subprocess.Popen(
+            command, cwd=repo, env=job_env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as job:
+            deadline = time.monotonic() + 600
+            while not list(checkpoints.glob(f"checkpoint-0{stage + 1}-0*")) and job.poll() is None:
+                assert time.monotonic() < deadline, "it makes no checkpoints"
+                time.sleep(0.05)
+            _kill_below(job.pid, part)
+            _, err = job.communicate(timeout=120)
+        assert job.returncode == 1, err
+        assert err.splitlines()[-1].startswith("inq_ray: failed: Ray's "), err
+        assert err.splitlines()[-1].endswith("run the same command to continue from the last checkpoint"), err
+    done = subprocess.run(command, cwd=repo, env=job_env, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    summary = read_summary(RunFolder(tmp_path / "lost"))
+    assert summary["events"]["counts"] == {"failed": 2, "resumed": 2}
+    calm = _config(tmp_path, "calm", training={"epochs": 30}, cluster={"num_workers": 1, "collective_timeout": "30s"})
+    assert summary["digest"] == run_here(calm).summary["digest"]
+
+
+@pytest.mark.long
+def test_workers_that_thaw_beside_their_successors_write_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """A bug once: the digest was right, and metrics.jsonl had rows twice."""
+    plan = [Planned("freeze_and_thaw", stage=1, epoch=1)]
+    summary = soak.check_round(tmp_path, 1, _calm(soak.config_of(tmp_path, "calm")), plan)
+    assert summary["events"]["counts"] == {"resumed": 1, "workers_lost": 1}
+    folder = tmp_path / "round-1"
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == len(read_rows(RunFolder(folder)))
+    assert len((folder / "events.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [18, 8])
 def test_a_short_soak(seed: int, ray_cluster: RayCluster, tmp_path: Path) -> None:
     """A round of `make soak`: workers are killed in a change of stages, or in a checkpoint."""
     soak.check_round(tmp_path, seed, _calm(soak.config_of(tmp_path, "calm")))

@@ -1,1 +1,1 @@
-"""Sweeps on Ray: Ray Tune asks the sweep's registry what to start next, and each trial runs a `TorchTrainer`."""
+"""Sweeps on Ray: Ray Tune asks the registry of a sweep what starts next; trials fit a `TorchTrainer`, or train here."""

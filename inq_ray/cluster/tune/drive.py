@@ -13,6 +13,7 @@ from typing import Any
 from ray import tune
 
 from inq_ray.cluster.failure import RunFailedError
+from inq_ray.cluster.fit import evaluate_here
 from inq_ray.cluster.mailbox import deliver
 from inq_ray.cluster.placement import NoRoomError, worker_resources
 from inq_ray.cluster.trainer import evaluate
@@ -122,7 +123,11 @@ class Drive:
         if self.test is not None or config is None:
             return
         try:
-            self._tests[best.name] = evaluate(config, fingerprint=self._plan.origin.fingerprint)
+            fingerprint = self._plan.origin.fingerprint
+            if self._is_here and not config.cluster.use_gpu:
+                self._tests[best.name] = evaluate_here(config, fingerprint=fingerprint)
+            else:
+                self._tests[best.name] = evaluate(config, fingerprint=fingerprint)
         except (RunFailedError, NoRoomError, OSError) as error:
             self._console.say(
                 f"the best trial could not be measured on the test set; run the command again to retry: {error}"

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from inq_ray.files.shown import shown
 from inq_ray.storage.address import locate
 from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.training.checkpoint.checkpoints import store_of
@@ -38,7 +39,7 @@ class StageStore:
     """Stage ends in a shared folder; each key has one writer.
 
     Args:
-        folder: The folder, which need not exist.
+        folder: The folder, which need not exist. Its parent does, unless its storage is unavailable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,8 +87,17 @@ class StageStore:
             (self.folder / key).rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
+    def check_there(self) -> None:
+        """Refuse to write to a storage that is away: its path would be made again on the disk below.
+
+        Raises:
+            ConnectionError: it is away.
+        """
+        if not self.folder.parent.is_dir():
+            raise ConnectionError(f"the storage of {shown(self.folder.parent)} is not there any more")
+
     def _store(self, key: str) -> CheckpointStore:
-        return CheckpointStore(locate(str(self.folder / key)))
+        return CheckpointStore(locate(str(self.folder / key)), check_writer=self.check_there)
 
 
 def end_of(config: RunConfig, stage: int) -> StageEnd | None:

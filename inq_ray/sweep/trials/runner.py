@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inq_ray.files.shown import shown
 from inq_ray.files.whole import write_text
+from inq_ray.storage.retry import retry
 from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, seed_from_stage
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
@@ -90,6 +92,7 @@ class TrialRunner:
         Raises:
             ValueError: The storage fails.
         """
+        retry(self._store.check_there, shown(self._store.folder.parent), verb="write to")
         folder = RunFolder.planned(self._config)
         damaged: list[str] = []
         found = self._newest(folder)

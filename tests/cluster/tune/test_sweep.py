@@ -449,7 +449,7 @@ def test_search_spaces_of_ray_tune_are_taken() -> None:
     assert axis_of(LR, tune.grid_search(np.linspace(0.1, 0.2, 2))) == Choices((0.1, 0.2))
     assert json.dumps(asdict(axis_of("training.epochs", np.array([1, 2]).tolist()))) == '{"values": [1, 2]}'
     assert all(type(value) is int for value in axis_of("training.epochs", tune.choice(list(np.arange(1, 3)))).values)
-    with pytest.raises(ValueError, match=r"training\.lr is a str: take tune\.choice"):
+    with pytest.raises(ValueError, match=r"training\.lr is a str: use tune\.choice"):
         axis_of(LR, "0.1")
     for domain in (tune.quniform(0.1, 0.5, 0.1), tune.randn(), tune.lograndint(1, 9)):
         with pytest.raises(ValueError, match=r"training\.lr is a (Quantized|Normal|LogUniform) "):

@@ -161,3 +161,12 @@ def test_an_end_that_is_not_there_yet_is_none_and_one_of_other_workers_is_refuse
     assert end_of(missing, 3) is None
     with pytest.raises(ValueError, match="by 1 workers"):
         end_of(finished.replace(cluster={"num_workers": 2}), 1)
+
+
+def test_a_storage_that_is_away_is_not_made_again(finished: RunConfig, short_pauses: None, tmp_path: Path) -> None:
+    end = end_of(finished, 1)
+    assert end is not None
+    store = StageStore(tmp_path / "sweep" / "stages")
+    with pytest.raises(ValueError, match=r"^cannot write .*: failed 6 times .*the storage of .*/sweep is not there"):
+        store.put("key", end)
+    assert not (tmp_path / "sweep").exists()

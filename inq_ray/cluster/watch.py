@@ -1,0 +1,130 @@
+"""Whether the cluster of this driver is still there: its control service (GCS), and this machine's node (raylet).
+
+If one of them is lost, Ray 2.60 ends a driver in C++, up to a minute later and with its own words: no exception reaches
+Python, and pending calls of Ray never return. So a thread checks, and ends the process before that.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import ray
+
+from inq_ray.cluster.leaving import leave
+from inq_ray.files.shown import one_line
+
+_LOOK_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
+# For a part that is not started again.
+_GONE_SECONDS = 3.0
+# The control service of another's cluster may come back: Ray's own bound, and what is left of it for us.
+_BOUND = "RAY_gcs_rpc_server_reconnect_timeout_s"
+_BOUND_SECONDS = 60.0
+_SPARE_SECONDS = 15.0
+# What a progress bar hides, and shows again at an end in order.
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Part(NamedTuple):
+    """A part of the cluster that a driver needs.
+
+    Attributes:
+        name: For messages.
+        host: Where it listens.
+        port: The same.
+        most_seconds: For how long it may not answer.
+    """
+
+    name: str
+    host: str
+    port: int
+    most_seconds: float
+
+    def answers(self) -> bool:
+        """Return whether the port is open."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=_CONNECT_SECONDS):
+                return True
+        except OSError:
+            return False
+
+
+def parts(*, is_own: bool) -> list[Part]:
+    """Return the parts of the cluster that this process is connected to.
+
+    Args:
+        is_own: Whether this process has started the cluster.
+    """
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    bound = _GONE_SECONDS if is_own else max(_GONE_SECONDS, _reconnect_seconds() - _SPARE_SECONDS)
+    nodes = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]  # type: ignore[no-untyped-call]
+    return [
+        Part("control service (GCS)", host, int(port), bound),
+        *(Part("node (raylet)", node["NodeManagerAddress"], node["NodeManagerPort"], _GONE_SECONDS) for node in nodes),
+    ]
+
+
+def _reconnect_seconds() -> float:
+    """Return for how long Ray itself tries to reach a control service again."""
+    try:
+        return float(os.environ.get(_BOUND, _BOUND_SECONDS))
+    except ValueError:
+        return _BOUND_SECONDS
+
+
+@contextlib.contextmanager
+def watched(*, is_own: bool, last_words: Callable[[str], None]) -> Iterator[None]:
+    """Have this process end with status 1 and one line if its cluster is lost during the block.
+
+    Args:
+        is_own: Whether this process has started the cluster.
+        last_words: Takes that line before the end, for a log.
+    """
+    stop = threading.Event()
+    arguments = (parts(is_own=is_own), stop, last_words)
+    threading.Thread(target=_watch, args=arguments, name="inq_ray-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _watch(watched_parts: list[Part], stop: threading.Event, last_words: Callable[[str], None]) -> None:
+    line = wait_for_loss(watched_parts, stop.wait)
+    if line is None or stop.is_set():
+        return
+    with contextlib.suppress(OSError):
+        last_words(line)
+    if sys.stdout.isatty():
+        print(_SHOW_CURSOR, flush=True)
+    print(one_line(f"inq_ray: failed: {line}", 300), file=sys.stderr)
+    leave(1)
+
+
+def wait_for_loss(
+    watched_parts: list[Part], wait: Callable[[float], bool], clock: Callable[[], float] = time.monotonic
+) -> str | None:
+    """Return what is lost, in one line, once a part has not answered for so long; None if the waiting ends before.
+
+    Args:
+        watched_parts: Parts of the cluster.
+        wait: Waits for so many seconds; returns whether to end.
+        clock: In seconds, never set back.
+    """
+    answered = dict.fromkeys(watched_parts, clock())
+    while not wait(_LOOK_SECONDS):
+        for part in watched_parts:
+            if part.answers():
+                answered[part] = clock()
+            elif clock() - answered[part] >= part.most_seconds:
+                return (
+                    f"Ray's {part.name} at {part.host}:{part.port} is gone, it has not answered for "
+                    f"{part.most_seconds:.0f} s: run the same command to continue from the last checkpoint"
+                )
+    return None
