@@ -15,7 +15,12 @@ _STYLES = [("#004488", "o", "-"), ("#ddaa33", "s", "--"), ("#bb5566", "^", "-.")
 _LINEAR_POINTS = 1
 _TICKS = [0.5, 0, -0.5, -1, -2, -5, -10, -20, -50, -100]
 # A font that comes with matplotlib.
-PAPER = {"font.family": "STIXGeneral", "font.size": 10, "axes.linewidth": 0.7, "figure.facecolor": "white"}
+PAPER: dict[Any, Any] = {
+    "font.family": "STIXGeneral",
+    "font.size": 10,
+    "axes.linewidth": 0.7,
+    "figure.facecolor": "white",
+}
 
 
 def draw(groups: Sequence[Group], path: Path) -> None:

@@ -45,13 +45,13 @@ def figure_of(trials: Sequence[Trial], title: str) -> Any:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     shown = [trial for trial in ranked(trials) if len(trial.curve) > 1]
     axes = parallel_axes(shown)
     height = min(14.0, max(6.0, 2.0 + 0.15 * max(len(axis.marks) for axis in axes)))
-    figure = Figure(figsize=(6.5 + 1.7 * len(axes), height), layout="constrained")
+    figure = Figure(figsize=(6.5 + 1.7 * len(axes), height), layout=ConstrainedLayoutEngine(wspace=0.06))
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(wspace=0.06)
     left, right = figure.subplots(1, 2, width_ratios=[5.5, 1.7 * len(axes)])
     scale = _color_scale(shown)
     _draw_curves(left, shown, scale)
