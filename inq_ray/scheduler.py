@@ -209,7 +209,7 @@ class INQScheduler:
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
             raise ValueError(
-                f"the state has other parameters: only one side has {', '.join(map(shown, different[:2]))}"
+                f"the state has different parameters: only one side has {', '.join(map(shown, different[:2]))}"
             )
         portions, stage = check_portions(state_dict["portions"]), state_dict["stage"]
         check_strategy(state_dict["strategy"])

@@ -109,7 +109,7 @@ def test_messages_docstrings_and_comments_are_in_plain_words(path: Path) -> None
 def test_help_is_in_plain_words(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run([command, "--help-all"])
     printed = capsys.readouterr().out
-    assert "--" in printed
+    assert printed.startswith("usage: ")
     assert _hits([Text(f"{command} --help-all", printed)], PLAINER) == []
 
 

@@ -1,6 +1,6 @@
-"""`inq-ray export RESULT --to FORMAT [OUT]`: a result in another format.
+"""`inq-ray export RESULT --to FORMAT [OUT]`: writes a result in another format.
 
-Exit status 0: written. 2: it could not be done.
+Exit status 0: written. 2: the result could not be written.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Target(NamedTuple):
     """A format of exports.
 
     Attributes:
-        write: Writes a result to a path that does not exist or is a file, as the flags say.
-        suffix: What the name of the output ends with by default.
-        what: What it is, for --help.
+        write: Writes a result to a path, which does not exist or is a file, according to the flags.
+        suffix: Suffix of the output's default name.
+        what: Description for --help.
     """
 
     write: "Callable[[PackedFile, Path, Flags], None]"
@@ -43,13 +43,13 @@ class Target(NamedTuple):
 
 def _is_target(flag: str, value: str) -> str:
     if value not in TARGETS:
-        raise ValueError(f"{flag} is one of {', '.join(TARGETS)}, got {quoted(value)}")
+        raise ValueError(f"{flag} must be one of {', '.join(TARGETS)}, got {quoted(value)}")
     return value
 
 
 def _is_layout(flag: str, value: str) -> str:
     if value not in ("small", "fast"):
-        raise ValueError(f"{flag} is small or fast, got {quoted(value)}")
+        raise ValueError(f"{flag} must be small or fast, got {quoted(value)}")
     return value
 
 
@@ -60,11 +60,11 @@ class Flags:
     to: str = option("", "Format: onnx, qonnx, header or float.", _is_target, is_first=True)
     layout: str = option(
         "small",
-        "Codes in an ONNX file: small packs them at their bits, fast takes a byte each, which loads faster.",
+        "Layout of codes in an ONNX file: small packs them; fast takes a byte per code and loads faster.",
         _is_layout,
         is_first=True,
     )
-    arch: str = option("", "Network, if the result does not name one that everybody has.", is_first=True)
+    arch: str = option("", "Network, as module:function; only for results of your own networks.", is_first=True)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 def _execute(arguments: Sequence[str], program: str) -> int:
     formats = "\n".join(f"{name}: {target.what}" for name, target in TARGETS.items())
-    what = f"Write a result in another format. First RESULT, a run's folder or a packed file, at last OUT.\n\n{formats}"
+    what = f"Write RESULT, a run's folder or a packed file, to OUT in another format.\n\n{formats}"
     options = declared(Flags).values()
     if {"-h", "--help", "--help-all"} & {*arguments}:
         read_flags(["--help"], options, program=f"{program} RESULT [OUT]", what=what, defaults=lambda _: {})
@@ -98,7 +98,7 @@ def _execute(arguments: Sequence[str], program: str) -> int:
 
 
 def _without_out(words: list[str]) -> tuple[list[str], str | None]:
-    """Return the flags, and the word that is the value of none: each flag has one."""
+    """Split the words into flags with their values and the remaining word, OUT; None if there is none."""
     flags: list[str] = []
     out = None
     position = 0
@@ -106,7 +106,7 @@ def _without_out(words: list[str]) -> tuple[list[str], str | None]:
         word = words[position]
         if not is_flag(word):
             if out is not None:
-                raise ValueError(f"{quoted(word)} is one word too many: OUT is {quoted(out)}")
+                raise ValueError(f"{quoted(word)} is an argument too many: OUT is {quoted(out)}")
             out = word
             position += 1
             continue
@@ -149,15 +149,15 @@ def _write_qonnx(packed: PackedFile, output: Path, flags: Flags) -> None:
 
 
 def _network(packed: PackedFile, flags: Flags) -> tuple[nn.Module, Tensor]:
-    """Return the network with its weights, and a batch of images of its size."""
+    """Return the network with its weights, and a batch of images of its input size."""
     arch = flags.arch or fact(packed, "network", "arch")
     if not isinstance(arch, str) or (is_own(arch) and not flags.arch):
-        raise ValueError("the result is of a network of its author's own: name yours by --arch, such as mynet:build")
+        raise ValueError("the result needs its author's own network: name yours by --arch, such as mynet:build")
     numbers = [fact(packed, "network", name) for name in ("num_classes", "in_channels")]
     size = [fact(packed, "images", name) for name in ("height", "width")]
     if not all(type(each) is int and 0 < each < 2**20 for each in (*numbers, *size)):
         raise ValueError(
-            "the result has no number of classes, channels and pixels: save it with these facts (docs/format.md)"
+            "the result lacks the number of classes, channels and pixels: save it with these facts (docs/format.md)"
         )
     image_size = fact(packed, "network", "image_size")
     model = create(
@@ -174,5 +174,5 @@ TARGETS = {
     "onnx": Target(_write_onnx, ".onnx", "codes and their levels in an ONNX file, exact in ONNX Runtime"),
     "qonnx": Target(_write_qonnx, ".qonnx.onnx", "float weights behind FloatQuant nodes, for qonnx and FINN"),
     "header": Target(_write_header, "-header", "a folder with a C header, and memory files for Verilog"),
-    "float": Target(_write_float, ".safetensors", "plain float tensors, as model.safetensors of a run"),
+    "float": Target(_write_float, ".safetensors", "float tensors, the same as a run's model.safetensors"),
 }

@@ -49,7 +49,7 @@ def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
     if not isinstance(arch, str):
         raise ValueError("the result does not name its network: give --arch")
     if is_own(arch):  # a file from others must not choose code of this machine
-        raise ValueError(f"the result is of a network of its author's own: name yours by --arch, such as --arch {arch}")
+        raise ValueError(f"the result needs its author's own network: name yours by --arch, such as --arch {arch}")
     return ["--arch", arch]
 
 
@@ -70,7 +70,7 @@ def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
 
 
 def fact(packed: PackedFile, part: str, name: str) -> Any:
-    """Return a fact of a packed file, whatever it is there; None if it is not."""
+    """Return a fact of a packed file, of any type; None if it is missing."""
     found = packed.facts.get(part)
     return found.get(name) if isinstance(found, dict) else None
 

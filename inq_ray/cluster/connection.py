@@ -102,22 +102,22 @@ def _start_or_join(cluster: ClusterConfig, verbose: bool) -> None:
         raise ConnectionError(_about_token(address)) from error
     except ValueError:  # a malformed address
         raise
-    except Exception as error:  # as the class Exception itself, of a node that did not start in time
+    except Exception as error:  # Ray raises a bare Exception if a node does not start in time
         where = "on this machine" if address == "local" else f"RAY_ADDRESS {shown(address)}"
         raise ConnectionError(
-            f"Ray did not start, or did not answer, {where}: {one_line(error, 120)}; give the same command again, with "
-            "--verbose for Ray's own log: a machine that is too busy or short of memory makes it late"
+            f"Ray did not start or respond, {where}: {one_line(error, 120)}; the machine may be too busy or short of "
+            "memory: run the same command again, with --verbose for Ray's own log"
         ) from error
 
 
 def check_token(address: str) -> None:
-    """Refuse a cluster that does not take the token of this process; Ray would ask it again and again for minutes.
+    """Check that a cluster accepts the token of this process; Ray itself would retry for minutes.
 
     Args:
-        address: Host and port of the cluster's GCS, which answers.
+        address: Host and port of the cluster's GCS.
 
     Raises:
-        ConnectionError: it asks for a token, and there is none, or another.
+        ConnectionError: The cluster requires a token, and this process has none or a different one.
     """
     try:
         with init_grpc_channel(address) as channel:
@@ -131,15 +131,15 @@ def check_token(address: str) -> None:
 
 
 def _about_token(address: str) -> str:
-    """Return what is wrong with the token of this process, and what to do."""
+    """Return the message for a missing or wrong token of this process."""
     if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
-        found = "none is set here"
+        found = "this process has none"
     elif get_authentication_mode() == AuthenticationMode.TOKEN:
-        found = "the one that is set here is another"
+        found = "this process has a different one"
     else:
-        found = "the one that is here is not used"
+        found = "this process does not use its own"
     return (
-        f"RAY_ADDRESS {shown(address)}: the cluster asks for a token, and {found}: set RAY_AUTH_MODE=token, and "
+        f"RAY_ADDRESS {shown(address)}: the cluster requires a token, and {found}: set RAY_AUTH_MODE=token, and "
         "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or the file ~/.ray/auth_token to the cluster's"
     )
 

@@ -137,7 +137,7 @@ def evaluate_here(config: RunConfig, *, fingerprint: str | None) -> Accuracy:
 
 @contextlib.contextmanager
 def _failing_as_a_worker() -> Iterator[None]:
-    """Turn any failure in the block into that of rank 0, as Ray Train does; a stop is none."""
+    """Turn any failure in the block into that of rank 0, as Ray Train does; a stop is not a failure."""
     try:
         yield
     except StopError:

@@ -1,7 +1,7 @@
-"""Whether the cluster of this driver is still there: its control service (GCS), and this machine's node (raylet).
+"""Watches the cluster of this driver: its control service (GCS) and this machine's node (raylet).
 
-If one of them is lost, Ray 2.60 ends a driver in C++, up to a minute later and with its own words: no exception reaches
-Python, and pending calls of Ray never return. So a thread checks, and ends the process before that.
+If one of them is lost, Ray 2.60 ends the driver from C++, up to a minute later and with its own messages: Python gets
+no exception, and pending calls of Ray never return. A thread checks both and ends the process before Ray does.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from inq_ray.files.shown import one_line
 
 _LOOK_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
-# For a part that is not started again.
+# Limit for a part that is never restarted.
 _GONE_SECONDS = 3.0
-# The control service of another's cluster may come back: Ray's own bound, and what is left of it for us.
+# The control service of an existing cluster may be restarted: the limit is Ray's own, less a margin.
 _BOUND = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _BOUND_SECONDS = 60.0
 _SPARE_SECONDS = 15.0
-# What a progress bar hides, and shows again at an end in order.
+# A progress bar hides the cursor, and shows it again at a regular end only.
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -35,9 +35,9 @@ class Part(NamedTuple):
 
     Attributes:
         name: For messages.
-        host: Where it listens.
-        port: The same.
-        most_seconds: For how long it may not answer.
+        host: Host that it listens on.
+        port: Port that it listens on.
+        most_seconds: Longest time without an answer.
     """
 
     name: str
@@ -71,7 +71,7 @@ def parts(*, is_own: bool) -> list[Part]:
 
 
 def _reconnect_seconds() -> float:
-    """Return for how long Ray itself tries to reach a control service again."""
+    """Return the time in which Ray itself tries to reconnect to a control service."""
     try:
         return float(os.environ.get(_BOUND, _BOUND_SECONDS))
     except ValueError:
@@ -80,11 +80,11 @@ def _reconnect_seconds() -> float:
 
 @contextlib.contextmanager
 def watched(*, is_own: bool, last_words: Callable[[str], None]) -> Iterator[None]:
-    """Have this process end with status 1 and one line if its cluster is lost during the block.
+    """End this process with status 1 and one line if its cluster is lost during the block.
 
     Args:
         is_own: Whether this process has started the cluster.
-        last_words: Takes that line before the end, for a log.
+        last_words: Receives that line before the end, for a log.
     """
     stop = threading.Event()
     arguments = (parts(is_own=is_own), stop, last_words)
@@ -110,12 +110,12 @@ def _watch(watched_parts: list[Part], stop: threading.Event, last_words: Callabl
 def wait_for_loss(
     watched_parts: list[Part], wait: Callable[[float], bool], clock: Callable[[], float] = time.monotonic
 ) -> str | None:
-    """Return what is lost, in one line, once a part has not answered for so long; None if the waiting ends before.
+    """Wait until a part has not answered for its limit; return a message of one line, or None if the wait ended before.
 
     Args:
         watched_parts: Parts of the cluster.
-        wait: Waits for so many seconds; returns whether to end.
-        clock: In seconds, never set back.
+        wait: Waits for a number of seconds; returns whether to end.
+        clock: Monotonic clock, in seconds.
     """
     answered = dict.fromkeys(watched_parts, clock())
     while not wait(_LOOK_SECONDS):
@@ -124,7 +124,7 @@ def wait_for_loss(
                 answered[part] = clock()
             elif clock() - answered[part] >= part.most_seconds:
                 return (
-                    f"Ray's {part.name} at {part.host}:{part.port} is gone, it has not answered for "
-                    f"{part.most_seconds:.0f} s: run the same command to continue from the last checkpoint"
+                    f"Ray's {part.name} at {part.host}:{part.port} is lost: it has not answered for "
+                    f"{part.most_seconds:.0f} s; run the same command to continue from the last checkpoint"
                 )
     return None

@@ -73,9 +73,9 @@ def find_orphan(params: Mapping[str, Tensor], owners: Mapping[str, Owner]) -> tu
 
 
 def _held(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Parameter]]:
-    """Yield the parameters that modules hold directly, without those that a weight is computed from.
+    """Yield the parameters that modules own directly, except those from which a weight is computed.
 
-    Parametrizations hold such tensors, and torch's pruning and spectral_norm rename the parameter to KEY_orig.
+    Parametrizations own such tensors, and torch's pruning and spectral_norm rename the parameter to KEY_orig.
     """
     for module in modules:
         if not isinstance(module, ParametrizationList):

@@ -83,7 +83,7 @@ def states_of(states: object) -> Mapping[str, TensorState]:
     states = getattr(states, "state", states)
     if not isinstance(states, Mapping) or not all(isinstance(state, TensorState) for state in states.values()):
         raise ValueError(
-            f"an INQScheduler or its scheduler.state is wanted, got {type(states).__name__}; load a state_dict() into "
+            f"expected an INQScheduler or its scheduler.state, got {type(states).__name__}; load a state_dict() into "
             "an INQScheduler first"
         )
     return states

@@ -1,7 +1,7 @@
-"""A result for hardware: a C header, and memory files of hexadecimal numbers for Verilog's $readmemh.
+"""Export for hardware: a C header, and files of hexadecimal codes for Verilog's $readmemh.
 
-`weights.h` has every tensor, row by row in the order of its shape: codes of quantized ones as uint8_t, all others as
-float or int64_t. NAME.mem has the same codes, one a line.
+`weights.h` contains every tensor in row-major order: the codes of quantized ones as uint8_t, all others as float or
+int64_t. NAME.mem contains the same codes, one per line.
 """
 
 import re
@@ -19,10 +19,10 @@ from inq_ray.files.shown import one_line, quoted
 _HEAD = """\
 /* Weights of a network quantized to 0 and powers of two, made by inq-ray export.
  *
- * NAME_codes has a code for each weight, row by row: 0 is the weight 0. Otherwise the bit NAME_SIGN is set for negative
- * weights, and the other bits, an index from 1, give the magnitude 2^(NAME_n_2 + index - 1). NAME_n_2 has a number, or
- * one for each index of the first dimension, NAME_CHANNELS in all. Integer hardware needs these alone to shift and add.
- * Biases and normalization are floats: they multiply.
+ * NAME_codes has a code for each weight in row-major order; code 0 is the weight 0. Otherwise the bit NAME_SIGN is set
+ * for negative weights, and the other bits, an index from 1, give the magnitude 2^(NAME_n_2 + index - 1). NAME_n_2 has
+ * NAME_CHANNELS numbers: one, or one for each index of the first dimension. Integer hardware needs only these to shift
+ * and add. Biases and normalization are floats and need multiplications.
  */
 #ifndef INQ_RAY_WEIGHTS_H
 #define INQ_RAY_WEIGHTS_H
@@ -48,7 +48,7 @@ def export_header(packed: PackedFile, folder: str | Path) -> list[str]:
         files[f"{_identifier(name)}.mem"] = "".join(lines).encode()
     folder = Path(folder)
     if folder.exists():
-        raise ValueError(one_line(f"{folder} exists: give a folder that does not"))
+        raise ValueError(one_line(f"{folder} exists: use another folder"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_folder(folder, files)
@@ -60,7 +60,7 @@ def export_header(packed: PackedFile, folder: str | Path) -> list[str]:
 def _header(packed: PackedFile) -> str:
     names = {name: _identifier(name) for name in packed.state}
     if len({*names.values()}) < len(names):
-        raise ValueError(f"names of tensors are not different as C identifiers: {quoted(list(names))}")
+        raise ValueError(f"some names of tensors give the same C identifier: {quoted(list(names))}")
     parts = [_HEAD]
     for name, tensor in packed.state.items():
         shape = "x".join(map(str, tensor.shape)) or "1"
@@ -106,11 +106,11 @@ def _array(kind: str, name: str, values: list[str]) -> str:
 
 
 def _identifier(name: str) -> str:
-    """Return a C identifier: other characters become underscores."""
+    """Return a name as a C identifier: other characters become underscores."""
     found = re.sub(r"[^0-9A-Za-z_]", "_", name)
     return f"w{found}" if not found or found[0].isdigit() else found
 
 
 def _comment(name: str) -> str:
-    """Return a name that is safe in a comment of C."""
+    """Return a name that is safe in a C comment."""
     return re.sub(r"[^ -~]|[*/\\]", "_", name)

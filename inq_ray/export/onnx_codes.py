@@ -1,6 +1,6 @@
-"""A quantized weight in an ONNX graph: its codes as an initializer, and nodes that make the exact weight of them.
+"""A quantized weight in an ONNX graph: its codes as an initializer, and nodes that compute the exact weight from them.
 
-The nodes work on constants, so runtimes fold them when they load the model: it then runs as the float model does.
+The inputs of these nodes are constants, so runtimes fold them on loading: the model then runs as the float model does.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class CodeNodes:
         weight: Name of the weight in the graph, which the last node computes.
         codebook: Levels of the weight.
         codes: uint8, the weight's shape.
-        layout: "small" packs the codes at their bits; "fast" takes a byte a code, which loads faster.
+        layout: "small" packs the codes; "fast" takes a byte per code and loads faster.
     """
 
     def __init__(self, weight: str, codebook: AnyCodebook, codes: Tensor, layout: Layout) -> None:
@@ -48,7 +48,7 @@ class CodeNodes:
         self._levels(index, codebook, codes.dim())
 
     def _levels(self, index: str, codebook: AnyCodebook, num_dims: int) -> None:
-        """Add the table, and each channel's power if they differ; both are exact."""
+        """Add the table of levels, and a factor per channel if their powers differ; both are exact."""
         if isinstance(codebook, Codebook):
             self._node("Gather", [self._constant("levels", _table(codebook)), index], output=self._weight)
             return
@@ -59,7 +59,7 @@ class CodeNodes:
         self._node("Mul", [levels, shaped], output=self._weight)
 
     def _of_onnx_type(self, codes: Tensor, bits: int) -> str:
-        """Add codes as UINT2 or UINT4, which ONNX packs: the first in the lowest bits."""
+        """Add codes as UINT2 or UINT4, which ONNX packs with the first code in the lowest bits."""
         packed = pack_codes(codes.reshape(-1), bits)
         kind = TensorProto.UINT4 if bits == 4 else TensorProto.UINT2
         name = f"{self._weight}.codes"
@@ -67,7 +67,7 @@ class CodeNodes:
         return self._node("Cast", [name], to=TensorProto.UINT8)
 
     def _of_packed(self, codes: Tensor, bits: int) -> str:
-        """Add codes of `bits` side by side, eight in so many bytes, and nodes that part them."""
+        """Add packed codes, eight codes in `bits` bytes, and nodes that unpack them."""
         count = codes.numel()
         padded = torch.nn.functional.pad(codes.reshape(-1), (0, -count % 8))
         packed = self._constant("codes", pack_codes(padded, bits).reshape(-1, bits).numpy())
@@ -77,7 +77,7 @@ class CodeNodes:
         high, left = np.where(crosses, low + 1, low), np.where(crosses, 8 - shift, 0)
         mask = (1 << bits) - 1
         low_part = self._shifted(packed, low, shift, "RIGHT", np.full(8, mask))
-        # What comes from the next byte; nothing of it for codes that lie in one byte.
+        # The bits from the next byte; masked to 0 for codes within one byte.
         high_part = self._shifted(packed, high, left, "LEFT", np.where(crosses, mask, 0))
         parted = self._node("BitwiseOr", [low_part, high_part])
         flat = self._node("Reshape", [parted, self._constant("flat", np.array([-1], np.int64))])

@@ -13,7 +13,7 @@ from inq_ray.export.packed_reader import PackedTensor
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole
 
-# UINT2 came with opset 25; ONNX Runtime of today runs it.
+# The first opset with UINT2; ONNX Runtime runs it.
 _OPSET = 25
 _IR_VERSION = 12
 
@@ -26,13 +26,13 @@ def export_onnx(
     quantized: Mapping[str, PackedTensor],
     layout: Layout = "small",
 ) -> None:
-    """Write a network as ONNX, whole or not at all: input "images" [N, C, H, W], output "logits" [N, classes].
+    """Write a network as ONNX, atomically: input "images" [N, C, H, W], output "logits" [N, classes].
 
-    Convolutions and BatchNorm stay apart: folded together, weights would no longer be powers of two.
+    BatchNorm is not folded into convolutions, because their weights would no longer be powers of two.
 
     Args:
         model: The network with its weights, in any mode; it is exported for inference.
-        images: Example input, float32 [N, C, H, W]; N stays free in the file.
+        images: Example input, float32 [N, C, H, W]; N is dynamic in the file.
         path: The file.
         quantized: Codes and codebooks by parameter name.
         layout: See :class:`inq_ray.export.onnx_codes.CodeNodes`.
@@ -44,7 +44,7 @@ def export_onnx(
 
 
 def write_model(proto: ModelProto, path: str | Path) -> None:
-    """Check a model, and write it whole or not at all.
+    """Check a model, and write it atomically.
 
     Raises:
         ValueError: The file cannot be written.
@@ -59,15 +59,15 @@ def write_model(proto: ModelProto, path: str | Path) -> None:
 
 
 def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelProto:
-    """Return a network as ONNX in float32, with its parameters under their names and nothing folded into them.
+    """Return a network as ONNX in float32, with its parameters unfolded and under their names.
 
     Args:
         model: The network, in any mode.
-        images: Example input, float32 [N, C, H, W]; N stays free.
+        images: Example input, float32 [N, C, H, W]; N is dynamic.
         opset: Version of ONNX's operators.
 
     Raises:
-        ValueError: torch cannot export it.
+        ValueError: torch cannot export the network.
     """
     was_training = model.training
     try:
@@ -89,7 +89,7 @@ def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelP
     assert program is not None
     proto: ModelProto = program.model_proto
     proto.ir_version = max(proto.ir_version, _IR_VERSION)
-    for part in (proto.graph, *proto.graph.node, *proto.graph.initializer):  # where in whose Python each came from
+    for part in (proto.graph, *proto.graph.node, *proto.graph.initializer):  # Python source paths
         del part.metadata_props[:]
         part.doc_string = ""
     return proto
@@ -112,7 +112,7 @@ def with_codes(proto: ModelProto, quantized: Mapping[str, PackedTensor], layout:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(initializers)
     graph.node.extend([*nodes, *rest])
-    del graph.value_info[:]  # some speak of initializers that are gone
+    del graph.value_info[:]  # some entries are of removed initializers
     return proto
 
 
@@ -120,11 +120,11 @@ def check_named(proto: ModelProto, quantized: Mapping[str, PackedTensor]) -> Non
     """Check that every quantized weight is in the graph under its name.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A weight is missing.
     """
     missing = quantized.keys() - {each.name for each in proto.graph.initializer}
     if missing:
         raise ValueError(
             f"{quoted(min(missing))} is not in the exported graph under its name ({len(missing)} such): the network "
-            "computes with something else than its parameters"
+            "does not use its parameters directly"
         )

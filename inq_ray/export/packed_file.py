@@ -188,7 +188,8 @@ def fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
         path: Name of the file, for messages.
 
     Raises:
-        ValueError: It does not fit, or the network's dtype cannot hold the levels; the network stays as it was.
+        ValueError: The file does not fit the network, or the network's dtype cannot represent the levels; the network
+            is not changed.
     """
     own = unwrap(model).state_dict(keep_vars=True)
     own_names = {plain_name(name): name for name in own}  # torch.compile of a submodule changes them

@@ -1,7 +1,7 @@
-"""A network as QONNX: its quantized weights pass through FloatQuant nodes, which leave them as they are.
+"""A network as QONNX: its quantized weights pass through FloatQuant nodes, which do not change them.
 
-FloatQuant of qonnx describes small floating-point numbers. With no bit of mantissa, num_bits - 1 bits of exponent and a
-bias of 0 they are powers of two from 2^1 on, and 0; a scale of 2^(n_2 - 1) makes them those of a codebook.
+FloatQuant of qonnx describes small floating-point numbers. With no mantissa bits, num_bits - 1 exponent bits and a bias
+of 0 these are 0 and powers of two from 2^1; a scale of 2^(n_2 - 1) makes them the levels of a codebook.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from inq_ray.export.onnx_file import check_named, float_model, write_model
 from inq_ray.export.packed_reader import PackedTensor
 
 _DOMAIN = "qonnx.custom_op.general"
-# The newest one that qonnx runs as it is.
+# The newest opset that qonnx runs without conversion.
 _OPSET = 18
 
 
 def export_qonnx(model: nn.Module, images: Tensor, path: str | Path, *, quantized: Mapping[str, PackedTensor]) -> None:
-    """Write a network as QONNX, whole or not at all: input "images" [N, C, H, W], output "logits" [N, classes].
+    """Write a network as QONNX, atomically: input "images" [N, C, H, W], output "logits" [N, classes].
 
     Args:
         model: The network with its weights.

@@ -92,7 +92,7 @@ def test_flags_of_an_evaluation(run: Path, tmp_path: Path) -> None:
     network, states = quantized(3)
     other = tmp_path / "own.inq.safetensors"
     save(other, network, type("Scheduler", (), {"state": states})(), network={"arch": "mynet:build"})
-    with pytest.raises(ValueError, match="network of its author's own: name yours by --arch"):
+    with pytest.raises(ValueError, match="its author's own network: name yours by --arch"):
         evaluation_words(other, [])
     assert evaluation_words(other, ["--arch", "mine:build"]) == ["--weights", str(other), "--arch", "mine:build"]
     with pytest.raises(ValueError, match="claims no accuracy"):

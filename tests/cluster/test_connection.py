@@ -123,8 +123,8 @@ def test_a_job_without_the_clusters_token_is_refused_at_once(
     )
     assert job.returncode == 2, job.stderr
     assert job.stderr.splitlines()[-1].startswith(
-        f"quantize_imagenet: RAY_ADDRESS {ray_cluster.address}: the cluster asks for a token, and the one that is here "
-        "is not used: set RAY_AUTH_MODE=token"
+        f"quantize_imagenet: RAY_ADDRESS {ray_cluster.address}: the cluster requires a token, and this process "
+        "does not use its own: set RAY_AUTH_MODE=token"
     )
     assert "Traceback" not in job.stderr
 

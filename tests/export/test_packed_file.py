@@ -382,5 +382,5 @@ def test_a_layer_that_is_compiled_changes_no_names(tmp_path: Path) -> None:
 def test_what_is_no_scheduler_is_named(tmp_path: Path) -> None:
     network, states = quantized(4)
     save(tmp_path / "a.inq.safetensors", network, states)
-    with pytest.raises(ValueError, match=r"an INQScheduler or its scheduler\.state is wanted, got dict"):
+    with pytest.raises(ValueError, match=r"expected an INQScheduler or its scheduler\.state, got dict"):
         save(tmp_path / "b.inq.safetensors", network, {"stage": 1})  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_an_attempt_waits_for_its_storage_and_says_so(folders: dict[str, Path]) 
     assert told == [f"--storage-path: {folder} is missing: waiting for its storage"]
     folder.rmdir()
     with (
-        pytest.raises(ValueError, match=rf"^cannot write to --storage-path {folder}: failed 6 times .*not there"),
+        pytest.raises(ValueError, match=rf"^cannot write to --storage-path {folder}: failed 6 times .*is missing"),
         begun(folders, told.append),
     ):
         pass

@@ -66,7 +66,11 @@ BAD_FIELDS = [
     (RunConfig, {"training": TrainingConfig(cuda_graphs=True)}, "--cuda-graphs needs --use-gpu"),
     (RunConfig, {"training": TrainingConfig(cuda_graphs=True), "cluster": ClusterConfig(use_gpu=True)}, "one worker"),
     *(
-        (RunConfig, {"training": TrainingConfig(cuda_graphs=True, **{name: value}), "cluster": _ONE_GPU}, "together")
+        (
+            RunConfig,
+            {"training": TrainingConfig(cuda_graphs=True, **{name: value}), "cluster": _ONE_GPU},
+            "does not work",
+        )
         for name, value in (("compile", True), ("accumulate", 2), ("precision", "fp16"))
     ),
     (RunConfig, {"training": TrainingConfig(batch_size=3, accumulate=2)}, "--batch-size 3"),

@@ -117,7 +117,9 @@ def test_a_storage_path_that_is_a_file_is_named(tmp_path: Path, below: str) -> N
         lambda: RunFolder.create(config),
         lambda: RunFolder.planned(config).check_usable(),
     ):
-        with pytest.raises(ValueError, match=f"--storage-path {tmp_path / below}: .*{tmp_path / 'file'} is no folder"):
+        with pytest.raises(
+            ValueError, match=f"--storage-path {tmp_path / below}: .*{tmp_path / 'file'} is not a folder"
+        ):
             attempt()
 
 

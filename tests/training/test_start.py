@@ -90,7 +90,7 @@ def test_a_checkpoint_by_its_path_begins_a_run_of_another_name(run: Run, tmp_pat
     assert begun.summary["events"] == {"counts": {}, "seconds_lost": 0.0}, "it was never interrupted"
     assert not begun.folder.events.exists()
     assert Note(f"beginning with {checkpoint.name} of another run") in begun.told.events
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         look(config.replace(output={"resume": str(tmp_path), "name": "third"}), fingerprint=None)
 
 
@@ -107,7 +107,7 @@ def test_the_command_that_began_a_run_by_a_path_goes_on_with_it(run: Run, tmp_pa
     shutil.copytree(run.folder.path / "checkpoints" / checkpoint.name, checkpoint)
     config = tiny_config(tmp_path / "runs", "other").replace(output={"resume": str(checkpoint)})
     prepare(config, look(config, fingerprint=None))  # and it ends before its first checkpoint
-    with pytest.raises(ValueError, match=f"give --resume {checkpoint}, from which it was started"):
+    with pytest.raises(ValueError, match=f"pass --resume {checkpoint}, from which it was started"):
         look(config.replace(output={"resume": "auto"}), fingerprint=None)
     decision = look(config, fingerprint=None)
     assert isinstance(decision, Resume)

@@ -88,13 +88,13 @@ class StageStore:
         shutil.rmtree(aside, ignore_errors=True)
 
     def check_there(self) -> None:
-        """Refuse to write to a storage that is away: its path would be made again on the disk below.
+        """Check that the storage is mounted: otherwise its path would be created again on the local disk.
 
         Raises:
-            ConnectionError: it is away.
+            ConnectionError: The storage is missing.
         """
         if not self.folder.parent.is_dir():
-            raise ConnectionError(f"the storage of {shown(self.folder.parent)} is not there any more")
+            raise ConnectionError(f"the storage of {shown(self.folder.parent)} is missing")
 
     def _store(self, key: str) -> CheckpointStore:
         return CheckpointStore(locate(str(self.folder / key)), check_writer=self.check_there)

@@ -24,7 +24,7 @@ class Accuracy:
     renamed: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        """Make tuples of the lists that come from JSON."""
+        """Convert the lists that come from JSON to tuples."""
         object.__setattr__(self, "renamed", tuple((label, other) for label, other in self.renamed))
 
     @property

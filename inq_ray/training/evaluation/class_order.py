@@ -1,6 +1,6 @@
-"""Check of the order of classes: a network that knows them in another order makes regular mistakes.
+"""Check of the order of classes: a network that was trained with another order makes systematic mistakes.
 
-If at least two thirds of a class's images are predicted as one other class, it may have the name of that class. The
+If at least two thirds of a class's images are predicted as one other class, the two may be exchanged. The
 order is wrong if this holds for two or more classes, each with a class of its own, and if exchanging them would raise
 top-1 by more than 5 points. A few pairs of similar classes do not.
 """
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 _MAJORITY = 2 / 3
-# Images of a class from which a majority counts.
+# Fewest images of a class for its majority to count.
 _LEAST_IMAGES = 4
-# Of all images.
+# Smallest gain in top-1, as a fraction of all images.
 _LEAST_GAIN = 0.05
-# The matrix of more classes takes too much memory.
+# With more classes the matrix takes too much memory.
 MOST_CLASSES = 4096
 
 
@@ -38,7 +38,7 @@ def renamed_classes(counts: Tensor) -> tuple[tuple[int, int], ...]:
         counts: Result of :func:`confusion` over all images.
 
     Returns:
-        Pairs of label and predicted class; empty if the order is right, or the network knows too little.
+        Pairs of label and predicted class; empty if the order is right, or too few predictions are regular.
     """
     sizes = counts.sum(1)
     most, predicted = counts.max(1)

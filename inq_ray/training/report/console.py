@@ -203,7 +203,9 @@ def _layer_table(layers: Sequence[LayerRow]) -> Table:
     table.add_section()
     for group in sums(layers):
         bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
-        table.add_row(f"{group.num_tensors} tensors", "", "", f"{group.num_values:,}", bits)
+        table.add_row(
+            f"{group.num_tensors} tensor{'s' if group.num_tensors > 1 else ''}", "", "", f"{group.num_values:,}", bits
+        )
     return table
 
 
