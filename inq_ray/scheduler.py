@@ -400,7 +400,7 @@ def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> No
     for name, param in params.items():
         if param.layout == torch.strided and param.numel():
             last = sum((size - 1) * stride for size, stride in zip(param.shape, param.stride(), strict=True))
-            start, size = param.storage_offset() * param.itemsize, (last + 1) * param.itemsize
+            start, size = int(param.storage_offset()) * param.itemsize, (last + 1) * param.itemsize
             spans.setdefault(param.untyped_storage()._cdata, []).append((start, start + size, name))  # noqa: SLF001
     for each in spans.values():
         each.sort()

@@ -31,6 +31,16 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
 
     Raises:
         VerificationError: A weight, code or digest is wrong; names the first such tensor.
+
+    Examples:
+        >>> layer = nn.Linear(3, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -0.25, 0.0]]))
+        >>> [row.name for row in verify(layer)]
+        ['weight']
+        >>> _ = layer.weight.data.fill_(0.3)
+        >>> verify(layer)
+        Traceback (most recent call last):
+        inq_ray.export.errors.VerificationError: ...
     """
     if isinstance(model_or_path, nn.Module):
         return _verify_model(model_or_path)

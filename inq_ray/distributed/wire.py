@@ -30,7 +30,7 @@ def global_ranks(ranks: Iterable[int], group: Group = None) -> tuple[int, ...]:
     return tuple(ranks) if group is None else tuple(dist.get_global_rank(group, each) for each in ranks)
 
 
-def is_in_group(group: Group) -> bool:
+def is_in_group(group: object) -> bool:
     """Return whether this process is in a group; new_group returns a non-group to other processes."""
     return group is None or (isinstance(group, dist.ProcessGroup) and dist.get_rank(group) >= 0)
 

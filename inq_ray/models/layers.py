@@ -86,6 +86,16 @@ def summary(
 
     Raises:
         ValueError: As :func:`inq_ray.param_groups`.
+
+    Examples:
+        >>> print(summary(nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 4)), weight_bits=4))
+        parameter  module     shape  values  bits
+        0.weight   Embedding  100x8  800     float (embedding)
+        1.weight   Linear     4x8    32      4
+        1.bias     Linear     4      4       float (bias)
+        1 tensors                    32      4 bits
+        1 tensors                    800     float (embedding)
+        1 tensors                    4       float (bias)
     """
     return Summary(describe(model, weight_bits, skip, bits, include))
 
