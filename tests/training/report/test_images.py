@@ -7,6 +7,7 @@ from inq_ray.data.source import open_source
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.report.images import describe_classes, describe_images
+from tests.training.toys import toy_task
 
 IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
 INFO = dataclasses.replace(
