@@ -25,7 +25,7 @@ from inq_ray.training.flags.paths import with_absolute_paths
 from inq_ray.training.flags.words import is_flag
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given
 from inq_ray.training.report.console import Console
-from inq_ray.training.report.images import describe_images
+from inq_ray.training.report.images import describe_classes, describe_images
 from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
@@ -81,7 +81,10 @@ def execute(command: Command) -> int:
     fingerprint = source.info.fingerprint
     unused = unused_options(command.given, config, source.info)
     notes = [*unused, *doubtful_options(config), *source.notes, *chosen, *float_notes(config, model)]
-    images = describe_images(config.data, config.network, source.info, is_trained=True)
+    images = [
+        *describe_classes(source.info),
+        *describe_images(config.data, config.network, source.info, is_trained=True),
+    ]
     if action.dry_run:
         for note in notes:
             console.say(note)
@@ -124,7 +127,10 @@ def _evaluated(command: Command) -> tuple[Accuracy, SourceInfo]:
     config, chosen = command.run, list[str]()
     source, _ = check(config, evaluate=True, tell=chosen.append)
     unused = unused_options(command.given, config, source.info, is_evaluation=True)
-    images = describe_images(config.data, config.network, source.info, is_trained=False)
+    images = [
+        *describe_classes(source.info),
+        *describe_images(config.data, config.network, source.info, is_trained=False),
+    ]
     for note in (*unused, *source.notes, *chosen, *images):
         print(note, file=sys.stderr)
     return measured(config, Console(config, stderr=True), source.info, verbose=command.action.verbose), source.info

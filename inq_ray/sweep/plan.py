@@ -25,7 +25,7 @@ from inq_ray.training.checkpoint.resume import differences
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.flags.paths import with_absolute_paths
-from inq_ray.training.report.images import describe_images
+from inq_ray.training.report.images import describe_classes, describe_images
 from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import check_checkpoint_path, checkpoints_held
@@ -214,7 +214,13 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
         space=space,
         options=options,
         info=source.info,
-        notes=(*source.notes, *chosen, *float_notes(configured(base, first), model), *images),
+        notes=(
+            *source.notes,
+            *chosen,
+            *float_notes(configured(base, first), model),
+            *describe_classes(source.info),
+            *images,
+        ),
         origin=Origin.of(base, model, source.info.fingerprint),
     )
     plan.folder.check_usable()

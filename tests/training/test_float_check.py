@@ -16,7 +16,6 @@ from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_trained
 from inq_ray.training.report.events import Note
-from tests.ranks import rank_outcomes
 from tests.training.runs import Finished, needs_digits, run_here, tiny_config
 from tests.training.toys import toy_task
 
@@ -96,16 +95,6 @@ def test_a_network_that_was_trained_to_nothing_is_warned_about(tmp_path: Path) -
     (warning,) = warnings(run_here(tiny_config(tmp_path, training=training)))
     for part in ("near chance", "--float-epochs", "--float-lr"):
         assert part in warning
-
-
-def refused(config: RunConfig) -> None:
-    run_here(config)
-
-
-@needs_digits
-def test_every_rank_refuses(shuffled: Path, tmp_path: Path) -> None:
-    for outcome in rank_outcomes(refused, 2, given(tmp_path, shuffled)):
-        assert isinstance(outcome.error, FloatAccuracyError), outcome
 
 
 def imagenet(**network: Any) -> RunConfig:

@@ -22,6 +22,7 @@ from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.evaluate import Accuracy, evaluate, evaluate_only
+from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.flags.parse import parse
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.non_finite import DivergedError
@@ -283,6 +284,19 @@ def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
 
     RunState.check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary
+
+
+def refused(config: RunConfig) -> None:
+    run_here(config)
+
+
+def test_every_rank_refuses_weights_near_chance(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(create("digits_cnn", num_classes=10, in_channels=1).state_dict(), tmp_path / "w.safetensors")
+    network, training = {"weights": str(tmp_path / "w.safetensors")}, {"float_epochs": 0}
+    for outcome in rank_outcomes(refused, 2, tiny_config(tmp_path, network=network, training=training)):
+        assert isinstance(outcome.error, FloatAccuracyError), outcome
+    assert not list((tmp_path / "tiny").glob("**/*.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["features.3.weight", "features.4.running_mean"])

@@ -2,9 +2,27 @@
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.source import named_source
+from inq_ray.files.shown import shown
 from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig
 from inq_ray.training.task.build import image_augmentation, preprocessing_of
+
+# Classes that are named, in addition to the last one.
+_NUM_CLASSES = 5
+
+
+def describe_classes(info: SourceInfo) -> list[str]:
+    """Return a line with the order of the classes, which the weights must share; none if their names are numbers.
+
+    Args:
+        info: Facts about the data.
+    """
+    names = [shown(name, 30) for name in info.class_names]
+    if names == [str(number) for number in range(len(names))]:
+        return []
+    first = ", ".join(f"{number} {name}" for number, name in enumerate(names[:_NUM_CLASSES]))
+    last = f", ..., {len(names) - 1} {names[-1]}" if len(names) > _NUM_CLASSES else ""
+    return [f"classes: {first}{last}"]
 
 
 def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, *, is_trained: bool) -> list[str]:

@@ -6,7 +6,8 @@ from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.source import open_source
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
-from inq_ray.training.report.images import describe_images
+from inq_ray.training.report.images import describe_classes, describe_images
+from tests.training.toys import toy_task
 
 IMAGENET = default_recipe("resnet50", 5).replace(data={"data": "/data"})
 INFO = dataclasses.replace(
@@ -62,3 +63,13 @@ def test_images_in_memory() -> None:
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]
     assert digits[2].startswith("training: padded by 1 and cropped back at random; not mirrored (default for gray:")
+
+
+def test_the_order_of_classes_is_shown() -> None:
+    info = toy_task(4).info
+    assert describe_classes(info) == ["classes: 0 a, 1 b, 2 c"]
+    many = tuple(f"n{number}" for number in range(1000))
+    assert describe_classes(dataclasses.replace(info, class_names=many)) == [
+        "classes: 0 n0, 1 n1, 2 n2, 3 n3, 4 n4, ..., 999 n999"
+    ]
+    assert describe_classes(dataclasses.replace(info, class_names=("0", "1"))) == []
