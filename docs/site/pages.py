@@ -42,6 +42,7 @@ NAV: dict[str, dict[str, str]] = {
         "Sweeps": "sweeps.md",
         "Frameworks": "frameworks.md",
         "Result files": "format.md",
+        "Export": "export.md",
         "Clusters": "clusters.md",
         "Image and manifests": "docker.md",
         "Recovery": "recovery.md",

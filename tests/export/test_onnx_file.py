@@ -55,10 +55,10 @@ def _run(model: bytes, images: Tensor) -> np.ndarray:
     return logits
 
 
-def _weight_of(nodes: CodeNodes) -> np.ndarray:
+def _weight_of(nodes: CodeNodes, shape: tuple[int, ...]) -> np.ndarray:
     """The weight that nodes compute, by ONNX Runtime."""
     graph = onnx.helper.make_graph(
-        nodes.nodes, "weight", [], [onnx.helper.make_tensor_value_info("w", 1, None)], nodes.initializers
+        nodes.nodes, "weight", [], [onnx.helper.make_tensor_value_info("w", 1, shape)], nodes.initializers
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 25)], ir_version=12)
     onnx.checker.check_model(model)
@@ -79,7 +79,7 @@ def test_nodes_make_the_exact_weight(bits: int, levels: Levels, per: Per, layout
             weight[0] = 0
         state = TensorState.live(weight, bits, levels, per)
         apply(weight, state, decide(weight, state, 1.0, name="w", strategy="pruning", seed=0, stage=0))
-        assert np.array_equal(_weight_of(CodeNodes("w", state.codebook, state.codes, layout)), weight.numpy())
+        assert np.array_equal(_weight_of(CodeNodes("w", state.codebook, state.codes, layout), shape), weight.numpy())
 
 
 @pytest.mark.parametrize(
