@@ -43,17 +43,22 @@ _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[\w.-]+):(?P<port>\d{1,5})")
 
 @contextlib.contextmanager
 def connected(
-    cluster: ClusterConfig, *, verbose: bool, last_words: Callable[[str], None] = lambda _: None
+    cluster: ClusterConfig,
+    *,
+    verbose: bool,
+    last_words: Callable[[str], None] = lambda _: None,
+    status: Callable[[], int] = lambda: 1,
 ) -> Iterator[None]:
     """Connect to the cluster in RAY_ADDRESS, else start one on this machine for the block.
 
     `ray job submit` sets RAY_ADDRESS. A cluster that happens to run here is not used: it may be someone else's. A
-    process that is connected already stays so. Any other ends with status 1 if it loses the cluster during the block.
+    process that is connected already stays so. Any other ends with one line if it loses the cluster during the block.
 
     Args:
         cluster: Requested workers.
         verbose: Whether to show Ray's own log.
         last_words: Takes the line with which the process ends then.
+        status: Returns the exit status of that end.
 
     Raises:
         ValueError: The workers do not fit into a cluster of this machine alone, which is not started then. Other
@@ -70,7 +75,11 @@ def connected(
     address = _address()
     is_client = address.startswith("ray://")  # there another process is the driver
     try:
-        with contextlib.nullcontext() if is_client else watched(is_own=address == "local", last_words=last_words):
+        with (
+            contextlib.nullcontext()
+            if is_client
+            else watched(is_own=address == "local", last_words=last_words, status=status)
+        ):
             yield
     finally:
         ray.shutdown()

@@ -75,6 +75,8 @@ def quantize(
                 config.cluster,
                 verbose=verbose,
                 last_words=lambda line: log.add(Incident(kind="failed", text=line)),
+                # SIGTERM to a whole process group, as Slurm's, ends the cluster with the job.
+                status=lambda: 1 if signals.asked is None else 128 + signals.asked,
             )
         )
         stack.enter_context(signals.listened_to())

@@ -5,6 +5,7 @@ no exception, and pending calls of Ray never return. A thread checks both and en
 """
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -26,6 +27,8 @@ _GONE_SECONDS = 3.0
 _BOUND = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _BOUND_SECONDS = 60.0
 _SPARE_SECONDS = 15.0
+# This process, or its machine, cannot connect to anything.
+_OWN_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # A progress bar hides the cursor, and shows it again at a regular end only.
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -50,8 +53,8 @@ class Part(NamedTuple):
         try:
             with socket.create_connection((self.host, self.port), timeout=_CONNECT_SECONDS):
                 return True
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno in _OWN_FAULTS
 
 
 def parts(*, is_own: bool) -> list[Part]:
@@ -79,15 +82,16 @@ def _reconnect_seconds() -> float:
 
 
 @contextlib.contextmanager
-def watched(*, is_own: bool, last_words: Callable[[str], None]) -> Iterator[None]:
-    """End this process with status 1 and one line if its cluster is lost during the block.
+def watched(*, is_own: bool, last_words: Callable[[str], None], status: Callable[[], int]) -> Iterator[None]:
+    """End this process with one line if its cluster is lost during the block.
 
     Args:
         is_own: Whether this process has started the cluster.
         last_words: Receives that line before the end, for a log.
+        status: Returns the exit status.
     """
     stop = threading.Event()
-    arguments = (parts(is_own=is_own), stop, last_words)
+    arguments = (parts(is_own=is_own), stop, last_words, status)
     threading.Thread(target=_watch, args=arguments, name="inq_ray-watch", daemon=True).start()
     try:
         yield
@@ -95,7 +99,9 @@ def watched(*, is_own: bool, last_words: Callable[[str], None]) -> Iterator[None
         stop.set()
 
 
-def _watch(watched_parts: list[Part], stop: threading.Event, last_words: Callable[[str], None]) -> None:
+def _watch(
+    watched_parts: list[Part], stop: threading.Event, last_words: Callable[[str], None], status: Callable[[], int]
+) -> None:
     line = wait_for_loss(watched_parts, stop.wait)
     if line is None or stop.is_set():
         return
@@ -104,7 +110,7 @@ def _watch(watched_parts: list[Part], stop: threading.Event, last_words: Callabl
     if sys.stdout.isatty():
         print(_SHOW_CURSOR, flush=True)
     print(one_line(f"inq_ray: failed: {line}", 300), file=sys.stderr)
-    leave(1)
+    leave(status())
 
 
 def wait_for_loss(
@@ -117,12 +123,13 @@ def wait_for_loss(
         wait: Waits for a number of seconds; returns whether to end.
         clock: Monotonic clock, in seconds.
     """
-    answered = dict.fromkeys(watched_parts, clock())
+    silent_since: dict[Part, float] = {}
     while not wait(_LOOK_SECONDS):
         for part in watched_parts:
             if part.answers():
-                answered[part] = clock()
-            elif clock() - answered[part] >= part.most_seconds:
+                silent_since.pop(part, None)
+            # From the first look without an answer: this thread itself may have been late.
+            elif clock() - silent_since.setdefault(part, clock()) >= part.most_seconds:
                 return (
                     f"Ray's {part.name} at {part.host}:{part.port} is lost: it has not answered for "
                     f"{part.most_seconds:.0f} s; run the same command to continue from the last checkpoint"

@@ -36,7 +36,7 @@ def test_a_part_that_does_not_answer_for_too_long_is_gone() -> None:
     line = wait_for_loss([there], waiting(clock, 100), clock.monotonic)
     assert line is not None
     assert line.startswith(f"Ray's control service (GCS) at 127.0.0.1:{port} is lost: it has not answered for 45 s; ")
-    assert 45.0 <= clock.now - began <= 48.0
+    assert 47.0 <= clock.now - began <= 50.0
     assert wait_for_loss([there], waiting(clock, 20), clock.monotonic) is None, "the run has ended before"
     assert "node (raylet)" in str(wait_for_loss([there, other], waiting(clock, 20), clock.monotonic))
 
