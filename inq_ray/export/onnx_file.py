@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from onnx import ModelProto
+from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from torch import Tensor, nn
 
 from inq_ray.export.onnx_codes import CodeNodes, Layout
@@ -58,13 +60,14 @@ def write_model(proto: ModelProto, path: str | Path) -> None:
         raise ValueError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
 
 
-def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelProto:
+def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET, *, is_batch_free: bool = True) -> ModelProto:
     """Return a network as ONNX in float32, with its parameters unfolded and under their names.
 
     Args:
         model: The network, in any mode.
         images: Example input, float32 [N, C, H, W]; N is dynamic.
         opset: Version of ONNX's operators.
+        is_batch_free: Whether the file takes any N.
 
     Raises:
         ValueError: torch cannot export the network.
@@ -79,7 +82,7 @@ def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelP
             optimize=False,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},) if is_batch_free else None,
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
@@ -87,12 +90,20 @@ def float_model(model: nn.Module, images: Tensor, opset: int = _OPSET) -> ModelP
     finally:
         model.train(was_training)
     assert program is not None
+    # Nothing else of the optimizer, which folds BatchNorm into weights.
+    fold_constants(program.model, should_fold=lambda node: None if _is_of_shapes(node) else False)
+    remove_unused_nodes(program.model)
     proto: ModelProto = program.model_proto
     proto.ir_version = max(proto.ir_version, _IR_VERSION)
     for part in (proto.graph, *proto.graph.node, *proto.graph.initializer):  # Python source paths
         del part.metadata_props[:]
         part.doc_string = ""
     return proto
+
+
+def _is_of_shapes(node: Any) -> bool:
+    """Return whether a node (of onnx_ir) computes with no parameter of the network, but perhaps its shape."""
+    return node.op_type == "Shape" or not any(each is not None and each.is_initializer() for each in node.inputs)
 
 
 def with_codes(proto: ModelProto, quantized: Mapping[str, PackedTensor], layout: Layout) -> ModelProto:

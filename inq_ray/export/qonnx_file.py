@@ -23,7 +23,9 @@ _OPSET = 18
 
 
 def export_qonnx(model: nn.Module, images: Tensor, path: str | Path, *, quantized: Mapping[str, PackedTensor]) -> None:
-    """Write a network as QONNX, atomically: input "images" [N, C, H, W], output "logits" [N, classes].
+    """Write a network as QONNX, atomically: input "images" [1, C, H, W], output "logits" [1, classes].
+
+    qonnx needs every shape, so the batch is of one image.
 
     Args:
         model: The network with its weights.
@@ -34,7 +36,7 @@ def export_qonnx(model: nn.Module, images: Tensor, path: str | Path, *, quantize
     Raises:
         ValueError: torch cannot export the network, a weight is not found in the graph, or the file cannot be written.
     """
-    write_model(with_float_quant(float_model(model, images, _OPSET), quantized), path)
+    write_model(with_float_quant(float_model(model, images[:1], _OPSET, is_batch_free=False), quantized), path)
 
 
 def with_float_quant(proto: ModelProto, quantized: Mapping[str, PackedTensor]) -> ModelProto:

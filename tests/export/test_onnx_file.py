@@ -136,13 +136,14 @@ def test_qonnx_leaves_weights_as_they_are(bits: int, levels: Levels, per: Per, t
     pytest.importorskip("qonnx")
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.infer_shapes import InferShapes
 
     torch.manual_seed(0)
     network = _with_statistics(DigitsCNN())
     quantized = _quantized(network, bits, levels, per)
-    images = torch.randn(2, 1, 8, 8)
+    images = torch.randn(1, 1, 8, 8)
     export_qonnx(network, images, tmp_path / "net.onnx", quantized=quantized)
-    model = ModelWrapper(str(tmp_path / "net.onnx"))
+    model = ModelWrapper(str(tmp_path / "net.onnx")).transform(InferShapes())
     context = execute_onnx(model, {"images": images.numpy()}, return_full_exec_context=True)
     for name in quantized:
         assert np.array_equal(context[name], network.get_parameter(name).detach().numpy())
