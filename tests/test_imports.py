@@ -53,7 +53,7 @@ ROOMS = {
     "models": _room("core export files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core files safetensors_file", "torch safetensors numpy"),
+    "export": _room("core files safetensors_file", "torch safetensors numpy onnx"),
     "scheduler": _room("core distributed", "torch"),
     "verification": _room("core export files models", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
@@ -62,7 +62,7 @@ ROOMS = {
     "cluster": _room(
         f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil grpc"
     ),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "rich"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "torch rich"),
     "__main__": _room("cli"),
     "__init__": _room("core models export scheduler verification"),
 }

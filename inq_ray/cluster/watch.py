@@ -27,7 +27,7 @@ _GONE_SECONDS = 3.0
 _BOUND = "RAY_gcs_rpc_server_reconnect_timeout_s"
 _BOUND_SECONDS = 60.0
 _SPARE_SECONDS = 15.0
-# This process, or its machine, cannot connect to anything.
+# Errors of this process or machine, which then cannot connect to anything.
 _OWN_FAULTS = frozenset({errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # A progress bar hides the cursor, and shows it again at a regular end only.
 _SHOW_CURSOR = "\x1b[?25h"
@@ -128,7 +128,7 @@ def wait_for_loss(
         for part in watched_parts:
             if part.answers():
                 silent_since.pop(part, None)
-            # From the first look without an answer: this thread itself may have been late.
+            # Counted from the first check without an answer, because this thread itself may have been late.
             elif clock() - silent_since.setdefault(part, clock()) >= part.most_seconds:
                 return (
                     f"Ray's {part.name} at {part.host}:{part.port} is lost: it has not answered for "

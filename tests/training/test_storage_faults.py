@@ -270,7 +270,7 @@ def test_a_disk_that_fails_until_the_end(disk: Path, calm: RunConfig, kind: str)
     """One line, nothing lost: the same start goes on from the last checkpoint, once there is room."""
     fail, mend, reason = DISKS[kind]
     config = configured(disk)
-    with pytest.raises(ValueError, match=f"^cannot write the result to .*: .*{reason}.*; make room") as error:
+    with pytest.raises(ValueError, match=f"^cannot write the result to .*: .*{reason}.*; free some space") as error:
         run_with(config, {(1, 1, 5): lambda: fail(disk)})
     assert "\n" not in str(error.value)
     mend(disk)

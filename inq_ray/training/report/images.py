@@ -7,7 +7,7 @@ from inq_ray.models.weight_files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig
 from inq_ray.training.task.build import image_augmentation, preprocessing_of
 
-# Classes that are named, in addition to the last one.
+# Number of classes that are printed, in addition to the last one.
 _NUM_CLASSES = 5
 
 
