@@ -61,8 +61,8 @@ def train(config: dict[str, float]) -> None:
         train_epochs(model, optimizer, loader, epochs=1)  # after the last stage: what stays float, the biases
         ray.train.report({"portion": portion, "top1": accuracy(model)})
 
-    weights = inq.float_state(inq_scheduler.state)  # from the codes; the model holds the same bits
-    assert all(torch.equal(dict(model.named_parameters())[name], weight) for name, weight in weights.items())
+    weights = inq.float_state(inq_scheduler)  # from the codes; the network holds the same bits
+    assert all(torch.equal(network.get_parameter(name), weight) for name, weight in weights.items())
     if ray.train.get_context().get_world_rank() == 0:
         print(f"{sum(weight.numel() for weight in weights.values()):,} weights are 0 or powers of two")
 
