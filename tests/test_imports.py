@@ -56,6 +56,7 @@ ROOMS = {
     "export": _room("core files safetensors_file", "torch safetensors numpy"),
     "scheduler": _room("core distributed", "torch"),
     "verification": _room("core export files models", "torch"),
+    "post_training": _room("core models", "torch"),
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
