@@ -65,7 +65,7 @@ ROOMS = {
     ),  # psutil: Ray's own copy
     "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "rich"),
     "__main__": _room("cli"),
-    "__init__": _room("core models export scheduler verification"),
+    "__init__": _room("core models export post_training scheduler verification"),
 }
 
 # Packages within a package, each above those that it may import; "" is the package's own files. Where that is missing,
