@@ -1,6 +1,7 @@
 """Quantization of a trained network without training: from a few hundred images without labels.
 
-Layer by layer, in the order in which they are called, with the inputs that the layers quantized before it give it:
+Layer by layer, as one forward pass of all images comes to it, with the inputs that the layers before give it, quantized
+as they are by then:
 
 1. Its weights are refitted, so that on these inputs it gives what the float layer gave on the float network's.
 2. They are rounded in turn, each with the errors of those before it in mind (:mod:`inq_ray.core.compensation`).
@@ -10,7 +11,9 @@ Layer by layer, in the order in which they are called, with the inputs that the 
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ from inq_ray.core.channels import AnyCodebook, Per, codebook_of, decided, roundi
 from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels
 from inq_ray.core.compensation import damped, refit, round_in_turn
 from inq_ray.core.moments import Layer, layers_of
+from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
 from inq_ray.models.selection import param_groups, unwrap
@@ -31,6 +35,8 @@ _SCALES = tuple(step / 4 for step in range(-4, 5))
 # Smallest scale that BatchNorm is given: of a row that is nearly all zeros.
 _LEAST_SCALE = 1e-3
 _BATCH_SIZE = 128
+# Samples for each input of a row that are enough: a convolution's outputs that lie side by side say much the same.
+_ENOUGH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,8 @@ def quantize_(
         model: The network, as trained; wrapped by DDP or torch.compile or not. BatchNorm's statistics and biases of
             quantized layers are adjusted; everything else that is float stays as it is.
         images: What the network takes: a tensor of some hundred images, float [N, ...], or batches of such. Of a batch
-            that is a list or tuple, as a DataLoader's, the first entry is taken. Labels are not needed.
+            that is a list or tuple, as a DataLoader's, the first entry is taken. Labels are not needed. Memory has to
+            hold what all of them are between two layers, twice.
         weight_bits: Bits of a weight, 2 to 8.
         levels: As for :func:`inq_ray.param_groups`.
         codebook_per: As for :func:`inq_ray.param_groups`.
@@ -97,7 +104,7 @@ def quantize_(
     network.eval()
     try:
         run = _Run(network, {name: param for name, (param, _) in params.items()}, images, keep_zeros=keep_zeros)
-        errors = {name: run.quantize(name, states[name]) for name in run.order}
+        errors = run.quantize(states)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -146,10 +153,6 @@ class _Rounded(NamedTuple):
     errors: Tensor
 
 
-class _Reached(Exception):  # noqa: N818  # no error: the forward pass has come as far as it has to
-    pass
-
-
 class _Run:
     """One network that is being quantized, layer by layer, and the float network that it was."""
 
@@ -165,20 +168,40 @@ class _Run:
         reference = dict(zip(network.modules(), self.reference.modules(), strict=True))
         self.float_modules = {layer.module: reference[layer.module] for layer in self.layers.values()}
         example = self.batches[0][:2]
-        self.calls, followers = _trace(network, example, self.float_modules)
-        self.order = [name for module in self.calls for name, layer in self.layers.items() if layer.module is module]
+        followers = _followers(network, example, self.float_modules)
         self.batchnorms = {
             module: (batchnorm, reference[batchnorm])
             for module, batchnorm in followers.items()
-            if self.calls[module] == 1 and _takes_any_scale(network, example, module, batchnorm)
+            if _takes_any_scale(network, example, module, batchnorm)
         }
 
-    def quantize(self, name: str, state: TensorState) -> float:
+    def quantize(self, states: Mapping[str, TensorState]) -> dict[str, float]:
+        """Quantize the layers as passes of all images come to them, in both networks; return their errors by name."""
+        errors: dict[str, float] = {}
+        with ExitStack() as stack:
+            pairs = [
+                (
+                    stack.enter_context(Pass(self.network, batch, self.float_modules)),
+                    stack.enter_context(Pass(self.reference, batch, self.float_modules.values())),
+                )
+                for batch in self.batches
+            ]
+            while True:
+                calls = [(now.advance(), before.advance()) for now, before in pairs]
+                if calls[0][0] is None:
+                    return errors
+                module = calls[0][0].module
+                if any(now is None or before is None or now.module is not module for now, before in calls):
+                    raise ValueError("quantize_ needs a network that calls the same layers for all images")
+                for name, layer in self.layers.items():
+                    if layer.module is module:
+                        errors[name] = self._quantize(name, states[name], _moments(layer, calls))
+
+    def _quantize(self, name: str, state: TensorState, moments: _Moments) -> float:
         """Quantize a layer, and return its error as a part of its outputs."""
         layer, bias = self.layers[name], getattr(self.layers[name].module, "bias", None)
         batchnorms = self.batchnorms.get(layer.module)
         takes_mean = batchnorms is not None or (layer.key == "weight" and bias is not None)
-        moments = self._moments(layer)
         centered = moments.centered() if takes_mean else moments
         rows = layer.rows(layer.weight.detach()).double()
         live = rows != 0 if self.keep_zeros else torch.ones_like(rows, dtype=torch.bool)
@@ -200,20 +223,21 @@ class _Run:
         _freeze(layer.weight, state, found.codebook, found.rows.reshape(layer.weight.shape).to(layer.weight.dtype))
         return float(found.errors.sum()) / max(float(((wanted @ matrix) * wanted).sum()), math.ulp(0.0))
 
-    def _moments(self, layer: Layer) -> _Moments:
-        """Return the moments of a layer's inputs over all images."""
-        twin, sums, count = layer._replace(module=self.float_modules[layer.module]), None, 0
-        for batch in self.batches:
-            inputs = (_inputs(self.network, layer, batch), _inputs(self.reference, twin, batch))
-            for now, before in zip(*inputs, strict=True):
-                terms = _Moments(
-                    now.mT @ now, before.mT @ now, now.mT.sum(-1, keepdim=True), before.mT.sum(-1, keepdim=True)
-                )
-                added = [term.double() for term in terms]
-                sums = added if sums is None else [one + other for one, other in zip(sums, added, strict=True)]
-                count += now.shape[1]
-        assert sums is not None
-        return _Moments(*(each / count for each in sums))
+
+def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
+    """Return the moments of a layer's inputs over all images; calls are those of both networks, batch by batch."""
+    calls = list(calls)
+    surplus = sum(layer.num_samples(*now[1:]) for now, _ in calls) // (_ENOUGH * layer.inputs)
+    every = max(1, surplus - (surplus + 1) % 2)  # odd, so that layers of stride 2 behind it see what was looked at
+    sums, count = None, 0
+    for pair in calls:
+        for now, before in zip(*(layer.rows_of_inputs(*call[1:], every) for call in pair), strict=True):
+            terms = (now.mT @ now, before.mT @ now, now.mT.sum(-1, keepdim=True), before.mT.sum(-1, keepdim=True))
+            added = [term.double() for term in terms]
+            sums = added if sums is None else [one + other for one, other in zip(sums, added, strict=True)]
+            count += now.shape[1]
+    assert sums is not None
+    return _Moments(*(each / count for each in sums))
 
 
 def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
@@ -226,34 +250,12 @@ def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
             yield first.to(like.device, like.dtype if first.is_floating_point() else None)
 
 
-def _inputs(network: nn.Module, layer: Layer, batch: Tensor) -> list[Tensor]:
-    """Return the inputs of a layer's rows for a batch: pieces float [groups, samples, n]."""
-    pieces: list[Tensor] = []
-
-    def take(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pieces.extend(layer.rows_of_inputs(args, kwargs))
-        raise _Reached
-
-    handle = layer.module.register_forward_pre_hook(take, with_kwargs=True)
-    try:
-        network(batch)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return pieces
-
-
-def _trace(
-    network: nn.Module, example: Tensor, modules: Iterable[nn.Module]
-) -> tuple[dict[nn.Module, int], dict[nn.Module, _BatchNorm]]:
-    """Return how often modules are called, in the order of their first calls, and which BatchNorm gets their output."""
-    calls: dict[nn.Module, int] = {}
+def _followers(network: nn.Module, example: Tensor, modules: Iterable[nn.Module]) -> dict[nn.Module, _BatchNorm]:
+    """Return the BatchNorm that gets the output of a module, for modules that are called once."""
     followers: dict[nn.Module, _BatchNorm] = {}
     outputs: list[tuple[Tensor, nn.Module]] = []
 
     def called(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
         outputs.append((output, module))
 
     def normalizes(batchnorm: nn.Module, args: tuple[Any, ...]) -> None:
@@ -271,7 +273,11 @@ def _trace(
     finally:
         for handle in handles:
             handle.remove()
-    return calls, followers
+    calls = Counter(module for _, module in outputs)
+    shared = {batchnorm for batchnorm, count in Counter(followers.values()).items() if count > 1}
+    return {
+        module: batchnorm for module, batchnorm in followers.items() if calls[module] == 1 and batchnorm not in shared
+    }
 
 
 def _takes_any_scale(network: nn.Module, example: Tensor, module: nn.Module, batchnorm: _BatchNorm) -> bool:
@@ -305,32 +311,20 @@ def _rounded(
     wanted: Tensor, live: Tensor, matrix: Tensor, codebook: AnyCodebook, scales: tuple[float, ...]
 ) -> _Rounded:
     """Return rows rounded to a codebook's levels, each at the one of several scales at which its error is least."""
-    nearest = rounding(codebook, len(wanted))
-    target = wanted @ matrix
-    power = (target * wanted).sum(-1)
-    best: _Rounded | None = None
-    for exponent in scales:
-        rows = round_in_turn(wanted * 2.0**exponent, matrix, nearest, live)
-        common, own = (target * rows).sum(-1), ((rows @ matrix) * rows).sum(-1)
-        if len(scales) > 1:  # that scale of the outputs is free by which they are closest
-            scale = torch.where(own > 0, common / own.clamp_min(torch.finfo(own.dtype).tiny), 1.0).clamp_min(
-                _LEAST_SCALE
-            )
-        else:
-            scale = torch.ones_like(own)
-        errors = power - 2 * scale * common + scale * scale * own
-        if best is None:
-            best = _Rounded(codebook, rows, scale, errors)
-        else:
-            better = errors < best.errors
-            best = _Rounded(
-                codebook,
-                torch.where(better.unsqueeze(-1), rows, best.rows),
-                torch.where(better, scale, best.scales),
-                torch.where(better, errors, best.errors),
-            )
-    assert best is not None
-    return best
+    groups, num_rows, n = wanted.shape
+    factors = wanted.new_tensor(scales).exp2().view(1, -1, 1, 1)
+    stacked = (wanted.unsqueeze(1) * factors).view(groups, -1, n)
+    rounded = round_in_turn(stacked, matrix, rounding(codebook, groups), live.repeat(1, len(scales), 1))
+    target, own = wanted @ matrix, ((rounded @ matrix) * rounded).sum(-1).view(groups, -1, num_rows)
+    rounded = rounded.view(groups, -1, num_rows, n)
+    common = (target.unsqueeze(1) * rounded).sum(-1)
+    scale = torch.ones_like(own)
+    if len(scales) > 1:  # that scale of the outputs is free by which they are closest
+        scale = torch.where(own > 0, common / own.clamp_min(torch.finfo(own.dtype).tiny), 1.0).clamp_min(_LEAST_SCALE)
+    errors = (target * wanted).sum(-1).unsqueeze(1) - 2 * scale * common + scale * scale * own
+    least, best = errors.min(dim=1, keepdim=True)
+    rows = rounded.gather(1, best.unsqueeze(-1).expand(-1, -1, -1, n)).squeeze(1)
+    return _Rounded(codebook, rows, scale.gather(1, best).squeeze(1), least.squeeze(1))
 
 
 def _adjust(batchnorm: _BatchNorm, before: _BatchNorm, mean_before: Tensor, mean_now: Tensor, scales: Tensor) -> None:

@@ -122,10 +122,13 @@ def rounding(codebook: AnyCodebook, groups: int = 1) -> Callable[[Tensor], Tenso
     of_zeros = MAX_EXPONENT + 1000  # from which on nothing is rounded up
     tops = torch.tensor([of_zeros if n_1 is None else n_1 for n_1 in exponents], dtype=torch.int32).view(groups, -1)
     bottoms = tops + 1 - num_exponents(codebook.num_bits, codebook.levels)
+    limits: dict[int, list[Tensor]] = {}  # by number of repetitions
 
     def rounded(values: Tensor) -> Tensor:
         repeats = values.shape[-1] // tops.shape[-1]
-        n_1, n_2 = (each.to(values.device).repeat(1, repeats) for each in (tops, bottoms))
+        if repeats not in limits:
+            limits[repeats] = [each.to(values.device).repeat(1, repeats) for each in (tops, bottoms)]
+        n_1, n_2 = limits[repeats]
         mantissa, exponent = torch.frexp(values)  # of magnitude in [1/2, 1): floor(log2|w|) is one less
         k = exponent - 1 + (mantissa.abs() >= 0.75)
         is_zero = exponent < n_2.clamp_min(MIN_EXPONENT + 1)
