@@ -302,6 +302,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
     )
     assert names.splitlines() == [
         "INQScheduler type True",
+        "Moments type True",
         "ReplicaMismatchError type True",
         "SGD type True",
         "StageError type True",
@@ -310,6 +311,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
         "float_state function True",
         "load function True",
         "param_groups function True",
+        "quantize_ function True",
         "reset_lr_scheduler function True",
         "save function True",
         "summary function True",
