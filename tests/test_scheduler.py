@@ -707,6 +707,8 @@ def copies_of_a_group() -> None:
 
 def test_a_copy_keeps_its_group() -> None:
     run_ranks(copies_of_a_group, 2)
+
+
 def gather(model: nn.Module, scheduler: INQScheduler, seed: int) -> inq_ray.Moments:
     images = torch.randn(32, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
     with inq_ray.Moments(model, scheduler.quantized()) as moments, torch.no_grad():

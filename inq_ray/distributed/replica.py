@@ -72,7 +72,7 @@ def _exchanged(values: Tensor, exchange: Callable[[Tensor], object], *, group: G
     result = values.detach().clone()
     if world_size(group) == 1:
         return result
-    on_wire = result.to(wire_device(result.device))
+    on_wire = result.to(wire_device(result.device, group))
     exchange(on_wire)
     return on_wire.to(result.device)
 
