@@ -6,6 +6,8 @@ The public names are the library for your own training loop; they need torch and
     INQScheduler         quantizes and freezes the next portion of the weights, identically on every rank
     param_groups         sorts a model's parameters into groups for SGD: quantized ones by bits, and float ones
     clip_grad_norm_      clips gradients by their norm over live weights
+    Moments              second moments of layers' inputs, by which INQScheduler.step lets live weights compensate
+    quantize_            quantizes a trained network without training, from a few hundred images
     reset_lr_scheduler   restarts a learning rate schedule, for each stage
     float_state          returns the exact weights from codes
     save, load           writes a finished network as one small file, and loads it into any network of its shapes
@@ -21,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from inq_ray.core.moments import Moments
     from inq_ray.core.optim.clip import clip_grad_norm_
     from inq_ray.core.optim.lr_restart import reset_lr_scheduler
     from inq_ray.core.optim.sgd import SGD
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from inq_ray.export.packed_file import load, save
     from inq_ray.models.layers import summary
     from inq_ray.models.selection import param_groups
+    from inq_ray.post_training import quantize_
     from inq_ray.scheduler import INQScheduler, ReplicaMismatchError, StageError
     from inq_ray.verification import verify
 
@@ -36,6 +40,7 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "INQScheduler",
+    "Moments",
     "ReplicaMismatchError",
     "StageError",
     "__version__",
@@ -43,6 +48,7 @@ __all__ = [
     "float_state",
     "load",
     "param_groups",
+    "quantize_",
     "reset_lr_scheduler",
     "save",
     "summary",
@@ -51,6 +57,7 @@ __all__ = [
 
 _MODULE_OF = {
     "INQScheduler": "inq_ray.scheduler",
+    "Moments": "inq_ray.core.moments",
     "ReplicaMismatchError": "inq_ray.scheduler",
     "SGD": "inq_ray.core.optim.sgd",
     "StageError": "inq_ray.scheduler",
@@ -58,6 +65,7 @@ _MODULE_OF = {
     "float_state": "inq_ray.export.float_state",
     "load": "inq_ray.export.packed_file",
     "param_groups": "inq_ray.models.selection",
+    "quantize_": "inq_ray.post_training",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
     "save": "inq_ray.export.packed_file",
     "summary": "inq_ray.models.layers",

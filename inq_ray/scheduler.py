@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from inq_ray.core.channels import codebook_of, undecided
 from inq_ray.core.codebook import Rule, check_rule, float_format
+from inq_ray.core.moments import Moments
 from inq_ray.core.optim.sgd import SGD, unwrapped
 from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
-from inq_ray.core.stage import StageUpdate, apply, decide, num_changed, restore
+from inq_ray.core.stage import StageUpdate, apply, compensated, decide, num_changed, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.broadcast import StageError, broadcast_stage
 from inq_ray.distributed.digest import check_replicas, state_tensors
+from inq_ray.distributed.moments import gathered
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import Group, is_in_group, rank, world_size
 
@@ -111,11 +113,17 @@ class INQScheduler:
                 stacklevel=2,
             )
 
-    def step(self) -> None:
+    def step(self, moments: Moments | None = None) -> None:
         """Partition and quantize the weights of the next stage, on every rank.
 
         Frozen weights that something other than :class:`inq_ray.SGD` has changed are set to their levels again, with a
         warning.
+
+        Args:
+            moments: second moments of the layers' inputs, from images that ran through the network as it is now, on
+                each rank its own. Weights that stay live then move so that the layers' outputs change least; in the
+                last stage weights are rounded with the errors of others in mind. Layers without moments are rounded
+                alone. Every rank gives moments, or none does.
 
         Raises:
             ValueError: All stages are done, a parameter's ``weight_bits`` has changed, a quantized parameter is no
@@ -126,7 +134,7 @@ class INQScheduler:
                 stage, or differ after this one; names tensor or option, and ranks. Raised on every rank.
         """
         fault = self._orphan() or self._other_masks(self.state)
-        self._check_options(fault)
+        self._check_options(fault, moments)
         if fault:
             raise ValueError(fault.text)
         if self.stage == len(self.portions):
@@ -134,7 +142,8 @@ class INQScheduler:
         self._add_new_parameters()
         number = self.stage + 1
         self._take_weights_of_rank_0(number)
-        updates, error = self._decide() if rank(self._group) == 0 else (None, None)
+        found = {} if moments is None else gathered(moments, group=self._group)
+        updates, error = self._decide(found) if rank(self._group) == 0 else (None, None)
         try:
             words = None if error is None else _in_words(error)
             updates = broadcast_stage(updates, self.state, words, stage=number, group=self._group)
@@ -309,7 +318,7 @@ class INQScheduler:
             _check_memory(dict(_named_params(self.optimizer)), new)
         self._owners = {**find_owners(new), **self._owners}
 
-    def _check_options(self, fault: "_Fault | None") -> None:
+    def _check_options(self, fault: "_Fault | None", moments: Moments | None) -> None:
         """Check that ranks agree on options and ``fault``, so that none raises or branches while others wait for it."""
         if world_size(self._group) == 1:
             return
@@ -318,6 +327,8 @@ class INQScheduler:
         for group, name, param in _grouped_params(self.optimizer):
             chosen = ", ".join(f"{option} {group[option]}" for option in ("weight_bits", "levels", "codebook_per"))
             entries[name] = f"{param.dtype} {list(param.shape)} {chosen}"
+        if moments is not None:
+            entries["moments"] = ", ".join(f"{name} {tuple(layer[2:])}" for name, layer in moments.layers.items())
         if fault:
             entries[fault.name] = fault.text
         check_equal(entries, stage=None, what="stages, options or parameters", group=self._group)
@@ -332,10 +343,10 @@ class INQScheduler:
             what = f"weights at the start of stage {number}"
             check_replicas(params, stage=number, what=what, group=self._group)
 
-    def _decide(self) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
+    def _decide(self, moments: Mapping[str, Tensor]) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
         """Return rank 0's decision, or its error: any error has to reach the ranks that wait for the decision."""
         try:
-            return {
+            updates = {
                 name: decide(
                     param,
                     self.state[name],
@@ -347,7 +358,11 @@ class INQScheduler:
                     rule=self.codebook,
                 )
                 for name, param in self.quantized().items()
-            }, None
+            }
+            for name, param in self.quantized().items():
+                if name in moments:
+                    updates[name] = compensated(param, self.state[name], updates[name], moments[name])
+            return updates, None
         except Exception as error:  # noqa: BLE001  # raised on every rank by broadcast_stage
             return None, error
 

@@ -707,3 +707,57 @@ def copies_of_a_group() -> None:
 
 def test_a_copy_keeps_its_group() -> None:
     run_ranks(copies_of_a_group, 2)
+
+
+def gather(model: nn.Module, scheduler: INQScheduler, seed: int) -> inq_ray.Moments:
+    images = torch.randn(32, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
+    with inq_ray.Moments(model, scheduler.quantized()) as moments, torch.no_grad():
+        model.eval()(images)
+    model.train()
+    return moments
+
+
+def compensated_stages() -> str:
+    """Return a digest of everything after three stages."""
+    model = make_model(seed=rank())
+    _, scheduler = make(model, [0.5, 0.8, 1.0])
+    for _ in range(3):
+        scheduler.step(gather(model, scheduler, seed=rank()))
+    assert all(bool(state.frozen.all()) for state in scheduler.state.values())
+    return summary(digest_tensors({**model.state_dict(), **state_tensors(scheduler.state)}))
+
+
+def test_moments_are_of_all_ranks_and_live_weights_move_alike_on_all() -> None:
+    alone = compensated_stages()
+    outcomes = [run_ranks(compensated_stages, world_size) for world_size in (1, 2)]
+    for results in outcomes:
+        assert len(set(results)) == 1
+    assert outcomes[0][0] == alone
+    assert outcomes[1][0] != alone, "the second rank's images count too"
+    assert run_ranks(compensated_stages, 2) == outcomes[1], "and again gives the same bits"
+
+
+def test_compensated_stages_change_the_network_s_outputs_less() -> None:
+    images = torch.randn(32, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    errors = {}
+    for compensates in (False, True):
+        model = make_model()
+        expected = model.eval()(images).detach()
+        _, scheduler = make(model, [0.5, 1.0])
+        for _ in range(2):
+            scheduler.step(gather(model, scheduler, 0) if compensates else None)
+        errors[compensates] = float((model.eval()(images) - expected).detach().square().mean())
+    assert errors[True] < 0.7 * errors[False]
+
+
+def test_frozen_weights_keep_their_bits_and_live_ones_move() -> None:
+    model = make_model()
+    _, scheduler = make(model, [0.5, 0.8, 1.0])
+    scheduler.step()
+    before = {name: param.detach().clone() for name, param in scheduler.quantized().items()}
+    frozen = {name: state.frozen.clone() for name, state in scheduler.state.items()}
+    scheduler.step(gather(model, scheduler, 0))
+    for name, param in scheduler.quantized().items():
+        assert bits(param[frozen[name]]) == bits(before[name][frozen[name]])
+        live = ~scheduler.state[name].frozen
+        assert bool((param[live] != before[name][live]).any())

@@ -1,14 +1,23 @@
 """Codebooks with one n_1 per channel of a tensor, and functions for both kinds of codebooks."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from inq_ray.core.codebook import Codebook, Levels, Rule, max_magnitude, of_least_error
+from inq_ray.core.codebook import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    Codebook,
+    Levels,
+    Rule,
+    max_magnitude,
+    num_exponents,
+    of_least_error,
+)
 
 Per = Literal["tensor", "channel"]
 PERS: tuple[Per, ...] = ("tensor", "channel")
@@ -97,6 +106,35 @@ class ChannelCodebook:
 
 
 AnyCodebook = Codebook | ChannelCodebook
+
+
+def rounding(codebook: AnyCodebook, groups: int = 1) -> Callable[[Tensor], Tensor]:
+    """Return :meth:`Codebook.quantize` for one weight of each channel at a time, as columns of rows in groups have it.
+
+    Args:
+        codebook: of a tensor whose channels are the rows of all groups, group by group.
+        groups: number of groups.
+
+    Returns:
+        From float64 [groups, k · rows] to the same with each value rounded, for any k repetitions of a group's rows.
+    """
+    exponents = codebook.n_1 if isinstance(codebook, ChannelCodebook) else (codebook.n_1,) * groups
+    of_zeros = MAX_EXPONENT + 1000  # from which on nothing is rounded up
+    tops = torch.tensor([of_zeros if n_1 is None else n_1 for n_1 in exponents], dtype=torch.int32).view(groups, -1)
+    bottoms = tops + 1 - num_exponents(codebook.num_bits, codebook.levels)
+    limits: dict[int, list[Tensor]] = {}  # by number of repetitions
+
+    def rounded(values: Tensor) -> Tensor:
+        repeats = values.shape[-1] // tops.shape[-1]
+        if repeats not in limits:
+            limits[repeats] = [each.to(values.device).repeat(1, repeats) for each in (tops, bottoms)]
+        n_1, n_2 = limits[repeats]
+        mantissa, exponent = torch.frexp(values)  # of magnitude in [1/2, 1): floor(log2|w|) is one less
+        k = exponent - 1 + (mantissa.abs() >= 0.75)
+        is_zero = exponent < n_2.clamp_min(MIN_EXPONENT + 1)
+        return torch.ldexp(values.sign(), k.maximum(n_2).minimum(n_1)).masked_fill(is_zero, 0.0)
+
+    return rounded
 
 
 def codebook_of(num_bits: int, n_1: int | Sequence[int | None] | None, levels: Levels = "paper") -> AnyCodebook:

@@ -20,8 +20,10 @@ DAMPING = 0.01
 _MOST_VALUES = 1 << 25
 # Number of columns after which errors are propagated by a matrix product.
 _BLOCK = 64
-_MOST_ITERATIONS = 100
-_TOLERANCE = 1e-6
+
+# How exactly the weights that move are solved for, as a part of the gradient before: damping changes them more.
+_TOLERANCE = 1e-4
+_MOST_ITERATIONS = 50
 
 Nearest = Callable[[Tensor], Tensor]
 """From values (float64 [..., rows] of one column) to the levels they are rounded to."""
@@ -43,8 +45,6 @@ def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
 def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
     """Return the changes of live weights for which the changes of others affect each row's output least.
 
-    Solved by conjugate gradients for all rows at once, with any masks, because only products with H are needed.
-
     Args:
         change: float64 [groups, rows, n], the changes of the changed weights; 0 elsewhere.
         live: bool [groups, rows, n], weights that may change; none of the changed ones.
@@ -53,26 +53,48 @@ def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
     Returns:
         float64 [groups, rows, n], 0 where weights are not live.
     """
-    free = live.to(moments.dtype)
+    return _solve(-(change @ moments), live, moments)
+
+
+def refit(rows: Tensor, live: Tensor, moments: Tensor, cross: Tensor) -> Tensor:
+    """Return weights that on the inputs of today give what ``rows`` gave on those of before, as closely as possible.
+
+    Args:
+        rows: float64 [groups, rows, n].
+        live: bool [groups, rows, n], weights that may move.
+        moments: float64 [groups, n, n], H of today's inputs x, positive definite: see :func:`damped`.
+        cross: float64 [groups, n, n], E[y xᵀ] with the inputs y of before, damped by as much.
+
+    Returns:
+        float64 [groups, rows, n].
+    """
+    if bool(live.all()):
+        return torch.linalg.solve(moments, rows @ cross, left=False)
+    return rows + _solve(rows @ (cross - moments), live, moments)
+
+
+def _solve(right: Tensor, live: Tensor, moments: Tensor) -> Tensor:
+    """Return d of d_L H_LL = right_L for the live weights L of each row, 0 elsewhere.
+
+    By conjugate gradients for all rows at once, whatever their masks: only products with H are needed.
+    """
+    free, tiny = live.to(moments.dtype), torch.finfo(moments.dtype).tiny
     scale = moments.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-2)  # makes the diagonal 1: Jacobi's preconditioner
     matrix = moments * scale * scale.transpose(-1, -2)
-    residual = -(change / scale) @ matrix * free
+    residual = right * scale * free
     moved, direction = torch.zeros_like(residual), residual.clone()
     norm = (residual * residual).sum(-1, keepdim=True)
     target = norm * _TOLERANCE**2
     for _ in range(_MOST_ITERATIONS):
         product = direction @ matrix * free
-        curvature = (direction * product).sum(-1, keepdim=True)
-        step = torch.where(norm > target, norm / curvature.clamp_min(torch.finfo(norm.dtype).tiny), 0)
+        curvature = (direction * product).sum(-1, keepdim=True).clamp_min(tiny)
+        step = torch.where(norm > target, norm / curvature, 0)
         moved += step * direction
         residual -= step * product
-        new = (residual * residual).sum(-1, keepdim=True)
-        direction = (
-            residual + torch.where(norm > target, new / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0) * direction
-        )
-        norm = new
+        before, norm = norm, (residual * residual).sum(-1, keepdim=True)
         if not bool((norm > target).any()):
             break
+        direction = residual + norm / before.clamp_min(tiny) * direction
     return moved * scale
 
 
@@ -113,25 +135,24 @@ def round_in_turn(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor 
 def _round_each_row(rows: Tensor, moments: Tensor, nearest: Nearest, live: Tensor, order: Tensor) -> Tensor:
     """Do :func:`round_in_turn` if each row has its own live weights, and so its own matrix."""
     groups, num_rows, n = rows.shape
-    width = max(1, int(live.sum(-1).max()))
+    width = int(live.sum(-1).max())
     # A row's live columns in order, then others up to the width, which are decoupled below.
     place = torch.empty_like(order).scatter_(-1, order, torch.arange(n, device=rows.device).expand_as(order))
-    keys = place.unsqueeze(-2).expand_as(rows) + n * (~live)
-    columns = keys.argsort(dim=-1)[..., :width]
-    values, used = rows.gather(-1, columns), live.gather(-1, columns)
-    feedback = torch.empty(groups, num_rows, width, width, dtype=rows.dtype, device=rows.device)
-    step = max(1, _MOST_VALUES // (width * width))
+    columns = (place.unsqueeze(-2).expand_as(rows) + n * (~live)).argsort(dim=-1)[..., :width]
+    rounded = rows.gather(-1, columns)
+    step = max(1, _MOST_VALUES // max(1, width * width))
     for group in range(groups):
         for start in range(0, num_rows, step):
-            index, mask = columns[group, start : start + step], used[group, start : start + step]
+            part = (group, slice(start, start + step))
+            index, used, values = columns[part], live[part].gather(-1, columns[part]), rounded[part].clone()
             matrix = moments[group][index.unsqueeze(-1), index.unsqueeze(-2)]
-            matrix = matrix * (mask.unsqueeze(-1) & mask.unsqueeze(-2))
-            feedback[group, start : start + step] = _feedback(matrix + torch.diag_embed((~mask).to(matrix.dtype)))
-    rounded, error = values.clone(), torch.zeros_like(values)
-    for at in range(width):
-        pushed = (error[..., :at] * feedback[..., :at, at]).sum(-1)
-        rounded[..., at] = torch.where(used[..., at], nearest(values[..., at] + pushed), values[..., at])
-        error[..., at] = values[..., at] - rounded[..., at]
+            matrix = matrix * (used.unsqueeze(-1) & used.unsqueeze(-2))
+            feedback = _feedback(matrix + torch.diag_embed((~used).to(matrix.dtype)))
+            error, column = torch.zeros_like(values), torch.zeros_like(rows[..., 0])
+            for at in range(width):
+                column[part] = values[:, at] + (error[:, :at] * feedback[:, :at, at]).sum(-1)
+                rounded[part][:, at] = torch.where(used[:, at], nearest(column)[part], values[:, at])
+                error[:, at] = values[:, at] - rounded[part][:, at]
     return rows.scatter(-1, columns, rounded)
 
 

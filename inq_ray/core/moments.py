@@ -1,5 +1,6 @@
 """Second moments of layers' inputs, gathered while a network runs."""
 
+import math
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -41,8 +42,14 @@ class Layer(NamedTuple):
         """Return a tensor of the weight's shape as [groups, rows, n]."""
         return weight.reshape(self.groups, -1, self.inputs)
 
-    def rows_of_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        """Return the module's arguments as inputs of rows: pieces [groups, samples, n] of bounded size."""
+    def rows_of_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], every: int = 1) -> list[Tensor]:
+        """Return the module's arguments as inputs of rows: pieces [groups, samples, n] of bounded size.
+
+        Args:
+            args: Arguments of the call.
+            kwargs: Named arguments.
+            every: Of a convolution's outputs along the last dimension, only each ``every``-th is used.
+        """
         if isinstance(self.module, nn.MultiheadAttention):
             given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
             parts = [given[name].reshape(-1, given[name].shape[-1]) for name in ("query", "key", "value")]
@@ -54,10 +61,18 @@ class Layer(NamedTuple):
         dims = len(self.module.kernel_size)
         x = x if x.dim() == dims + 2 else x.unsqueeze(0)
         taps = self.weight[0, 0].numel() * x[0].numel()
-        return [_unfolded(self.module, piece) for piece in x.split(max(1, _MOST_VALUES // max(1, taps)))]
+        pieces = x.split(max(1, every * _MOST_VALUES // max(1, taps)))
+        return [_unfolded(self.module, piece, every) for piece in pieces]
+
+    def num_samples(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """Return about how many samples :meth:`rows_of_inputs` has."""
+        given = args[0] if args else next(iter(kwargs.values()))
+        if not isinstance(self.module, _ConvNd):
+            return int(given.numel()) // self.inputs
+        return int(given.numel()) // (self.module.in_channels * math.prod(self.module.stride))
 
 
-def _unfolded(module: _ConvNd, x: Tensor) -> Tensor:
+def _unfolded(module: _ConvNd, x: Tensor, every: int) -> Tensor:
     """Return a convolution's inputs (float [N, C, *]) as [groups, samples, n], in the order of its weight."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001  # of torch, for all modes
@@ -67,6 +82,8 @@ def _unfolded(module: _ConvNd, x: Tensor) -> Tensor:
         # Each dimension becomes that of outputs, with its taps as a new last dimension.
         x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
     dims = len(module.kernel_size)
+    if every > 1:
+        x = x.transpose(1 + dims, -1)[..., ::every].transpose(1 + dims, -1)
     x = x.reshape(len(x), module.groups, -1, *x.shape[2:])  # [N, groups, C / groups, outputs, taps]
     order = (1, 0, *range(3, 3 + dims), 2, *range(3 + dims, 3 + 2 * dims))
     return x.permute(order).reshape(module.groups, -1, x.shape[2] * x.shape[3 + dims :].numel())

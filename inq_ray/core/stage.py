@@ -3,13 +3,15 @@
 Both are separate, because with several workers rank 0 decides and all apply.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inq_ray.core.channels import AnyCodebook, decided
+from inq_ray.core.channels import AnyCodebook, decided, rounding
 from inq_ray.core.codebook import Rule, float_format
+from inq_ray.core.compensation import compensate, damped, round_in_turn
 from inq_ray.core.partition import partition
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
@@ -23,11 +25,13 @@ class StageUpdate:
         codebook: Levels of the tensor from now on.
         newly_frozen: bool, the weight's shape; none of them was frozen before.
         codes: uint8, the weight's shape; codes of the newly frozen weights, 0 elsewhere.
+        moved: of the weight's dtype and shape; live weights as they are after the stage, 0 elsewhere. None = as before.
     """
 
     codebook: AnyCodebook
     newly_frozen: Tensor
     codes: Tensor
+    moved: Tensor | None = None
 
 
 def decide(
@@ -71,8 +75,34 @@ def decide(
     return StageUpdate(codebook=codebook, newly_frozen=newly, codes=codes)
 
 
+def compensated(weight: Tensor, state: TensorState, update: StageUpdate, moments: Tensor) -> StageUpdate:
+    """Return a stage in which the rest makes up for the rounding of what freezes; see inq_ray.core.compensation.
+
+    The weights that stay live move. If none does, those that freeze are rounded one after the other.
+
+    Args:
+        weight: float [*], before the stage.
+        state: the tensor's state before the stage.
+        update: from :func:`decide`.
+        moments: float64 [groups, n, n], second moments of the inputs of the weight's rows, as of
+            :meth:`inq_ray.core.moments.Moments.of`.
+    """
+    groups, inputs = moments.shape[0], moments.shape[-1]
+    rows, newly = (each.detach().reshape(groups, -1, inputs) for each in (weight.double(), update.newly_frozen))
+    live = ~(newly | state.frozen.reshape(newly.shape))
+    matrix = damped(moments.to(rows.device))
+    if bool(live.any()):
+        levels = update.codebook.decode(update.codes, torch.float64).reshape(newly.shape)
+        change = torch.where(newly, levels - rows, 0.0)
+        moved = torch.where(live, rows + compensate(change, live, matrix), 0.0).reshape(weight.shape).to(weight.dtype)
+        return dataclasses.replace(update, moved=moved)
+    rounded = round_in_turn(rows, matrix, rounding(update.codebook, groups), newly).reshape(weight.shape)
+    codes = update.codebook.encode(rounded).mul_(update.newly_frozen.view(torch.uint8))
+    return dataclasses.replace(update, codes=codes)
+
+
 def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
-    """Freeze the weights in ``update``: ``weight`` and ``state`` change in place, frozen weights keep their bits.
+    """Freeze and move the weights in ``update``, in ``weight`` and ``state``; frozen weights keep their bits.
 
     Args:
         weight: float [*], any memory format.
@@ -83,6 +113,8 @@ def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
     state.codebook = update.codebook
     state.frozen |= update.newly_frozen
     state.codes += update.codes
+    if update.moved is not None:
+        weight.detach().copy_(torch.where(state.frozen, weight.detach(), update.moved))
     restore(weight, state)
 
 

@@ -3,10 +3,12 @@
 The message (written by `encode`, read by `decode`):
 
     uint32     length of the header, little endian
-    header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights]
+    header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights,
+               dtype of the weights that move, null if none does]
     payload    for each tensor, each part beginning at a whole byte, weights in row-major order:
                    1 bit per weight that was live before: whether it freezes now. Omitted if all or none do
                    num_bits bits per newly frozen weight: its code
+                   if live weights move to compensate: the bytes of each of them
 
 If a stage freezes half of the live weights, as the paper's portions .5, .75, .875 do, this is (num_bits + 2) / 8 bytes
 per newly frozen weight; num_bits / 8 in the last stage, which freezes all that are left.
@@ -28,6 +30,7 @@ from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.wire import Group, broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
 
 _LENGTH_BYTES = 4
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 class StageError(RuntimeError):
@@ -55,6 +58,7 @@ class _Entry(NamedTuple):
     n_1: int | Sequence[int | None] | None
     levels: Levels
     num_newly: int
+    moved: str | None
 
     @property
     def codebook(self) -> AnyCodebook:
@@ -117,7 +121,11 @@ def encode(
             parts.append(pack_codes(update.newly_frozen[live], 1).cpu())
         codebook = update.codebook
         parts.append(pack_codes(codes, codebook.num_bits).cpu())
-        entries.append(_Entry(name, codebook.num_bits, codebook.n_1, codebook.levels, codes.numel()))
+        dtype = None
+        if update.moved is not None:
+            dtype = str(update.moved.dtype).removeprefix("torch.")
+            parts.append(update.moved[live & ~update.newly_frozen].cpu().view(torch.uint8))
+        entries.append(_Entry(name, codebook.num_bits, codebook.n_1, codebook.levels, codes.numel(), dtype))
     header = json.dumps({"stage": stage, "error": error, "tensors": entries}, separators=(",", ":")).encode()
     return torch.cat([bytes_to_tensor(len(header).to_bytes(_LENGTH_BYTES, "little") + header), *parts])
 
@@ -157,7 +165,14 @@ def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageU
     packed, payload = _take(payload, entry.num_newly, entry.num_bits)
     codes = torch.zeros_like(live, dtype=torch.uint8)
     codes.masked_scatter_(newly_frozen, unpack_codes(packed.to(live.device), entry.num_bits, entry.num_newly))
-    return StageUpdate(entry.codebook, newly_frozen, codes), payload
+    moved = None
+    if entry.moved is not None:
+        stays_live = live & ~newly_frozen
+        moved = torch.zeros(live.shape, dtype=_DTYPES[entry.moved], device=live.device)
+        count = (num_live - entry.num_newly) * moved.element_size()
+        values, payload = _take(payload, count, 8)
+        moved.masked_scatter_(stays_live, values.clone().view(moved.dtype).to(live.device))
+    return StageUpdate(entry.codebook, newly_frozen, codes, moved), payload
 
 
 def _take(payload: Tensor, count: int, num_bits: int) -> tuple[Tensor, Tensor]:

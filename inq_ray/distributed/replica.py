@@ -40,13 +40,14 @@ def broadcast_tensors(
             _broadcast_bucket(bucket, group)
 
 
-def sum_counts(counts: Tensor) -> Tensor:
+def sum_counts(counts: Tensor, *, group: Group = None) -> Tensor:
     """Return the sum of `counts` over all ranks, on every rank, in a new tensor; int64 counts add up exactly.
 
     Args:
         counts: Any shape, the same on every rank; not changed.
+        group: Ranks that take part; None = all ranks.
     """
-    return _exchanged(counts, dist.all_reduce)
+    return _exchanged(counts, lambda on_wire: dist.all_reduce(on_wire, group=group), group=group)
 
 
 def largest(values: Tensor) -> Tensor:
@@ -67,11 +68,11 @@ def of_rank_0(values: Tensor) -> Tensor:
     return _exchanged(values, lambda on_wire: dist.broadcast(on_wire, src=0))
 
 
-def _exchanged(values: Tensor, exchange: Callable[[Tensor], object]) -> Tensor:
+def _exchanged(values: Tensor, exchange: Callable[[Tensor], object], *, group: Group = None) -> Tensor:
     result = values.detach().clone()
-    if world_size() == 1:
+    if world_size(group) == 1:
         return result
-    on_wire = result.to(wire_device(result.device))
+    on_wire = result.to(wire_device(result.device, group))
     exchange(on_wire)
     return on_wire.to(result.device)
 

@@ -2,13 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
+from inq_ray.core.moments import Moments
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
+from inq_ray.files.shown import shown
+from inq_ray.training.calibration import gather_moments
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -162,6 +166,22 @@ class RunState:
         num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
         if rank() == 0:
             self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
+
+    def gather_moments(self, params: Mapping[str, Tensor]) -> Moments | None:
+        """Return moments of layers' inputs for a stage that begins, if --compensate asks for them.
+
+        Args:
+            params: Parameters that are quantized, by name.
+        """
+        quantization = self.config.quantization
+        if not quantization.compensate:
+            return None
+        epoch, num_images = self.journal.epochs_done, quantization.calibration_images
+        moments = gather_moments(self.train_batches(), epoch, num_images, params)
+        if rank() == 0:
+            for name, reason in moments.left_out.items():
+                self.journal.report(Note(f"{shown(name)} {reason}: it is quantized without compensation"))
+        return moments
 
     def validate(
         self,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inq_ray.core.channels import PERS, ChannelCodebook, Per, codebook_of, decided, undecided
+from inq_ray.core.channels import PERS, ChannelCodebook, Per, codebook_of, decided, rounding, undecided
 from inq_ray.core.codebook import LEVELS, RULES, Codebook, Levels, Rule
 from inq_ray.core.packing import pack_codes, unpack_codes
 from tests.core.weights import bits, weights
@@ -64,7 +64,7 @@ def test_each_channel_is_as_if_it_were_the_tensor(weight: Tensor, num_bits: int,
     assert codebook.strange_code(codes) is None
     assert {value for _, value in codebook.used(codes)} <= set(codebook.values())
     assert codebook_of(num_bits, list(codebook.n_1), levels) == codebook
-    assert decided(codebook, weight * 8) == codebook, "what is decided stays"
+    assert decided(codebook, weight / 2) == codebook, "what is decided stays"
 
 
 def test_channels_of_zeros_wait_for_their_first_weight() -> None:
@@ -100,3 +100,17 @@ def test_the_memory_of_a_search_for_the_least_error_is_bounded(monkeypatch: pyte
     whole = decided(undecided(weight, 2, per="channel"), weight, "mse")
     monkeypatch.setattr("inq_ray.core.codebook._MOST_COUNTERS", 1024)
     assert decided(undecided(weight, 2, per="channel"), weight, "mse") == whole
+
+
+@given(weights(dtypes=(torch.float64,)), st.integers(2, 8), ANY_LEVELS, ANY_PER, st.sampled_from([1, 2, 3]))
+def test_columns_are_rounded_as_tensors_are(
+    weight: Tensor, num_bits: int, levels: Levels, per: Per, repeats: int
+) -> None:
+    weight = weight.reshape(len(weight), -1)
+    codebook = decided(undecided(weight, num_bits, levels, per), weight)
+    expected = codebook.quantize(weight * 1.3)
+    for groups in (1, 2) if len(weight) % 2 == 0 else (1,):
+        nearest = rounding(codebook, groups)
+        for column, due in zip((weight * 1.3).T, expected.T, strict=True):
+            grouped, due_grouped = (each.view(groups, -1).repeat(1, repeats) for each in (column, due))
+            assert nearest(grouped).tolist() == due_grouped.tolist()

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from inq_ray.core.channels import Per
 from inq_ray.core.codebook import Codebook, Levels, Rule
 from inq_ray.core.portions import num_frozen
-from inq_ray.core.stage import StageUpdate, apply, decide, restore
+from inq_ray.core.stage import StageUpdate, apply, compensated, decide, restore
 from inq_ray.core.state import TensorState
 from tests.core.test_channels import ANY_LEVELS, ANY_PER
 from tests.core.weights import DTYPES, bits, equation_4, weights
@@ -166,3 +167,33 @@ def test_parameters_keep_their_storage_and_need_no_gradient_mode() -> None:
     assert param.data_ptr() == address
     assert param.requires_grad
     assert param.is_leaf
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 3]), ANY_LEVELS, ANY_PER, st.sampled_from(DTYPES))
+def test_compensated_stages_change_outputs_less_and_leave_frozen_weights_alone(
+    seed: int, groups: int, levels: Levels, per: Per, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(groups, 60, 12, generator=generator, dtype=torch.float64)
+    inputs = inputs @ torch.randn(groups, 12, 12, generator=generator, dtype=torch.float64)
+    moments = inputs.transpose(1, 2) @ inputs / 60
+    weight = (torch.randn(6, 12, generator=generator) * 0.3).to(dtype)
+    other, state = weight.clone(), TensorState.live(weight, 3, levels, per)
+
+    def error(of: Tensor, before: Tensor) -> float:
+        change = (of.double() - before.double()).reshape(groups, -1, 12)
+        return float(((change @ moments) * change).sum())
+
+    for stage, portion in enumerate([0.5, 0.8, 1.0]):
+        before, frozen, other_state = weight.clone(), state.frozen.clone(), copy.deepcopy(state)
+        update = decide(weight, state, portion, name="w", strategy="pruning", seed=0, stage=stage)
+        found = compensated(weight, state, update, moments)
+        other.copy_(weight)
+        apply(other, other_state, update)
+        apply(weight, state, found)
+        assert torch.equal(state.frozen, other_state.frozen)
+        assert bits(weight[frozen]) == bits(before[frozen])
+        assert bits(state.codebook.decode(state.codes, dtype)[state.frozen]) == bits(weight[state.frozen])
+        assert portion == 1 or error(weight, before) <= error(other, before)
+        assert found.moved is None if portion == 1 else found.moved is not None
+    assert bool(state.frozen.all())

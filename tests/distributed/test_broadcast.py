@@ -16,6 +16,7 @@ from inq_ray.distributed.broadcast import StageError, broadcast_stage, decode, e
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank
+from tests.core.weights import DTYPES, bits
 from tests.distributed.networks import PORTIONS, all_tensors, apply_all, decide_all, make_network, make_states, retrain
 from tests.ranks import rank_outcomes, run_ranks
 
@@ -24,6 +25,10 @@ def assert_same(update: StageUpdate, other: StageUpdate) -> None:
     assert update.codebook == other.codebook
     assert torch.equal(update.newly_frozen, other.newly_frozen)
     assert torch.equal(update.codes, other.codes)
+    assert (update.moved is None) == (other.moved is None)
+    if update.moved is not None and other.moved is not None:
+        assert update.moved.dtype == other.moved.dtype
+        assert bits(update.moved) == bits(other.moved)
     assert (other.newly_frozen.dtype, other.codes.dtype) == (torch.bool, torch.uint8)
 
 
@@ -37,6 +42,8 @@ def assert_same(update: StageUpdate, other: StageUpdate) -> None:
     seed=st.integers(0, 2**31),
     levels=st.sampled_from(LEVELS),
     per=st.sampled_from(PERS),
+    moves=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_decode_gives_back_what_was_encoded(
     shape: list[int],
@@ -47,6 +54,8 @@ def test_decode_gives_back_what_was_encoded(
     seed: int,
     levels: Levels,
     per: Per,
+    moves: bool,
+    dtype: torch.dtype,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.zeros(shape) if is_zero else torch.randn(shape, generator=generator)
@@ -56,7 +65,8 @@ def test_decode_gives_back_what_was_encoded(
         states[name].frozen |= torch.rand(shape, generator=generator) < frozen_before
         chosen = (torch.rand(shape, generator=generator) < newly) & ~states[name].frozen
         codebook = decided(undecided(weight, num_bits, levels, per), weight)
-        updates[name] = StageUpdate(codebook, chosen, codebook.encode(weight) * chosen)
+        moved = (weight * 1.1).masked_fill(states[name].frozen | chosen, 0.0).to(dtype) if moves else None
+        updates[name] = StageUpdate(codebook, chosen, codebook.encode(weight) * chosen, moved)
     decoded = decode(encode(updates, states, None, stage=3), states)
     assert decoded.keys() == updates.keys()
     for name, update in updates.items():

@@ -7,7 +7,7 @@ from inq_ray.core.channels import Per
 from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Levels, Rule
 from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import check_portions
-from inq_ray.training.config.checks import EachIs, by
+from inq_ray.training.config.checks import EachIs, by, count
 from inq_ray.training.config.option import Phase, Unused, check_options, option
 
 _option = functools.partial(option, phase=Phase.STAGES)
@@ -56,6 +56,18 @@ class QuantizationConfig:
     )
     codebook_per: Per = _option(
         "tensor", "Scope of the largest power of two: one per tensor, or one per channel (output) of it."
+    )
+    compensate: bool = _option(
+        False,
+        "At each stage, move the weights that stay live so that each layer's outputs on training images change least.",
+    )
+    calibration_images: int = _option(
+        512,
+        "Training images by which --compensate measures outputs.",
+        check=count(1),
+        unused=(
+            Unused(when=lambda config: not config.quantization.compensate, why="has no effect without --compensate"),
+        ),
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
     include: tuple[str, ...] = _option(

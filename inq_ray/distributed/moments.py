@@ -1,0 +1,28 @@
+"""Moments of layers' inputs over the images of all ranks."""
+
+import torch
+from torch import Tensor
+
+from inq_ray.core.moments import Moments
+from inq_ray.distributed.replica import sum_counts
+from inq_ray.distributed.wire import Group
+
+
+def gathered(moments: Moments, *, group: Group = None) -> dict[str, Tensor]:
+    """Return the moments over the samples of all ranks, float64 [groups, n, n] by parameter name; every rank calls it.
+
+    The number of ranks alone decides in which order sums are added, so that a run that is repeated gets the same bits.
+
+    Args:
+        moments: This rank's, of the same layers on every rank. Layers that were called on no rank are left out.
+        group: Ranks that take part; None = all ranks.
+    """
+    found: dict[str, Tensor] = {}
+    for name, layer in moments.layers.items():
+        count = int(sum_counts(torch.tensor(moments.counts.get(name, 0)), group=group))
+        if count:
+            shape = (layer.groups, layer.inputs, layer.inputs)
+            own = moments.sums.get(name)
+            none = torch.zeros(shape, dtype=torch.float64, device=layer.weight.device)
+            found[name] = sum_counts(none if own is None else own, group=group) / count
+    return found

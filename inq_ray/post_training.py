@@ -1,0 +1,348 @@
+"""Quantization of a trained network without training: from a few hundred images without labels.
+
+Layer by layer, as one forward pass of all images comes to it, with the inputs that the layers before give it, quantized
+as they are by then:
+
+1. Its weights are refitted, so that on these inputs it gives what the float layer gave on the float network's.
+2. They are rounded in turn, each with the errors of those before it in mind (:mod:`inq_ray.core.compensation`).
+3. What follows in float takes the rest: BatchNorm's statistics, or the layer's bias, the mean of the error; BatchNorm
+   the scale of each output as well. That leaves a scale free for each of its rows, before they are rounded.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from inq_ray.core.channels import AnyCodebook, Per, codebook_of, decided, rounding
+from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels
+from inq_ray.core.compensation import damped, refit, round_in_turn
+from inq_ray.core.moments import Layer, layers_of
+from inq_ray.core.passes import Pass
+from inq_ray.core.stage import StageUpdate, apply
+from inq_ray.core.state import TensorState
+from inq_ray.models.selection import param_groups, unwrap
+
+# Scales of a row that are tried where BatchNorm follows: powers of two, the exponents of which are these.
+_SCALES = tuple(step / 4 for step in range(-4, 5))
+# Smallest scale that BatchNorm is given: of a row that is nearly all zeros.
+_LEAST_SCALE = 1e-3
+_BATCH_SIZE = 128
+# Samples for each input of a row that are enough: a convolution's outputs that lie side by side say much the same.
+_ENOUGH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostTraining:
+    """What :func:`quantize_` has done.
+
+    Attributes:
+        state: Codebook, codes and what is frozen by parameter name, for :func:`inq_ray.float_state`.
+        errors: Mean square of each layer's error, as a part of its outputs' mean square, by parameter name.
+        left_out: Why a parameter was rounded without regard to its inputs, by name.
+        num_images: Number of images.
+    """
+
+    state: dict[str, TensorState]
+    errors: dict[str, float]
+    left_out: dict[str, str]
+    num_images: int
+
+
+@torch.no_grad()
+def quantize_(
+    model: nn.Module,
+    images: Tensor | Iterable[Any],
+    weight_bits: int = 5,
+    *,
+    levels: Levels = "paper",
+    codebook_per: Per = "tensor",
+    skip: Iterable[str] = (),
+    bits: Mapping[str, int] | None = None,
+    include: Iterable[str] = (),
+    keep_zeros: bool = False,
+) -> PostTraining:
+    """Quantize a trained network in place, without training: every weight becomes 0 or a power of two.
+
+    Args:
+        model: The network, as trained; wrapped by DDP or torch.compile or not. BatchNorm's statistics and biases of
+            quantized layers are adjusted; everything else that is float stays as it is.
+        images: What the network takes: a tensor of some hundred images, float [N, ...], or batches of such. Of a batch
+            that is a list or tuple, as a DataLoader's, the first entry is taken. Labels are not needed. Memory has to
+            hold what all of them are between two layers, twice.
+        weight_bits: Bits of a weight, 2 to 8.
+        levels: As for :func:`inq_ray.param_groups`.
+        codebook_per: As for :func:`inq_ray.param_groups`.
+        skip: As for :func:`inq_ray.param_groups`.
+        bits: As for :func:`inq_ray.param_groups`.
+        include: As for :func:`inq_ray.param_groups`.
+        keep_zeros: Whether weights that are 0 stay 0, as in a pruned network.
+
+    Returns:
+        States of the quantized weights, errors of layers, and which layers were rounded without regard to their inputs.
+
+    Raises:
+        ValueError: There are no images, or as :func:`inq_ray.param_groups`.
+    """
+    network = unwrap(model)
+    groups = param_groups(
+        model, weight_bits, skip=skip, bits=bits, include=include, levels=levels, codebook_per=codebook_per
+    )
+    params = {name: (param, group) for group in groups if group["weight_bits"] for name, param in group["params"]}
+    states = {
+        name: TensorState.live(param, group["weight_bits"], levels, codebook_per)
+        for name, (param, group) in params.items()
+    }
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        run = _Run(network, {name: param for name, (param, _) in params.items()}, images, keep_zeros=keep_zeros)
+        errors = run.quantize(states)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    left_out = {name: run.left_out.get(name, "was not called with any image") for name in params if name not in errors}
+    for name in left_out:
+        param, _ = params[name]
+        codebook = decided(states[name].codebook, param, "mse")
+        _freeze(param, states[name], codebook, codebook.quantize(param))
+    return PostTraining(state=states, errors=errors, left_out=left_out, num_images=sum(map(len, run.batches)))
+
+
+class _Moments(NamedTuple):
+    """Moments of a layer's inputs: x as they are now, y as in the float network.
+
+    Attributes:
+        now: E[x xᵀ], float64 [groups, n, n].
+        cross: E[y xᵀ], likewise.
+        mean: E[x], float64 [groups, n, 1].
+        float_mean: E[y], likewise.
+    """
+
+    now: Tensor
+    cross: Tensor
+    mean: Tensor
+    float_mean: Tensor
+
+    def centered(self) -> "_Moments":
+        """Return covariances in place of second moments."""
+        now = self.now - self.mean @ self.mean.transpose(-1, -2)
+        return self._replace(now=now, cross=self.cross - self.float_mean @ self.mean.transpose(-1, -2))
+
+
+class _Rounded(NamedTuple):
+    """A layer's rows at levels.
+
+    Attributes:
+        codebook: The levels.
+        rows: float64 [groups, rows, n].
+        scales: float64 [groups, rows], by which the outputs of each row are to be multiplied.
+        errors: float64 [groups, rows], mean square of what is left then.
+    """
+
+    codebook: AnyCodebook
+    rows: Tensor
+    scales: Tensor
+    errors: Tensor
+
+
+class _Run:
+    """One network that is being quantized, layer by layer, and the float network that it was."""
+
+    def __init__(
+        self, network: nn.Module, params: Mapping[str, Tensor], images: Tensor | Iterable[Any], *, keep_zeros: bool
+    ) -> None:
+        self.network, self.keep_zeros = network, keep_zeros
+        self.reference = copy.deepcopy(network)
+        self.batches = list(_batches(images, next(iter(params.values()))))
+        if not self.batches:
+            raise ValueError("quantize_ needs images to quantize by: give some hundred, without labels")
+        self.layers, self.left_out = layers_of(network, params)
+        reference = dict(zip(network.modules(), self.reference.modules(), strict=True))
+        self.float_modules = {layer.module: reference[layer.module] for layer in self.layers.values()}
+        example = self.batches[0][:2]
+        followers = _followers(network, example, self.float_modules)
+        self.batchnorms = {
+            module: (batchnorm, reference[batchnorm])
+            for module, batchnorm in followers.items()
+            if _takes_any_scale(network, example, module, batchnorm)
+        }
+
+    def quantize(self, states: Mapping[str, TensorState]) -> dict[str, float]:
+        """Quantize the layers as passes of all images come to them, in both networks; return their errors by name."""
+        errors: dict[str, float] = {}
+        with ExitStack() as stack:
+            pairs = [
+                (
+                    stack.enter_context(Pass(self.network, batch, self.float_modules)),
+                    stack.enter_context(Pass(self.reference, batch, self.float_modules.values())),
+                )
+                for batch in self.batches
+            ]
+            while True:
+                calls = [(now.advance(), before.advance()) for now, before in pairs]
+                if calls[0][0] is None:
+                    return errors
+                module = calls[0][0].module
+                if any(now is None or before is None or now.module is not module for now, before in calls):
+                    raise ValueError("quantize_ needs a network that calls the same layers for all images")
+                for name, layer in self.layers.items():
+                    if layer.module is module:
+                        errors[name] = self._quantize(name, states[name], _moments(layer, calls))
+
+    def _quantize(self, name: str, state: TensorState, moments: _Moments) -> float:
+        """Quantize a layer, and return its error as a part of its outputs."""
+        layer, bias = self.layers[name], getattr(self.layers[name].module, "bias", None)
+        batchnorms = self.batchnorms.get(layer.module)
+        takes_mean = batchnorms is not None or (layer.key == "weight" and bias is not None)
+        centered = moments.centered() if takes_mean else moments
+        rows = layer.rows(layer.weight.detach()).double()
+        live = rows != 0 if self.keep_zeros else torch.ones_like(rows, dtype=torch.bool)
+        matrix = damped(centered.now)
+        wanted = refit(rows, live, matrix, centered.cross + (matrix - centered.now))
+        codebook = decided(state.codebook, wanted.reshape(layer.weight.shape), "mse")
+        if batchnorms:  # a scale of two is as good as another largest exponent
+            found = _rounded(wanted, live, matrix, codebook, _SCALES)
+        else:
+            tried = [_rounded(wanted, live, matrix, each, (0.0,)) for each in _neighbours(codebook)]
+            found = min(tried, key=lambda each: float(each.errors.sum()))
+        if takes_mean:
+            before, now = (rows @ moments.float_mean).reshape(-1), (found.rows @ moments.mean).reshape(-1)
+            if batchnorms:
+                shift = 0.0 if bias is None else bias.double()
+                _adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
+            else:
+                bias.add_((before - now).to(bias.dtype))
+        _freeze(layer.weight, state, found.codebook, found.rows.reshape(layer.weight.shape).to(layer.weight.dtype))
+        return float(found.errors.sum()) / max(float(((wanted @ matrix) * wanted).sum()), math.ulp(0.0))
+
+
+def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
+    """Return the moments of a layer's inputs over all images; calls are those of both networks, batch by batch."""
+    calls = list(calls)
+    surplus = sum(layer.num_samples(*now[1:]) for now, _ in calls) // (_ENOUGH * layer.inputs)
+    every = max(1, surplus - (surplus + 1) % 2)  # odd, so that layers of stride 2 behind it see what was looked at
+    sums, count = None, 0
+    for pair in calls:
+        for now, before in zip(*(layer.rows_of_inputs(*call[1:], every) for call in pair), strict=True):
+            terms = (now.mT @ now, before.mT @ now, now.mT.sum(-1, keepdim=True), before.mT.sum(-1, keepdim=True))
+            added = [term.double() for term in terms]
+            sums = added if sums is None else [one + other for one, other in zip(sums, added, strict=True)]
+            count += now.shape[1]
+    assert sums is not None
+    return _Moments(*(each / count for each in sums))
+
+
+def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
+    """Yield the images in batches, on the device and in the dtype of the network."""
+    for batch in images.split(_BATCH_SIZE) if isinstance(images, Tensor) else images:
+        first = batch[0] if isinstance(batch, list | tuple) else batch
+        if not isinstance(first, Tensor) or not first.dim():
+            raise ValueError(f"images must be a tensor or batches of them, got a batch of {type(first).__name__}")
+        if len(first):
+            yield first.to(like.device, like.dtype if first.is_floating_point() else None)
+
+
+def _followers(network: nn.Module, example: Tensor, modules: Iterable[nn.Module]) -> dict[nn.Module, _BatchNorm]:
+    """Return the BatchNorm that gets the output of a module, for modules that are called once."""
+    followers: dict[nn.Module, _BatchNorm] = {}
+    outputs: list[tuple[Tensor, nn.Module]] = []
+
+    def called(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
+        outputs.append((output, module))
+
+    def normalizes(batchnorm: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(batchnorm, _BatchNorm)
+        followers.update({module: batchnorm for output, module in outputs if output is args[0]})
+
+    handles = [module.register_forward_hook(called) for module in modules]
+    handles += [
+        module.register_forward_pre_hook(normalizes)
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.running_var is not None
+    ]
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    calls = Counter(module for _, module in outputs)
+    shared = {batchnorm for batchnorm, count in Counter(followers.values()).items() if count > 1}
+    return {
+        module: batchnorm for module, batchnorm in followers.items() if calls[module] == 1 and batchnorm not in shared
+    }
+
+
+def _takes_any_scale(network: nn.Module, example: Tensor, module: nn.Module, batchnorm: _BatchNorm) -> bool:
+    """Return whether BatchNorm undoes a scale of a layer's outputs: whether nothing else reads them."""
+    assert batchnorm.running_var is not None
+    assert batchnorm.running_mean is not None
+    expected = network(example)
+    if not isinstance(expected, Tensor):
+        return False
+    own = [param for param in (module.weight, module.bias) if isinstance(param, Tensor)]
+    kept = [(each, each.clone()) for each in (*own, batchnorm.running_mean, batchnorm.running_var)]
+    for param in (*own, batchnorm.running_mean):
+        param.mul_(2)
+    batchnorm.running_var.add_(batchnorm.eps).mul_(4).sub_(batchnorm.eps)
+    found = network(example)
+    for tensor, value in kept:
+        tensor.copy_(value)
+    return torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+
+
+def _neighbours(codebook: AnyCodebook) -> Iterator[AnyCodebook]:
+    """Yield a codebook and those of one largest exponent more and less; channels are left as they are."""
+    yield codebook
+    if isinstance(codebook.n_1, int):
+        for n_1 in (codebook.n_1 + 1, codebook.n_1 - 1):
+            if MIN_EXPONENT <= n_1 <= MAX_EXPONENT:
+                yield codebook_of(codebook.num_bits, n_1, codebook.levels)
+
+
+def _rounded(
+    wanted: Tensor, live: Tensor, matrix: Tensor, codebook: AnyCodebook, scales: tuple[float, ...]
+) -> _Rounded:
+    """Return rows rounded to a codebook's levels, each at the one of several scales at which its error is least."""
+    groups, num_rows, n = wanted.shape
+    factors = wanted.new_tensor(scales).exp2().view(1, -1, 1, 1)
+    stacked = (wanted.unsqueeze(1) * factors).view(groups, -1, n)
+    rounded = round_in_turn(stacked, matrix, rounding(codebook, groups), live.repeat(1, len(scales), 1))
+    target, own = wanted @ matrix, ((rounded @ matrix) * rounded).sum(-1).view(groups, -1, num_rows)
+    rounded = rounded.view(groups, -1, num_rows, n)
+    common = (target.unsqueeze(1) * rounded).sum(-1)
+    scale = torch.ones_like(own)
+    if len(scales) > 1:  # that scale of the outputs is free by which they are closest
+        scale = torch.where(own > 0, common / own.clamp_min(torch.finfo(own.dtype).tiny), 1.0).clamp_min(_LEAST_SCALE)
+    errors = (target * wanted).sum(-1).unsqueeze(1) - 2 * scale * common + scale * scale * own
+    least, best = errors.min(dim=1, keepdim=True)
+    rows = rounded.gather(1, best.unsqueeze(-1).expand(-1, -1, -1, n)).squeeze(1)
+    return _Rounded(codebook, rows, scale.gather(1, best).squeeze(1), least.squeeze(1))
+
+
+def _adjust(batchnorm: _BatchNorm, before: _BatchNorm, mean_before: Tensor, mean_now: Tensor, scales: Tensor) -> None:
+    """Let BatchNorm's statistics undo scale and mean error of the outputs that it gets.
+
+    It did (y - mean) / sqrt(variance + eps) with the float network's outputs y. Now it gets outputs z, and scale · z is
+    close to y but for the mean.
+    """
+    assert batchnorm.running_mean is not None
+    assert batchnorm.running_var is not None
+    assert before.running_mean is not None
+    assert before.running_var is not None
+    variance = (before.running_var.double() + before.eps) / scales**2 - before.eps
+    batchnorm.running_var.copy_(variance.clamp_min(0))
+    batchnorm.running_mean.copy_(mean_now - (mean_before - before.running_mean.double()) / scales)
+
+
+def _freeze(param: Tensor, state: TensorState, codebook: AnyCodebook, levels: Tensor) -> None:
+    """Put levels into a parameter and all of it into the state."""
+    codes = codebook.encode(levels)
+    apply(param, state, StageUpdate(codebook, torch.ones_like(state.frozen), codes))
