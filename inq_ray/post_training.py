@@ -28,14 +28,15 @@ from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
-from inq_ray.models.selection import param_groups, unwrap
+from inq_ray.core.unwrap import unwrap
+from inq_ray.models.selection import param_groups
 
-# Scales of a row that are tried where BatchNorm follows: powers of two, the exponents of which are these.
+# Exponents of the powers of two that are tried as a row's scale if BatchNorm follows.
 _SCALES = tuple(step / 4 for step in range(-4, 5))
-# Smallest scale that BatchNorm is given: of a row that is nearly all zeros.
+# Smallest scale that BatchNorm gets, for a row of almost only zeros.
 _LEAST_SCALE = 1e-3
 _BATCH_SIZE = 128
-# Samples for each input of a row that are enough: a convolution's outputs that lie side by side say much the same.
+# Enough samples for each input of a row: neighboring outputs of a convolution are nearly the same.
 _ENOUGH = 256
 
 
@@ -144,7 +145,7 @@ class _Rounded(NamedTuple):
         codebook: The levels.
         rows: float64 [groups, rows, n].
         scales: float64 [groups, rows], by which the outputs of each row are to be multiplied.
-        errors: float64 [groups, rows], mean square of what is left then.
+        errors: float64 [groups, rows], mean square of the remaining error.
     """
 
     codebook: AnyCodebook

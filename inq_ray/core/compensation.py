@@ -76,7 +76,7 @@ def refit(rows: Tensor, live: Tensor, moments: Tensor, cross: Tensor) -> Tensor:
 def _solve(right: Tensor, live: Tensor, moments: Tensor) -> Tensor:
     """Return d of d_L H_LL = right_L for the live weights L of each row, 0 elsewhere.
 
-    By conjugate gradients for all rows at once, whatever their masks: only products with H are needed.
+    By conjugate gradients for all rows at once, with any masks: only products with H are needed.
     """
     free, tiny = live.to(moments.dtype), torch.finfo(moments.dtype).tiny
     scale = moments.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-2)  # makes the diagonal 1: Jacobi's preconditioner
