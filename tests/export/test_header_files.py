@@ -58,7 +58,7 @@ def test_weights_follow_from_the_header_alone(num_bits: int, levels: Levels, per
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     packed = _packed(tmp_path / "net", *quantized())
-    with pytest.raises(ValueError, match="exists: give a folder that does not"):
+    with pytest.raises(ValueError, match="exists: use another folder"):
         export_header(packed, tmp_path)
     with pytest.raises(ValueError, match="cannot write"):
         export_header(packed, tmp_path / "net" / "out")
