@@ -1,4 +1,4 @@
-"""Forward passes that stand still where a layer is called, so that several can go on from layer to layer together."""
+"""Forward passes that pause at calls of layers, so that several can advance together from layer to layer."""
 
 import threading
 from collections.abc import Iterable
@@ -24,19 +24,19 @@ class Call(NamedTuple):
 
 
 class _AbandonedError(Exception):
-    """Ends the thread of a pass that nobody waits for any more."""
+    """Ends the thread of an abandoned pass."""
 
 
 class Pass:
-    """A forward pass without gradients that stands still at the first call of each of some modules.
+    """A forward pass without gradients that pauses at the first call of each given module.
 
-    It runs in a thread of its own, but only within :meth:`advance`, so nothing ever runs beside the caller. Leave the
-    context, and a pass that has not ended is given up.
+    It has its own thread but runs only within :meth:`advance`, so it never runs concurrently with the caller. Leaving
+    the context abandons an unfinished pass.
 
     Args:
         network: The network.
-        batch: What it takes.
-        modules: At which of its modules the pass stops.
+        batch: Input of the network.
+        modules: Modules of the network at which the pass pauses.
     """
 
     def __init__(self, network: nn.Module, batch: Tensor, modules: Iterable[nn.Module]) -> None:
@@ -62,10 +62,10 @@ class Pass:
             handle.remove()
 
     def advance(self) -> Call | None:
-        """Go on to the next call at which the pass stops, and return it; None: the pass has ended.
+        """Run to the next pause and return its call; None if the pass has ended.
 
         Raises:
-            Exception: Whatever the network raises.
+            Exception: Any exception of the network.
         """
         self._call = None
         self._may_run.release()
