@@ -1,10 +1,10 @@
-"""Accuracy of inq_ray.quantize_, which needs no training: CIFAR ResNets, digits, and a pruned SqueezeNet of ImageNet.
+"""Accuracy of inq_ray.quantize_ (post-training): CIFAR ResNets, digits, and a pruned SqueezeNet for ImageNet.
 
     python benchmarks/bench_post_training.py DATA [NETWORK ...]
 
 DATA is a folder with cifar10/*.parquet, imagenet_sample/*.parquet and models/*.safetensors. CIFAR and digits: 512
-training images, as they are, without labels; top-1 in % on the whole test set. SqueezeNet: 125 images to quantize by;
-top-1 and agreement with the float network on the 125 others.
+training images without augmentation or labels; top-1 in % on the whole test set. SqueezeNet: 125 images for
+quantization; top-1 and agreement with the float network on the 125 others.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Case(NamedTuple):
-    """A float network with images to quantize by, and images with labels to measure on."""
+    """A float network with images for quantization, and labelled images for measurement."""
 
     network: nn.Module
     images: Tensor
@@ -128,7 +128,7 @@ def predictions(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def percent(same: Tensor) -> float:
-    """Return how many of bool [N] are true."""
+    """Return the percentage of true values in bool [N]."""
     return 100 * float(same.double().mean())
 
 

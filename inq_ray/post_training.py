@@ -1,12 +1,12 @@
-"""Quantization of a trained network without training: from a few hundred images without labels.
+"""Post-training quantization: quantizes a trained network from a few hundred images without labels.
 
-Layer by layer, as one forward pass of all images comes to it, with the inputs that the layers before give it, quantized
-as they are by then:
+The layers are quantized in the order of one forward pass over all images. Each layer's inputs come from the layers
+before, which are already quantized:
 
-1. Its weights are refitted, so that on these inputs it gives what the float layer gave on the float network's.
-2. They are rounded in turn, each with the errors of those before it in mind (:mod:`inq_ray.core.compensation`).
-3. What follows in float takes the rest: BatchNorm's statistics, or the layer's bias, the mean of the error; BatchNorm
-   the scale of each output as well. That leaves a scale free for each of its rows, before they are rounded.
+1. Its weights are refitted, so that its outputs on these inputs are closest to the float network's.
+2. They are rounded in turn, each taking earlier errors into account (:mod:`inq_ray.core.compensation`).
+3. The mean of the remaining error is removed by BatchNorm's statistics, or by the layer's bias. BatchNorm also corrects
+   the scale of each output, so the scale of each row may be chosen before rounding.
 """
 
 import copy
@@ -28,26 +28,25 @@ from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
-from inq_ray.core.unwrap import unwrap
-from inq_ray.models.selection import param_groups
+from inq_ray.models.selection import param_groups, unwrap
 
-# Exponents of the powers of two that are tried as a row's scale if BatchNorm follows.
+# Exponents of the scales of a row that are tried before a BatchNorm: scale = 2^exponent.
 _SCALES = tuple(step / 4 for step in range(-4, 5))
-# Smallest scale that BatchNorm gets, for a row of almost only zeros.
+# Smallest scale for BatchNorm, for a row that is nearly all zeros.
 _LEAST_SCALE = 1e-3
 _BATCH_SIZE = 128
-# Enough samples for each input of a row: neighboring outputs of a convolution are nearly the same.
+# Enough samples per input of a row: neighbouring outputs of a convolution are highly correlated.
 _ENOUGH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class PostTraining:
-    """What :func:`quantize_` has done.
+    """Result of :func:`quantize_`.
 
     Attributes:
-        state: Codebook, codes and what is frozen by parameter name, for :func:`inq_ray.float_state`.
-        errors: Mean square of each layer's error, as a part of its outputs' mean square, by parameter name.
-        left_out: Why a parameter was rounded without regard to its inputs, by name.
+        state: Codebook, codes and frozen mask by parameter name, for :func:`inq_ray.float_state`.
+        errors: Mean squared error of each layer's outputs, relative to their mean square, by parameter name.
+        left_out: Why a parameter was rounded to nearest, without moments of its inputs, by name.
         num_images: Number of images.
     """
 
@@ -145,7 +144,7 @@ class _Rounded(NamedTuple):
         codebook: The levels.
         rows: float64 [groups, rows, n].
         scales: float64 [groups, rows], by which the outputs of each row are to be multiplied.
-        errors: float64 [groups, rows], mean square of the remaining error.
+        errors: float64 [groups, rows], remaining mean squared error.
     """
 
     codebook: AnyCodebook
@@ -155,7 +154,7 @@ class _Rounded(NamedTuple):
 
 
 class _Run:
-    """One network that is being quantized, layer by layer, and the float network that it was."""
+    """A network that is being quantized layer by layer, and its float original."""
 
     def __init__(
         self, network: nn.Module, params: Mapping[str, Tensor], images: Tensor | Iterable[Any], *, keep_zeros: bool
@@ -229,7 +228,7 @@ def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
     """Return the moments of a layer's inputs over all images; calls are those of both networks, batch by batch."""
     calls = list(calls)
     surplus = sum(layer.num_samples(*now[1:]) for now, _ in calls) // (_ENOUGH * layer.inputs)
-    every = max(1, surplus - (surplus + 1) % 2)  # odd, so that layers of stride 2 behind it see what was looked at
+    every = max(1, surplus - (surplus + 1) % 2)  # odd, so that samples cover the inputs of later layers with stride 2
     sums, count = None, 0
     for pair in calls:
         for now, before in zip(*(layer.rows_of_inputs(*call[1:], every) for call in pair), strict=True):
@@ -311,7 +310,7 @@ def _neighbours(codebook: AnyCodebook) -> Iterator[AnyCodebook]:
 def _rounded(
     wanted: Tensor, live: Tensor, matrix: Tensor, codebook: AnyCodebook, scales: tuple[float, ...]
 ) -> _Rounded:
-    """Return rows rounded to a codebook's levels, each at the one of several scales at which its error is least."""
+    """Return rows rounded to a codebook's levels, each at the scale with the smallest error."""
     groups, num_rows, n = wanted.shape
     factors = wanted.new_tensor(scales).exp2().view(1, -1, 1, 1)
     stacked = (wanted.unsqueeze(1) * factors).view(groups, -1, n)
@@ -329,10 +328,10 @@ def _rounded(
 
 
 def _adjust(batchnorm: _BatchNorm, before: _BatchNorm, mean_before: Tensor, mean_now: Tensor, scales: Tensor) -> None:
-    """Let BatchNorm's statistics undo scale and mean error of the outputs that it gets.
+    """Change BatchNorm's statistics so that they undo scale and mean error of its inputs.
 
-    It did (y - mean) / sqrt(variance + eps) with the float network's outputs y. Now it gets outputs z, and scale · z is
-    close to y but for the mean.
+    It computed (y - mean) / sqrt(variance + eps) from the float network's outputs y. Now it gets outputs z, and
+    scale · z is close to y except for the mean.
     """
     assert batchnorm.running_mean is not None
     assert batchnorm.running_var is not None
@@ -344,6 +343,6 @@ def _adjust(batchnorm: _BatchNorm, before: _BatchNorm, mean_before: Tensor, mean
 
 
 def _freeze(param: Tensor, state: TensorState, codebook: AnyCodebook, levels: Tensor) -> None:
-    """Put levels into a parameter and all of it into the state."""
+    """Write levels into a parameter, and freeze all of its weights in the state."""
     codes = codebook.encode(levels)
     apply(param, state, StageUpdate(codebook, torch.ones_like(state.frozen), codes))

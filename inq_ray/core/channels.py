@@ -109,17 +109,17 @@ AnyCodebook = Codebook | ChannelCodebook
 
 
 def rounding(codebook: AnyCodebook, groups: int = 1) -> Callable[[Tensor], Tensor]:
-    """Return :meth:`Codebook.quantize` for one weight of each channel at a time, as columns of rows in groups have it.
+    """Return :meth:`Codebook.quantize` for columns: one weight of each channel at a time.
 
     Args:
-        codebook: of a tensor whose channels are the rows of all groups, group by group.
-        groups: number of groups.
+        codebook: Codebook of a tensor whose channels are the rows of all groups, group by group.
+        groups: Number of groups.
 
     Returns:
-        From float64 [groups, k · rows] to the same with each value rounded, for any k repetitions of a group's rows.
+        A function that rounds each value of float64 [groups, k · rows], for any k repetitions of a group's rows.
     """
     exponents = codebook.n_1 if isinstance(codebook, ChannelCodebook) else (codebook.n_1,) * groups
-    of_zeros = MAX_EXPONENT + 1000  # from which on nothing is rounded up
+    of_zeros = MAX_EXPONENT + 1000  # so large that every value is rounded to 0
     tops = torch.tensor([of_zeros if n_1 is None else n_1 for n_1 in exponents], dtype=torch.int32).view(groups, -1)
     bottoms = tops + 1 - num_exponents(codebook.num_bits, codebook.levels)
     limits: dict[int, list[Tensor]] = {}  # by number of repetitions

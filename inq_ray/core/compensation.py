@@ -21,7 +21,7 @@ _MOST_VALUES = 1 << 25
 # Number of columns after which errors are propagated by a matrix product.
 _BLOCK = 64
 
-# How exactly the weights that move are solved for, as a part of the gradient before: damping changes them more.
+# Tolerance of the solver, relative to the initial gradient; damping has a larger effect.
 _TOLERANCE = 1e-4
 _MOST_ITERATIONS = 50
 
@@ -57,13 +57,13 @@ def compensate(change: Tensor, live: Tensor, moments: Tensor) -> Tensor:
 
 
 def refit(rows: Tensor, live: Tensor, moments: Tensor, cross: Tensor) -> Tensor:
-    """Return weights that on the inputs of today give what ``rows`` gave on those of before, as closely as possible.
+    """Return weights whose outputs on the current inputs are closest to those of ``rows`` on the previous inputs.
 
     Args:
         rows: float64 [groups, rows, n].
         live: bool [groups, rows, n], weights that may move.
-        moments: float64 [groups, n, n], H of today's inputs x, positive definite: see :func:`damped`.
-        cross: float64 [groups, n, n], E[y xᵀ] with the inputs y of before, damped by as much.
+        moments: float64 [groups, n, n], H of the current inputs x, positive definite: see :func:`damped`.
+        cross: float64 [groups, n, n], E[y xᵀ] with the previous inputs y, equally damped.
 
     Returns:
         float64 [groups, rows, n].
@@ -76,7 +76,7 @@ def refit(rows: Tensor, live: Tensor, moments: Tensor, cross: Tensor) -> Tensor:
 def _solve(right: Tensor, live: Tensor, moments: Tensor) -> Tensor:
     """Return d of d_L H_LL = right_L for the live weights L of each row, 0 elsewhere.
 
-    By conjugate gradients for all rows at once, with any masks: only products with H are needed.
+    Conjugate gradients solve all rows at once, because they need only products with H, the same for every mask.
     """
     free, tiny = live.to(moments.dtype), torch.finfo(moments.dtype).tiny
     scale = moments.diagonal(dim1=-2, dim2=-1).rsqrt().unsqueeze(-2)  # makes the diagonal 1: Jacobi's preconditioner

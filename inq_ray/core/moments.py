@@ -48,7 +48,7 @@ class Layer(NamedTuple):
         Args:
             args: Arguments of the call.
             kwargs: Named arguments.
-            every: Of a convolution's outputs along the last dimension, only each ``every``-th is used.
+            every: Stride of the samples along the last dimension of a convolution's outputs; 1 uses all.
         """
         if isinstance(self.module, nn.MultiheadAttention):
             given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
@@ -65,7 +65,7 @@ class Layer(NamedTuple):
         return [_unfolded(self.module, piece, every) for piece in pieces]
 
     def num_samples(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-        """Return about how many samples :meth:`rows_of_inputs` has."""
+        """Return the approximate number of samples of :meth:`rows_of_inputs`."""
         given = args[0] if args else next(iter(kwargs.values()))
         if not isinstance(self.module, _ConvNd):
             return int(given.numel()) // self.inputs
@@ -75,11 +75,11 @@ class Layer(NamedTuple):
 def _unfolded(module: _ConvNd, x: Tensor, every: int) -> Tensor:
     """Return a convolution's inputs (float [N, C, *]) as [groups, samples, n], in the order of its weight."""
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001  # of torch, for all modes
+    x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001  # torch's padding, for all modes
     for dim, (size, stride, dilation) in enumerate(
         zip(module.kernel_size, module.stride, module.dilation, strict=True), start=2
     ):
-        # Each dimension becomes that of outputs, with its taps as a new last dimension.
+        # Each dimension becomes one of outputs, with the taps in a new last dimension.
         x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
     dims = len(module.kernel_size)
     if every > 1:

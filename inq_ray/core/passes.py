@@ -1,4 +1,4 @@
-"""Forward passes that pause at each call of a layer, so that several can advance from layer to layer together."""
+"""Forward passes that pause at calls of layers, so that several can advance together from layer to layer."""
 
 import threading
 from collections.abc import Iterable
@@ -24,19 +24,19 @@ class Call(NamedTuple):
 
 
 class _AbandonedError(Exception):
-    """Ends the thread of a pass that was given up."""
+    """Ends the thread of an abandoned pass."""
 
 
 class Pass:
     """A forward pass without gradients that pauses at the first call of each given module.
 
-    It runs in a thread of its own, but only within :meth:`advance`, so it never runs at the same time as the caller.
-    At the end of the context, an unfinished pass is given up.
+    It has its own thread but runs only within :meth:`advance`, so it never runs concurrently with the caller. Leaving
+    the context abandons an unfinished pass.
 
     Args:
         network: The network.
-        batch: Its input.
-        modules: Modules at which the pass pauses.
+        batch: Input of the network.
+        modules: Modules of the network at which the pass pauses.
     """
 
     def __init__(self, network: nn.Module, batch: Tensor, modules: Iterable[nn.Module]) -> None:
@@ -62,10 +62,10 @@ class Pass:
             handle.remove()
 
     def advance(self) -> Call | None:
-        """Run to the next call at which the pass pauses, and return it; None if the pass has ended.
+        """Run to the next pause and return its call; None if the pass has ended.
 
         Raises:
-            Exception: The network raised it.
+            Exception: Any exception of the network.
         """
         self._call = None
         self._may_run.release()

@@ -25,7 +25,7 @@ class StageUpdate:
         codebook: Levels of the tensor from now on.
         newly_frozen: bool, the weight's shape; none of them was frozen before.
         codes: uint8, the weight's shape; codes of the newly frozen weights, 0 elsewhere.
-        moved: of the weight's dtype and shape; live weights as they are after the stage, 0 elsewhere. None = as before.
+        moved: The weight's dtype and shape; live weights after the stage, 0 elsewhere. None = they do not change.
     """
 
     codebook: AnyCodebook
@@ -76,14 +76,15 @@ def decide(
 
 
 def compensated(weight: Tensor, state: TensorState, update: StageUpdate, moments: Tensor) -> StageUpdate:
-    """Return a stage in which the rest makes up for the rounding of what freezes; see inq_ray.core.compensation.
+    """Return a stage in which other weights compensate for the rounding of frozen ones; see inq_ray.core.compensation.
 
-    The weights that stay live move. If none does, those that freeze are rounded one after the other.
+    The weights that stay live change. If none stays live, weights are rounded in turn, each taking earlier errors into
+    account.
 
     Args:
         weight: float [*], before the stage.
-        state: the tensor's state before the stage.
-        update: from :func:`decide`.
+        state: The tensor's state before the stage.
+        update: Result of :func:`decide`.
         moments: float64 [groups, n, n], second moments of the inputs of the weight's rows, as of
             :meth:`inq_ray.core.moments.Moments.of`.
     """

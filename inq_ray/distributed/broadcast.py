@@ -4,11 +4,11 @@ The message (written by `encode`, read by `decode`):
 
     uint32     length of the header, little endian
     header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights,
-               dtype of the weights that move, null if none does]
+               dtype of the live weights that change, null if none does]
     payload    for each tensor, each part beginning at a whole byte, weights in row-major order:
                    1 bit per weight that was live before: whether it freezes now. Omitted if all or none do
                    num_bits bits per newly frozen weight: its code
-                   if live weights move to compensate: the bytes of each of them
+                   if live weights change to compensate: the bytes of each live weight
 
 If a stage freezes half of the live weights, as the paper's portions .5, .75, .875 do, this is (num_bits + 2) / 8 bytes
 per newly frozen weight; num_bits / 8 in the last stage, which freezes all that are left.

@@ -11,10 +11,10 @@ from inq_ray.distributed.wire import Group
 def gathered(moments: Moments, *, group: Group = None) -> dict[str, Tensor]:
     """Return the moments over the samples of all ranks, float64 [groups, n, n] by parameter name; every rank calls it.
 
-    The number of ranks alone decides in which order sums are added, so that a run that is repeated gets the same bits.
+    The order of additions depends only on the number of ranks, so that a repeated run gets the same bits.
 
     Args:
-        moments: This rank's, of the same layers on every rank. Layers that were called on no rank are left out.
+        moments: Moments of this rank, for the same layers on every rank. Layers called on no rank are left out.
         group: Ranks that take part; None = all ranks.
     """
     found: dict[str, Tensor] = {}

@@ -70,7 +70,9 @@ def test_a_token_that_the_cluster_takes_and_one_that_it_does_not(monkeypatch: py
         with gcs(token) as address:
             check_token(address)
     with gcs("another") as address:
-        with pytest.raises(ConnectionError, match=f"^RAY_ADDRESS {address}: the cluster asks .* here is another: set"):
+        with pytest.raises(
+            ConnectionError, match=f"^RAY_ADDRESS {address}: the cluster requires a token, .* has a different one: set"
+        ):
             check_token(address)
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ConnectionError, match="is another") as error, connected(ClusterConfig(), verbose=False):

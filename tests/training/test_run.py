@@ -57,7 +57,7 @@ def test_the_files_of_a_run(finished: Finished) -> None:
     names = {path.name for path in finished.folder.path.iterdir()}
     assert names == {
         "config.json", "metrics.jsonl", "metrics.csv", "model.safetensors", "codes.safetensors", "summary.json",
-        "checkpoints",
+        "checkpoints", "tiny.inq.safetensors",
     }  # fmt: skip
     assert read_summary(finished.folder) == json.loads(json.dumps(finished.summary))
     newest = max(finished.folder.path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
