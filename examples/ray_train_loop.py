@@ -6,9 +6,13 @@ Every worker calls `INQScheduler.step`: rank 0 decides which weights freeze, all
 same bits. The data are points of five classes, so that the loop is all there is to read.
 """
 
+import argparse
+import tempfile
+from pathlib import Path
+
 import ray.train
 import torch
-from ray.train.torch import TorchTrainer, get_device, prepare_data_loader, prepare_model
+from ray.train.torch import TorchTrainer, prepare_data_loader, prepare_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -17,6 +21,7 @@ import inq_ray as inq
 
 PORTIONS = [0.5, 0.75, 0.875, 1.0]
 NUM_CLASSES = 5
+FILE = "points.inq.safetensors"
 
 
 def points(count: int, seed: int) -> TensorDataset:
@@ -41,15 +46,20 @@ def train_epochs(model: nn.Module, optimizer: inq.SGD, loader: DataLoader[tuple[
 @torch.inference_mode()
 def accuracy(model: nn.Module) -> float:
     """Return the share of points that are recognized, in %."""
-    inputs, labels = (tensor.to(get_device()) for tensor in points(1000, seed=2).tensors)
+    device = next(model.parameters()).device
+    inputs, labels = (tensor.to(device) for tensor in points(1000, seed=2).tensors)
     return 100 * (model(inputs).argmax(1) == labels).double().mean().item()
+
+
+def network() -> nn.Module:
+    """Return the network, not trained."""
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, NUM_CLASSES))
 
 
 def train(config: dict[str, float]) -> None:
     """Train in float, then quantize in stages; on every worker."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, NUM_CLASSES))
-    model = prepare_model(network)
+    model = prepare_model(network())
     loader = prepare_data_loader(DataLoader(points(4000, seed=1), batch_size=50, shuffle=True))
     optimizer = inq.SGD(inq.param_groups(model, weight_bits=4), lr=config["lr"], momentum=0.9)
     train_epochs(model, optimizer, loader, epochs=3)
@@ -61,17 +71,29 @@ def train(config: dict[str, float]) -> None:
         train_epochs(model, optimizer, loader, epochs=1)  # after the last stage: what stays float, the biases
         ray.train.report({"portion": portion, "top1": accuracy(model)})
 
-    weights = inq.float_state(inq_scheduler)  # from the codes; the network holds the same bits
-    assert all(torch.equal(network.get_parameter(name), weight) for name, weight in weights.items())
-    if ray.train.get_context().get_world_rank() == 0:
-        print(f"{sum(weight.numel() for weight in weights.values()):,} weights are 0 or powers of two")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        if ray.train.get_context().get_world_rank() == 0:
+            inq.save(Path(folder) / FILE, model, inq_scheduler)  # checks every weight against its code
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"portion": 1.0, "top1": accuracy(model)}, checkpoint=checkpoint)
 
 
 def main() -> None:
     """Run the loop on two workers of the cluster that RAY_ADDRESS names, or of one on this machine."""
-    scaling = ray.train.ScalingConfig(num_workers=2)
-    result = TorchTrainer(train, train_loop_config={"lr": 0.05}, scaling_config=scaling).fit()
-    print(f"top-1 {result.metrics['top1']:.1f} % with all weights quantized")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the result; default: runs")
+    output = parser.parse_args().output.resolve()
+    result = TorchTrainer(
+        train,
+        train_loop_config={"lr": 0.05},
+        scaling_config=ray.train.ScalingConfig(num_workers=2),
+        run_config=ray.train.RunConfig(name="ray_train_loop", storage_path=str(output)),
+    ).fit()
+    file = Path(result.checkpoint.path) / FILE
+    model = network()
+    inq.load(file, model)
+    print(f"top-1 {accuracy(model):.1f} % with all weights quantized; {file} has {file.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
