@@ -167,6 +167,6 @@ def test_a_storage_that_is_away_is_not_made_again(finished: RunConfig, short_pau
     end = end_of(finished, 1)
     assert end is not None
     store = StageStore(tmp_path / "sweep" / "stages")
-    with pytest.raises(ValueError, match=r"^cannot write .*: failed 6 times .*the storage of .*/sweep is not there"):
+    with pytest.raises(ValueError, match=r"^cannot write .*: failed 6 times .*the storage of .*/sweep is missing"):
         store.put("key", end)
     assert not (tmp_path / "sweep").exists()
