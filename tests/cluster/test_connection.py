@@ -75,7 +75,10 @@ def test_a_token_that_the_cluster_takes_and_one_that_it_does_not(monkeypatch: py
         ):
             check_token(address)
         monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(ConnectionError, match="is another") as error, connected(ClusterConfig(), verbose=False):
+        with (
+            pytest.raises(ConnectionError, match="has a different one") as error,
+            connected(ClusterConfig(), verbose=False),
+        ):
             pytest.fail("it is not taken")
         assert len(str(error.value).splitlines()) == 1
 

@@ -234,7 +234,7 @@ def test_a_broken_state_is_said(tmp_path: Path) -> None:
     assert folder.read() is None
     for text in ("", "[]", "{}", "{"):
         folder.state.write_text(text)
-        with pytest.raises(ValueError, match="is broken"):
+        with pytest.raises(ValueError, match="is damaged"):
             folder.read()
     folder.state.write_text('{"format_version": 9}')
     with pytest.raises(ValueError, match="has format 9, this program reads 1"):
@@ -248,7 +248,7 @@ def test_a_state_that_lacks_something_is_broken(tmp_path: Path) -> None:
         less = {each: state[each] for each in state if each != name}
         with pytest.raises(
             ValueError,
-            match=rf"sweep\.json is broken: {name} is missing: repair it, or delete the sweep with --overwrite",
+            match=rf"sweep\.json is damaged: {name} is missing: repair it, or delete the sweep with --overwrite",
         ):
             plan.registry(json.loads(json.dumps(less)))
 

@@ -102,7 +102,7 @@ def mutated(state: dict[str, Any], path: tuple[Any, ...], value: Any, *, is_dele
 )
 def test_the_place_is_named(plan: SweepPlan, path: tuple[Any, ...], value: Any, says: str) -> None:
     state = mutated(state_of(plan), path, value, is_deleted=value == "DELETE")
-    with pytest.raises(ValueError, match=rf"sweep\.json is broken: ({says}).*: repair it, or delete the sweep with"):
+    with pytest.raises(ValueError, match=rf"sweep\.json is damaged: ({says}).*: repair it, or delete the sweep with"):
         use(plan, state)
 
 

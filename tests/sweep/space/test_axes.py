@@ -73,8 +73,8 @@ def test_a_point_becomes_a_configuration() -> None:
     ("name", "says"),
     [("training.lrr", "nearest: training.lr"), ("network.weights", "cannot be searched"), ("data.holdout", "cannot"),
      ("cluster.num_workers", "cannot"), ("output.name", "cannot"), ("plain", "cannot"),
-     ("training.seed", "^training.seed cannot be searched: .* held out.* run the sweep once for each --seed$"),
-     ("training.limit_batches", "^training.limit_batches cannot be searched: .* by --limit-batches N$")],
+     ("training.seed", "^training.seed cannot be searched: .* held-out.* run the sweep once for each --seed$"),
+     ("training.limit_batches", "^training.limit_batches cannot be searched: .* with --limit-batches N$")],
 )  # fmt: skip
 def test_what_trials_have_in_common_cannot_be_searched(name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):

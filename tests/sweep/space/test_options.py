@@ -175,7 +175,7 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
         ("--grace-portion 0.3", "--grace-portion has no effect: no trial is stopped"),
         ("--workers-per-trial 0", "--workers-per-trial must be at least 1"),
         ("--gpus-per-trial 0", "--gpus-per-trial must be at least 1"),
-        ("--workers-per-trial 2 --num-workers 1", "--num-workers 1 and 2 per trial"),
+        ("--workers-per-trial 2 --num-workers 1", "--num-workers 1 contradicts 2 per trial"),
         ("--holdout 0", "--holdout 0: sweeps compare trials on held-out images"),
         ("--iterative-steps 0.5 1", "--iterative-steps has no effect: .* is searched"),
         ("--lrs 0.1 0.2 --lr-each 0.1 0.1 0.1 0.1", "--lr-each has no effect: training.lr is searched"),
