@@ -96,7 +96,7 @@ def test_more_workers_than_the_cluster_has_are_waited_for_and_nothing_is_written
     events = _Events()
     missing = r"without room for 99 worker\(s\) of 1 CPU each \(--num-workers\), there is room for \d: add nodes"
     many = {"num_workers": "99..100", "placement_timeout": "1s"}
-    with pytest.raises(ValueError, match=r"--placement-timeout 1s is over " + missing):
+    with pytest.raises(ValueError, match=r"--placement-timeout 1s has passed " + missing):
         quantize(_config(tmp_path, "many", batch_size=500).replace(cluster=many), events)
     assert events.all
     assert all("waiting up to 1s for room for 99 worker(s)" in str(event) for event in events.all)
