@@ -44,19 +44,8 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Pat
 
 
 def test_without_training_all_is_quantized_at_once(tmp_path: Path) -> None:
-    flags = [
-        "--data",
-        "digits",
-        "--post-training",
-        "--calibration-images",
-        "400",
-        "--weight-bits",
-        "4",
-        "--levels",
-        "full",
-        "--float-epochs",
-        "3",
-    ]
+    flags = ["--data", "digits", "--post-training", "--calibration-images", "400", "--weight-bits", "4"]
+    flags += ["--levels", "full", "--float-epochs", "3"]
     config = parse(flags).run
     assert (config.quantization.iterative_steps, config.stage_epochs) == ((1.0,), (0,))
     summaries = [
