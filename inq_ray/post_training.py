@@ -56,7 +56,6 @@ class PostTraining:
     num_images: int
 
 
-@torch.no_grad()
 def quantize_(
     model: nn.Module,
     images: Tensor | Iterable[Any],
@@ -91,28 +90,46 @@ def quantize_(
     Raises:
         ValueError: There are no images, or as :func:`inq_ray.param_groups`.
     """
-    network = unwrap(model)
     groups = param_groups(
         model, weight_bits, skip=skip, bits=bits, include=include, levels=levels, codebook_per=codebook_per
     )
-    params = {name: (param, group) for group in groups if group["weight_bits"] for name, param in group["params"]}
-    states = {
-        name: TensorState.live(param, group["weight_bits"], levels, codebook_per)
-        for name, (param, group) in params.items()
-    }
+    chosen = {name: (param, group["weight_bits"]) for group in groups for name, param in group["params"]}
+    params = {name: param for name, (param, num_bits) in chosen.items() if num_bits}
+    states = {name: TensorState.live(param, chosen[name][1], levels, codebook_per) for name, param in params.items()}
+    return quantize_params_(unwrap(model), images, params, states, keep_zeros=keep_zeros)
+
+
+@torch.no_grad()
+def quantize_params_(
+    network: nn.Module,
+    images: Tensor | Iterable[Any],
+    params: Mapping[str, Tensor],
+    live: Mapping[str, TensorState],
+    *,
+    keep_zeros: bool = False,
+) -> PostTraining:
+    """Quantize these parameters of a network in place, as :func:`quantize_` does.
+
+    Args:
+        network: The network, not wrapped.
+        images: As for :func:`quantize_`.
+        params: Parameters to quantize, by name.
+        live: Their states, with nothing frozen; left as they are.
+        keep_zeros: As for :func:`quantize_`.
+    """
+    states = copy.deepcopy(dict(live))
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        run = _Run(network, {name: param for name, (param, _) in params.items()}, images, keep_zeros=keep_zeros)
+        run = _Run(network, params, images, keep_zeros=keep_zeros)
         errors = run.quantize(states)
     finally:
         for module, mode in modes.items():
             module.training = mode
     left_out = {name: run.left_out.get(name, "was not called with any image") for name in params if name not in errors}
     for name in left_out:
-        param, _ = params[name]
-        codebook = decided(states[name].codebook, param, "mse")
-        _freeze(param, states[name], codebook, codebook.quantize(param))
+        codebook = decided(states[name].codebook, params[name], "mse")
+        _freeze(params[name], states[name], codebook, codebook.quantize(params[name]))
     return PostTraining(state=states, errors=errors, left_out=left_out, num_images=sum(map(len, run.batches)))
 
 

@@ -157,6 +157,20 @@ class INQScheduler:
         self.stage = number
         self.check(f"weights, masks or codes after stage {number}")
 
+    def adopt(self, states: Mapping[str, TensorState]) -> None:
+        """Take over states from elsewhere, such as :func:`inq_ray.quantize_`, as the next stage; every rank calls it.
+
+        Args:
+            states: By parameter name, with weights at their levels in the network, on every rank the same.
+
+        Raises:
+            ValueError: As :meth:`load_state_dict`.
+            ReplicaMismatchError: Weights, masks or codes differ between ranks; raised on every rank.
+        """
+        adopted = self.state_dict() | {"stage": self.stage + 1, "tensors": _saved(states)}
+        self.load_state_dict(adopted)
+        self.check(f"weights, masks or codes after stage {self.stage}")
+
     def check(self, what: str) -> None:
         """Stop every rank if weights, masks or codes are not bit for bit the same on all of them.
 
@@ -188,16 +202,7 @@ class INQScheduler:
             "strategy": self.strategy,
             "seed": self.seed,
             "codebook": self.codebook,
-            "tensors": {
-                name: {
-                    "num_bits": state.codebook.num_bits,
-                    "n_1": state.codebook.n_1,
-                    "levels": state.codebook.levels,
-                    "frozen": state.frozen.clone(),
-                    "codes": state.codes.clone(),
-                }
-                for name, state in self.state.items()
-            },
+            "tensors": _saved(self.state),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -365,6 +370,20 @@ class INQScheduler:
             return updates, None
         except Exception as error:  # noqa: BLE001  # raised on every rank by broadcast_stage
             return None, error
+
+
+def _saved(states: Mapping[str, TensorState]) -> dict[str, dict[str, Any]]:
+    """Return states as numbers, strings and copies of tensors."""
+    return {
+        name: {
+            "num_bits": state.codebook.num_bits,
+            "n_1": state.codebook.n_1,
+            "levels": state.codebook.levels,
+            "frozen": state.frozen.clone(),
+            "codes": state.codes.clone(),
+        }
+        for name, state in states.items()
+    }
 
 
 class _Fault(NamedTuple):

@@ -43,7 +43,9 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
 
 
 _LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
-_BELOW_TRAINING = "core files safetensors_file storage models data distributed export scheduler verification"
+_BELOW_TRAINING = (
+    "core files safetensors_file storage models data distributed export post_training scheduler verification"
+)
 
 ROOMS = {
     "core": _room(libraries="torch", files=False),

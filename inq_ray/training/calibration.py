@@ -1,4 +1,4 @@
-"""Moments of layers' inputs over training images, by which a stage's live weights compensate."""
+"""Training images by which weights compensate: their moments in a stage, or themselves if there is no training."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.moments import Moments
+from inq_ray.distributed.replica import broadcast_tensors, of_rank_0
+from inq_ray.distributed.wire import rank
 from inq_ray.training.loop.batches import TrainBatches
 
 
@@ -26,13 +28,42 @@ def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: M
         ValueError: More images than allowed cannot be read, or the storage does not answer.
     """
     model = batches.task.model
-    steps = min(-(-num_images // batches.training.batch_size), batches.steps_of_epoch)
     was_training = model.training
     model.eval()
     with Moments(model, params) as moments:
-        for batch in batches.read(epoch, range(steps)):
+        for batch in batches.read(epoch, range(_steps(batches, num_images))):
             for microbatch in batches.microbatches(batch, epoch):
                 model(microbatch.inputs)
     model.train(was_training)
     batches.bad_images.agree()
     return moments
+
+
+def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> list[Tensor]:
+    """Return inputs of the network, the same on every rank: rank 0's part of the images with which an epoch begins.
+
+    Args:
+        batches: Batches of training.
+        epoch: Epoch over the whole run, from 0.
+        num_images: Number of images, of all ranks as they train.
+
+    Raises:
+        ValueError: More images than allowed cannot be read, or the storage does not answer.
+    """
+    own = [
+        microbatch.inputs
+        for batch in batches.read(epoch, range(_steps(batches, num_images)))
+        for microbatch in batches.microbatches(batch, epoch)
+    ]
+    batches.bad_images.agree()
+    device, images = batches.task.to_input.device, []
+    for index in range(int(of_rank_0(torch.tensor(len(own))))):
+        shape = of_rank_0(torch.tensor(own[index].shape if rank() == 0 else (0, 0, 0, 0))).tolist()
+        image = own[index].contiguous() if rank() == 0 else torch.empty(shape, device=device)
+        broadcast_tensors({"images": image})
+        images.append(image)
+    return images
+
+
+def _steps(batches: TrainBatches, num_images: int) -> int:
+    return min(-(-num_images // batches.training.batch_size), batches.steps_of_epoch)

@@ -12,7 +12,9 @@ from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.files.shown import shown
-from inq_ray.training.calibration import gather_moments
+from inq_ray.post_training import quantize_params_
+from inq_ray.scheduler import INQScheduler
+from inq_ray.training.calibration import calibration_images, gather_moments
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -167,6 +169,26 @@ class RunState:
         if rank() == 0:
             self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
 
+    def quantize_at_once(self, inq: INQScheduler) -> None:
+        """Do the only stage of --post-training: quantize all weights without training, identically on every rank.
+
+        Args:
+            inq: The scheduler, before its first stage.
+        """
+        model, quantization = self.task.model, self.config.quantization
+        broadcast_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())})
+        epoch, num_images = self.journal.epochs_done, quantization.calibration_images
+        images = calibration_images(self.train_batches(), epoch, num_images)
+        done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=quantization.keep_zeros)
+        inq.adopt(done.state)
+        if rank() == 0:
+            self.journal.report(Note(f"{done.num_images:,} training images were used to quantize, without labels"))
+            self._report_left_out(done.left_out)
+
+    def _report_left_out(self, left_out: Mapping[str, str]) -> None:
+        for name, reason in left_out.items():
+            self.journal.report(Note(f"{shown(name)} {reason}: it is quantized without compensation"))
+
     def gather_moments(self, params: Mapping[str, Tensor]) -> Moments | None:
         """Return moments of layers' inputs for a stage that begins, if --compensate asks for them.
 
@@ -179,8 +201,7 @@ class RunState:
         epoch, num_images = self.journal.epochs_done, quantization.calibration_images
         moments = gather_moments(self.train_batches(), epoch, num_images, params)
         if rank() == 0:
-            for name, reason in moments.left_out.items():
-                self.journal.report(Note(f"{shown(name)} {reason}: it is quantized without compensation"))
+            self._report_left_out(moments.left_out)
         return moments
 
     def validate(

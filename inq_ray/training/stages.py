@@ -91,7 +91,10 @@ def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[
     is_new = run.position_in(phase.stage) is None
     if is_new:
         broadcast_tensors(dict(model.named_buffers()))
-        inq.step(run.gather_moments(inq.quantized()))
+        if run.config.quantization.post_training:
+            run.quantize_at_once(inq)
+        else:
+            inq.step(run.gather_moments(inq.quantized()))
     _stop_gradients_of_frozen(inq, untrained)
     has_live = any(param.requires_grad for param in model.parameters())
     if is_new:

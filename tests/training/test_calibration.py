@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from inq_ray.training.config import RunConfig
+from inq_ray.training.flags.parse import parse
 from tests.ranks import run_ranks
 from tests.training.runs import configured, needs_digits, read_rows, run_here, run_in_parts, tiny_config
 
@@ -39,3 +41,34 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Pat
     found, *_ = run_ranks(run_in_parts, world_size, parts, [(1, 2, 4), (2, 2, 4)])
     assert {digest for digest, _ in others} <= {expected[0]}
     assert found[0] == expected[0]
+
+
+def test_without_training_all_is_quantized_at_once(tmp_path: Path) -> None:
+    flags = ["--data", "digits", "--post-training", "--calibration-images", "400", "--weight-bits", "4"]
+    flags += ["--levels", "full", "--float-epochs", "3"]
+    config = parse(flags).run
+    assert (config.quantization.iterative_steps, config.stage_epochs) == ((1.0,), (0,))
+    summaries = [
+        run_ranks(_summary, size, config.replace(output={"storage_path": str(tmp_path), "name": f"at-once-{size}"}))
+        for size in (1, 2)
+    ]
+    for each in summaries:
+        assert len({summary["digest"] for summary in each}) == 1
+        assert each[0]["top1"] > each[0]["float_top1"] - 3
+    assert [stage["portion"] for stage in summaries[0][0]["stages"]] == [1.0]
+
+
+def _summary(config: RunConfig) -> dict[str, Any]:
+    return run_here(config).summary
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--keep-zeros", "--keep-zeros has no effect without --post-training"),
+        ("--post-training --iterative-steps 0.5 1", "--post-training has one stage: use --iterative-steps 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(["--data", "digits", *flags.split()])

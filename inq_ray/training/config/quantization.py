@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from inq_ray.core.channels import Per
 from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Levels, Rule
@@ -15,6 +16,10 @@ _option = functools.partial(option, phase=Phase.STAGES)
 _BITS = EachIs(
     lambda bits: type(bits) is int and MIN_BITS <= bits <= MAX_BITS, f"a whole number from {MIN_BITS} to {MAX_BITS}"
 )
+
+
+def _measures_nothing(config: Any) -> bool:
+    return not (config.quantization.compensate or config.quantization.post_training)
 
 
 def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
@@ -63,10 +68,25 @@ class QuantizationConfig:
     )
     calibration_images: int = _option(
         512,
-        "Training images by which --compensate measures outputs.",
+        "Training images by which --compensate and --post-training measure outputs.",
         check=count(1),
+        unused=(Unused(when=_measures_nothing, why="has no effect without --compensate or --post-training"),),
+    )
+    post_training: bool = _option(
+        False,
+        "Quantize everything at once and without training: one stage, compensated by --calibration-images; labels are "
+        "not used.",
+        sweep="it has one stage without epochs, and trials have the same stages: use inq-ray quantize --post-training",
+    )
+    keep_zeros: bool = _option(
+        False,
+        "Keep the zeros of a pruned network, with --post-training.",
         unused=(
-            Unused(when=lambda config: not config.quantization.compensate, why="has no effect without --compensate"),
+            Unused(
+                when=lambda config: not config.quantization.post_training,
+                why="has no effect without --post-training: add it, or leave this out",
+                is_refused=True,
+            ),
         ),
     )
     skip: tuple[str, ...] = _option((), "Patterns of layers that stay float, such as classifier or layer1.*.")
@@ -76,3 +96,7 @@ class QuantizationConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.post_training and len(self.iterative_steps) > 1:
+            raise ValueError(
+                f"--post-training has one stage: use --iterative-steps 1, got {len(self.iterative_steps)} portions"
+            )

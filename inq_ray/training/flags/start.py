@@ -28,6 +28,8 @@ def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: 
         start = trained_first(start)
     if "quantization.iterative_steps" in given:  # a recipe's values per stage are for its own stages
         start = start.evenly()
+    if given.get("quantization.post_training"):
+        start = _at_once(start)
     start = _without_replaced(start, given)
     return start if file is not None else _without_float_training(start, given)
 
@@ -58,6 +60,13 @@ def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
         return recipe(name)
     start = lossless_recipe(arch, bits)
     return start if given.get("network.weights") is None else of_trained(start)
+
+
+def _at_once(start: RunConfig) -> RunConfig:
+    """Return a start with one stage, which is not trained."""
+    training = {"epochs": 0, "epochs_each": (), "epochs_total": None, "lr_each": (), "bn_images": 0, "distill": False}
+    averages = {"ema_decay": None, "ema_share": None}
+    return start.replace(quantization={"iterative_steps": (1.0,)}, training=training | averages)
 
 
 def _without_replaced(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:
