@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +187,7 @@ class _Run:
         example = self.batches[0][:2]
         followers = _followers(network, example, self.float_modules)
         self.batchnorms = {
-            module: (batchnorm, reference[batchnorm])
+            module: (batchnorm, cast(_BatchNorm, reference[batchnorm]))
             for module, batchnorm in followers.items()
             if _takes_any_scale(network, example, module, batchnorm)
         }
@@ -236,6 +236,7 @@ class _Run:
                 shift = 0.0 if bias is None else bias.double()
                 _adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
             else:
+                assert bias is not None
                 bias.add_((before - now).to(bias.dtype))
         _freeze(layer.weight, state, found.codebook, found.rows.reshape(layer.weight.shape).to(layer.weight.dtype))
         return float(found.errors.sum()) / max(float(((wanted @ matrix) * wanted).sum()), math.ulp(0.0))
@@ -259,7 +260,7 @@ def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
 
 def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
     """Yield the images in batches, on the device and in the dtype of the network."""
-    for batch in images.split(_BATCH_SIZE) if isinstance(images, Tensor) else images:
+    for batch in torch.split(images, _BATCH_SIZE) if isinstance(images, Tensor) else images:
         first = batch[0] if isinstance(batch, list | tuple) else batch
         if not isinstance(first, Tensor) or not first.dim():
             raise ValueError(f"images must be a tensor or batches of them, got a batch of {type(first).__name__}")

@@ -111,7 +111,7 @@ def _row(name: str, weight: Tensor) -> TensorRow | str:
     bits = 2 if span is None else _bits_for(span[1] - span[0] + 1)
     if bits is None:
         return f"its exponents, {span}, need more than {MAX_BITS} bits"
-    values, counts = weight.double().unique(return_counts=True)
+    values, counts = torch.unique(weight.double(), return_counts=True)
     shares = counts.double() / max(1, weight.numel())
     return TensorRow(
         name=name,

@@ -6,7 +6,7 @@ Exit status 0: written. 2: the result could not be written.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +47,14 @@ def _is_target(flag: str, value: str) -> str:
     return value
 
 
-def _is_layout(flag: str, value: str) -> str:
-    if value not in ("small", "fast"):
-        raise ValueError(f"{flag} must be small or fast, got {quoted(value)}")
-    return value
-
-
 @dataclass(frozen=True, kw_only=True)
 class Flags:
     """Format and details of an export."""
 
     to: str = option("", "Format: onnx, qonnx, header or float.", _is_target, is_first=True)
-    layout: str = option(
+    layout: Literal["small", "fast"] = option(
         "small",
         "Layout of codes in an ONNX file: small packs them; fast takes a byte per code and loads faster.",
-        _is_layout,
         is_first=True,
     )
     arch: str = option("", "Network, as module:function; only for results of your own networks.", is_first=True)

@@ -143,7 +143,7 @@ def codebook_of(num_bits: int, n_1: int | Sequence[int | None] | None, levels: L
     Raises:
         ValueError: There is no such codebook.
     """
-    if not isinstance(n_1, list | tuple):
+    if n_1 is None or not isinstance(n_1, Sequence):
         return Codebook(num_bits, n_1, levels)  # refuses anything but a number
     if not n_1:
         raise ValueError("n_1 must be None, a whole number, or a list with one of these per channel, got []")

@@ -69,7 +69,8 @@ def refit(rows: Tensor, live: Tensor, moments: Tensor, cross: Tensor) -> Tensor:
         float64 [groups, rows, n].
     """
     if bool(live.all()):
-        return torch.linalg.solve(moments, rows @ cross, left=False)
+        refitted: Tensor = torch.linalg.solve(moments, rows @ cross, left=False)
+        return refitted
     return rows + _solve(rows @ (cross - moments), live, moments)
 
 
@@ -163,4 +164,5 @@ def _feedback(matrix: Tensor) -> Tensor:
         matrix: float64 [..., n, n], H.
     """
     upper = torch.linalg.cholesky(matrix.flip(-1, -2)).flip(-1, -2)
-    return (upper / upper.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).triu(diagonal=1)
+    feedback: Tensor = (upper / upper.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)).triu(diagonal=1)
+    return feedback

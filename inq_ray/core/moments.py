@@ -61,7 +61,7 @@ class Layer(NamedTuple):
         dims = len(self.module.kernel_size)
         x = x if x.dim() == dims + 2 else x.unsqueeze(0)
         taps = self.weight[0, 0].numel() * x[0].numel()
-        pieces = x.split(max(1, every * _MOST_VALUES // max(1, taps)))
+        pieces = torch.split(x, max(1, every * _MOST_VALUES // max(1, taps)))
         return [_unfolded(self.module, piece, every) for piece in pieces]
 
     def num_samples(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -163,7 +163,6 @@ class Moments:
                     self.add(name, self.layers[name].rows_of_inputs(args, kwargs))
 
             self._hooks.append(module.register_forward_pre_hook(gather, with_kwargs=True))
-        return self
         return self
 
     def __exit__(

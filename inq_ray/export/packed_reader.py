@@ -169,7 +169,8 @@ def _checked(line: Any, state: Mapping[str, Tensor]) -> tuple[str, list[int], to
 
 
 def _packed_tensor(line: Mapping[str, Any], shape: list[int], codes: "_Cursor") -> PackedTensor:
-    codebook = codebook_of(line["bits"], line.get("n_1"), line.get("levels"))
+    levels: Any = line.get("levels")  # checked like the others
+    codebook = codebook_of(line["bits"], line.get("n_1"), levels)
     encoding: Encoding | None = line.get("encoding")
     if encoding not in ENCODINGS:
         raise ValueError(f"has the encoding {quoted(encoding)}, but known are {', '.join(ENCODINGS)}")
