@@ -144,7 +144,7 @@ def test_another_version_goes_on_and_is_said() -> None:
     versions = {**snapshot_with().facts.versions, "torch": "1.0"}
     decision = decide(AUTO, standing(found(versions=versions)), CONFIG)
     assert isinstance(decision, Resume)
-    assert "torch 1.0 became 2." in decision.notes[0]
+    assert "torch 1.0 changed to 2." in decision.notes[0]
 
 
 def test_every_field_is_known_to_matter_or_not() -> None:

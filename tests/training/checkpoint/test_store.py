@@ -185,7 +185,7 @@ def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monke
     monkeypatch.setattr("inq_ray.training.checkpoint.files.FORMAT_VERSION", 2)
     store.save(simple(at(3)))
     monkeypatch.undo()
-    with pytest.raises(DamagedError, match="format is 2, this program reads 1"):
+    with pytest.raises(DamagedError, match="format version is 2, but this program reads 1"):
         store.load(at(3))
 
 

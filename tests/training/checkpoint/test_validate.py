@@ -140,9 +140,9 @@ ZERO = torch.zeros(3, dtype=torch.float64)
         (lambda _: {SUMS: ZERO}, "sums is torch.float64 [3], with 1 ranks"),
         (
             lambda _: {f"{FROZEN}0.bias": torch.zeros(8).bool()},
-            "there are 4 tensors frozen/, of 3 quantized ones",
+            "there are 4 tensors frozen/, but 3 quantized ones",
         ),
-        (lambda tensors: {f"{FROZEN}0.weight": ~tensors[f"{FROZEN}0.weight"]}, "frozen weights of 216, 173 are due"),
+        (lambda tensors: {f"{FROZEN}0.weight": ~tensors[f"{FROZEN}0.weight"]}, "frozen weights of 216, expected 173"),
         (
             lambda tensors: {f"{CODES}0.weight": tensors[f"{CODES}0.weight"] * 0 + 7},
             "has codes that are not in its codebook",

@@ -143,7 +143,7 @@ def test_a_failure_is_said_once_and_ends_nothing_while_an_older_one_stands(gate:
     gate.error = None
     writer.write(numbered(5))
     assert writer.close()
-    assert told[1:] == ["checkpoints are written again, checkpoint-01-0000-00000005 is; 3 were not"]
+    assert told[1:] == ["checkpoints are written again: checkpoint-01-0000-00000005; 3 failed before"]
     assert steps(gate) == [5, 1]
 
 
@@ -204,7 +204,7 @@ def test_an_old_one_that_cannot_be_deleted_is_said(
     assert writer.write(numbered(4), wait_seconds=30)
     assert writer.close()
     assert steps(store) == [4, 1]
-    assert told[2:] == ["checkpoints are written again, checkpoint-01-0000-00000004 is; 2 were not"]
+    assert told[2:] == ["checkpoints are written again: checkpoint-01-0000-00000004; 2 failed before"]
 
 
 KILLS = ((folder_module, "_write_file"), (folder_module, "sync"), (Path, "rename"), (shutil, "rmtree"))
