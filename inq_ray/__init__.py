@@ -6,8 +6,8 @@ The public names are the library for your own training loop; they need torch and
     INQScheduler         quantizes and freezes the next portion of the weights, identically on every rank
     param_groups         sorts a model's parameters into groups for SGD: quantized ones by bits, and float ones
     clip_grad_norm_      clips gradients by their norm over live weights
-    Moments              second moments of layers' inputs, by which INQScheduler.step lets live weights compensate
-    quantize_            quantizes a trained network without training, from a few hundred images
+    Moments              second moments of layers' inputs, with which INQScheduler.step adjusts live weights
+    quantize_            quantizes a trained network without training, using a few hundred images
     reset_lr_scheduler   restarts a learning rate schedule, for each stage
     float_state          returns the exact weights from codes
     save, load           writes a finished network as one small file, and loads it into any network of its shapes

@@ -71,12 +71,12 @@ def quantize_(
     """Quantize a trained network in place, without training: every weight becomes 0 or a power of two.
 
     Args:
-        model: The network, as trained; wrapped by DDP or torch.compile or not. BatchNorm's statistics and biases of
-            quantized layers are adjusted; everything else that is float stays as it is.
-        images: What the network takes: a tensor of some hundred images, float [N, ...], or batches of such. Of a batch
-            that is a list or tuple, as a DataLoader's, the first entry is taken. Labels are not needed. Memory has to
-            hold what all of them are between two layers, twice.
-        weight_bits: Bits of a weight, 2 to 8.
+        model: The trained network, also one wrapped by DDP or torch.compile. BatchNorm's statistics and biases of
+            quantized layers are adjusted; other float tensors do not change.
+        images: Inputs of the network: a tensor of a few hundred images, float [N, ...], or batches of them. Of a batch
+            that is a list or tuple, such as a DataLoader's, the first entry is used. Labels are not needed. The
+            activations of all images between two layers must fit in memory twice.
+        weight_bits: Bits per quantized weight, 2 to 8.
         levels: As for :func:`inq_ray.param_groups`.
         codebook_per: As for :func:`inq_ray.param_groups`.
         skip: As for :func:`inq_ray.param_groups`.
@@ -85,10 +85,10 @@ def quantize_(
         keep_zeros: Whether weights that are 0 stay 0, as in a pruned network.
 
     Returns:
-        States of the quantized weights, errors of layers, and which layers were rounded without regard to their inputs.
+        States of the quantized weights, errors of layers, and parameters that were rounded to nearest.
 
     Raises:
-        ValueError: There are no images, or as :func:`inq_ray.param_groups`.
+        ValueError: There are no images, or a condition of :func:`inq_ray.param_groups` is not met.
     """
     groups = param_groups(
         model, weight_bits, skip=skip, bits=bits, include=include, levels=levels, codebook_per=codebook_per
@@ -108,13 +108,13 @@ def quantize_params_(
     *,
     keep_zeros: bool = False,
 ) -> PostTraining:
-    """Quantize these parameters of a network in place, as :func:`quantize_` does.
+    """Quantize the given parameters of a network in place, see :func:`quantize_`.
 
     Args:
         network: The network, not wrapped.
         images: As for :func:`quantize_`.
         params: Parameters to quantize, by name.
-        live: Their states, with nothing frozen; left as they are.
+        live: Their states, with nothing frozen; not changed.
         keep_zeros: As for :func:`quantize_`.
     """
     states = copy.deepcopy(dict(live))

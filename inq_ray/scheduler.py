@@ -120,10 +120,10 @@ class INQScheduler:
         warning.
 
         Args:
-            moments: second moments of the layers' inputs, from images that ran through the network as it is now, on
-                each rank its own. Weights that stay live then move so that the layers' outputs change least; in the
-                last stage weights are rounded with the errors of others in mind. Layers without moments are rounded
-                alone. Every rank gives moments, or none does.
+            moments: Second moments of the layers' inputs, from images of this rank and the current weights. Live
+                weights are then adjusted so that the layers' outputs change least; in the last stage weights are
+                rounded in turn, each taking earlier errors into account. Layers without moments are rounded to nearest.
+                Either every rank passes moments, or none does.
 
         Raises:
             ValueError: All stages are done, a parameter's ``weight_bits`` has changed, a quantized parameter is no
@@ -158,13 +158,13 @@ class INQScheduler:
         self.check(f"weights, masks or codes after stage {number}")
 
     def adopt(self, states: Mapping[str, TensorState]) -> None:
-        """Take over states from elsewhere, such as :func:`inq_ray.quantize_`, as the next stage; every rank calls it.
+        """Use given states, such as those of :func:`inq_ray.quantize_`, as the next stage; every rank calls it.
 
         Args:
-            states: By parameter name, with weights at their levels in the network, on every rank the same.
+            states: States by parameter name, the same on every rank; the network's weights have their levels already.
 
         Raises:
-            ValueError: As :meth:`load_state_dict`.
+            ValueError: See :meth:`load_state_dict`.
             ReplicaMismatchError: Weights, masks or codes differ between ranks; raised on every rank.
         """
         adopted = self.state_dict() | {"stage": self.stage + 1, "tensors": _saved(states)}

@@ -1,4 +1,4 @@
-"""Training images by which weights compensate: their moments in a stage, or themselves if there is no training."""
+"""Training images for calibration: their moments for a stage, or the images for post-training quantization."""
 
 from collections.abc import Mapping
 
@@ -13,16 +13,16 @@ from inq_ray.training.loop.batches import TrainBatches
 
 @torch.no_grad()
 def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: Mapping[str, Tensor]) -> Moments:
-    """Run training images through the network as it is now, and return the moments; call it on every rank.
+    """Run training images through the network with its current weights, and return the moments; every rank calls it.
 
-    They are the images with which an epoch begins, with its augmentation: whole batches, rounded up, at most an epoch.
-    Each rank runs its shard. BatchNorm uses its running statistics, which stay as they are.
+    The images are the first ones of an epoch with its augmentation: whole batches, rounded up, at most an epoch.
+    Each rank runs its shard. BatchNorm uses its running statistics, which do not change.
 
     Args:
-        batches: Batches of training; the network's mode stays as it is.
+        batches: Batches of training; the network's mode does not change.
         epoch: Epoch over the whole run, from 0.
-        num_images: Number of images of all ranks.
-        params: Parameters whose layers' inputs are wanted, by name.
+        num_images: Number of images over all ranks.
+        params: Parameters for whose layers' inputs moments are computed, by name.
 
     Raises:
         ValueError: More images than allowed cannot be read, or the storage does not answer.
@@ -40,12 +40,12 @@ def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: M
 
 
 def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> list[Tensor]:
-    """Return inputs of the network, the same on every rank: rank 0's part of the images with which an epoch begins.
+    """Return inputs of the network, the same on every rank: rank 0's shard of an epoch's first images.
 
     Args:
         batches: Batches of training.
         epoch: Epoch over the whole run, from 0.
-        num_images: Number of images, of all ranks as they train.
+        num_images: Number of images over all ranks.
 
     Raises:
         ValueError: More images than allowed cannot be read, or the storage does not answer.

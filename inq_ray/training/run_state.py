@@ -170,7 +170,7 @@ class RunState:
             self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
 
     def quantize_at_once(self, inq: INQScheduler) -> None:
-        """Do the only stage of --post-training: quantize all weights without training, identically on every rank.
+        """Quantize all weights without training, the only stage of --post-training; identical on every rank.
 
         Args:
             inq: The scheduler, before its first stage.
@@ -182,7 +182,7 @@ class RunState:
         done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=quantization.keep_zeros)
         inq.adopt(done.state)
         if rank() == 0:
-            self.journal.report(Note(f"{done.num_images:,} training images were used to quantize, without labels"))
+            self.journal.report(Note(f"{done.num_images:,} training images were used for quantization, without labels"))
             self._report_left_out(done.left_out)
 
     def _report_left_out(self, left_out: Mapping[str, str]) -> None:
@@ -190,7 +190,7 @@ class RunState:
             self.journal.report(Note(f"{shown(name)} {reason}: it is quantized without compensation"))
 
     def gather_moments(self, params: Mapping[str, Tensor]) -> Moments | None:
-        """Return moments of layers' inputs for a stage that begins, if --compensate asks for them.
+        """Return moments of layers' inputs for the next stage with --compensate, else None.
 
         Args:
             params: Parameters that are quantized, by name.

@@ -64,18 +64,17 @@ class QuantizationConfig:
     )
     compensate: bool = _option(
         False,
-        "At each stage, move the weights that stay live so that each layer's outputs on training images change least.",
+        "Adjust the live weights at each stage so that each layer's outputs on training images change least.",
     )
     calibration_images: int = _option(
         512,
-        "Training images by which --compensate and --post-training measure outputs.",
+        "Number of training images on which --compensate and --post-training measure outputs.",
         check=count(1),
         unused=(Unused(when=_measures_nothing, why="has no effect without --compensate or --post-training"),),
     )
     post_training: bool = _option(
         False,
-        "Quantize everything at once and without training: one stage, compensated by --calibration-images; labels are "
-        "not used.",
+        "Quantize all weights at once without training: one stage, compensated on --calibration-images; no labels.",
         sweep="it has one stage without epochs, and trials have the same stages: use inq-ray quantize --post-training",
     )
     keep_zeros: bool = _option(

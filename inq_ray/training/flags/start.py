@@ -63,7 +63,7 @@ def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
 
 
 def _at_once(start: RunConfig) -> RunConfig:
-    """Return a start with one stage, which is not trained."""
+    """Return a start with one stage and no training."""
     training = {"epochs": 0, "epochs_each": (), "epochs_total": None, "lr_each": (), "bn_images": 0, "distill": False}
     averages = {"ema_decay": None, "ema_share": None}
     return start.replace(quantization={"iterative_steps": (1.0,)}, training=training | averages)
