@@ -28,7 +28,8 @@ from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
-from inq_ray.models.selection import param_groups, unwrap
+from inq_ray.core.unwrap import unwrap
+from inq_ray.models.selection import param_groups
 
 # Exponents of the scales of a row that are tried before a BatchNorm: scale = 2^exponent.
 _SCALES = tuple(step / 4 for step in range(-4, 5))
@@ -89,6 +90,15 @@ def quantize_(
 
     Raises:
         ValueError: There are no images, or a condition of :func:`inq_ray.param_groups` is not met.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+        >>> done = quantize_(model, torch.randn(64, 8), weight_bits=4, levels="full")
+        >>> sorted(done.state)
+        ['0.weight', '2.weight']
+        >>> set(model[0].weight.abs().log2().flatten().tolist()) <= {-float("inf"), *range(-20, 10)}
+        True
     """
     groups = param_groups(
         model, weight_bits, skip=skip, bits=bits, include=include, levels=levels, codebook_per=codebook_per
@@ -249,7 +259,7 @@ def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
     every = max(1, surplus - (surplus + 1) % 2)  # odd, so that samples cover the inputs of later layers with stride 2
     sums, count = None, 0
     for pair in calls:
-        for now, before in zip(*(layer.rows_of_inputs(*call[1:], every) for call in pair), strict=True):
+        for now, before in zip(*(layer.rows_of_inputs(call.args, call.kwargs, every) for call in pair), strict=True):
             terms = (now.mT @ now, before.mT @ now, now.mT.sum(-1, keepdim=True), before.mT.sum(-1, keepdim=True))
             added = [term.double() for term in terms]
             sums = added if sums is None else [one + other for one, other in zip(sums, added, strict=True)]

@@ -83,9 +83,10 @@ def packed_in(path: Path) -> Path:
 def _verify_model(model: nn.Module) -> tuple[TensorRow, ...]:
     model = unwrap(model)
     state = model.state_dict(keep_vars=True)
-    chosen = list(choose(model, MAX_BITS))
-    if not chosen:
-        raise VerificationError(None, f"{type(model).__name__} has no convolution or linear layer")
+    try:
+        chosen = list(choose(model, MAX_BITS))
+    except ValueError as error:
+        raise VerificationError(None, str(error)) from error
     rows, wrong = [], {}
     for name in chosen:
         found = _row(name, state[name].detach())

@@ -78,7 +78,7 @@ def _facts(packed: PackedFile) -> list[tuple[str, str]]:
             value = f"{len(value)}: {', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''}"
         elif isinstance(value, dict):
             value = ", ".join(f"{key} {each}" for key, each in value.items())
-        lines.append((escaped(shown(name, 20)).replace("_", " ")[:9], shown(value, 400)))
+        lines.append((f"{escaped(shown(name, 20)).replace('_', ' ')} ", shown(value, 400)))
     return lines
 
 

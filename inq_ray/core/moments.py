@@ -144,6 +144,17 @@ class Moments:
         left_out: Why parameters have no moments, by name.
         sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; empty if nothing ran.
         counts: Number of samples in each sum.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> with Moments(model, dict(model.named_parameters())) as moments:
+        ...     outputs = model(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        >>> moments.sums["0.weight"]
+        tensor([[[10., 14.],
+                 [14., 20.]]], dtype=torch.float64)
+        >>> moments.counts["0.weight"]
+        2
     """
 
     def __init__(self, model: nn.Module, params: Mapping[str, Tensor]) -> None:

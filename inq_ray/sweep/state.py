@@ -69,9 +69,15 @@ def read_state(values: Any) -> SavedSweep:
         _check_distinct(f"trials: {name}", [getattr(trial, name) for trial in state.trials])
     for index, trial in enumerate(state.trials):
         _check_trial(f"trials[{index}].", trial, num_asked)
-    if state.tested is not None and (state.test is None or not 0 < state.test.num_samples < _MOST):
+    if (state.tested is not None and state.test is None) or (state.test is not None and not _is_possible(state.test)):
         raise ValueError("tested names a trial, and test is not its accuracy")
     return state
+
+
+def _is_possible(accuracy: Accuracy) -> bool:
+    """Return whether an accuracy counts images of a set that exists."""
+    counts = (accuracy.num_top1, accuracy.num_top5)
+    return 0 < accuracy.num_samples < _MOST and all(0 <= count <= accuracy.num_samples for count in counts)
 
 
 def _known(cls: type[Any], values: Any) -> dict[str, Any]:
