@@ -28,7 +28,8 @@ from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply
 from inq_ray.core.state import TensorState
-from inq_ray.models.selection import param_groups, unwrap
+from inq_ray.core.unwrap import unwrap
+from inq_ray.models.selection import param_groups
 
 # Exponents of the scales of a row that are tried before a BatchNorm: scale = 2^exponent.
 _SCALES = tuple(step / 4 for step in range(-4, 5))
@@ -39,7 +40,7 @@ _BATCH_SIZE = 128
 _ENOUGH = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PostTraining:
     """Result of :func:`quantize_`.
 
@@ -182,7 +183,7 @@ class _Run:
         if not self.batches:
             raise ValueError("quantize_ needs images to quantize by: give some hundred, without labels")
         self.layers, self.left_out = layers_of(network, params)
-        reference = dict(zip(network.modules(), self.reference.modules(), strict=True))
+        reference: dict[nn.Module, Any] = dict(zip(network.modules(), self.reference.modules(), strict=True))
         self.float_modules = {layer.module: reference[layer.module] for layer in self.layers.values()}
         example = self.batches[0][:2]
         followers = _followers(network, example, self.float_modules)
@@ -232,7 +233,7 @@ class _Run:
             found = min(tried, key=lambda each: float(each.errors.sum()))
         if takes_mean:
             before, now = (rows @ moments.float_mean).reshape(-1), (found.rows @ moments.mean).reshape(-1)
-            if batchnorms:
+            if batchnorms is not None:
                 shift = 0.0 if bias is None else bias.double()
                 _adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
             else:
@@ -249,7 +250,7 @@ def _moments(layer: Layer, calls: Iterable[tuple[Any, Any]]) -> _Moments:
     every = max(1, surplus - (surplus + 1) % 2)  # odd, so that samples cover the inputs of later layers with stride 2
     sums, count = None, 0
     for pair in calls:
-        for now, before in zip(*(layer.rows_of_inputs(*call[1:], every) for call in pair), strict=True):
+        for now, before in zip(*(layer.rows_of_inputs(call.args, call.kwargs, every) for call in pair), strict=True):
             terms = (now.mT @ now, before.mT @ now, now.mT.sum(-1, keepdim=True), before.mT.sum(-1, keepdim=True))
             added = [term.double() for term in terms]
             sums = added if sums is None else [one + other for one, other in zip(sums, added, strict=True)]
