@@ -40,7 +40,7 @@ _BATCH_SIZE = 128
 _ENOUGH = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PostTraining:
     """Result of :func:`quantize_`.
 
@@ -192,7 +192,7 @@ class _Run:
         if not self.batches:
             raise ValueError("quantize_ needs images to quantize by: give some hundred, without labels")
         self.layers, self.left_out = layers_of(network, params)
-        reference = dict(zip(network.modules(), self.reference.modules(), strict=True))
+        reference: dict[nn.Module, Any] = dict(zip(network.modules(), self.reference.modules(), strict=True))
         self.float_modules = {layer.module: reference[layer.module] for layer in self.layers.values()}
         example = self.batches[0][:2]
         followers = _followers(network, example, self.float_modules)
@@ -242,7 +242,7 @@ class _Run:
             found = min(tried, key=lambda each: float(each.errors.sum()))
         if takes_mean:
             before, now = (rows @ moments.float_mean).reshape(-1), (found.rows @ moments.mean).reshape(-1)
-            if batchnorms:
+            if batchnorms is not None:
                 shift = 0.0 if bias is None else bias.double()
                 _adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
             else:

@@ -127,7 +127,7 @@ def test_batches_of_a_loader_are_as_good_as_a_tensor() -> None:
     network, images, _ = make()
     other = copy.deepcopy(network)
     quantize_(network, images, 3)
-    quantize_(other, [(batch, torch.zeros(len(batch))) for batch in images.split(128)], 3)
+    quantize_(other, [(batch, torch.zeros(len(batch))) for batch in torch.split(images, 128)], 3)
     for one, two in zip(network.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(one, two)
 

@@ -24,6 +24,9 @@ _BLOCK = 64
 # Tolerance of the solver, relative to the initial gradient; damping has a larger effect.
 _TOLERANCE = 1e-4
 _MOST_ITERATIONS = 50
+# Multiplications after which a large layer is taken as it is; the first iterations bring nearly all of the gain.
+_MOST_PRODUCTS = 1 << 35
+_LEAST_ITERATIONS = 10
 
 Nearest = Callable[[Tensor], Tensor]
 """From values (float64 [..., rows] of one column) to the levels they are rounded to."""
@@ -86,7 +89,8 @@ def _solve(right: Tensor, live: Tensor, moments: Tensor) -> Tensor:
     moved, direction = torch.zeros_like(residual), residual.clone()
     norm = (residual * residual).sum(-1, keepdim=True)
     target = norm * _TOLERANCE**2
-    for _ in range(_MOST_ITERATIONS):
+    affordable = _MOST_PRODUCTS // max(1, residual.numel() * residual.shape[-1])
+    for _ in range(max(_LEAST_ITERATIONS, min(_MOST_ITERATIONS, affordable))):
         product = direction @ matrix * free
         curvature = (direction * product).sum(-1, keepdim=True).clamp_min(tiny)
         step = torch.where(norm > target, norm / curvature, 0)

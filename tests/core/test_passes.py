@@ -17,17 +17,17 @@ def test_it_stops_at_each_module_once_and_sees_what_was_changed_by_then() -> Non
     network, batch = make(), torch.randn(5, 3)
     stops = [network[0], network[2]]
     with Pass(network, batch, stops) as one, Pass(network, 2 * batch, stops) as two:
-        for module in stops:
-            calls = [each.advance() for each in (one, two)]
-            assert [call is not None and call.module for call in calls] == [module, module]
-            if module is network[0]:
-                assert calls[0] is not None
-                assert torch.equal(calls[0].args[0], batch)
-                with torch.no_grad():
-                    network[0].weight.zero_()
-                    network[0].bias.fill_(1.0)
-        assert calls[0] is not None
-        assert torch.equal(calls[0].args[0], torch.ones(5, 4))
+        first = [each.advance() for each in (one, two)]
+        assert [call is not None and call.module for call in first] == [network[0]] * 2
+        assert first[0] is not None
+        assert torch.equal(first[0].args[0], batch)
+        with torch.no_grad():
+            network.get_parameter("0.weight").zero_()
+            network.get_parameter("0.bias").fill_(1.0)
+        second = [each.advance() for each in (one, two)]
+        assert [call is not None and call.module for call in second] == [network[2]] * 2
+        assert second[0] is not None
+        assert torch.equal(second[0].args[0], torch.ones(5, 4))
         assert [each.advance() for each in (one, two)] == [None, None]
     assert not any(module._forward_pre_hooks for module in network.modules())
 
