@@ -80,6 +80,7 @@ class QuantizationConfig:
     keep_zeros: bool = _option(
         False,
         "Keep the zeros of a pruned network, with --post-training.",
+        sweep="it belongs to --post-training, which no sweep runs: use inq-ray quantize --post-training",
         unused=(
             Unused(
                 when=lambda config: not config.quantization.post_training,
