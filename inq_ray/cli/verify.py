@@ -78,7 +78,7 @@ def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
         ("file", f"{size:,} bytes; the SHA-256 digests of index, codes and other tensors match"),
         ("weights", text),
         ("share", f"{100 * weights / max(1, all_values):.1f} % of {all_values:,} float values are quantized"),
-        ("digest", packed.digest),
+        ("digest", f"{packed.digest} of the tensors; a run prints another one, which includes masks and codes"),
     ]
 
 

@@ -30,11 +30,14 @@ def unused_options(
 
 
 def doubtful_options(config: RunConfig) -> list[str]:
-    """Return a line for each learning rate with which training diverges or does nothing."""
-    training = config.training
+    """Return a line for each learning rate with which training diverges or does nothing, and for a mean without std."""
+    training, data = config.training, config.data
     rates = {"--float-lr": [training.float_lr] if training.float_epochs else []}
     rates |= {"--lr-each": list(training.lr_each)} if training.lr_each else {"--lr": [training.lr]}
     lines = []
+    if bool(data.mean) != bool(data.std):
+        given, other = ("--mean", "--std") if data.mean else ("--std", "--mean")
+        lines.append(f"{given} without {other}: images are normalized by the network's usual {other}; add yours")
     for flag, each in rates.items():
         if max(each, default=0) > _LARGEST_RATE:
             lines.append(f"{flag} {max(each):g}: training diverges at this rate; usual rates are 0.001 to 0.1")

@@ -16,6 +16,8 @@ from inq_ray.training.report.next_command import next_command
 from inq_ray.training.report.plan import Plan
 from inq_ray.training.report.screen import Screen, duration, fitting, one_line
 
+# Points of top-1 that no quantization gains over a float network that gets the images it was trained with.
+_DOUBTFUL_GAIN = 5.0
 # Shortest time between progress lines without a terminal.
 _PLAIN_PROGRESS_SECONDS = 60.0
 
@@ -109,6 +111,12 @@ class Console:
             )
         else:
             self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
+        if float_top1 is not None and summary["top1"] - float_top1 > _DOUBTFUL_GAIN:
+            result(
+                "warning",
+                f"{summary['top1'] - float_top1:+.2f} points against float is more than quantization gains: the float "
+                "network was probably given other images than it was trained with; check --mean, --std and sizes",
+            )
         if summary["num_bad_images"]:
             result("left out", f"{summary['num_bad_images']} unreadable image(s), listed in summary.json")
         if summary["events"]["counts"]:

@@ -94,3 +94,10 @@ def test_where_images_are_streamed_the_buffer_has_an_effect() -> None:
 )
 def test_rates_with_which_training_is_lost_are_said(flags: str, told: list[str]) -> None:
     assert doubtful_options(parse(flags.split()).run) == told
+
+
+def test_half_a_normalization_is_doubted() -> None:
+    for flags, given, other in (("--mean 0.5", "--mean", "--std"), ("--std 0.2", "--std", "--mean")):
+        (line,) = doubtful_options(parse(f"--data cifar10 {flags}".split()).run)
+        assert line.startswith(f"{given} without {other}: ")
+    assert doubtful_options(parse(["--data", "cifar10", "--mean", "0.5", "--std", "0.2"]).run) == []

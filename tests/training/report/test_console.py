@@ -164,6 +164,14 @@ def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str])
     assert re.search(rf"next +{re.escape(shlex.join(program('quantize')))} ", out)
 
 
+def test_accuracy_that_rises_by_far_over_float_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(lambda console: console.show_summary(SUMMARY, "/runs/a"), capsys)
+    assert "warning" not in out
+    out = printed(lambda console: console.show_summary({**SUMMARY, "float_top1": 62.22}, "/runs/a"), capsys)
+    assert "warning   +36.82 points against float" in out
+    assert "--mean" in out
+
+
 def test_plain_training_ends_with_how_to_quantize(capsys: pytest.CaptureFixture[str]) -> None:
     summary = {**SUMMARY, "stages": [], "weight_bits": None}
     out = printed(lambda console: console.show_summary(summary, "/runs/a"), capsys)
