@@ -135,7 +135,7 @@ def test_a_line_that_is_cut_for_a_while(tmp_path: Path, calm: RunConfig, proxy: 
     assert len(told.lines) == 2
     assert told.lines[0].startswith("a checkpoint failed, training continues and the previous one stays: cannot ")
     assert "failed 2 times" in told.lines[0]
-    assert told.lines[1].startswith("checkpoints are written again, checkpoint-01-0001-00000004 is; ")
+    assert told.lines[1].startswith("checkpoints are written again: checkpoint-01-0001-00000004; ")
     assert all("\n" not in line for line in told.lines)
     location, entries = store_of(config).location, store_of(config).entries()
     assert len(objects(location)) == FILES_OF_ONE * len(entries)  # nothing of what could not be written is left

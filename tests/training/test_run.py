@@ -156,8 +156,8 @@ class RecordingScheduler(INQScheduler):
 
     record: list[dict[str, tuple[Tensor, Tensor]]]
 
-    def step(self) -> None:
-        super().step()
+    def step(self, moments: Any = None) -> None:
+        super().step(moments)
         weights = self.quantized()
         self.record.append(
             {name: (state.frozen.clone(), weights[name].detach().clone()) for name, state in self.state.items()}
