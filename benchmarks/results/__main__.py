@@ -16,12 +16,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.results.groups import groups_of, main_groups
-from benchmarks.results.kept import digest, packed, restore
 from benchmarks.results.page import page
 from benchmarks.results.picture import draw
 from benchmarks.results.record import as_text, read_records, record_of
 from benchmarks.results.tables import readme_body
+from inq_ray.export.packed_reader import SUFFIX, read
 from inq_ray.files.whole import whole, write_text
+from inq_ray.verification import packed_in
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MARKED = re.compile(r"(<!-- results:begin -->\n).*?(\n<!-- results:end -->)", re.DOTALL)
@@ -58,15 +59,17 @@ def keep(root: Path, parsed: argparse.Namespace) -> int:
     """Keep the final weights of runs that have records, in docs/results/weights/."""
     digests = _digests(root)
     for folder in parsed.folders:
-        path = _weights(root, folder.absolute().name)
-        if path.stem not in digests:
-            raise ValueError(f"{path.stem}: collect the run first, it has no record in docs/results/runs")
+        name = folder.absolute().name
+        if name not in digests:
+            raise ValueError(f"{name}: collect the run first, it has no record in docs/results/runs")
+        packed = packed_in(folder)
+        if read(packed).digest != digests[name]:
+            raise ValueError(f"{name}: the weights in {folder} are not those of its record")
+        path = _weights(root, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as beside:
-            beside.write_bytes(packed(folder))
-            if digest(restore(beside)) != digests[path.stem]:
-                raise ValueError(f"{path.stem}: the weights in {folder} are not those of its record")
-        print(f"{path}: {path.stat().st_size:,} bytes, restored to the bits of the run")
+        with whole(path) as temporary:
+            temporary.write_bytes(packed.read_bytes())
+        print(f"{path}: {path.stat().st_size:,} bytes")
     return 0
 
 
@@ -88,7 +91,7 @@ def check(root: Path, _: argparse.Namespace) -> int:
         lines += difflib.unified_diff(found, text.splitlines(), str(path), "by the records", lineterm="", n=0)
     for name, expected in _digests(root).items():
         path = _weights(root, name)
-        if path.is_file() and digest(restore(path)) != expected:
+        if path.is_file() and read(path).digest != expected:
             lines.append(f"the weights of {name} have another digest than its record")
     print("\n".join(line[:120] for line in lines[:20]) or "results: the documents show what the records say")
     if lines:
@@ -107,7 +110,7 @@ def _texts(root: Path) -> dict[Path, str]:
 
 
 def _weights(root: Path, name: str) -> Path:
-    return root / "docs/results/weights" / f"{name}.safetensors"
+    return root / "docs/results/weights" / f"{name}{SUFFIX}"
 
 
 def _digests(root: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from benchmarks.results.published import comparison
 from benchmarks.results.record import Record, read_records
 from benchmarks.results.tables import NOTHING, commands, main_table, table
 from inq_ray.core.codebook import num_exponents
+from inq_ray.export.packed_reader import SUFFIX
 
 _HEAD = """\
 # Results
@@ -50,9 +51,8 @@ Frozen weights of the run with the first seed at each width. Entropy is -Σ p lo
 ±2^k, in bits per weight, averaged over weights: the size that an ideal code of single weights, with one table for each
 tensor, would reach."""
 _KEPT = """\
-These files hold the codes, packed, and the parameters and buffers that stay float. `restore` in
-benchmarks/results/kept.py turns a file into a state dict for `load_state_dict`. A test evaluates each file on the test
-set, on a CPU, and requires the same number of correct images."""
+These are [packed files](../format.md) for `inq_ray.load`. A test evaluates each file on the test set, on a CPU, and
+requires the same number of correct images."""
 
 
 def page(folder: Path) -> str:
@@ -222,10 +222,10 @@ def _by_place(records: Sequence[Record]) -> str:
 
 def _kept(folder: Path, records: Sequence[Record]) -> str:
     """Return the table of files of weights."""
-    paths = {folder / f"{record['name']}.safetensors": record for record in records}
+    paths = {folder / f"{record['name']}{SUFFIX}": record for record in records}
     rows = [
         {
-            "run": f"[{path.stem}](weights/{path.name})",
+            "run": f"[{record['name']}](weights/{path.name})",
             "bits": record["bits"],
             "bytes": f"{path.stat().st_size:,}",
             "right": _right(record),

@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.results.groups import Group, differences, groups_of, main_of_each, spread
-from benchmarks.results.kept import restore
 from benchmarks.results.record import read_records
+from inq_ray.export.packed_reader import SUFFIX, read
 
 NOTHING = "No run is collected yet."
 _NUMBER = re.compile(r"[+-]?[\d.,]+( ± [\d.]+)?( %)?")
@@ -82,13 +82,13 @@ def _readme_rows(of_bits: Mapping[int, Group], widths: Sequence[int], weights: P
 
 def _kept(group: Group, weights: Path) -> Path | None:
     """Return the file of the kept weights of one of a group's runs."""
-    paths = [weights / f"{record['name']}.safetensors" for record in group.records]
+    paths = [weights / f"{record['name']}{SUFFIX}" for record in group.records]
     return next((path for path in paths if path.is_file()), None)
 
 
 def _float_bytes(path: Path) -> int:
     """Return the bytes of the tensors of the network before it was quantized."""
-    return sum(tensor.nbytes for tensor in restore(path).values())
+    return sum(tensor.nbytes for tensor in read(path).state.values())
 
 
 def _minutes(group: Group) -> str:
