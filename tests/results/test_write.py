@@ -66,7 +66,7 @@ def test_the_readme_has_rows_for_each_network(checkout: Path) -> None:
     lines = readme_body(checkout / "docs/results").splitlines()
     top1 = "91.73 | 91.72 ± 0.08 | 91.69 ± 0.08 | 91.38 ± 0.25 | 90.65 ± 0.22"
     assert lines[2] == f"| cifar_resnet20, cifar10 | top-1, % | {top1} |"
-    assert lines[3] == "| | file, kB | 1,085 | 190 | 157 | 123 | 89 |"
+    assert lines[3] == "| | file, kB | 1,085 | 129 | 108 | 83 | 63 |"
     assert lines[4] == "| | minutes | | 32 | 41 | 51 | 49 |"
     assert lines[5:8] == [
         "| other, cifar10 | top-1, % | 95.00 | | | 94.50 | |",
@@ -132,7 +132,7 @@ def test_a_figure_that_was_changed_by_hand_is_found(
 
 def test_kept_weights_of_another_run_are_found(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = checkout / "docs/results/weights"
-    (weights / "cifar_resnet20-2bit-s0.safetensors").rename(weights / "cifar_resnet20-3bit-s0.safetensors")
+    (weights / "cifar_resnet20-2bit-s0.inq.safetensors").rename(weights / "cifar_resnet20-3bit-s0.inq.safetensors")
     assert main(["check"], checkout) == 1
     assert "the weights of cifar_resnet20-3bit-s0 have another digest than its record" in capsys.readouterr().out
 
@@ -151,6 +151,6 @@ def test_a_readme_without_marks_is_refused(checkout: Path, capsys: pytest.Captur
 
 def test_git_does_not_ignore_what_is_kept() -> None:
     """The pattern that ignores the folder of runs once ignored their records too."""
-    kept = [f"docs/results/{name}" for name in ("runs/a.json", "choices/a.json", "weights/a.safetensors")]
+    kept = [f"docs/results/{name}" for name in ("runs/a.json", "choices/a.json", "weights/a.inq.safetensors")]
     ignored = subprocess.run(["git", "check-ignore", *kept], cwd=REPO, check=False, capture_output=True, text=True)
     assert ignored.stdout == ""
