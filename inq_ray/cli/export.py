@@ -74,7 +74,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 
 def _execute(arguments: Sequence[str], program: str) -> int:
-    formats = "\n".join(f"{name}: {target.what}" for name, target in TARGETS.items())
+    formats = "\n\n".join(f"{name}: {target.what}" for name, target in TARGETS.items())
     what = f"Write RESULT, a run's folder or a packed file, to OUT in another format.\n\n{formats}"
     options = declared(Flags).values()
     if {"-h", "--help", "--help-all"} & {*arguments}:
