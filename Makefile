@@ -39,7 +39,7 @@ setup: $(FINISHED) ## make the environment .venv (the other targets do it by the
 demo: $(FINISHED) ## quantize a small network for handwritten digits on two Ray workers, in under a minute
 	@$(PY) jobs/quantize_imagenet.py $(ARGS)
 
-test: $(FINISHED) ## run the tests, 6 minutes on two cores: the quick ones, then programs, servers and ranks, then a local Ray cluster
+test: $(FINISHED) ## run the tests, 10 minutes on two cores: the quick ones, then programs, servers and ranks, then a local Ray cluster
 	@failed=''
 	echo '== Tests of parts'
 	$(PY) -m pytest -m 'not system and not ray and not gpu and not long' $(PARALLEL) $(ARGS) || failed="$$failed parts"

@@ -13,9 +13,9 @@ import torch
 
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
-from inq_ray.export.onnx_codes import LAYOUTS
-from inq_ray.export.onnx_file import export_onnx, float_model
-from inq_ray.export.packed_reader import PackedTensor
+from inq_ray.export.onnx.codes import LAYOUTS
+from inq_ray.export.onnx.model import export_onnx, float_model
+from inq_ray.export.packed.reader import PackedTensor
 from inq_ray.models.registry import create
 from inq_ray.models.selection import choose
 

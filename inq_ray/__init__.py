@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inq_ray.core.optim.lr_restart import reset_lr_scheduler
     from inq_ray.core.optim.sgd import SGD
     from inq_ray.export.float_state import float_state
-    from inq_ray.export.packed_file import load, save
+    from inq_ray.export.packed.writer import load, save
     from inq_ray.models.layers import summary
     from inq_ray.models.selection import param_groups
     from inq_ray.post_training import quantize_
@@ -63,11 +63,11 @@ _MODULE_OF = {
     "StageError": "inq_ray.scheduler",
     "clip_grad_norm_": "inq_ray.core.optim.clip",
     "float_state": "inq_ray.export.float_state",
-    "load": "inq_ray.export.packed_file",
+    "load": "inq_ray.export.packed.writer",
     "param_groups": "inq_ray.models.selection",
     "quantize_": "inq_ray.post_training",
     "reset_lr_scheduler": "inq_ray.core.optim.lr_restart",
-    "save": "inq_ray.export.packed_file",
+    "save": "inq_ray.export.packed.writer",
     "summary": "inq_ray.models.layers",
     "verify": "inq_ray.verification",
 }

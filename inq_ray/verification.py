@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from inq_ray.core.codebook import MAX_BITS, num_exponents
 from inq_ray.core.unwrap import unwrap
-from inq_ray.export import packed_reader
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.formats import FORMATS
+from inq_ray.export.packed import reader
 from inq_ray.export.table import TensorRow, rows_of
 from inq_ray.export.verify import verify as verify_folder
 from inq_ray.files.shown import one_line, shown
@@ -48,7 +48,7 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
     return rows_of(verified(path))
 
 
-def verified(path: Path) -> packed_reader.PackedFile:
+def verified(path: Path) -> reader.PackedFile:
     """Check the packed file of a result and all files next to it, and return its contents.
 
     Args:
@@ -60,7 +60,7 @@ def verified(path: Path) -> packed_reader.PackedFile:
     try:
         if path.is_dir():
             verify_folder(path, read_codes(path / CODES_FILE))
-        return packed_reader.read(packed_in(path))
+        return reader.read(packed_in(path))
     except ValueError as error:
         raise VerificationError(None, str(error)) from error
 
@@ -73,7 +73,7 @@ def packed_in(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    packed = next(each for each in FORMATS if each.file.endswith(packed_reader.SUFFIX))
+    packed = next(each for each in FORMATS if each.file.endswith(reader.SUFFIX))
     try:
         return packed.find(path)
     except VerificationError as error:

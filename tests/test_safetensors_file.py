@@ -25,7 +25,7 @@ from inq_ray.export.model_file import MODEL_FILE, read_model
 from inq_ray.export.result import Result
 from inq_ray.export.verify import verify
 from inq_ray.models import recognition
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.load import load_weights
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import TENSORS, DamagedError, read_checkpoint
 from tests.export.results import quantized

@@ -20,7 +20,7 @@ from benchmarks.results.page import page
 from benchmarks.results.picture import draw
 from benchmarks.results.record import as_text, read_records, record_of
 from benchmarks.results.tables import readme_body
-from inq_ray.export.packed_reader import SUFFIX, read
+from inq_ray.export.packed.reader import SUFFIX, read
 from inq_ray.files.whole import whole, write_text
 from inq_ray.verification import packed_in
 

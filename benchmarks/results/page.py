@@ -13,7 +13,7 @@ from benchmarks.results.published import comparison
 from benchmarks.results.record import Record, read_records
 from benchmarks.results.tables import NOTHING, commands, main_table, table
 from inq_ray.core.codebook import num_exponents
-from inq_ray.export.packed_reader import SUFFIX
+from inq_ray.export.packed.reader import SUFFIX
 
 _HEAD = """\
 # Results

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.results.groups import Group, differences, groups_of, main_of_each, spread
 from benchmarks.results.record import read_records
-from inq_ray.export.packed_reader import SUFFIX, read
+from inq_ray.export.packed.reader import SUFFIX, read
 
 NOTHING = "No run is collected yet."
 _NUMBER = re.compile(r"[+-]?[\d.,]+( ± [\d.]+)?( %)?")

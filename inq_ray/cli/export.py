@@ -15,8 +15,8 @@ from inq_ray import safetensors_file
 from inq_ray.cli.result import fact, split_result
 from inq_ray.cli.status import exit_status
 from inq_ray.export.header_files import export_header
-from inq_ray.export.packed_file import fill
-from inq_ray.export.packed_reader import SUFFIX, PackedFile, read
+from inq_ray.export.packed.reader import SUFFIX, PackedFile, read
+from inq_ray.export.packed.writer import fill
 from inq_ray.files.extra import install_command
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole
@@ -127,7 +127,7 @@ def _write_header(packed: PackedFile, output: Path, flags: Flags) -> None:  # no
 
 def _write_onnx(packed: PackedFile, output: Path, flags: Flags) -> None:
     try:
-        from inq_ray.export.onnx_file import export_onnx
+        from inq_ray.export.onnx.model import export_onnx
     except ModuleNotFoundError as error:
         raise ValueError(f"--to onnx needs {error.name}: {install_command('onnx', 'onnx', 'onnxscript')}") from error
     export_onnx(*_network(packed, flags), output, quantized=packed.quantized, layout=flags.layout)
@@ -135,7 +135,7 @@ def _write_onnx(packed: PackedFile, output: Path, flags: Flags) -> None:
 
 def _write_qonnx(packed: PackedFile, output: Path, flags: Flags) -> None:
     try:
-        from inq_ray.export.qonnx_file import export_qonnx
+        from inq_ray.export.onnx.qonnx import export_qonnx
     except ModuleNotFoundError as error:
         raise ValueError(f"--to qonnx needs {error.name}: {install_command('onnx', 'onnx', 'onnxscript')}") from error
     export_qonnx(*_network(packed, flags), output, quantized=packed.quantized)

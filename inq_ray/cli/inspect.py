@@ -11,7 +11,7 @@ from rich.table import Table
 
 from inq_ray.cli.result import split_result
 from inq_ray.cli.status import exit_status
-from inq_ray.export.packed_reader import PackedFile, read
+from inq_ray.export.packed.reader import PackedFile, read
 from inq_ray.export.table import TensorRow, rows_of
 from inq_ray.files.shown import escaped, shown
 from inq_ray.training.report.screen import Screen

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.data.source import named_source
-from inq_ray.export.packed_reader import PackedFile, read
+from inq_ray.export.packed.reader import PackedFile, read
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.registry import is_own
 from inq_ray.training.flags.words import is_flag

@@ -10,7 +10,7 @@ from inq_ray.cli.quantize import evaluated
 from inq_ray.cli.result import claimed, evaluation_words, split_result
 from inq_ray.cli.status import exit_status
 from inq_ray.export.errors import VerificationError
-from inq_ray.export.packed_reader import PackedFile
+from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import rows_of
 from inq_ray.files.shown import one_line
 from inq_ray.verification import packed_in, verified

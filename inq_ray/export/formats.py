@@ -8,8 +8,9 @@ from typing import NamedTuple
 from safetensors import SafetensorError
 from torch import Tensor
 
-from inq_ray.export import codes_file, model_file, packed_file, packed_reader
+from inq_ray.export import codes_file, model_file
 from inq_ray.export.errors import VerificationError
+from inq_ray.export.packed import reader, writer
 from inq_ray.export.result import Result
 from inq_ray.files.shown import quoted
 from inq_ray.files.whole import whole
@@ -50,7 +51,7 @@ class Format(NamedTuple):
 FORMATS = (
     Format(model_file.MODEL_FILE, model_file.write, model_file.verify),
     Format(codes_file.CODES_FILE, codes_file.write, codes_file.verify),
-    Format(f"*{packed_reader.SUFFIX}", packed_file.write, packed_file.verify),
+    Format(f"*{reader.SUFFIX}", writer.write, writer.verify),
 )
 
 

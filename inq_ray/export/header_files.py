@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.codebook import Codebook
-from inq_ray.export.packed_reader import PackedFile, PackedTensor
+from inq_ray.export.packed.reader import PackedFile, PackedTensor
 from inq_ray.files.folder import write_folder
 from inq_ray.files.shown import one_line, quoted
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.channels import AnyCodebook
-from inq_ray.export.coding import compress_codes
-from inq_ray.export.packed_reader import PackedFile
+from inq_ray.export.packed.coding import compress_codes
+from inq_ray.export.packed.reader import PackedFile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from inq_ray.models import timm_networks, torchvision_networks
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
-from inq_ray.models.weight_files import is_weights_file
+from inq_ray.models.weights.files import is_weights_file
 
 
 @dataclass(frozen=True, kw_only=True)

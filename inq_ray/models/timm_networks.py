@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inq_ray.files.extra import install_command
-from inq_ray.models.download import cached, checkpoints_folder, once
-from inq_ray.models.weight_files import WeightsError, first_line, read_parts
+from inq_ray.models.weights.download import cached, checkpoints_folder, once
+from inq_ray.models.weights.files import WeightsError, first_line, read_parts
 
 PREFIX = "timm/"
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from inq_ray.files.shown import one_line
-from inq_ray.models.weight_files import WeightsError, first_line
+from inq_ray.models.weights.files import WeightsError, first_line
 
 # These return auxiliary logits while training; INQ's authors re-train on the main logits alone.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")

@@ -1,7 +1,7 @@
 """Check of the float network's accuracy before anything is frozen."""
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.models.pretrained import stated_top1
+from inq_ray.models.weights.pretrained import stated_top1
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.float_accuracy import Doubt, FloatAccuracyError, doubt_about

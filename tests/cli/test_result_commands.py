@@ -8,8 +8,8 @@ import torch
 from inq_ray.cli import program
 from inq_ray.cli.result import claimed, evaluation_words
 from inq_ray.export.formats import write_result
-from inq_ray.export.packed_file import save
-from inq_ray.export.packed_reader import read
+from inq_ray.export.packed.reader import read
+from inq_ray.export.packed.writer import save
 from inq_ray.export.result import Result
 from tests.export.results import quantized
 
@@ -100,7 +100,7 @@ def test_flags_of_an_evaluation(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_packed_file_is_a_file_of_weights(run: Path) -> None:
-    from inq_ray.models.weight_files import read_parts
+    from inq_ray.models.weights.files import read_parts
 
     (part,) = read_parts(run / "mine.inq.safetensors")
     (plain,) = read_parts(run / "model.safetensors")

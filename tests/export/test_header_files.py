@@ -15,8 +15,8 @@ from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.data.source import open_source
 from inq_ray.export.header_files import export_header
-from inq_ray.export.packed_file import save
-from inq_ray.export.packed_reader import PackedFile, read
+from inq_ray.export.packed.reader import PackedFile, read
+from inq_ray.export.packed.writer import save
 from inq_ray.models.digits_cnn import DigitsCNN
 from tests.export.results import quantized
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from benchmarks.results.__main__ import main
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.export.formats import write_result
-from inq_ray.export.packed_reader import read
+from inq_ray.export.packed.reader import read
 from inq_ray.export.result import Result
 from tests.export.results import quantized
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.results.record import read_records
 from inq_ray.data.loader import eval_requests
-from inq_ray.export.packed_reader import SUFFIX, read
+from inq_ray.export.packed.reader import SUFFIX, read
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.evaluate import evaluate
 from inq_ray.training.loop.bad_images import BadImages

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inq_ray.models.pretrained import stated_top1
 from inq_ray.models.registry import create
+from inq_ray.models.weights.pretrained import stated_top1
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.evaluation.accuracy import Accuracy

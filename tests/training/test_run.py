@@ -15,7 +15,7 @@ from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.export.codes_file import read_codes
 from inq_ray.export.float_state import check_exact
 from inq_ray.models.registry import create
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.load import load_weights
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training import stages
 from inq_ray.training.checkpoint.checkpoints import store_of

@@ -22,7 +22,7 @@ _DECIDE_NOTHING = {
     "data/folder/cache.py": "finds an existing index",
     "data/node_cache.py": "stores what others have computed",
     "data/parquet/writer.py": "writes data sets, whose fingerprint is in the key",
-    "models/download.py": "downloads weights, whose digest is in the key",
+    "models/weights/download.py": "downloads weights, whose digest is in the key",
     "models/layers.py": "formats a table",
     "models/recognition.py": "formats a message",
     "training/checkpoint": "restores the bits that it was given",

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from inq_ray.models.weight_files import is_weights_file
+from inq_ray.models.weights.files import is_weights_file
 from inq_ray.training.config.option import Affects, Phase, Unused, option
 
 _option = functools.partial(option, sweep=False)

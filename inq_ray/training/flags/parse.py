@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inq_ray.files.shown import quoted, shown
-from inq_ray.models.pretrained import has_weights
+from inq_ray.models.weights.pretrained import has_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.option import check_options, declared, option
 from inq_ray.training.flags.read import read_flags

@@ -3,7 +3,7 @@
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.source import named_source
 from inq_ray.files.shown import shown
-from inq_ray.models.weight_files import is_weights_file
+from inq_ray.models.weights.files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig
 from inq_ray.training.task.build import image_augmentation, preprocessing_of
 

@@ -4,7 +4,7 @@ import shlex
 
 from inq_ray.export.model_file import MODEL_FILE
 from inq_ray.models.registry import is_timm
-from inq_ray.models.weight_files import is_weights_file
+from inq_ray.models.weights.files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.config.option import declared
 from inq_ray.training.flags.command import program, words_of

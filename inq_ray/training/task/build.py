@@ -16,10 +16,10 @@ from inq_ray.data.order.groups import fitting_workers
 from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from inq_ray.data.source import open_source
 from inq_ray.models.eval_transform import eval_transform
-from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.load import load_weights
+from inq_ray.models.weights.pretrained import resolve_weights
 from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.task.model_input import ModelInput
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.models.pretrained import resolve_weights
-from inq_ray.models.weight_files import WeightsError
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.files import WeightsError
+from inq_ray.models.weights.load import load_weights
+from inq_ray.models.weights.pretrained import resolve_weights
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.task.autocast_cache import Bf16Network
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from inq_ray import safetensors_file
 from inq_ray.core.channels import AnyCodebook, codebook_of
 from inq_ray.core.digest import digest_tensors, summary
-from inq_ray.export.coding import ENCODINGS, Encoding, decompress_codes
 from inq_ray.export.level_check import check_codes
+from inq_ray.export.packed.coding import ENCODINGS, Encoding, decompress_codes
 from inq_ray.files.shown import one_line, quoted
 
 SUFFIX = ".inq.safetensors"

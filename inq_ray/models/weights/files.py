@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from inq_ray import safetensors_file
-from inq_ray.export import packed_reader
+from inq_ray.export.packed import reader
 from inq_ray.files.kind import kind_of
 from inq_ray.files.shown import one_line
-from inq_ray.models import state_dicts
+from inq_ray.models.weights import state_dicts
 
 SAFETENSORS = (".safetensors",)
 # ".tar": torch's ImageNet example (checkpoint.pth.tar); ".th": akamaster's CIFAR ResNets; ".ckpt": Lightning.
@@ -82,8 +82,8 @@ def read_parts(path: Path) -> list[Tensors]:
     if path.suffix in SAFETENSORS:
         try:
             tensors, metadata = safetensors_file.read(path)
-            if packed_reader.METADATA_KEY in metadata:
-                tensors = packed_reader.unpack(path, tensors, metadata).state
+            if reader.METADATA_KEY in metadata:
+                tensors = reader.unpack(path, tensors, metadata).state
             parts = [Tensors(tensors, "")]
         except ValueError as error:
             raise ValueError(one_line(f"weights: cannot read {error}")) from error

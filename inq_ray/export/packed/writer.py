@@ -18,10 +18,10 @@ from inq_ray.core.channels import AnyCodebook
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.state import TensorState
 from inq_ray.core.unwrap import plain_name, unwrap
-from inq_ray.export.coding import compress_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.float_state import HasState, states_of
-from inq_ray.export.packed_reader import FORMAT_VERSION, METADATA_KEY, PackedFile, read, sha256
+from inq_ray.export.packed.coding import compress_codes
+from inq_ray.export.packed.reader import FORMAT_VERSION, METADATA_KEY, PackedFile, read, sha256
 from inq_ray.export.result import Result
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole

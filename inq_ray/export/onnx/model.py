@@ -10,8 +10,8 @@ from onnx import ModelProto
 from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from torch import Tensor, nn
 
-from inq_ray.export.onnx_codes import CodeNodes, Layout
-from inq_ray.export.packed_reader import PackedTensor
+from inq_ray.export.onnx.codes import CodeNodes, Layout
+from inq_ray.export.packed.reader import PackedTensor
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole
 

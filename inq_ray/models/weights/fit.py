@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inq_ray.core.unwrap import plain_name
 from inq_ray.files.shown import one_line, quoted
-from inq_ray.models.weight_files import Tensors, WeightsError
+from inq_ray.models.weights.files import Tensors, WeightsError
 
 _DDP = "module"
 # Preference if several fit. Averaged weights come first, because torchvision's reference and timm evaluate those: the

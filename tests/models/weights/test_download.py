@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inq_ray.models import download
-from inq_ray.models.download import cached, checkpoints_folder, once
+from inq_ray.models.weights import download
+from inq_ray.models.weights.download import cached, checkpoints_folder, once
 from tests.models.file_server import FileServer, serving
 
 CONTENT = b"weights" * 100_000

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.files.shown import one_line
-from inq_ray.models.fit import choose
 from inq_ray.models.recognition import looks_like
-from inq_ray.models.weight_files import WeightsError, existing_file, read_parts
+from inq_ray.models.weights.files import WeightsError, existing_file, read_parts
+from inq_ray.models.weights.fit import choose
 
 # Auxiliary classifiers of torchvision's googlenet and inception_v3; in its files, but left out by `create`.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")

@@ -14,8 +14,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from inq_ray.core.codebook import Codebook
-from inq_ray.export.onnx_file import check_named, float_model, write_model
-from inq_ray.export.packed_reader import PackedTensor
+from inq_ray.export.onnx.model import check_named, float_model, write_model
+from inq_ray.export.packed.reader import PackedTensor
 
 _DOMAIN = "qonnx.custom_op.general"
 # The newest opset that qonnx runs without conversion.

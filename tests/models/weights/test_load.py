@@ -26,11 +26,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inq_ray.models import recognition
-from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters, without_data
-from inq_ray.models.weight_files import is_weights_file
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.files import is_weights_file
+from inq_ray.models.weights.load import load_weights
+from inq_ray.models.weights.pretrained import resolve_weights
 from tests.models.touch import Touch
 
 

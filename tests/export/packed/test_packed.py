@@ -26,14 +26,14 @@ from inq_ray.core.channels import PERS, Per
 from inq_ray.core.codebook import LEVELS, Codebook, Levels
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
-from inq_ray.export.coding import codes_per_byte, compress_codes, decompress_codes
-from inq_ray.export.packed_file import load, save, verify
-from inq_ray.export.packed_file import write as write_packed
-from inq_ray.export.packed_reader import read
+from inq_ray.export.packed.coding import codes_per_byte, compress_codes, decompress_codes
+from inq_ray.export.packed.reader import read
+from inq_ray.export.packed.writer import load, save, verify
+from inq_ray.export.packed.writer import write as write_packed
 from inq_ray.export.result import Result
 from tests.export.results import quantized, same_bits
 
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
+_DOCUMENT = Path(__file__).parents[3] / "docs" / "format.md"
 
 
 class _Scheduler:

@@ -12,7 +12,7 @@ from inq_ray.core.channels import Per
 from inq_ray.core.codebook import Levels
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
-from inq_ray.export.packed_reader import PackedTensor
+from inq_ray.export.packed.reader import PackedTensor
 from inq_ray.models.digits_cnn import DigitsCNN
 from inq_ray.models.registry import create
 from inq_ray.models.selection import choose
@@ -21,9 +21,9 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from inq_ray.export.onnx_codes import LAYOUTS, CodeNodes, Layout  # noqa: E402
-from inq_ray.export.onnx_file import export_onnx, float_model, with_codes  # noqa: E402
-from inq_ray.export.qonnx_file import export_qonnx  # noqa: E402
+from inq_ray.export.onnx.codes import LAYOUTS, CodeNodes, Layout  # noqa: E402
+from inq_ray.export.onnx.model import export_onnx, float_model, with_codes  # noqa: E402
+from inq_ray.export.onnx.qonnx import export_qonnx  # noqa: E402
 
 pytestmark = pytest.mark.system
 

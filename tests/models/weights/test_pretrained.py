@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inq_ray.models.pretrained import resolve_weights
 from inq_ray.models.registry import create
-from inq_ray.models.weights import load_weights
+from inq_ray.models.weights.load import load_weights
+from inq_ray.models.weights.pretrained import resolve_weights
 from tests.models.touch import Touch
 
 pytestmark = pytest.mark.system

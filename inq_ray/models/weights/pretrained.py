@@ -4,9 +4,9 @@ from pathlib import Path
 
 from inq_ray.files.shown import one_line
 from inq_ray.models import timm_networks, torchvision_networks
-from inq_ray.models.download import cached
 from inq_ray.models.registry import check_arch, is_ours, is_own, is_timm
-from inq_ray.models.weight_files import WeightsError, existing_file, is_weights_file
+from inq_ray.models.weights.download import cached
+from inq_ray.models.weights.files import WeightsError, existing_file, is_weights_file
 
 
 def resolve_weights(arch: str, weights: str | None) -> Path | None:

@@ -1,0 +1,1 @@
+"""Results as ONNX and QONNX; needs the extra onnx."""

@@ -1,0 +1,1 @@
+"""NAME.inq.safetensors: a whole result as one small file. docs/format.md describes it."""
