@@ -146,7 +146,18 @@ def test_a_job_is_left_stopped_and_submitted_again(
         assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in line
 
 
-def test_a_job_that_cannot_start_says_why_and_fails(job: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    done = job("submit", "--working-dir", ".", "--", "python", "jobs/quantize_imagenet.py", "--weight-bits", "1")
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        (["--working-dir", ".", "--", "python", "jobs/quantize_imagenet.py"], "quantize_imagenet"),
+        (["--", "inq-ray", "quantize"], "inq-ray quantize"),
+    ],
+    ids=["a script that is sent", "the program that the nodes have"],
+)
+def test_a_job_that_cannot_start_says_why_and_fails(
+    words: list[str], program: str, job: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = job("submit", *words, "--weight-bits", "1")
     assert done.returncode != 0
-    assert "quantize_imagenet: --weight-bits" in done.stdout + done.stderr
+    assert f"{program}: --weight-bits" in done.stdout + done.stderr
+    assert job("submit", *words, "--dry-run", "--num-workers", "1").returncode == 0
