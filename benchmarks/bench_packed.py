@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measured(arch: str, bits: int) -> tuple[tuple[float, ...], tuple[float, float]]:
-    """Return the bytes as float32, int8, packed, and of the limit; and the seconds to write and read the packed file."""
+    """Return bytes as float32, int8, packed, and of the limit; and the seconds to write and read the packed file."""
     torch.manual_seed(0)
     network, states = create(arch, num_classes=1000), {}
     for name in choose(network, bits):
