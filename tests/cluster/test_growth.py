@@ -24,7 +24,7 @@ from tests.training.runs import needs_digits, tiny_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, needs_digits]
 
-# More than the noise of allocators, which was up to 30 MB in 90 trials that ended where they began, and of Ray's threads.
+# More than the noise of allocators (up to 30 MB in 90 trials that ended where they began) and of Ray's own threads.
 MOST_MEGABYTES = 48.0
 MOST_FILES = 4
 
