@@ -12,7 +12,7 @@ from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.formats import FORMATS
 from inq_ray.export.packed import reader
-from inq_ray.export.table import TensorRow, rows_of
+from inq_ray.export.table import TensorRow, row_of, rows_of
 from inq_ray.export.verify import verify as verify_folder
 from inq_ray.files.shown import one_line, shown
 from inq_ray.models.selection import choose
@@ -112,20 +112,7 @@ def _row(name: str, weight: Tensor) -> TensorRow | str:
     bits = 2 if span is None else _bits_for(span[1] - span[0] + 1)
     if bits is None:
         return f"its exponents, {span}, need more than {MAX_BITS} bits"
-    values, counts = torch.unique(weight.double(), return_counts=True)
-    shares = counts.double() / max(1, weight.numel())
-    return TensorRow(
-        name=name,
-        shape=tuple(weight.shape),
-        bits=bits,
-        levels="full",
-        exponents=span,
-        num_values=weight.numel(),
-        num_zero=int((~nonzero).sum()),
-        num_levels=len(values),
-        entropy=float(-(shares * shares.log2()).sum()) + 0.0,
-        num_bytes=math.ceil(weight.numel() * bits / 8),
-    )
+    return row_of(name, weight, bits, "full", math.ceil(weight.numel() * bits / 8))
 
 
 def _bits_for(count: int) -> int | None:

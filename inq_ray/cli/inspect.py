@@ -9,8 +9,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from inq_ray.cli.result import split_result
-from inq_ray.cli.status import exit_status
+from inq_ray.cli.result import run_with_result
 from inq_ray.export.packed.reader import PackedFile, read
 from inq_ray.export.table import TensorRow, rows_of
 from inq_ray.files.shown import escaped, shown
@@ -31,10 +30,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         arguments: Words of the command line.
         program: Program name for messages.
     """
-    if {"-h", "--help", "--help-all"} & {*arguments}:
-        print(_HELP.format(program=program))
-        return 0
-    return exit_status(program, lambda: _execute(*split_result(arguments)))
+    return run_with_result(arguments, program, _HELP, _execute)
 
 
 def _execute(path: Path, words: list[str]) -> int:

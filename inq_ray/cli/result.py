@@ -1,16 +1,34 @@
 """The argument RESULT of commands: a run's folder or a packed file, and the flags under which it is evaluated."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from inq_ray.cli.status import exit_status
 from inq_ray.data.source import named_source
 from inq_ray.export.packed.reader import PackedFile, read
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.registry import is_own
 from inq_ray.training.flags.words import is_flag
 from inq_ray.verification import packed_in
+
+
+def run_with_result(
+    arguments: Sequence[str], program: str, usage: str, execute: Callable[[Path, list[str]], int]
+) -> int:
+    """Run a command whose first argument is RESULT; return its exit status.
+
+    Args:
+        arguments: Words of the command line.
+        program: Program name for messages.
+        usage: Text of --help, with {program} for the name.
+        execute: Gets the path of the result, and the words after it.
+    """
+    if {"-h", "--help", "--help-all"} & {*arguments}:
+        print(usage.format(program=program))
+        return 0
+    return exit_status(program, lambda: execute(*split_result(arguments)))
 
 
 def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inq_ray.cli.quantize import evaluated
-from inq_ray.cli.result import claimed, evaluation_words, split_result
-from inq_ray.cli.status import exit_status
+from inq_ray.cli.result import claimed, evaluation_words, run_with_result
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import rows_of
@@ -34,10 +33,7 @@ def main(arguments: Sequence[str], program: str) -> int:
         arguments: Words of the command line.
         program: Program name for messages.
     """
-    if {"-h", "--help", "--help-all"} & {*arguments}:
-        print(_HELP.format(program=program))
-        return 0
-    return exit_status(program, lambda: _execute(*split_result(arguments), program))
+    return run_with_result(arguments, program, _HELP, lambda path, words: _execute(path, words, program))
 
 
 def _execute(path: Path, words: list[str], program: str) -> int:

@@ -142,7 +142,7 @@ def _failing_as_a_worker() -> Iterator[None]:
         yield
     except StopError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any kind, as from a worker of Ray Train; it is judged by its cause
         failure = RuntimeError()
         failure.__cause__ = error
         raise failure_of(ray.train.WorkerGroupError("", {0: failure})) from error

@@ -1,14 +1,11 @@
 """Statistics of a result's tensors: levels in use, zeros, entropy, bytes."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inq_ray.core.channels import AnyCodebook
-from inq_ray.export.packed.coding import compress_codes
 from inq_ray.export.packed.reader import PackedFile
 
 
@@ -51,33 +48,34 @@ def rows_of(packed: PackedFile) -> tuple[TensorRow, ...]:
         seen.add(tensor.data_ptr())
         if name in packed.quantized:
             found = packed.quantized[name]
-            rows.append(_quantized(name, found.codebook, found.codes, found.num_bytes))
+            rows.append(row_of(name, tensor, found.codebook.num_bits, found.codebook.levels, found.num_bytes))
         else:
             size = tensor.numel() * tensor.element_size()
             rows.append(TensorRow(name=name, shape=tuple(tensor.shape), num_values=tensor.numel(), num_bytes=size))
     return tuple(rows)
 
 
-def rows_of_codes(codes: Mapping[str, tuple[AnyCodebook, Tensor]]) -> tuple[TensorRow, ...]:
-    """Return a row for each quantized tensor, with the bytes that it needs in a packed file."""
-    return tuple(
-        _quantized(name, codebook, each, len(compress_codes(each, codebook.num_bits)[1]))
-        for name, (codebook, each) in codes.items()
-    )
+def row_of(name: str, weight: Tensor, bits: int, levels: str, num_bytes: int) -> TensorRow:
+    """Return the row of a quantized tensor.
 
-
-def _quantized(name: str, codebook: AnyCodebook, codes: Tensor, num_bytes: int) -> TensorRow:
-    values, counts = torch.unique(codebook.decode(codes, torch.float64), return_counts=True)
-    shares = counts.double() / max(1, codes.numel())
+    Args:
+        name: Name in the network's state.
+        weight: float [*], every value 0 or a power of two.
+        bits: Bits of a weight.
+        levels: "paper" or "full".
+        num_bytes: Bytes in the packed file.
+    """
+    values, counts = torch.unique(weight.double(), return_counts=True)
+    shares = counts.double() / max(1, weight.numel())
     exponents = [math.frexp(value)[1] - 1 for value in values.abs().tolist() if value]
     return TensorRow(
         name=name,
-        shape=tuple(codes.shape),
-        bits=codebook.num_bits,
-        levels=codebook.levels,
+        shape=tuple(weight.shape),
+        bits=bits,
+        levels=levels,
         exponents=(min(exponents), max(exponents)) if exponents else None,
-        num_values=codes.numel(),
-        num_zero=int((codes == 0).sum()),
+        num_values=weight.numel(),
+        num_zero=int((weight == 0).sum()),
         num_levels=len(values),
         entropy=float(-(shares * shares.log2()).sum()) + 0.0,
         num_bytes=num_bytes,
