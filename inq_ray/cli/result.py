@@ -61,7 +61,7 @@ def evaluation_words(path: Path, words: Sequence[str]) -> list[str]:
 
 
 def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
-    if any(word.split("=")[0] in ("--arch", "-a") for word in words):
+    if value_of("--arch", words) or value_of("-a", words):
         return []
     arch = fact(packed, "network", "arch")
     if not isinstance(arch, str):
@@ -73,8 +73,7 @@ def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
 
 def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
     """Return the flags of the result's measurement; none for data sets with their own statistics."""
-    data = next((word for before, word in itertools.pairwise(words) if before == "--data"), "digits")
-    source = named_source(data)
+    source = named_source(value_of("--data", words) or "digits")
     given: list[str] = []
     for flag, name in (("--mean", "mean"), ("--std", "std")):
         values = fact(packed, "images", name)
@@ -85,6 +84,13 @@ def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
         given += [flag, str(size)] if type(size) is int else []
     interpolation = fact(packed, "images", "interpolation")
     return [*given, "--interpolation", interpolation] if isinstance(interpolation, str) else given
+
+
+def value_of(flag: str, words: Sequence[str]) -> str | None:
+    """Return the last value of a flag, typed as `FLAG VALUE` or `FLAG=VALUE`; None if it was not typed."""
+    apart = [word for before, word in itertools.pairwise(words) if before == flag]
+    joined = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    return next(iter((*apart, *joined)[::-1]), None)
 
 
 def fact(packed: PackedFile, part: str, name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inq_ray.cli.quantize import evaluated
-from inq_ray.cli.result import claimed, evaluation_words, run_with_result
+from inq_ray.cli.result import claimed, evaluation_words, run_with_result, value_of
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import rows_of
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], program: str) -> int:
 
 
 def _execute(path: Path, words: list[str], program: str) -> int:
-    if words and "--data" not in words:
+    if words and value_of("--data", words) is None:
         raise ValueError(f"{words[0]} needs --data DATA, on which the accuracy is measured")
     try:
         packed = verified(path)

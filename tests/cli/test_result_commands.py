@@ -62,6 +62,7 @@ def test_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ("--data", "digits"): "name the result first",
         (str(tmp_path / "none"),): "there is no ",
         (str(run), "--num-workers", "1"): "--num-workers needs --data DATA",
+        (str(run), "--data=nowhere", "--arch", "digits_cnn"): "nowhere",
     }.items():
         assert program.run(["verify", *words]) == 2
         assert message in capsys.readouterr().err
@@ -86,7 +87,9 @@ def test_flags_of_an_evaluation(run: Path, tmp_path: Path) -> None:
         *("--arch", "cifar_resnet20", "--weights", file, "--mean", "0.5", "0.4", "0.3", "--std", "0.2", "0.2", "0.2"),
         *("--resize-size", "64", "--crop-size", "56", "--interpolation", "bilinear", "--data", "cifar10"),
     ]
-    assert "--mean" not in evaluation_words(run, ["--data", "digits"])  # which have their own
+    assert "--mean" in evaluation_words(run, ["--data=cifar10"])
+    for words in (["--data", "digits"], ["--data=digits"], []):  # which have their own
+        assert "--mean" not in evaluation_words(run, words)
     assert claimed(read(Path(file))) == (9175, 10_000, "ab", "test set")
 
     network, states = quantized(3)
