@@ -74,8 +74,8 @@ class QuantizationConfig:
     )
     post_training: bool = _option(
         False,
-        "Quantize all weights at once without training: one stage, compensated on --calibration-images, which are augmented as "
-        "in training; no labels.",
+        "Quantize all weights at once without training: one stage, compensated on --calibration-images as augmented in "
+        "training; no labels.",
         sweep="it has one stage without epochs, and trials have the same stages: use inq-ray quantize --post-training",
     )
     keep_zeros: bool = _option(
