@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partialmethod
@@ -40,6 +41,9 @@ _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH"
 # Tests with a fixture that starts a server, and modules of tests on several ranks, have the mark `system`.
 _SERVERS = frozenset({"gcs", "proxy", "s3", "s3_server"})
 _OF_RANKS = frozenset({"run_ranks", "rank_outcomes"})
+
+# Of the session's cluster: four workers of one CPU each can be placed on any machine.
+NUM_CPUS = 4
 
 # Where a shell says which cluster to use: never a test's business.
 _FOREIGN_CLUSTER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
@@ -127,9 +131,8 @@ class RayCluster:
 def ray_cluster() -> Iterator[RayCluster]:
     """One local Ray cluster for the session, and this process connected to it as a driver.
 
-    It claims 4 CPUs, so that 4 workers of one CPU each can be placed on any machine. From its start to the end of the
-    session HOME is an empty folder. Its traffic stays on the loopback interface. The dashboard is on because Ray Train
-    asks it for the state of actors: without it, every fit logs an error every second.
+    From its start to the end of the session HOME is an empty folder. Its traffic stays on the loopback interface. The
+    dashboard is on because Ray Train asks it for the state of actors: without it, every fit logs an error every second.
     """
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     from ray._private.parameter import RayParams
@@ -144,7 +147,7 @@ def ray_cluster() -> Iterator[RayCluster]:
         patch.setattr(RayParams, "__init__", partialmethod(RayParams.__init__, dashboard_agent_listen_port=agent))
         context = ray.init(
             address="local",
-            num_cpus=4,
+            num_cpus=NUM_CPUS,
             object_store_memory=256 * 1024**2,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.2",  # Ray would replace 127.0.0.1 by the machine's outside address
@@ -157,6 +160,22 @@ def ray_cluster() -> Iterator[RayCluster]:
             yield RayCluster(address=address, dashboard=dashboard, agent=agent)
         finally:
             ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_reserved(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that leaves CPUs of the session's cluster reserved fails itself, instead of a later one that waits."""
+    yield
+    if "ray_cluster" not in request.fixturenames:
+        return
+    import ray
+    from ray.util import placement_group_table
+
+    deadline = time.monotonic() + 60
+    while (free := ray.available_resources().get("CPU")) != NUM_CPUS:
+        kept = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+        assert time.monotonic() < deadline, f"only {free} of {NUM_CPUS} CPUs are free again; placement groups: {kept}"
+        time.sleep(0.1)
 
 
 @pytest.fixture

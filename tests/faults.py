@@ -244,7 +244,7 @@ class Saboteur:
         run: whose workers and files.
         plan: what strikes.
         texts: incidents and notes that the run has told.
-        has_stopped_driver: whether this process was sent a signal.
+        has_stopped_driver: whether this process is sent a signal, which has not ended the run yet.
     """
 
     run: RunFolder
@@ -259,6 +259,10 @@ class Saboteur:
         if not isinstance(event, Row):
             return
         for planned in [each for each in self.plan if (each.stage, each.epoch) <= (event.stage, event.epoch)]:
+            if planned.fault.startswith("stop_driver"):
+                if self.has_stopped_driver:
+                    continue  # a second signal ends the driver at once; this one is for the run that continues
+                self.has_stopped_driver = True
             self.plan.remove(planned)
             thread = threading.Thread(target=self._strike, args=(planned,), daemon=True)
             self._threads.append(thread)
@@ -266,7 +270,6 @@ class Saboteur:
 
     def _strike(self, planned: Planned) -> None:
         time.sleep(planned.delay_seconds)
-        self.has_stopped_driver |= planned.fault.startswith("stop_driver")
         FAULTS[planned.fault](self.run, planned)
 
     def join(self) -> None:

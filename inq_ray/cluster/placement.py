@@ -16,7 +16,9 @@ import ray
 from ray._private.state import available_resources_per_node, state
 from ray.autoscaler.v2.schema import ClusterStatus
 from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from inq_ray.training.config import ClusterConfig
 
@@ -73,7 +75,8 @@ class RayRoom:
     """Free resources of the cluster that this process is connected to."""
 
     def free(self) -> list[Resources]:
-        """See :class:`Room`."""
+        """See :class:`Room`; what this job's dead actors had reserved is freed first."""
+        remove_orphans()
         free: dict[str, Resources] = available_resources_per_node()  # type: ignore[no-untyped-call]
         leaving = state.get_draining_nodes()
         return [resources for node, resources in free.items() if node not in leaving]
@@ -108,6 +111,23 @@ class RayRoom:
     @staticmethod
     def _status() -> ClusterStatus:
         return get_cluster_status(ray.get_runtime_context().gcs_address)
+
+
+def remove_orphans() -> None:
+    """Remove the placement groups of this job whose creator, an actor, is dead.
+
+    Ray 2.60 keeps them until the job ends. Ray Train's own cleaner for a lost controller does not find its cluster if
+    there are several on one machine.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    accessor = state._connect_and_get_accessor()  # type: ignore[no-untyped-call]  # noqa: SLF001, the rest has no jobs
+    for row in accessor.get_placement_group_table():
+        group = PlacementGroupTableData.FromString(row)
+        is_kept = group.is_detached or group.state == PlacementGroupTableData.REMOVED
+        # Ray counts the actor of a group that a driver has created as dead.
+        is_of_actor = not ray.ActorID(group.creator_actor_id).is_nil()
+        if group.creator_job_id.hex() == job and is_of_actor and group.creator_actor_dead and not is_kept:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 
 def wait_for_placement(
