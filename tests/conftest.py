@@ -172,7 +172,7 @@ def _nothing_stays_reserved(request: pytest.FixtureRequest) -> Iterator[None]:
     from ray.util import placement_group_table
 
     deadline = time.monotonic() + 60
-    while (free := ray.available_resources().get("CPU")) != NUM_CPUS:
+    while (free := ray.available_resources().get("CPU")) != NUM_CPUS:  # type: ignore[no-untyped-call]
         kept = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
         assert time.monotonic() < deadline, f"only {free} of {NUM_CPUS} CPUs are free again; placement groups: {kept}"
         time.sleep(0.1)

@@ -16,7 +16,7 @@ import ray
 from ray._private.state import available_resources_per_node, state
 from ray.autoscaler.v2.schema import ClusterStatus
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
@@ -120,7 +120,7 @@ def remove_orphans() -> None:
     there are several on one machine.
     """
     job = ray.get_runtime_context().get_job_id()
-    accessor = state._connect_and_get_accessor()  # type: ignore[no-untyped-call]  # noqa: SLF001, the rest has no jobs
+    accessor = state._connect_and_get_accessor()  # noqa: SLF001, the public calls do not tell jobs
     for row in accessor.get_placement_group_table():
         group = PlacementGroupTableData.FromString(row)
         is_kept = group.is_detached or group.state == PlacementGroupTableData.REMOVED
