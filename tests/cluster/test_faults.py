@@ -187,7 +187,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_same_command_goes_on(
     job_env: dict[str, str], repo: Path, tmp_path: Path
 ) -> None:
     """Ray ends the process by itself, without an exception, a minute later, and with a dump of its state."""
-    flags = ["--weight-bits", "4", "--iterative-steps", "0.5", "1", "--epochs", "30", "--float-epochs", "1"]
+    flags = ["--weight-bits", "4", "--iterative-steps", "0.5", "1", "--epochs", "100", "--float-epochs", "1"]
     flags += ["--num-workers", "1", "--checkpoint-every", "7"]
     command = [sys.executable, JOB, "--storage-path", str(tmp_path), "--name", "lost", *flags]
     checkpoints = tmp_path / "lost" / "checkpoints"
@@ -208,7 +208,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_same_command_goes_on(
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     summary = read_summary(RunFolder(tmp_path / "lost"))
     assert summary["events"]["counts"] == {"failed": 2, "resumed": 2}
-    calm = _config(tmp_path, "calm", training={"epochs": 30}, cluster={"num_workers": 1, "collective_timeout": "30s"})
+    calm = _config(tmp_path, "calm", training={"epochs": 100}, cluster={"num_workers": 1, "collective_timeout": "30s"})
     assert summary["digest"] == run_here(calm).summary["digest"]
 
 
