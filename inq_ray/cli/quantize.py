@@ -30,7 +30,8 @@ from inq_ray.training.report.json_log import JsonLog
 from inq_ray.training.report.plan import plan
 from inq_ray.training.run_folder import RunFolder, default_name
 from inq_ray.training.start import check_storage, held, look
-from inq_ray.training.task.check import check, check_given, float_notes
+from inq_ray.training.task.check import check, check_given
+from inq_ray.training.task.groups import float_notes
 
 
 def main(arguments: list[str], program: str) -> int:
@@ -91,7 +92,8 @@ def execute(command: Command) -> int:
         look(config, fingerprint=fingerprint)
         for line in images:
             console.say(line)
-        layers = describe(model, config.num_bits, config.quantization.skip, include=config.quantization.include)
+        quantization = config.quantization
+        layers = describe(model, config.num_bits, quantization.skip, config.layer_bits, quantization.include)
         console.show_plan(plan(config, source.info, model), layers)
         if action.evaluate:
             measure(config, console, source.info, verbose=action.verbose)

@@ -177,12 +177,12 @@ def choose(
     weights = layer_weights(model)
     others = other_weights(model, weights)
     for pattern in include:
-        _check_pattern(pattern, others, "float tensor of two or more dimensions")
+        check_pattern(pattern, others, "float tensor of two or more dimensions")
     for pattern in skip:
-        _check_pattern(pattern, weights, also=others)
-    weights += [weight for weight in others if any(_meets(pattern, weight.names) for pattern in include)]
+        check_pattern(pattern, weights, also=others)
+    weights += included(others, include)
     for pattern in bits:
-        _check_pattern(pattern, weights)
+        check_pattern(pattern, weights)
     chosen = {weight.name: _bits_of(weight, weight_bits, skip, bits) for weight in weights}
     _check_refusals([weight for weight in weights if weight.refusal and chosen[weight.name] is not None])
     if (weight_bits is not None or bits) and not any(chosen.values()):
@@ -192,6 +192,11 @@ def choose(
             why = f"{network} has no convolution, linear layer or attention of torch.nn (TorchScript hides its own);"
         raise ValueError(f"nothing to quantize: {why} pass weight_bits=None to train in float")
     return chosen
+
+
+def included(others: Iterable[Weight], include: Iterable[str]) -> list[Weight]:
+    """Return those of the other weights that a pattern of `include` matches."""
+    return [weight for weight in others if any(matches(pattern, weight.names) for pattern in include)]
 
 
 def as_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -215,7 +220,7 @@ def float_note(model: nn.Module, chosen: Collection[str], skip: Iterable[str]) -
     others = [
         weight.name
         for weight in other_weights(model, layer_weights(model))
-        if weight.name not in vectors.union(chosen) and not any(_meets(pattern, weight.names) for pattern in skip)
+        if weight.name not in vectors.union(chosen) and not any(matches(pattern, weight.names) for pattern in skip)
     ]
     num_quantized, num_float = (sum(sizes[name] for name in names) for names in (chosen, others))
     if num_quantized >= _WANTED_SHARE * (num_quantized + num_float):
@@ -356,15 +361,16 @@ def _around(name: str) -> tuple[str, ...]:
     return tuple(".".join(parts[:length]) for length in range(len(parts), 0, -1))
 
 
-def _meets(pattern: str, names: Iterable[str]) -> bool:
+def matches(pattern: str, names: Iterable[str]) -> bool:
+    """Return whether a pattern matches one of a weight's names."""
     return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _bits_of(weight: Weight, weight_bits: int | None, skip: tuple[str, ...], bits: dict[str, int]) -> int | None:
     """Return the bits of a quantizable weight; None = float."""
-    if any(_meets(pattern, weight.names) for pattern in skip):
+    if any(matches(pattern, weight.names) for pattern in skip):
         return None
-    exceptions = [num_bits for pattern, num_bits in bits.items() if _meets(pattern, weight.names)]
+    exceptions = [num_bits for pattern, num_bits in bits.items() if matches(pattern, weight.names)]
     return exceptions[-1] if exceptions else weight_bits
 
 
@@ -377,11 +383,11 @@ def _check_bits(weight_bits: int | None, bits: dict[str, int]) -> None:
         check_num_bits(num_bits, what)
 
 
-def _check_pattern(
+def check_pattern(
     pattern: str, weights: list[Weight], what: str = "convolution or linear weight", also: Iterable[Weight] = ()
 ) -> None:
     """Refuse a pattern that matches neither a weight nor one of `also`; the message names similar weights."""
-    if any(_meets(pattern, weight.names) for weight in (*weights, *also)):
+    if any(matches(pattern, weight.names) for weight in (*weights, *also)):
         return
     known = list(dict.fromkeys(name for weight in weights for name in weight.names))
     near = ", ".join(difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3])

@@ -16,7 +16,7 @@ from inq_ray.sweep.reuse.keys import Origin, stage_keys
 from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints
 from inq_ray.sweep.space.proposer import make_proposer
 from inq_ray.sweep.space.search_options import SearchOptions
-from inq_ray.sweep.space.space import BITS, Point, Space, configured
+from inq_ray.sweep.space.space import BITS, LAYER_BITS, Point, Space, configured
 from inq_ray.sweep.state import SavedSweep, read_state
 from inq_ray.sweep.trials.registry import TRIAL, TrialRegistry
 from inq_ray.sweep.trials.runner import TrialSpec
@@ -30,7 +30,8 @@ from inq_ray.training.report.next_command import tagged_arch
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.start import check_checkpoint_path, checkpoints_held
 from inq_ray.training.task.build import open_data, preprocessing_of
-from inq_ray.training.task.check import check, float_notes
+from inq_ray.training.task.check import check
+from inq_ray.training.task.groups import float_notes
 
 # Held-out fraction of the training images without --holdout: a tenth, up to a maximum.
 _HELD_OUT = 10
@@ -196,6 +197,8 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
     _check_base(base)
     if options.objective == "top1-bits" and BITS not in space.axes:
         raise ValueError("--objective top1-bits minimizes bits too, but they are not searched: add --bits")
+    if options.objective == "top1-bits" and LAYER_BITS in space.axes:
+        raise ValueError(f"--objective top1-bits counts --bits alone: leave it out, or {LAYER_BITS} of --space")
     space.check(base)
     make_proposer(space, options)  # raises if it is not possible
     first, *others = space.samples()

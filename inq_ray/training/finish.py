@@ -39,7 +39,8 @@ def finish(
         ValueError: Result, metrics or summary cannot be written.
         VerificationError: The written files are not correct.
     """
-    summary = {**figures(config, journal.rows), "digest": digest, "world_size": world_size()}
+    mean_bits = None if inq is None else _mean_bits(inq)
+    summary = {**figures(config, journal.rows), "mean_bits": mean_bits, "digest": digest, "world_size": world_size()}
     if rank() != 0:
         return summary
     retry(folder.check_writer, shown(folder.path), verb="write to")
@@ -58,3 +59,9 @@ def finish(
     }
     folder.write_summary(summary)
     return summary
+
+
+def _mean_bits(inq: INQScheduler) -> float:
+    """Return the bits of a quantized weight, averaged over all of them."""
+    counts = [(state.codes.numel(), state.codebook.num_bits) for state in inq.state.values()]
+    return sum(count * num_bits for count, num_bits in counts) / sum(count for count, _ in counts)

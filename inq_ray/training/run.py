@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.models.selection import make_groups
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.config import RunConfig
 from inq_ray.training.finish import finish
@@ -19,6 +18,7 @@ from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.run_state import RunState
 from inq_ray.training.stages import measure_given, run_stages, train_float
 from inq_ray.training.task.determinism import set_deterministic
+from inq_ray.training.task.groups import groups_of
 
 
 def _never() -> bool:
@@ -80,15 +80,7 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
     """Run from the last checkpoint, or the beginning, to the end; return the summary."""
     config, model = run.config, run.task.model
     run.load()
-    quantization = config.quantization
-    groups = make_groups(
-        model,
-        config.num_bits,
-        skip=quantization.skip,
-        include=quantization.include,
-        levels=quantization.levels,
-        codebook_per=quantization.codebook_per,
-    )
+    groups = groups_of(model, config)
     _report_start(run, groups)
     run.go_on()
     if run.start is None and config.network.weights is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from inq_ray import __version__
+from inq_ray.models.layer_bits import words_of_bits
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
 
@@ -37,6 +38,7 @@ def figures(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
         "data": config.data.data,
         "measured_on": "held-out training images" if config.data.holdout else "test set",
         "weight_bits": config.num_bits,
+        "layer_bits": list(words_of_bits(config.layer_bits)),
         "levels": config.quantization.levels,
         "codebook_per": config.quantization.codebook_per,
         "float_top1": float_rows[-1].top1 if float_rows else None,

@@ -13,7 +13,7 @@ from inq_ray.sweep.folder import SweepFolder
 from inq_ray.sweep.plan import config_on_test_set, plan_sweep, recipe_of
 from inq_ray.sweep.space.axes import Choices, FreeSchedules, Range
 from inq_ray.sweep.space.search_options import SearchOptions
-from inq_ray.sweep.space.space import BITS, LR, SCHEDULE, Space
+from inq_ray.sweep.space.space import BITS, LAYER_BITS, LR, SCHEDULE, Space
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.run_folder import RunFolder
 from tests.data.folders import make_folder
@@ -102,6 +102,12 @@ def test_the_same_command_has_the_same_name(tmp_path: Path) -> None:
             "--nesterov needs",
         ),
         (SPACE, SearchOptions(search="optuna", objective="top1-bits"), "add --bits"),
+        (
+            Space({BITS: Choices((5, 3)), LAYER_BITS: Choices(((), ("classifier=8",)))}),
+            SearchOptions(search="optuna", objective="top1-bits"),
+            "counts --bits alone",
+        ),
+        (Space({LAYER_BITS: Choices(((), ("nowhere=3",)))}), SearchOptions(), "--layer-bits: the pattern 'nowhere'"),
     ],
 )
 def test_what_cannot_run_is_refused(space: Space, options: SearchOptions, says: str, tmp_path: Path) -> None:

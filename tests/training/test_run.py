@@ -14,6 +14,7 @@ from inq_ray.data.source import open_source
 from inq_ray.distributed.agreement import ReplicaMismatchError
 from inq_ray.export.codes_file import read_codes
 from inq_ray.export.float_state import check_exact
+from inq_ray.export.packed.reader import read
 from inq_ray.models.registry import create
 from inq_ray.models.weights.load import load_weights
 from inq_ray.scheduler import INQScheduler
@@ -234,6 +235,30 @@ def test_patterns_keep_layers_float(tmp_path: Path) -> None:
     weights = load_file(finished.folder.path / "model.safetensors")
     assert len(weights["classifier.weight"].unique()) > 1000
     assert finished.summary["verification"]["num_tensors"] == 2
+
+
+@pytest.mark.parametrize("post_training", [False, True])
+def test_layers_have_bits_of_their_own(post_training: bool, finished: Finished, tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path,
+        network={"weights": str(finished.folder.path / "model.safetensors")},
+        training={"float_epochs": 0, "epochs": 0},
+        quantization={
+            "iterative_steps": (1.0,),
+            "layer_bits": ("classifier=8", "features.[37]=2"),
+            "post_training": post_training,
+        },
+    )
+    mixed = run_here(config)
+    bits = {"features.0.weight": 5, "features.3.weight": 2, "features.7.weight": 2, "classifier.weight": 8}
+    codes = read_codes(mixed.folder.path / "codes.safetensors")
+    assert {name: codebook.num_bits for name, (codebook, _) in codes.items()} == bits
+    packed = read(mixed.folder.path / "tiny.inq.safetensors")
+    assert {name: each.codebook.num_bits for name, each in packed.quantized.items()} == bits
+    assert mixed.summary["layer_bits"] == ["classifier=8", "features.[37]=2"]
+    sizes = {name: tensor_codes.numel() for name, (_, tensor_codes) in codes.items()}
+    assert mixed.summary["mean_bits"] == sum(sizes[name] * bits[name] for name in sizes) / sum(sizes.values())
+    assert finished.summary["mean_bits"] == 5
 
 
 def test_held_out_images_are_validated_on_and_not_trained_on(tmp_path: Path) -> None:

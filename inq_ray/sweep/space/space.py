@@ -15,6 +15,7 @@ from inq_ray.training.flags.start import with_values
 
 SCHEDULE = "quantization.iterative_steps"
 BITS = "quantization.weight_bits"
+LAYER_BITS = "quantization.layer_bits"
 STRATEGY = "quantization.strategy"
 LR = "training.lr"
 EPOCHS = "training.epochs"

@@ -8,7 +8,7 @@ same number of bits are compared.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 # (portion, top-1 in percent) of the float network and each stage's end, in ascending order.
 Curve = Sequence[tuple[float, float]]
@@ -72,14 +72,14 @@ class Rungs:
     def __init__(self, reduction: float, grace_portion: float) -> None:
         self._reduction = reduction
         self._rungs = rungs(reduction, grace_portion)
-        self._values: dict[tuple[int, float], dict[str, float]] = {}
+        self._values: dict[tuple[Hashable, float], dict[str, float]] = {}
 
-    def goes_on(self, key: str, bits: int, curve: Curve) -> bool:
+    def goes_on(self, key: str, bits: Hashable, curve: Curve) -> bool:
         """Return whether a trial continues after the last stage of its curve.
 
         Args:
             key: Key of that stage's end, the same for trials that share it.
-            bits: Bits of the trial.
+            bits: Bits of the trial, of all its layers.
             curve: Curve up to there.
         """
         reached, before = curve[-1][0], curve[-2][0] if len(curve) > 1 else 0.0

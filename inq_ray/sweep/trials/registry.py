@@ -257,14 +257,16 @@ class TrialRegistry:
         if end.stage == len(trial.schedule):
             return True
         if self._options.stopping == "median":
-            others = {each.name: each.curve for each in self.trials if each is not trial and each.bits == trial.bits}
+            others = {
+                each.name: each.curve for each in self.trials if each is not trial and each.all_bits == trial.all_bits
+            }
             return not is_below_median(trial.curve, others, self._options.grace_portion)
         return goes_on or self._options.stopping != "asha"
 
     def _pass_rungs(self, trial: Trial, ends: Sequence[End]) -> bool:
         curve = [(end.portion, end.top1) for end in ends]
         stage = ends[-1].stage
-        return self._rungs.goes_on(trial.keys.get(stage, f"{trial.name} {stage}"), trial.bits, curve)
+        return self._rungs.goes_on(trial.keys.get(stage, f"{trial.name} {stage}"), trial.all_bits, curve)
 
     def _stop(self, trial: Trial, end: End) -> None:
         """Stop a trial, and all that would have continued from the same end."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from inq_ray.sweep.reuse.shared_prefixes import Keys
-from inq_ray.sweep.space.space import BITS, Point
+from inq_ray.sweep.space.space import BITS, LAYER_BITS, Point
 from inq_ray.sweep.trials.report import End, How
 from inq_ray.training.config import RunConfig
 
@@ -57,6 +57,11 @@ class Trial:
     def bits(self) -> int:
         """Bits per weight."""
         return self.config.quantization.weight_bits
+
+    @property
+    def all_bits(self) -> tuple[int, tuple[str, ...]]:
+        """Bits per weight, and those of single layers."""
+        return self.bits, self.config.quantization.layer_bits
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -146,5 +151,5 @@ def in_words(value: Any) -> str:
 
 
 def has_bits(points: Iterable[Point]) -> bool:
-    """Return whether the number of bits is searched."""
-    return any(BITS in point for point in points)
+    """Return whether the number of bits is searched, and is that of the whole network."""
+    return any(BITS in point and LAYER_BITS not in point for point in points)

@@ -8,6 +8,7 @@ from inq_ray.core.channels import Per
 from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Levels, Rule
 from inq_ray.core.partition import STRATEGIES
 from inq_ray.core.portions import check_portions
+from inq_ray.models.layer_bits import parse_layer_bits, words_of_bits
 from inq_ray.training.config.checks import EachIs, by, count
 from inq_ray.training.config.option import Phase, Unused, check_options, option
 
@@ -22,6 +23,10 @@ def _measures_nothing(config: Any) -> bool:
     return not (config.quantization.compensate or config.quantization.post_training)
 
 
+def _check_layer_bits(words: tuple[str, ...]) -> tuple[str, ...]:
+    return words_of_bits(parse_layer_bits(words))
+
+
 def _check_portions(portions: tuple[float, ...]) -> tuple[float, ...]:
     return check_portions(portions, complete=True)
 
@@ -31,6 +36,11 @@ class QuantizationConfig:
     """Quantization of the weights."""
 
     weight_bits: int = _option(5, "Bits per quantized weight, 2 to 8.", check=_BITS, fits_all=True, is_first=True)
+    layer_bits: tuple[str, ...] = _option(
+        (),
+        "Bits of single layers as PATTERN=BITS, such as fc=8 layer1.*=4; all others have --weight-bits.",
+        check=by(_check_layer_bits),
+    )
     iterative_steps: tuple[float, ...] = _option(
         (0.5, 0.75, 0.875, 1.0),
         "Accumulated portion of each tensor that is frozen after each stage; ascending, the last is 1.",
@@ -54,7 +64,7 @@ class QuantizationConfig:
         "that have codes.",
         unused=(
             Unused(
-                when=lambda config: config.quantization.weight_bits == MIN_BITS,
+                when=lambda config: config.quantization.all_bits == {MIN_BITS},
                 why="has no effect at 2 bits, where both have one power of two",
             ),
         ),
@@ -101,3 +111,8 @@ class QuantizationConfig:
             raise ValueError(
                 f"--post-training has one stage: use --iterative-steps 1, got {len(self.iterative_steps)} portions"
             )
+
+    @property
+    def all_bits(self) -> frozenset[int]:
+        """Bits that a quantized weight may have."""
+        return frozenset({self.weight_bits, *parse_layer_bits(self.layer_bits).values()})

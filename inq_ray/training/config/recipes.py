@@ -88,15 +88,23 @@ def default_recipe(arch: str, weight_bits: int) -> RunConfig:
     training = _IMAGENET
     if is_ours(arch):
         training = _DIGITS if arch == "digits_cnn" else _CIFAR
-    # With 0 and one power of two, the paper's rule sets 95 % of Gaussian weights to 0; least squared error 38 %.
-    codebook: Rule = "mse" if weight_bits == 2 else "max"
     return RunConfig(
         network=NetworkConfig(arch=arch),
         quantization=QuantizationConfig(
-            weight_bits=weight_bits, iterative_steps=portions(arch, weight_bits), codebook=codebook
+            weight_bits=weight_bits,
+            iterative_steps=portions(arch, weight_bits),
+            codebook=codebook_at(weight_bits),
         ),
         training=training,
     )
+
+
+def codebook_at(weight_bits: int) -> Rule:
+    """Return the default rule for codebooks of these bits.
+
+    With 0 and one power of two, the paper's rule sets 95 % of Gaussian weights to 0; least squared error 38 %.
+    """
+    return "mse" if weight_bits == 2 else "max"
 
 
 def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:

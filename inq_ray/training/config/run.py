@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.shown import shown
+from inq_ray.models.layer_bits import parse_layer_bits
 from inq_ray.training.config.cluster import ClusterConfig
 from inq_ray.training.config.data import DataConfig
 from inq_ray.training.config.json_values import checked, from_dict
@@ -90,6 +91,11 @@ class RunConfig:
     def num_bits(self) -> int | None:
         """Bits of a quantized weight; None for a plain run."""
         return None if self.plain else self.quantization.weight_bits
+
+    @property
+    def layer_bits(self) -> dict[str, int]:
+        """Bits of single layers by pattern; empty for a plain run."""
+        return {} if self.plain else parse_layer_bits(self.quantization.layer_bits)
 
     @property
     def stage_epochs(self) -> tuple[int, ...]:

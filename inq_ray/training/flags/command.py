@@ -14,7 +14,7 @@ from inq_ray.training.flags.parse import parse
 from inq_ray.training.flags.start import start_of
 
 # Options that determine the recipe from which the others start.
-_FIRST = ("data.data", "network.arch", "network.weights", "quantization.weight_bits")
+_FIRST = ("data.data", "network.arch", "network.weights", "quantization.weight_bits", "quantization.layer_bits")
 
 
 def command_of(config: RunConfig) -> str:

@@ -4,10 +4,21 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from inq_ray.core.codebook import MIN_BITS
 from inq_ray.data.source import default_arch
 from inq_ray.training.config import DataConfig, RunConfig
 from inq_ray.training.config.option import declared
-from inq_ray.training.config.recipes import LOSSLESS, default_recipe, lossless_recipe, of_trained, recipe, trained_first
+from inq_ray.training.config.recipes import (
+    LOSSLESS,
+    codebook_at,
+    default_recipe,
+    lossless_recipe,
+    of_trained,
+    recipe,
+    trained_first,
+)
+
+_LAYER_BITS = "quantization.layer_bits"
 
 
 def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: str | None = None) -> RunConfig:
@@ -24,6 +35,8 @@ def start_of(given: Mapping[str, Any], *, recipe_name: str | None = None, file: 
     if file is not None and recipe_name is not None:
         raise ValueError("--config and --recipe exclude each other: leave one of them out")
     start = _recipe(given, recipe_name) if file is None else RunConfig.from_file(file)
+    if file is None and any(word.rpartition("=")[2] == str(MIN_BITS) for word in given.get(_LAYER_BITS, ())):
+        start = start.replace(quantization={"codebook": codebook_at(MIN_BITS)})
     if file is None and given.get("training.float_epochs"):
         start = trained_first(start)
     if "quantization.iterative_steps" in given:  # a recipe's values per stage are for its own stages

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from inq_ray import __version__
+from inq_ray.files.shown import shown
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.time_spent import Spent
@@ -186,7 +187,8 @@ def _bits(config: RunConfig) -> str:
     quantization = config.quantization
     levels = f", {quantization.levels} levels" if quantization.levels != "paper" else ""
     per = f", a codebook per {quantization.codebook_per}" if quantization.codebook_per != "tensor" else ""
-    return f"{quantization.weight_bits} bits{levels}{per}"
+    layers = f" ({shown(' '.join(quantization.layer_bits), 60)})" if quantization.layer_bits else ""
+    return f"{quantization.weight_bits} bits{layers}{levels}{per}"
 
 
 def _percent(counts: Plan | Started) -> str:
@@ -230,7 +232,9 @@ def _stage_table(summary: dict[str, Any], float_top1: float | None) -> Table:
             f"{stage['top1']:.2f}",
             change,
         )
-    table.title = f"{summary['arch']} at {summary['weight_bits']} bits, top-1 in % on the {summary['measured_on']}"
+    mean = f" ({summary['mean_bits']:.2f} on average)" if summary["layer_bits"] else ""
+    bits = f"{summary['weight_bits']} bits{mean}"
+    table.title = f"{summary['arch']} at {bits}, top-1 in % on the {summary['measured_on']}"
     return table
 
 

@@ -10,11 +10,11 @@ from torch import nn
 from inq_ray.core.portions import num_frozen
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import VALIDATION_BATCH
-from inq_ray.models.selection import make_groups
 from inq_ray.training.config import ClusterConfig, RunConfig, TrainingConfig
 from inq_ray.training.evaluation.batchnorm import images_of_estimate
 from inq_ray.training.loop.batches import steps_of_epoch
 from inq_ray.training.task.build import batchnorm_layers
+from inq_ray.training.task.groups import groups_of
 
 # Enough to use a CPU fully, and no more than it computes within seconds.
 _TIMED_IMAGES = 8
@@ -77,8 +77,9 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
     num_train = info.num_train - num_held_out
     steps = steps_of_epoch(num_train, training)
     num_validation = num_held_out or info.num_test
-    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
-    quantized = [p.numel() for group in groups if group["weight_bits"] is not None for _, p in group["params"]]
+    quantized = [
+        p.numel() for group in groups_of(model, config) if group["weight_bits"] is not None for _, p in group["params"]
+    ]
     portions = (0.0, *(() if config.plain else config.quantization.iterative_steps))
     phases = [
         PlannedPhase(

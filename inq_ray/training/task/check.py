@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from inq_ray.data.image_set import Source, SourceInfo, Split
 from inq_ray.data.source import named_source
 from inq_ray.models.registry import check_arch
-from inq_ray.models.selection import check_used_as_stored, float_note, make_groups
+from inq_ray.models.selection import check_used_as_stored
 from inq_ray.training.config import NetworkConfig, RunConfig
 from inq_ray.training.config.option import check_refused
 from inq_ray.training.task.build import build_model, open_data
 from inq_ray.training.task.distill import load_teacher
+from inq_ray.training.task.groups import groups_of, quantized_names
 from inq_ray.training.task.wrapping import check_wrapping
 
 
@@ -51,8 +52,7 @@ def check(
     chosen: list[str] = []
     if not evaluate:
         # --skip may match nothing, or everything
-        groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
-        chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
+        chosen = quantized_names(groups_of(model, config))
         if training.teacher is not None:
             load_teacher(copy.deepcopy(model), network.arch, training.teacher, tell)
     sizes, num_images = {(source.info.height, source.info.width)}, 1
@@ -67,16 +67,6 @@ def check(
         if chosen and size == (source.info.height, source.info.width):
             check_used_as_stored(model, chosen, images)
     return source, model.eval()
-
-
-def float_notes(config: RunConfig, model: nn.Module) -> list[str]:
-    """Return a line if a large part of the network stays float unintentionally, as in :func:`inq_ray.param_groups`."""
-    if config.plain:
-        return []
-    groups = make_groups(model, config.num_bits, skip=config.quantization.skip, include=config.quantization.include)
-    chosen = [name for group in groups if group["weight_bits"] for name, _ in group["params"]]
-    note = float_note(model, chosen, config.quantization.skip)
-    return [f"{note}: quantize them with --include PATTERN, or accept it with --skip PATTERN"] if note else []
 
 
 def check_given(network: NetworkConfig) -> None:

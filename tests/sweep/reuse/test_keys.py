@@ -97,7 +97,8 @@ def test_what_decides_bits_from_the_start_is_in_every_key(change: dict[str, dict
 @pytest.mark.parametrize(
     "change",
     [{"quantization": {"weight_bits": 3}}, {"quantization": {"strategy": "random"}}, {"training": {"lr": 0.5}},
-     {"quantization": {"skip": ("classifier",)}}, {"quantization": {"codebook": "mse"}},
+     {"quantization": {"skip": ("classifier",)}}, {"quantization": {"layer_bits": ("classifier=3",)}},
+     {"quantization": {"codebook": "mse"}},
      {"training": {"distill": True}}, {"training": {"distill_labels": 0.5}}],
     ids=str,
 )  # fmt: skip
@@ -122,6 +123,8 @@ def other_value(name: str, value: Any) -> Any:
     """What else the field may be."""
     if name in ("data.mean", "data.std"):
         return (0.25, 0.5, 0.25)
+    if name == "quantization.layer_bits":
+        return ("classifier=3",)
     if name in ("data.crop_scale", "data.crop_ratio"):
         return (0.5, 1.0)
     kind, choices = field_type(name), declared(RunConfig)[name].choices

@@ -113,12 +113,14 @@ def test_where_all_are_damaged_it_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", [AUTO, "/elsewhere"])
 def test_a_configuration_that_differs_is_refused_with_the_difference(mode: str) -> None:
-    config = CONFIG.replace(training={"lr": 0.5, "nesterov": True}, quantization={"iterative_steps": (0.5, 1.0)})
+    quantization = {"iterative_steps": (0.5, 1.0), "layer_bits": ("classifier=4",)}
+    config = CONFIG.replace(training={"lr": 0.5, "nesterov": True}, quantization=quantization)
     chosen = found() if mode != AUTO else None
     line = line_of(decide(mode, standing(found()), config, chosen=chosen))
     assert "--lr 0.001 (now 0.5)" in line
     assert "without --nesterov (now given)" in line
     assert "--iterative-steps 0.5 0.75 0.875 1.0 (now 0.5 1.0)" in line
+    assert "--layer-bits not given (now classifier=4)" in line
 
 
 def test_what_does_not_matter_may_change() -> None:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from inq_ray.models.registry import check_arch
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import PAPER_PORTIONS, default_recipe, lossless_recipe, portions, recipe
+from inq_ray.training.flags.parse import parse
 
 PAPER = {f"{arch}-{bits}bit": steps for (arch, bits), steps in PAPER_PORTIONS.items()}
 OURS = ["digits_cnn-5bit", *(f"cifar_resnet20-{bits}bit" for bits in (5, 4, 3, 2))]
@@ -80,3 +83,18 @@ def test_the_lossless_recipe_is_the_default_with_more_care(arch: str, bits: int)
         assert sum(of_table.stage_epochs) in (10, 14, 16, 18)
         assert of_table.lr_of(1) == careful.training.lr
         assert min(of_table.stage_epochs) > 0
+
+
+def test_two_bits_in_a_layer_take_the_codebook_of_two_bits() -> None:
+    words = ["--weight-bits", "4", "--layer-bits", "a=3", "b=2"]
+    assert parse(words).run.quantization.codebook == "mse"
+    assert parse(words[:-1]).run.quantization.codebook == "max"
+    assert parse([*words, "--codebook", "max"]).run.quantization.codebook == "max"
+
+
+def test_a_file_keeps_bits_of_layers_and_flags_replace_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(parse(["--layer-bits", "b=3", "a=4", "b=3"]).run.to_json())
+    assert parse(["--config", str(path)]).run.quantization.layer_bits == ("a=4", "b=3")
+    assert parse(["--config", str(path), "--layer-bits", "c=8"]).run.quantization.layer_bits == ("c=8",)
+    assert parse(["--config", str(path), "--layer-bits"]).run.quantization.layer_bits == ()

@@ -44,6 +44,12 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
         ("--follow-links", "--follow-links has no effect: these data are not files in a folder"),
         ("--num-workers 1 --sync-batchnorm --use-gpu", "--sync-batchnorm has no effect with one worker"),
         ("--shuffle-buffer 100", "--shuffle-buffer has no effect: only streamed Parquet is shuffled in a buffer"),
+        ("--weight-bits 2 --levels full", "--levels has no effect at 2 bits, where both have one power of two"),
+        (
+            "--weight-bits 2 --layer-bits a=2 --levels full",
+            "--levels has no effect at 2 bits, where both have one power of two",
+        ),
+        ("--plain --layer-bits classifier=3", "--layer-bits has no effect with --plain: nothing is quantized"),
         ("--plain --weight-bits 3", "--weight-bits has no effect with --plain: nothing is quantized"),
         (
             "--evaluate --weights w.pth --weight-bits 3",

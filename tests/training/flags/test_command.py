@@ -19,6 +19,7 @@ CHANGES: list[dict[str, dict[str, Any]]] = [
     {"training": {"float_epochs": 3, "float_lr": 0.02}}, {"training": {"epochs_total": 9, "ema_decay": 0.99}},
     {"training": {"limit_batches": 4, "clip_grad_norm": 1.5}}, {"cluster": {"num_workers": 4, "max_failures": 0}},
     {"quantization": {"iterative_steps": (0.3, 0.51, 1.0), "strategy": "random"}},
+    {"quantization": {"layer_bits": ("classifier=8", "layer1.*=2")}},
 ]  # fmt: skip
 
 

@@ -36,6 +36,8 @@ ROW = Row(
 SUMMARY: dict[str, Any] = {
     "arch": "digits_cnn",
     "weight_bits": 5,
+    "layer_bits": [],
+    "mean_bits": 5.0,
     "measured_on": "test set",
     "float_top1": 98.80,
     "images_in_memory": False,
