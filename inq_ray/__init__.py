@@ -6,6 +6,7 @@ The public names are the library for your own training loop; they need torch and
     INQScheduler         quantizes and freezes the next portion of the weights, identically on every rank
     param_groups         sorts a model's parameters into groups for SGD: quantized ones by bits, and float ones
     clip_grad_norm_      clips gradients by their norm over live weights
+    LiveGradients        makes DDP exchange only the gradients of live weights
     Moments              second moments of layers' inputs, with which INQScheduler.step adjusts live weights
     quantize_            quantizes a trained network without training, using a few hundred images
     reset_lr_scheduler   restarts a learning rate schedule, for each stage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from inq_ray.core.optim.clip import clip_grad_norm_
     from inq_ray.core.optim.lr_restart import reset_lr_scheduler
     from inq_ray.core.optim.sgd import SGD
+    from inq_ray.distributed.gradients import LiveGradients
     from inq_ray.export.float_state import float_state
     from inq_ray.export.packed.writer import load, save
     from inq_ray.models.layers import summary
@@ -40,6 +42,7 @@ __version__ = "0.2.0"
 __all__ = [
     "SGD",
     "INQScheduler",
+    "LiveGradients",
     "Moments",
     "ReplicaMismatchError",
     "StageError",
@@ -57,6 +60,7 @@ __all__ = [
 
 _MODULE_OF = {
     "INQScheduler": "inq_ray.scheduler",
+    "LiveGradients": "inq_ray.distributed.gradients",
     "Moments": "inq_ray.core.moments",
     "ReplicaMismatchError": "inq_ray.scheduler",
     "SGD": "inq_ray.core.optim.sgd",

@@ -67,7 +67,7 @@ ROOMS = {
     ),  # psutil: Ray's own copy
     "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "torch rich"),
     "__main__": _room("cli"),
-    "__init__": _room("core models export post_training scheduler verification"),
+    "__init__": _room("core models distributed export post_training scheduler verification"),
 }
 
 # Packages within a package, each above those that it may import; "" is the package's own files. Where that is missing,
@@ -304,6 +304,7 @@ def test_public_names_need_torch_and_no_other_large_library() -> None:
     )
     assert names.splitlines() == [
         "INQScheduler type True",
+        "LiveGradients type True",
         "Moments type True",
         "ReplicaMismatchError type True",
         "SGD type True",

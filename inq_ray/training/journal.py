@@ -13,6 +13,7 @@ from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.facts import History, Seconds
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.gradients import GradientChoice
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.loop.trainer import EpochState
@@ -43,6 +44,7 @@ class Journal:
         num_data_shards: Number of shards for the order of samples that are read in groups: the run's maximum number of
             workers when it began, so that batches do not depend on the number it continues with.
         world_sizes: Numbers of ranks that it ran on, one after the other.
+        gradients: Gradients that ranks exchange in this stage by --gradient-communication auto; None if not measured.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Journal:
         self.began = time.perf_counter()
         self.num_data_shards = num_data_shards
         self.world_sizes: tuple[int, ...] = (world_size(),)
+        self.gradients: GradientChoice | None = None
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
@@ -159,6 +162,7 @@ class Journal:
                 network_seconds=row.network_seconds or 0.0,
             )
             self._progress.validation_seconds = max(self._progress.validation_seconds, row.validation_seconds)
+        self.gradients = history.gradients
         self.num_data_shards = history.order_workers or history.config.cluster.workers.most
         before = history.world_sizes or (history.world_size,)
         has_changed = before[-1] != world_size()
@@ -215,6 +219,7 @@ class Journal:
             time=time.time(),
             order_workers=self.num_data_shards,
             world_sizes=self.world_sizes,
+            gradients=self.gradients,
         )
 
     def sums(self, state: EpochState | None) -> Tensor:

@@ -5,12 +5,14 @@ import dataclasses
 from dataclasses import dataclass
 
 from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.wire import rank
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.trainer import EpochState, Trainer
+from inq_ray.training.report.events import Note
 from inq_ray.training.report.progress import Epoch
 from inq_ray.training.run_state import RunState
 from inq_ray.training.task.distill import Teacher
@@ -70,10 +72,29 @@ def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
         teacher=phase.teacher,
     )
     trainer.warm_up_ddp()
+    _choose_gradients(run, trainer, position)
     accuracy = PhaseTraining(run, phase, trainer).train(position)
     end = TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0)
     run.save_stage_end(parts_of(run, phase), end, accuracy.top1)
     return accuracy
+
+
+def _choose_gradients(run: RunState, trainer: Trainer, position: TrainingPosition) -> None:
+    """Choose the gradients that ranks exchange in a phase, with --gradient-communication auto; every rank calls it.
+
+    Measured where a phase begins. A run that continues within it keeps the choice, on which bits depend with more than
+    two ranks.
+    """
+    journal = run.journal
+    if trainer.live is None or run.config.training.gradient_communication != "auto":
+        journal.gradients = None
+        return
+    if journal.gradients is None or (position.epoch, position.step) == (0, 0):
+        times = trainer.compare_gradients()
+        journal.gradients = times.choice
+        if rank() == 0:
+            journal.report(Note(f"stage {trainer.stage}: {times}"))
+    trainer.live.is_on = journal.gradients == "live"
 
 
 class PhaseTraining:

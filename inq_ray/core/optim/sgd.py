@@ -65,6 +65,8 @@ class SGD(torch.optim.SGD):
 
     # Whether frozen weights come from load_state_dict, and no INQScheduler has confirmed them since.
     has_loaded_frozen = False
+    # Number of calls of `freeze`: what is derived from the masks is out of date once it has changed.
+    num_freezes = 0
     # Whether it was created by deepcopy or pickle: its parameters then differ from those of the model it was made for.
     is_copy = False
 
@@ -138,6 +140,7 @@ class SGD(torch.optim.SGD):
         if not any(param is known for group in self.param_groups for known in group["params"]):
             raise ValueError(f"a parameter of shape {tuple(param.shape)} is not one of this optimizer's")
         self.has_loaded_frozen = False
+        self.num_freezes += 1
         self._live.pop(param, None)
         if bool(frozen.all()):
             self._live[param] = None

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from inq_ray.core.channels import AnyCodebook, codebook_of
 from inq_ray.core.codebook import Levels, check_rule
@@ -13,6 +13,7 @@ from inq_ray.core.portions import check_portions
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.json_values import from_dict
+from inq_ray.training.loop.gradients import GradientChoice
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.report.events import Row
 
@@ -102,6 +103,7 @@ class History:
         time: Seconds since 1970 when it was taken; None if unknown.
         order_workers: Number of data shards, if samples are read in groups; None if unknown.
         world_sizes: Numbers of ranks that it ran on, one after the other; empty if unknown.
+        gradients: Gradients that ranks exchange in this stage by --gradient-communication auto; None if not measured.
     """
 
     epochs_done: int
@@ -112,6 +114,7 @@ class History:
     time: float | None = None
     order_workers: int | None = None
     world_sizes: tuple[int, ...] = ()
+    gradients: GradientChoice | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,8 @@ def _check(facts: Facts) -> None:
     _check_numbers(facts)
     if any(group.keys() - set(RATES) for group in facts.groups):
         raise ValueError(f"groups is {facts.groups!r:.80}, not learning rates")
+    if facts.gradients not in (None, *get_args(GradientChoice)):
+        raise ValueError(f"gradients is {facts.gradients!r:.80}, not one of {', '.join(get_args(GradientChoice))}")
     if facts.versions.keys() != {"inq_ray", "torch", "python"}:
         raise ValueError(f"versions is {facts.versions!r:.80}, not those of inq_ray, torch and python")
     position, epochs = facts.position, (facts.config.float_epochs, *facts.config.stage_epochs)

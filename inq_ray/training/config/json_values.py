@@ -54,7 +54,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return value
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value, where=f"{name}.")  # type: ignore[arg-type]
-    if origin is types.UnionType and not _is_plain(kind):
+    if origin in (types.UnionType, typing.Union) and not _is_plain(kind):  # the latter with a Literal
         lists = [each for each in options if typing.get_origin(each) is tuple]
         return checked(name, value, lists[0] if lists and isinstance(value, list) else options[0])  # value is not None
     if origin is dict and isinstance(value, dict):

@@ -11,6 +11,7 @@ from inq_ray.training.config.option import Affects, Phase, Unused, check_options
 LrSchedule = Literal["cosine", "step", "constant"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 OnNan = Literal["stop", "skip", "rewind"]
+GradientCommunication = Literal["dense", "live", "auto"]
 
 _RATE = between("(0, inf)")
 _ALPHA = between("[0, 1000]")
@@ -206,6 +207,12 @@ class TrainingConfig:
         False,
         "Run a step as one CUDA graph: the same bits with fewer kernel launches; for small networks on one GPU.",
         affects=Affects.NOTHING,
+    )
+    gradient_communication: GradientCommunication = _of_stages(
+        "dense",
+        "Gradients workers exchange: dense (all), live (of live weights), auto (the faster, measured at each stage).",
+        affects=Affects.ROUNDING,
+        unused=_ONE_WORKER,
     )
     sync_batchnorm: bool = _option(
         False, "Synchronize BatchNorm statistics over all workers (GPUs only).", unused=_ONE_WORKER

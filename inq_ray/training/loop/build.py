@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.gradients import LiveGradients
+from inq_ray.distributed.wire import world_size
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.batches import TrainBatches
 from inq_ray.training.loop.cuda_graph import CudaGraph
@@ -40,10 +42,11 @@ def make_trainer(
     """
     task, training = batches.task, batches.training
     device = task.to_input.device
+    live = LiveGradients(optimizer) if _sends_live(training, stage) else None
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(training, device)]
     return Trainer(
         batches=batches,
-        model=wrap(task.model, device, compile=training.compile, sync_batchnorm=training.sync_batchnorm),
+        model=wrap(task.model, device, compile=training.compile, sync_batchnorm=training.sync_batchnorm, live=live),
         optimizer=optimizer,
         scheduler=lr_scheduler(
             optimizer,
@@ -60,7 +63,13 @@ def make_trainer(
         stage=stage,
         faults=faults,
         graph=CudaGraph(task.model) if training.cuda_graphs else None,
+        live=live,
     )
+
+
+def _sends_live(training: TrainingConfig, stage: int) -> bool:
+    """Return whether gradients of live weights only may be sent in a phase."""
+    return training.gradient_communication != "dense" and stage > 0 and world_size() > 1
 
 
 def _ema(training: TrainingConfig, model: nn.Module, num_steps: int) -> Ema | None:

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import Batch
+from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.distributed.replica import sum_counts
 from inq_ray.distributed.wire import world_size
 from inq_ray.training.config import TrainingConfig
@@ -21,6 +22,7 @@ from inq_ray.training.loop.batches import Microbatch, TrainBatches
 from inq_ray.training.loop.clip import clip_live_gradients
 from inq_ray.training.loop.cuda_graph import CudaGraph
 from inq_ray.training.loop.ema import Ema
+from inq_ray.training.loop.gradients import GradientTimes, compare
 from inq_ray.training.loop.non_finite import (
     CHECK_INTERVAL_STEPS,
     MOST_IN_A_ROW,
@@ -33,7 +35,7 @@ from inq_ray.training.loop.non_finite import (
 from inq_ray.training.loop.time_spent import Spent, Waiting, spent_in_epoch
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
-from inq_ray.training.task.wrapping import warm_up_ddp
+from inq_ray.training.task.wrapping import dropped_passes, warm_up_ddp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class Trainer:
         faults: Counts of steps whose loss or gradient is not finite.
         monitor: Steps not yet checked for that.
         graph: CUDA graph for forward and backward passes; None = kernels are launched one by one.
+        live: Communication hook of the model; None = DDP exchanges all gradients on its own.
     """
 
     batches: TrainBatches
@@ -115,6 +118,7 @@ class Trainer:
     faults: Faults = field(default_factory=Faults)
     monitor: NonFiniteMonitor = field(default_factory=NonFiniteMonitor)
     graph: CudaGraph | None = None
+    live: LiveGradients | None = None
 
     @property
     def task(self) -> Task:
@@ -179,11 +183,22 @@ class Trainer:
 
     def warm_up_ddp(self) -> None:
         """Let DDP rebuild its buckets; every rank calls it before the first epoch, see :func:`wrapping.warm_up_ddp`."""
+        self.model.train()
+        warm_up_ddp(self.model, self._blank_pass)
+
+    def compare_gradients(self) -> GradientTimes:
+        """Time passes with either choice of gradients; every rank calls it, after :meth:`warm_up_ddp`."""
+        assert self.live is not None
+        self.model.train()
+        with dropped_passes(self.model, self._blank_pass) as run_pass:
+            return compare(self.live, run_pass, self.task.to_input.device)
+
+    def _blank_pass(self) -> Tensor:
+        """Run the passes of a microbatch of black images."""
         info, num = self.task.info, self.training.batch_size // world_size() // self.training.accumulate
         images = torch.zeros(num, info.channels, info.height, info.width, dtype=torch.uint8)
         labels = torch.zeros(num, dtype=torch.int64, device=self.task.to_input.device)
-        self.model.train()
-        warm_up_ddp(self.model, lambda: self._forward_backward(self.batches.microbatch(images, labels, (0, 0, 0, 0))))
+        return self._forward_backward(self.batches.microbatch(images, labels, (0, 0, 0, 0)))
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:
         """Run an optimizer step on this rank's shard of a global batch; return its sums of loss, hits, samples."""

@@ -12,11 +12,12 @@ Two runs end with the same bits, and differ from the network that is not compile
 which tensors need gradients compiles again, once; this is the last stage. Wrapping again does not.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.distributed.wire import world_size
 
 _WARM_UP_PASSES = 2
@@ -35,6 +37,7 @@ def wrap(
     *,
     compile: bool = False,  # noqa: A002, named like the flag
     sync_batchnorm: bool = False,
+    live: LiveGradients | None = None,
 ) -> nn.Module:
     """Return the model wrapped for training on all ranks; the model itself for one rank without compilation.
 
@@ -47,6 +50,7 @@ def wrap(
         device: Device of the model.
         compile: Whether to use torch.compile; the first step then takes a while.
         sync_batchnorm: Whether BatchNorm uses the statistics of all ranks' images.
+        live: Communication hook; None = DDP exchanges all gradients on its own.
 
     Raises:
         ValueError: It does not work on this machine.
@@ -57,9 +61,12 @@ def wrap(
     if world_size() == 1:
         return inner
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
+    wrapped = DistributedDataParallel(
         inner, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
     )
+    if live is not None:
+        wrapped.register_comm_hook(None, live.all_reduce)
+    return wrapped
 
 
 def synchronized(model: nn.Module, *, sync_batchnorm: bool) -> nn.Module:
@@ -74,7 +81,7 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
 
     DDP sums gradients in buckets, which it rebuilds after the first backward pass. With more than two ranks the order
     of a sum depends on an element's position in its bucket, so a resumed run would differ from an uninterrupted one.
-    After two passes whose gradients are dropped the buckets are final; buffers are restored.
+    After two passes that are dropped the buckets are final.
 
     Args:
         model: Result of `wrap`; every rank calls it.
@@ -82,11 +89,27 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     """
     if not isinstance(model, DistributedDataParallel):
         return
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng():
+    with dropped_passes(model, step) as run_pass:
         for _ in range(_WARM_UP_PASSES):
-            step()
-            model.zero_grad(set_to_none=True)
+            run_pass()
+
+
+@contextlib.contextmanager
+def dropped_passes(model: nn.Module, step: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Give a block a function that runs a step and drops its gradients; buffers are restored after the block.
+
+    Args:
+        model: The network, wrapped or not.
+        step: Function that runs a forward and a backward pass.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def run_pass() -> None:
+        step()
+        model.zero_grad(set_to_none=True)
+
+    with torch.random.fork_rng():
+        yield run_pass
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
 
