@@ -224,7 +224,7 @@ def plan_sweep(run: RunConfig, space: Space, options: SearchOptions) -> SweepPla
             *describe_classes(source.info),
             *images,
         ),
-        origin=Origin.of(base, model, source.info.fingerprint),
+        origin=Origin.of(base, model, source.info),
     )
     plan.folder.check_usable()
     check_checkpoint_path(plan.base)

@@ -65,7 +65,7 @@ def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
     optimizer = SGD(groups, lr=config.lr_of(1), **sgd_options(training))
     portions = quantization.iterative_steps
     inq = INQScheduler(optimizer, portions, quantization.strategy, training.seed, codebook=quantization.codebook)
-    teacher = make_teacher(training, config.network.arch, model)  # the network before the first stage
+    teacher = make_teacher(training, config.network.arch, run.task)  # the network before the first stage
     phases = [
         Phase(stage=stage, portion=portion, epochs=epochs, optimizer=optimizer, inq=inq, teacher=teacher)
         for stage, (portion, epochs) in enumerate(zip(portions, config.stage_epochs, strict=True), start=1)

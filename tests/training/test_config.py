@@ -37,6 +37,11 @@ BAD_FIELDS = [
     *((DataConfig, {"std": value}, "--std") for value in ((0.5, 0.5, 0.0), (-0.1,), (math.inf,))),
     (TrainingConfig, {"epochs": -1}, "--epochs"),
     (RunConfig, {"training": TrainingConfig(teacher="t.pth")}, "--distill"),
+    (
+        RunConfig,
+        {"training": TrainingConfig(distill=True, teacher_arch="resnet50")},
+        "--teacher-arch needs trained weights: name those of this network with --teacher",
+    ),
     (TrainingConfig, {"distill_temperature": 0.0}, "--distill-temperature"),
     (TrainingConfig, {"distill_temperature": math.nan}, "--distill-temperature"),
     (TrainingConfig, {"distill_labels": 1.0}, "--distill-labels"),

@@ -12,7 +12,6 @@ not in it, so schedules share the keys of their common first stages. In particul
 A new option is in every key unless its declaration excludes it, which makes keys differ, but never results.
 """
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -24,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from inq_ray.core.digest import digest_tensors, summary
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.models.own_network import find
 from inq_ray.models.registry import is_own
 from inq_ray.sweep.reuse.code_fingerprint import code_fingerprint
@@ -39,7 +39,8 @@ class Origin:
 
     Attributes:
         weights: Digest of the network's tensors, trained or random.
-        teacher: Digest of the tensors of --teacher; empty if it names none.
+        teacher: Digest of the tensors of --teacher, followed by that of the file of a user's own --teacher-arch; empty
+            without --teacher.
         code: Digest of the file of a user's own network; empty for networks of this package or a library.
         fingerprint: Fingerprint of the data.
         numerics: Fingerprint of the program.
@@ -52,19 +53,19 @@ class Origin:
     numerics: str
 
     @classmethod
-    def of(cls, config: RunConfig, model: nn.Module, fingerprint: str) -> "Origin":
+    def of(cls, config: RunConfig, model: nn.Module, info: SourceInfo) -> "Origin":
         """Return the origin of a configuration.
 
         Args:
             config: Configuration of any trial.
             model: Network from :func:`inq_ray.training.task.check.check`.
-            fingerprint: Fingerprint of the data.
+            info: Facts about the data.
         """
         return cls(
             weights=summary(digest_tensors(model.state_dict())),
-            teacher=_teacher(config, model),
+            teacher=_teacher(config, model, info),
             code=_code(config.network.arch),
-            fingerprint=fingerprint,
+            fingerprint=info.fingerprint,
             numerics=code_fingerprint(),
         )
 
@@ -109,12 +110,11 @@ def _digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _teacher(config: RunConfig, model: nn.Module) -> str:
+def _teacher(config: RunConfig, model: nn.Module, info: SourceInfo) -> str:
     if config.training.teacher is None:
         return ""
-    teacher = copy.deepcopy(model)
-    load_teacher(teacher, config.network.arch, config.training.teacher)
-    return summary(digest_tensors(teacher.state_dict()))
+    teacher = load_teacher(config.training, config.network.arch, model, info)
+    return summary(digest_tensors(teacher.state_dict())) + _code(config.training.teacher_arch or "")
 
 
 def _code(arch: str) -> str:

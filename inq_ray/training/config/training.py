@@ -153,7 +153,7 @@ class TrainingConfig:
     )
     teacher: str | None = _of_stages(
         None,
-        "Weights of the teacher, as for --weights, for the same network; default: the run's own float weights.",
+        "Weights of the teacher, as for --weights, for the same network or --teacher-arch; default: the run's own.",
         in_stage_key=False,  # the weights themselves are
         sweep=False,
         path=is_weights_name,
@@ -161,6 +161,19 @@ class TrainingConfig:
             Unused(
                 when=lambda config: not config.training.distill,
                 why="has no effect without --distill: add it, or leave this out",
+                is_refused=True,
+            ),
+        ),
+    )
+    teacher_arch: str | None = _of_stages(
+        None,
+        "Network of the teacher, named as for --arch; needs --teacher. Default: the network that is quantized.",
+        sweep=False,
+        unused=(
+            *_NOT_DISTILLED,
+            Unused(
+                when=lambda config: config.training.teacher is None,
+                why="needs trained weights: name those of this network with --teacher",
                 is_refused=True,
             ),
         ),

@@ -175,8 +175,9 @@ def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None]
     """
     network = config.network
     torch.manual_seed(config.training.seed)
-    size = info.height if info.is_streamed else None
-    model = create(network.arch, num_classes=info.num_classes, in_channels=info.channels, image_size=size)
+    model = create(
+        network.arch, num_classes=info.num_classes, in_channels=info.channels, image_size=image_size_of(info)
+    )
     path = resolve_weights(network.arch, network.weights)
     if path is not None:
         head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
@@ -189,6 +190,11 @@ def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None]
                 "--float-epochs N"
             )
     return model
+
+
+def image_size_of(info: SourceInfo) -> int | None:
+    """Return the height and width of images for networks that are built for one size; None = the published size."""
+    return info.height if info.is_streamed else None
 
 
 def _split(train: Images, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Checks of a configuration before anything expensive starts."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -53,8 +52,9 @@ def check(
     if not evaluate:
         # --skip may match nothing, or everything
         chosen = quantized_names(groups_of(model, config))
-        if training.teacher is not None:
-            load_teacher(copy.deepcopy(model), network.arch, training.teacher, tell)
+    teacher = None
+    if not evaluate and training.teacher is not None:
+        teacher = load_teacher(training, network.arch, model, source.info, tell).eval()
     sizes, num_images = {(source.info.height, source.info.width)}, 1
     if not evaluate:
         num_images = training.batch_size // config.cluster.workers.most // training.accumulate
@@ -63,9 +63,12 @@ def check(
     model.train(not evaluate)
     for size in sizes:  # of the smallest shard of a worker: some networks refuse small batches, or a single image
         images = torch.zeros(min(2, num_images), source.info.channels, *size)
-        _check_takes(model, images, network.arch, source.info)
+        _check_takes(model, images, f"--arch {network.arch}", source.info)
         if chosen and size == (source.info.height, source.info.width):
             check_used_as_stored(model, chosen, images)
+        if teacher is not None:
+            what = f"--teacher-arch {training.teacher_arch}" if training.teacher_arch else "--teacher"
+            _check_takes(teacher, images, what, source.info)
     return source, model.eval()
 
 
@@ -131,8 +134,8 @@ def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:
         )
 
 
-def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) -> None:
-    """Refuse a network that does not turn these images into logits."""
+def _check_takes(model: nn.Module, images: Tensor, flag: str, info: SourceInfo) -> None:
+    """Refuse a network that does not turn these images into logits; ``flag`` names it, with its value."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # keeps BatchNorm's statistics
     what = f"{len(images)} image(s) per worker of shape {list(images.shape[1:])} (channels, height, width)"
     try:
@@ -144,8 +147,8 @@ def _check_takes(model: nn.Module, images: Tensor, arch: str, info: SourceInfo) 
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
         is_gray = info.channels == 1 and named_source(info.name) is None
         advice = "; --channels 3 gives gray images three equal channels" if is_gray else ""
-        raise ValueError(f"--arch {arch} does not accept {what} from --data {info.name}: {reason}{advice}") from error
+        raise ValueError(f"{flag} does not accept {what} from --data {info.name}: {reason}{advice}") from error
     expected = [len(images), info.num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ValueError(f"--arch {arch} returns {got} for {what}: it must return logits {expected}")
+        raise ValueError(f"{flag} returns {got} for {what}: it must return logits {expected}")

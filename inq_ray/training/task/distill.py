@@ -5,14 +5,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.files.shown import shown
+from inq_ray.models.registry import create
 from inq_ray.models.weights.files import WeightsError
 from inq_ray.models.weights.load import load_weights
 from inq_ray.models.weights.pretrained import resolve_weights
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.task.autocast_cache import Bf16Network
+from inq_ray.training.task.build import Task, image_size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,25 +73,28 @@ def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Te
     return temperature**2 * nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
-def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teacher | None:
+def make_teacher(training: TrainingConfig, arch: str, task: Task) -> Teacher | None:
     """Return the teacher of a run's stages; every rank calls it and gets rank 0's.
 
     Args:
         training: --distill and its options.
-        arch: Name of the network.
-        model: The run's network, float as before the first stage; it is the teacher if --teacher names no file.
+        arch: Name of the network that is quantized.
+        task: Network and data of the run. The network, float as before the first stage, is the teacher if --teacher
+            names no weights.
 
     Returns:
         None without distillation.
 
     Raises:
-        ValueError: The weights that --teacher names do not exist or do not fit.
+        ValueError: The network or weights of --teacher-arch and --teacher do not exist or do not fit.
     """
     if not training.distill:
         return None
-    teacher = copy.deepcopy(model)
-    if training.teacher is not None:
-        load_teacher(teacher, arch, training.teacher)
+    if training.teacher is None:
+        teacher = copy.deepcopy(task.model)
+    else:
+        teacher = load_teacher(training, arch, task.model, task.info)
+        teacher = teacher.to(task.to_input.device, memory_format=task.to_input.memory_format)  # type: ignore[call-overload]
     broadcast_tensors(teacher.state_dict())
     return Teacher(
         model=teacher.requires_grad_(False).eval(),
@@ -95,18 +103,50 @@ def make_teacher(training: TrainingConfig, arch: str, model: nn.Module) -> Teach
     )
 
 
-def load_teacher(model: nn.Module, arch: str, weights: str, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Load the weights of --teacher; `tell` is called with a line about the tensors loaded from a file.
+def load_teacher(
+    training: TrainingConfig,
+    arch: str,
+    model: nn.Module,
+    info: SourceInfo,
+    tell: Callable[[str], None] = lambda _: None,
+) -> nn.Module:
+    """Return the network of --teacher-arch with the weights of --teacher. Random numbers are drawn as without it.
+
+    Args:
+        training: Options with a --teacher.
+        arch: Name of the network that is quantized.
+        model: That network.
+        info: Facts about the data.
+        tell: Called with a line about the tensors loaded from a file, if there was a choice.
 
     Raises:
-        ValueError: The weights do not exist or do not fit; names the flag.
+        ValueError: Network or weights do not exist or do not fit; names the flag.
     """
+    assert training.teacher is not None
+    teacher = copy.deepcopy(model) if training.teacher_arch is None else _create(training, info)
     try:
-        path = resolve_weights(arch, weights)
+        path = resolve_weights(training.teacher_arch or arch, training.teacher)
         assert path is not None
-        if note := load_weights(model, path).note:
+        if note := load_weights(teacher, path).note:
             tell(f"--teacher: {note}")
     except WeightsError as error:  # its advice would be --replace-head, but a teacher needs a trained head
         raise ValueError(f"--teacher: {error.reason}") from None
     except ValueError as error:
         raise ValueError(f"--teacher: {error}") from None
+    return teacher
+
+
+def _create(training: TrainingConfig, info: SourceInfo) -> nn.Module:
+    """Return the network of --teacher-arch with random weights, on the CPU."""
+    assert training.teacher_arch is not None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(training.seed)
+            return create(
+                training.teacher_arch,
+                num_classes=info.num_classes,
+                in_channels=info.channels,
+                image_size=image_size_of(info),
+            )
+    except ValueError as error:
+        raise ValueError(f"--teacher-arch: {shown(str(error).removeprefix('--arch '), 280)}") from None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from inq_ray.core.portions import check_portions
@@ -17,7 +18,9 @@ from inq_ray.sweep.space.space import BITS, SCHEDULE
 from inq_ray.training.config import RunConfig, field_type
 from inq_ray.training.config.option import Affects, declared
 from inq_ray.training.config.recipes import default_recipe
+from tests.training.toys import toy_network, toy_task
 
+INFO = toy_task(1).info
 ORIGIN = Origin(weights="w", teacher="", code="", fingerprint="f", numerics="n")
 BASE = default_recipe("digits_cnn", 5)
 SCHEDULES = [
@@ -166,22 +169,40 @@ def test_another_origin_has_other_keys(name: str) -> None:
 def test_the_origin_is_of_the_weights_themselves() -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    origin = Origin.of(BASE, model, "f")
-    assert origin == Origin.of(BASE, model, "f")
-    assert (origin.code, origin.fingerprint, origin.numerics) == ("", "f", code_fingerprint())
+    origin = Origin.of(BASE, model, INFO)
+    assert origin == Origin.of(BASE, model, INFO)
+    assert (origin.code, origin.fingerprint, origin.numerics) == ("", INFO.fingerprint, code_fingerprint())
     with torch.no_grad():
         model.weight[0, 0] = -model.weight[0, 0]
-    assert Origin.of(BASE, model, "f").weights != origin.weights
+    assert Origin.of(BASE, model, INFO).weights != origin.weights
 
 
 def test_a_network_of_ones_own_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_sweep_net.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(1, 1)\n")
     config = BASE.replace(network={"arch": "my_sweep_net:net"})
-    code = Origin.of(config, nn.Linear(1, 1), "f").code
+    code = Origin.of(config, nn.Linear(1, 1), INFO).code
     assert len(code) == 64
     (tmp_path / "my_sweep_net.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(1, 2)\n")
-    assert Origin.of(config, nn.Linear(1, 1), "f").code != code
+    assert Origin.of(config, nn.Linear(1, 1), INFO).code != code
+
+
+def test_a_teacher_of_another_network_is_known_by_its_weights_and_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(36, 3))\n"
+    (tmp_path / "my_teacher_net.py").write_text(source)
+    weights = tmp_path / "teacher.safetensors"
+    save_file({"1.weight": torch.zeros(3, 36), "1.bias": torch.zeros(3)}, weights)
+    training = {"distill": True, "teacher": str(weights), "teacher_arch": "my_teacher_net:net"}
+    config = BASE.replace(training=training)
+    teachers = [Origin.of(config, toy_network(), INFO).teacher]
+    save_file({"1.weight": torch.ones(3, 36), "1.bias": torch.zeros(3)}, weights)
+    teachers.append(Origin.of(config, toy_network(), INFO).teacher)
+    (tmp_path / "my_teacher_net.py").write_text(source + "\n")
+    teachers.append(Origin.of(config, toy_network(), INFO).teacher)
+    assert len(set(teachers)) == 3
 
 
 @given(st.lists(st.sampled_from([0.2, 0.4, 0.6, 0.8]), min_size=1, unique=True))

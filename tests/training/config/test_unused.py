@@ -29,6 +29,7 @@ def unused(flags: str, *, is_streamed: bool = False) -> list[str]:
         ("--learning-rate 0.1 --lr-each 1 1 1 1", "--lr has no effect with --lr-each"),
         ("--lr-gamma 0.5", "--lr-gamma has no effect without --lr-schedule step"),
         ("--distill-labels 0.5", "--distill-labels has no effect without --distill"),
+        ("--teacher-arch cifar_resnet32", "--teacher-arch has no effect without --distill"),
         ("--weights w.pth --float-lr 0.1", "--float-lr has no effect without --float-epochs"),
         (
             "--weights w.pth --distill --label-smoothing 0.1",

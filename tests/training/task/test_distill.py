@@ -19,7 +19,7 @@ from inq_ray.training.task.distill import Teacher, distillation_loss, make_teach
 from tests.ranks import run_ranks
 from tests.training.loop.test_trainer import make_trainer
 from tests.training.runs import configured, needs_digits, run_here, run_in_parts
-from tests.training.toys import toy_network
+from tests.training.toys import toy_network, toy_task
 
 
 def logits_of(seed: int, num: int = 5, classes: int = 4) -> Tensor:
@@ -146,14 +146,85 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_starts(tmp_path: P
         check(with_teacher(tmp_path, "a", student))
 
 
+@needs_digits
+@pytest.mark.system
+def test_a_teacher_of_another_network(tmp_path: Path) -> None:
+    student = tmp_path / "student.safetensors"
+    save_file(fresh_weights(1), student)
+    save_file(fresh_weights(2, "cifar_resnet20"), tmp_path / "teacher.safetensors")
+    config = with_teacher(tmp_path, "other", student, teacher_arch="cifar_resnet20")
+    check(config)
+    other = run_here(config).summary["digest"]
+    stopped = with_teacher(tmp_path, "stopped", student, teacher_arch="cifar_resnet20")
+    assert run_in_parts(stopped, [(1, 2, 2)])[0] == other
+    assert run_here(with_teacher(tmp_path, "own", student, teacher=None)).summary["digest"] != other
+
+
+@needs_digits
+@pytest.mark.parametrize(
+    ("arch", "weights", "reason"),
+    [
+        (
+            "cifar_resnet20",
+            "digits_cnn",
+            r"--teacher: weights: .* does not fit ResNetCifar: .*; the file looks like --arch digits_cnn",
+        ),
+        ("cifar_resnet33", "digits_cnn", r"--teacher-arch: arch='cifar_resnet33' is not a known network; nearest: .*"),
+        ("no_such_module:net", "digits_cnn", r"--teacher-arch: no_such_module:net: no module no_such_module in .*"),
+        (
+            "cifar_resnet20",
+            "of_11_classes",
+            r"--teacher: .*linear.bias \[11\] for \[10\].*; the file has 11 classes and the network 10",
+        ),
+        ("cifar_resnet20", "of_3_channels", r"--teacher: .*conv1.weight \[16, 3, 3, 3\] for \[16, 1, 3, 3\].*"),
+        (
+            "tests.training.task.test_distill:of_9_classes",
+            "of_9_classes",
+            r"--teacher-arch tests.*:of_9_classes returns \[2, 9\] for 2 image.*logits \[2, 10\]",
+        ),
+    ],
+)
+def test_a_teacher_of_another_network_that_does_not_fit(tmp_path: Path, arch: str, weights: str, reason: str) -> None:
+    student = tmp_path / "student.safetensors"
+    save_file(fresh_weights(1), student)
+    of = {
+        "digits_cnn": lambda: fresh_weights(2),
+        "of_11_classes": lambda: create("cifar_resnet20", num_classes=11, in_channels=1).state_dict(),
+        "of_3_channels": lambda: create("cifar_resnet20", num_classes=10).state_dict(),
+        "of_9_classes": lambda: of_9_classes().state_dict(),
+    }
+    save_file(of[weights](), tmp_path / "teacher.safetensors")
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        check(with_teacher(tmp_path, "a", student, teacher_arch=arch))
+
+
+def of_9_classes() -> nn.Module:
+    """A network that does not take num_classes."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+
+
+def test_a_teacher_of_another_network_draws_no_random_numbers_of_the_run(tmp_path: Path) -> None:
+    save_file(fresh_weights(2, "cifar_resnet20", classes=3), tmp_path / "t.safetensors")
+    path = str(tmp_path / "t.safetensors")
+    training = TrainingConfig(distill=True, teacher=path, teacher_arch="cifar_resnet20")
+    task = toy_task(1)
+    torch.manual_seed(7)
+    due = torch.rand(3)
+    torch.manual_seed(7)
+    teacher = make_teacher(training, "digits_cnn", task)
+    assert torch.equal(torch.rand(3), due)
+    assert teacher is not None
+    assert all(torch.equal(tensor, load_file(path)[name]) for name, tensor in teacher.model.state_dict().items())
+
+
 def test_without_being_asked_for_there_is_none() -> None:
-    assert make_teacher(TrainingConfig(), "resnet18", toy_network()) is None
+    assert make_teacher(TrainingConfig(), "resnet18", toy_task(1)) is None
 
 
 def test_the_teacher_is_the_network_as_it_is_then_and_is_its_own() -> None:
     model = toy_network(seed=5)
     training = TrainingConfig(distill=True, distill_temperature=2.0, distill_labels=0.1)
-    teacher = make_teacher(training, "resnet18", model)
+    teacher = make_teacher(training, "resnet18", toy_task(1, model))
     assert teacher is not None
     assert (teacher.temperature, teacher.labels, teacher.model.training) == (2.0, 0.1, False)
     before = model[0].weight.detach().clone()
@@ -163,6 +234,6 @@ def test_the_teacher_is_the_network_as_it_is_then_and_is_its_own() -> None:
     assert not any(param.requires_grad for param in teacher.model.parameters())
 
 
-def fresh_weights(seed: int) -> dict[str, Tensor]:
+def fresh_weights(seed: int, arch: str = "digits_cnn", classes: int = 10) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return dict(create("digits_cnn", num_classes=10, in_channels=1).state_dict())
+    return dict(create(arch, num_classes=classes, in_channels=1).state_dict())
