@@ -62,10 +62,11 @@ ROOMS = {
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
+    "report": _room(f"{_BELOW_TRAINING} training sweep", "torch pyarrow matplotlib"),
     "cluster": _room(
         f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil grpc"
     ),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep cluster", "torch rich"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep report cluster", "torch rich"),
     "__main__": _room("cli"),
     "__init__": _room("core models distributed export post_training scheduler verification"),
 }

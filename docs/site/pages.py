@@ -40,6 +40,7 @@ NAV: dict[str, dict[str, str]] = {
         "Your own training loop": "library.md",
         "Hardware": "hardware.md",
         "Sweeps": "sweeps.md",
+        "Reports": "report.md",
         "Frameworks": "frameworks.md",
         "Result files": "format.md",
         "Export": "export.md",

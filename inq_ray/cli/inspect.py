@@ -11,7 +11,7 @@ from rich.table import Table
 
 from inq_ray.cli.result import run_with_result
 from inq_ray.export.packed.reader import PackedFile, read
-from inq_ray.export.table import TensorRow, rows_of
+from inq_ray.export.table import TensorRow, rows_of, sizes_of
 from inq_ray.files.shown import escaped, shown
 from inq_ray.training.report.screen import Screen
 from inq_ray.verification import packed_in
@@ -39,10 +39,11 @@ def _execute(path: Path, words: list[str]) -> int:
     file = packed_in(path)
     packed = read(file)
     screen = Screen()
-    screen.show_table(_table(rows_of(packed)))
+    rows = rows_of(packed)
+    screen.show_table(_table(rows))
     for name, value in _facts(packed):
         screen.say_result(name, value)
-    screen.say_result("size", _sizes(packed, file.stat().st_size))
+    screen.say_result("size", _sizes(packed, rows, file.stat().st_size))
     screen.say_result("digest", packed.digest, is_whole=True)
     return 0
 
@@ -78,10 +79,9 @@ def _facts(packed: PackedFile) -> list[tuple[str, str]]:
     return lines
 
 
-def _sizes(packed: PackedFile, size: int) -> str:
-    as_float = sum(tensor.numel() * tensor.element_size() for tensor in packed.state.values())
-    rows = [row for row in rows_of(packed) if row.bits is not None]
-    weights = sum(row.num_values for row in rows)
-    as_int8 = as_float - 3 * weights
-    limit = sum(row.entropy * row.num_values for row in rows) / 8 + as_float - 4 * weights
-    return f"{size:,} bytes; float32 has {as_float:,}, int8 {as_int8:,}, an ideal code of single weights {limit:,.0f}"
+def _sizes(packed: PackedFile, rows: Sequence[TensorRow], size: int) -> str:
+    sizes = sizes_of(packed, rows)
+    return (
+        f"{size:,} bytes; float32 has {sizes.as_float:,}, int8 {sizes.as_int8:,}, an ideal code of single weights "
+        f"{sizes.limit:,.0f}"
+    )

@@ -8,6 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+from inq_ray.cli.report import leave_report
 from inq_ray.cli.result import evaluation_words, split_result
 from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.connection import check_fits_here
@@ -183,9 +184,16 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
             for note in decision.notes:
                 console.say(note)
         summary = quantize(config, console, decision=decision, fingerprint=fingerprint, verbose=verbose)
+    except RunRefusedError:
+        raise
+    except RunFailedError:
+        leave_report(RunFolder.planned(config).path, console.say)
+        raise
     finally:
         console.close()
-    console.show_summary(summary, str(RunFolder.planned(config).path))
+    folder = RunFolder.planned(config).path
+    console.show_summary(summary, str(folder))
+    leave_report(folder, console.say)
     return 0
 
 

@@ -5,6 +5,7 @@ Exit status 0: the sweep is finished and has a best trial. 1: no trial finished.
 130 or 143: it was interrupted.
 """
 
+from inq_ray.cli.report import leave_report
 from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.connection import check_fits_here
 from inq_ray.cluster.tune.sweep import run_sweep
@@ -56,4 +57,5 @@ def execute(command: SweepCommand) -> int:
         result = run_sweep(plan, console, verbose=command.action.verbose)
     finally:
         console.close()
+    leave_report(plan.folder.path, console.say)
     return int(result.best is None)

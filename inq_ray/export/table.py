@@ -1,7 +1,9 @@
 """Statistics of a result's tensors: levels in use, zeros, entropy, bytes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +38,34 @@ class TensorRow:
     num_levels: int = 0
     entropy: float = 0.0
     num_bytes: int
+
+
+class Sizes(NamedTuple):
+    """Bytes of a network's tensors in other forms.
+
+    Attributes:
+        as_float: Each tensor in its own dtype.
+        as_int8: The same, with a byte for each quantized weight.
+        limit: The same, with the entropy of each quantized weight, the least that a code of single weights needs.
+    """
+
+    as_float: int
+    as_int8: int
+    limit: float
+
+
+def sizes_of(packed: PackedFile, rows: Sequence[TensorRow]) -> Sizes:
+    """Return the sizes of a result.
+
+    Args:
+        packed: Contents of its packed file.
+        rows: Rows of its tensors.
+    """
+    as_float = sum(tensor.numel() * tensor.element_size() for tensor in packed.state.values())
+    quantized = [row for row in rows if row.bits is not None]
+    weights = sum(row.num_values for row in quantized)
+    entropy = sum(row.entropy * row.num_values for row in quantized) / 8
+    return Sizes(as_float, as_float - 3 * weights, entropy + as_float - 4 * weights)
 
 
 def rows_of(packed: PackedFile) -> tuple[TensorRow, ...]:

@@ -1,7 +1,7 @@
 """Results of a sweep: the best trial, the effect of each parameter, the Pareto front, the savings of reuse."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,13 +30,21 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
     return first if first is not None and first.top1 is not None else None
 
 
-def pareto(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the finished trials that no other beats in accuracy or bits without losing in the other.
+def _bits(trial: Trial) -> float:
+    return trial.bits
 
-    The fewest bits come first; of equal trials only the earlier one is included.
+
+def pareto(trials: Sequence[Trial], cost: Callable[[Trial], float] = _bits) -> list[Trial]:
+    """Return the finished trials that no other beats in accuracy or cost without losing in the other.
+
+    The lowest cost comes first; of equal trials only the earlier one is included.
+
+    Args:
+        trials: The trials.
+        cost: Cost of a trial; by default its bits per weight.
     """
     done = sorted(
-        (trial for trial in trials if trial.top1 is not None), key=lambda t: (t.bits, -(t.top1 or 0.0), t.number)
+        (trial for trial in trials if trial.top1 is not None), key=lambda t: (cost(t), -(t.top1 or 0.0), t.number)
     )
     front: list[Trial] = []
     for trial in done:

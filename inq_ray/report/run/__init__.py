@@ -1,0 +1,1 @@
+"""Report of a run: its files, what follows from them, and its page."""

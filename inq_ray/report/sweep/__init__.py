@@ -1,0 +1,1 @@
+"""Report of a sweep: its files and its page."""
