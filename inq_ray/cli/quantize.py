@@ -192,8 +192,8 @@ def run(config: RunConfig, console: Console | JsonLog, fingerprint: str, images:
     finally:
         console.close()
     folder = RunFolder.planned(config).path
-    console.show_summary(summary, str(folder))
     leave_report(folder, console.say)
+    console.show_summary(summary, str(folder))
     return 0
 
 
