@@ -1,6 +1,7 @@
-"""Verification for recipients of a network in memory, a packed file or a run's folder."""
+"""Verification for recipients of a network in memory, a packed file, an exported ONNX file, or a run's folder."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from inq_ray.export.formats import FORMATS
 from inq_ray.export.packed import reader
 from inq_ray.export.table import TensorRow, row_of, rows_of
 from inq_ray.export.verify import verify as verify_folder
+from inq_ray.files.extra import install_command
 from inq_ray.files.shown import one_line, shown
 from inq_ray.models.selection import choose
 
@@ -22,15 +24,16 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
     """Check that every quantized weight is 0 or ±2^k.
 
     Args:
-        model_or_path: A packed file (NAME.inq.safetensors), whose digests are checked too; a run's folder, whose files
-            must also agree with each other; or a network, in which the weight of every convolution and linear layer
-            must be quantized.
+        model_or_path: A packed file (NAME.inq.safetensors) or an ONNX file that `inq-ray export` wrote, whose digests
+            are checked too; a run's folder, whose files must also agree with each other; or a network, in which the
+            weight of every convolution and linear layer must be quantized.
 
     Returns:
         A row for each quantized tensor; of a file or folder also for each float one.
 
     Raises:
         VerificationError: A weight, code or digest is wrong; names the first such tensor.
+        ValueError: The file is an ONNX file, and the library onnx is not installed.
 
     Examples:
         >>> layer = nn.Linear(3, 1, bias=False)
@@ -49,20 +52,46 @@ def verify(model_or_path: nn.Module | str | Path) -> tuple[TensorRow, ...]:
 
 
 def verified(path: Path) -> reader.PackedFile:
-    """Check the packed file of a result and all files next to it, and return its contents.
+    """Check the packed file of a result and all files next to it, or an ONNX file, and return its contents.
 
     Args:
-        path: A packed file or a run's folder.
+        path: A packed file, an exported ONNX file or a run's folder.
 
     Raises:
         VerificationError: A file is wrong, or there is no result.
+        ValueError: The library onnx, which the file needs, is not installed.
     """
+    read = _reader_of(path)
     try:
         if path.is_dir():
             verify_folder(path, read_codes(path / CODES_FILE))
-        return reader.read(packed_in(path))
+        return read(packed_in(path))
     except ValueError as error:
         raise VerificationError(None, str(error)) from error
+
+
+def read_result(path: Path) -> reader.PackedFile:
+    """Return the contents of a packed file, of that in a run's folder, or of an exported ONNX file.
+
+    Raises:
+        ValueError: It is missing or damaged, or the library that reads it is not installed.
+    """
+    return _reader_of(path)(packed_in(path))
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file is an ONNX file by its name."""
+    return path.suffix == ".onnx"
+
+
+def _reader_of(path: Path) -> Callable[[Path], reader.PackedFile]:
+    if not is_onnx(path):
+        return reader.read
+    try:
+        from inq_ray.export.onnx.reader import read
+    except ModuleNotFoundError as error:
+        raise ValueError(one_line(f"{path} needs {error.name}: {install_command('onnx', 'onnx')}")) from error
+    return read
 
 
 def packed_in(path: Path) -> Path:

@@ -55,7 +55,7 @@ ROOMS = {
     "models": _room("core export files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
     "distributed": _room("core", "torch torch.distributed"),
-    "export": _room("core files safetensors_file", "torch safetensors numpy onnx onnxscript"),
+    "export": _room("core files safetensors_file", "torch safetensors numpy onnx onnxscript onnxruntime google"),
     "scheduler": _room("core distributed", "torch"),
     "verification": _room("core export files models", "torch"),
     "post_training": _room("core models", "torch"),

@@ -130,7 +130,14 @@ def _write_onnx(packed: PackedFile, output: Path, flags: Flags) -> None:
         from inq_ray.export.onnx.model import export_onnx
     except ModuleNotFoundError as error:
         raise ValueError(f"--to onnx needs {error.name}: {install_command('onnx', 'onnx', 'onnxscript')}") from error
-    export_onnx(*_network(packed, flags), output, quantized=packed.quantized, layout=flags.layout)
+    export_onnx(
+        *_network(packed, flags),
+        output,
+        quantized=packed.quantized,
+        layout=flags.layout,
+        facts=packed.facts,
+        digest=packed.digest,
+    )
 
 
 def _write_qonnx(packed: PackedFile, output: Path, flags: Flags) -> None:
@@ -138,7 +145,8 @@ def _write_qonnx(packed: PackedFile, output: Path, flags: Flags) -> None:
         from inq_ray.export.onnx.qonnx import export_qonnx
     except ModuleNotFoundError as error:
         raise ValueError(f"--to qonnx needs {error.name}: {install_command('onnx', 'onnx', 'onnxscript')}") from error
-    export_qonnx(*_network(packed, flags), output, quantized=packed.quantized)
+    network = _network(packed, flags)
+    export_qonnx(*network, output, quantized=packed.quantized, facts=packed.facts, digest=packed.digest)
 
 
 def _network(packed: PackedFile, flags: Flags) -> tuple[nn.Module, Tensor]:

@@ -10,17 +10,17 @@ from rich import box
 from rich.table import Table
 
 from inq_ray.cli.result import run_with_result
-from inq_ray.export.packed.reader import PackedFile, read
+from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import TensorRow, rows_of, sizes_of
 from inq_ray.files.shown import escaped, shown
 from inq_ray.training.report.screen import Screen
-from inq_ray.verification import packed_in
+from inq_ray.verification import packed_in, read_result
 
 _HELP = """\
 usage: {program} RESULT
 
-Print bits, exponents, zeros, entropy and bytes of each quantized tensor, and which stay float. RESULT is a run's folder
-or a packed file (NAME.inq.safetensors)."""
+Print bits, exponents, zeros, entropy and bytes of each quantized tensor, and which stay float. RESULT is a run's
+folder, a packed file (NAME.inq.safetensors), or an ONNX file that inq-ray export wrote."""
 
 
 def main(arguments: Sequence[str], program: str) -> int:
@@ -36,14 +36,13 @@ def main(arguments: Sequence[str], program: str) -> int:
 def _execute(path: Path, words: list[str]) -> int:
     if words:
         raise ValueError(f"{words[0]} is not an argument: RESULT is the only one")
-    file = packed_in(path)
-    packed = read(file)
+    packed = read_result(path)
     screen = Screen()
     rows = rows_of(packed)
     screen.show_table(_table(rows))
     for name, value in _facts(packed):
         screen.say_result(name, value)
-    screen.say_result("size", _sizes(packed, rows, file.stat().st_size))
+    screen.say_result("size", _sizes(packed, rows, packed_in(path).stat().st_size))
     screen.say_result("digest", packed.digest, is_whole=True)
     return 0
 

@@ -11,7 +11,9 @@ from inq_ray.export.packed.reader import PackedFile, read
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.models.registry import is_own
 from inq_ray.training.flags.words import is_flag
-from inq_ray.verification import packed_in
+from inq_ray.verification import is_onnx, packed_in
+
+_KINDS = "a run's folder, or a file NAME.inq.safetensors"
 
 
 def run_with_result(
@@ -38,10 +40,10 @@ def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
         ValueError: RESULT is missing or does not exist.
     """
     if not arguments or is_flag(arguments[0]) or not arguments[0]:
-        raise ValueError("name the result first: a run's folder, or a file NAME.inq.safetensors")
+        raise ValueError(f"name the result first: {_KINDS}")
     path = Path(arguments[0]).expanduser()
     if not path.exists():
-        raise ValueError(one_line(f"there is no {path}: name a run's folder, or a file NAME.inq.safetensors"))
+        raise ValueError(one_line(f"there is no {path}: name {_KINDS}"))
     return path, list(arguments[1:])
 
 
@@ -55,9 +57,11 @@ def evaluation_words(path: Path, words: Sequence[str]) -> list[str]:
     Raises:
         ValueError: The path is not a result, or the result does not name its network.
     """
+    if is_onnx(path):
+        raise ValueError(one_line(f"{path} is an ONNX file: inq-ray verify FILE --data DATA measures its accuracy"))
     file = packed_in(path)
     packed = read(file)
-    return [*_network(packed, words), "--weights", str(file.absolute()), *_images(packed, words), *words]
+    return [*_network(packed, words), "--weights", str(file.absolute()), *image_flags(packed, words), *words]
 
 
 def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
@@ -71,8 +75,13 @@ def _network(packed: PackedFile, words: Sequence[str]) -> list[str]:
     return ["--arch", arch]
 
 
-def _images(packed: PackedFile, words: Sequence[str]) -> list[str]:
-    """Return the flags of the result's measurement; none for data sets with their own statistics."""
+def image_flags(packed: PackedFile, words: Sequence[str]) -> list[str]:
+    """Return the flags of the result's images.
+
+    Args:
+        packed: The result.
+        words: The user's flags; data sets with their own statistics need no others.
+    """
     source = named_source(value_of("--data", words) or "digits")
     given: list[str] = []
     for flag, name in (("--mean", "mean"), ("--std", "std")):

@@ -6,22 +6,30 @@ Exit status 0: everything is correct. 1: something is wrong. 2: the check could 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from inq_ray.cli.quantize import evaluated
-from inq_ray.cli.result import claimed, evaluation_words, run_with_result, value_of
+from inq_ray.cli.result import claimed, evaluation_words, image_flags, run_with_result, value_of
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import rows_of
+from inq_ray.files.extra import install_command
 from inq_ray.files.shown import one_line
-from inq_ray.verification import packed_in, verified
+from inq_ray.training.evaluation.accuracy import Accuracy
+from inq_ray.training.evaluation.evaluate import evaluate_only
+from inq_ray.training.flags.parse import parse
+from inq_ray.training.task.build import open_data
+from inq_ray.verification import is_onnx, packed_in, verified
 
 _HELP = """\
 usage: {program} RESULT [--data DATA [FLAGS]]
 
 Check that every quantized weight is 0 or ±2^k and equals its code, and that nothing in the files has changed. RESULT is
-a run's folder or a packed file (NAME.inq.safetensors).
+a run's folder, a packed file (NAME.inq.safetensors), or an ONNX file that inq-ray export wrote.
 
 --data DATA also measures the accuracy and compares it with the claim, image by image; other flags are those of
-inq-ray evaluate, such as --num-workers 8.
+inq-ray evaluate, such as --num-workers 8. An ONNX file is run by ONNX Runtime, in this process.
 
 Exit status: 0 if everything is correct, 1 if something is wrong, 2 if the check could not start."""
 
@@ -43,8 +51,7 @@ def _execute(path: Path, words: list[str], program: str) -> int:
         packed = verified(path)
     except VerificationError as error:
         return _failed(str(error))
-    size = packed_in(path).stat().st_size
-    for check, what in _checks(packed, size):
+    for check, what in _checks(packed, path):
         print(f"right     {check:9} {what}")
     if words:
         try:
@@ -55,12 +62,19 @@ def _execute(path: Path, words: list[str], program: str) -> int:
 
 
 def _failed(reason: str) -> int:
-    print(one_line(f"WRONG     {reason}", 300))
+    print(f"WRONG     {one_line(reason)}")
     return 1
 
 
-def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
+def _checks(packed: PackedFile, path: Path) -> list[tuple[str, str]]:
     """Return the name and the outcome of each check."""
+    size = packed_in(path).stat().st_size
+    if is_onnx(path):
+        matching = "its SHA-256 matches, and the graph computes each weight from its codes"
+        of_digest = "of the tensors of the packed file that was exported; compare it with that file's"
+    else:
+        matching = "the SHA-256 digests of index, codes and other tensors match"
+        of_digest = "of the tensors; a run prints another one, which includes masks and codes"
     rows = [row for row in rows_of(packed) if row.bits is not None]
     weights, zeros = sum(row.num_values for row in rows), sum(row.num_zero for row in rows)
     all_values = sum(tensor.numel() for tensor in packed.state.values() if tensor.is_floating_point())
@@ -71,10 +85,10 @@ def _checks(packed: PackedFile, size: int) -> list[tuple[str, str]]:
         f"({100 * zeros / max(1, weights):.1f} % zeros, at most {levels} levels per tensor)"
     )
     return [
-        ("file", f"{size:,} bytes; the SHA-256 digests of index, codes and other tensors match"),
+        ("file", f"{size:,} bytes; {matching}"),
         ("weights", text),
         ("share", f"{100 * weights / max(1, all_values):.1f} % of {all_values:,} float values are quantized"),
-        ("digest", f"{packed.digest} of the tensors; a run prints another one, which includes masks and codes"),
+        ("digest", f"{packed.digest} {of_digest}"),
     ]
 
 
@@ -88,7 +102,10 @@ def _accuracy(packed: PackedFile, path: Path, words: list[str], program: str) ->
         right, count, fingerprint, measured_on = claimed(packed)
     except ValueError as error:
         raise VerificationError(None, str(error)) from None
-    accuracy, info = evaluated(evaluation_words(path, words), program)
+    if is_onnx(path):
+        accuracy, info = _evaluated_onnx(packed, path, words, program)
+    else:
+        accuracy, info = evaluated(evaluation_words(path, words), program)
     if info.fingerprint != fingerprint:
         raise VerificationError(None, "the claim was measured on other data: the fingerprints differ")
     if (accuracy.num_top1, accuracy.num_samples) != (right, count):
@@ -98,3 +115,19 @@ def _accuracy(packed: PackedFile, path: Path, words: list[str], program: str) ->
             f"({measured_on}); another kind of processor may differ by an image",
         )
     return f"{right:,} of {count:,} images ({accuracy.top1:.2f} %), as claimed"
+
+
+def _evaluated_onnx(packed: PackedFile, path: Path, words: list[str], program: str) -> tuple[Accuracy, SourceInfo]:
+    """Return the accuracy of an ONNX file, and facts about the data.
+
+    Raises:
+        ValueError: ONNX Runtime is not installed or cannot run the file, or a flag or the data are invalid.
+    """
+    try:
+        from inq_ray.export.onnx.session import OnnxNetwork
+    except ModuleNotFoundError as error:
+        command = install_command("onnx", "onnxruntime")
+        raise ValueError(f"--data runs an ONNX file by {error.name}, which is not installed: {command}") from error
+    config = parse([*image_flags(packed, words), *words, "--evaluate"], program).run
+    info = open_data(config).info
+    return evaluate_only(config, device=torch.device("cpu"), model=OnnxNetwork(path)), info

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from inq_ray.core.channels import AnyCodebook
 from inq_ray.core.codebook import Codebook
-from inq_ray.core.packing import pack_codes
+from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
 
 Layout = Literal["small", "fast"]
 LAYOUTS: tuple[Layout, ...] = ("small", "fast")
-
-_MOST_BITS_OF_INT32 = 31
 
 
 class CodeNodes:
@@ -37,7 +35,7 @@ class CodeNodes:
         self.initializers: list[TensorProto] = []
         self._weight = weight
         bits = codebook.num_bits
-        if layout == "fast" or bits > 5:
+        if _has_bytes(bits, layout):
             flat = self._constant("codes", codes.reshape(-1).numpy())
         elif bits in (2, 4):
             flat = self._of_onnx_type(codes, bits)
@@ -104,6 +102,34 @@ class CodeNodes:
         output = output or f"{self._weight}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=f"make_{output}", **attributes))
         return output
+
+
+def codes_from(raw: bytes, bits: int, count: int, layout: Layout) -> Tensor:
+    """Return the codes in the raw data of the initializer WEIGHT.codes, which may be damaged.
+
+    Args:
+        raw: The data.
+        bits: Bits of a code.
+        count: Number of codes.
+        layout: Layout of the file.
+
+    Returns:
+        uint8 [count].
+
+    Raises:
+        ValueError: The data have another size.
+    """
+    width = 8 if _has_bytes(bits, layout) else bits
+    stored = count if width in (2, 4, 8) else count + -count % 8
+    if len(raw) != packed_size(width, stored):
+        raise ValueError(f"has {len(raw):,} bytes of codes, expected {packed_size(width, stored):,}")
+    data = torch.from_numpy(np.frombuffer(raw, np.uint8).copy())
+    return unpack_codes(data, width, stored)[:count]
+
+
+def _has_bytes(bits: int, layout: Layout) -> bool:
+    """Return whether each code takes a byte."""
+    return layout == "fast" or bits > 5
 
 
 def _table(codebook: Codebook) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from onnxscript.optimizer import fold_constants, remove_unused_nodes
 from torch import Tensor, nn
 
 from inq_ray.export.onnx.codes import CodeNodes, Layout
+from inq_ray.export.onnx.metadata import sealed
 from inq_ray.export.packed.reader import PackedTensor
 from inq_ray.files.shown import one_line, quoted
 from inq_ray.files.whole import whole
@@ -27,6 +28,8 @@ def export_onnx(
     *,
     quantized: Mapping[str, PackedTensor],
     layout: Layout = "small",
+    facts: Mapping[str, Any],
+    digest: str,
 ) -> None:
     """Write a network as ONNX, atomically: input "images" [N, C, H, W], output "logits" [N, classes].
 
@@ -37,25 +40,28 @@ def export_onnx(
         images: Example input, float32 [N, C, H, W]; N is dynamic in the file.
         path: The file.
         quantized: Codes and codebooks by parameter name.
-        layout: See :class:`inq_ray.export.onnx_codes.CodeNodes`.
+        layout: See :class:`inq_ray.export.onnx.codes.CodeNodes`.
+        facts: Facts for recipients, as JSON values; see docs/format.md.
+        digest: Digest of the packed file's tensors.
 
     Raises:
         ValueError: torch cannot export the network, a weight is not found in the graph, or the file cannot be written.
     """
-    write_model(with_codes(float_model(model, images), quantized, layout), path)
+    proto = with_codes(float_model(model, images), quantized, layout)
+    write_model(sealed(proto, quantized, layout, facts, digest), path)
 
 
-def write_model(proto: ModelProto, path: str | Path) -> None:
-    """Check a model, and write it atomically.
+def write_model(data: bytes, path: str | Path) -> None:
+    """Check the bytes of an ONNX file, and write it atomically.
 
     Raises:
         ValueError: The file cannot be written.
     """
-    onnx.checker.check_model(proto)
+    onnx.checker.check_model(data)
     path = Path(path)
     try:
         with whole(path) as beside:
-            beside.write_bytes(proto.SerializeToString(deterministic=True))
+            beside.write_bytes(data)
     except OSError as error:
         raise ValueError(one_line(f"cannot write {path}: {error.strerror or error}")) from error
 

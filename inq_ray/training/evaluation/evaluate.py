@@ -91,19 +91,22 @@ def validate(task: Task, bad_images: BadImages, *, limit_batches: int | None, ch
     return evaluate(task.model, task.loader.batches(requests), task.to_input, bad_images, order_of=order_of)
 
 
-def evaluate_only(config: RunConfig, *, device: torch.device, fingerprint: str | None = None) -> Accuracy:
+def evaluate_only(
+    config: RunConfig, *, device: torch.device, fingerprint: str | None = None, model: nn.Module | None = None
+) -> Accuracy:
     """Return the accuracy of a configuration's network without training; every rank calls it.
 
     Args:
         config: Configuration that passed :func:`inq_ray.training.task.check.check`.
         device: Device of this rank.
         fingerprint: Fingerprint that the data must have, if known.
+        model: Another network to evaluate on the configuration's data.
 
     Raises:
         ValueError: Data or weights do not exist on this machine, or images cannot be read.
     """
     set_deterministic()
-    task = build_task(config, device, evaluate=True, fingerprint=fingerprint)
+    task = build_task(config, device, evaluate=True, fingerprint=fingerprint, model=model)
     broadcast_tensors(task.model.state_dict())
     bad_images, limit_batches = BadImages(config.data.skip_bad_images), config.training.limit_batches
     return validate(task, bad_images, limit_batches=limit_batches, checks_order=True)

@@ -46,7 +46,12 @@ class Task:
 
 
 def build_task(
-    config: RunConfig, device: torch.device, *, evaluate: bool = False, fingerprint: str | None = None
+    config: RunConfig,
+    device: torch.device,
+    *,
+    evaluate: bool = False,
+    fingerprint: str | None = None,
+    model: nn.Module | None = None,
 ) -> Task:
     """Open the data, build the network and load its weights.
 
@@ -55,6 +60,7 @@ def build_task(
         device: Device of the network.
         evaluate: Whether the run only evaluates: training images are not opened, ``train_indices`` is empty.
         fingerprint: Fingerprint that the data must have; None accepts any.
+        model: Network to use instead of the configuration's.
 
     Raises:
         ValueError: Data, network or weights do not exist or do not fit; one line.
@@ -75,7 +81,9 @@ def build_task(
         num_workers = _num_loader_workers(config.cluster.cpus_per_worker, source.info, train)
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     return Task(
-        model=build_model(config, source.info).to(device, memory_format=memory_format),  # type: ignore[call-overload]
+        model=(model or build_model(config, source.info)).to(  # type: ignore[call-overload]
+            device, memory_format=memory_format
+        ),
         info=source.info,
         loader=Loader(
             {"train": train, "validation": validation}, num_workers=num_workers, pin_memory=device.type == "cuda"

@@ -12,10 +12,8 @@ from inq_ray.core.channels import Per
 from inq_ray.core.codebook import Levels
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
-from inq_ray.export.packed.reader import PackedTensor
 from inq_ray.models.digits_cnn import DigitsCNN
 from inq_ray.models.registry import create
-from inq_ray.models.selection import choose
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -24,29 +22,9 @@ pytest.importorskip("onnxscript")
 from inq_ray.export.onnx.codes import LAYOUTS, CodeNodes, Layout  # noqa: E402
 from inq_ray.export.onnx.model import export_onnx, float_model, with_codes  # noqa: E402
 from inq_ray.export.onnx.qonnx import export_qonnx  # noqa: E402
+from tests.export.onnx.networks import DIGEST, codes_of, with_statistics  # noqa: E402
 
 pytestmark = pytest.mark.system
-
-
-def _quantized(network: nn.Module, bits: int, levels: Levels, per: Per) -> dict[str, PackedTensor]:
-    found = {}
-    for name in choose(network, bits):
-        weight = network.get_parameter(name)
-        state = TensorState.live(weight, bits, levels, per)
-        apply(weight, state, decide(weight, state, 1.0, name=name, strategy="pruning", seed=0, stage=0))
-        found[name] = PackedTensor(codebook=state.codebook, codes=state.codes, num_bytes=0)
-    return found
-
-
-def _with_statistics(network: nn.Module) -> nn.Module:
-    """BatchNorm that would change weights if it were folded into them."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return network
 
 
 def _run(model: bytes, images: Tensor) -> np.ndarray:
@@ -94,15 +72,16 @@ def test_outputs_are_those_of_the_float_model(
     make: Callable[[], nn.Module], size: tuple[int, int, int], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    network = _with_statistics(make())
-    quantized = _quantized(network, 4, "paper", "tensor")
+    network = with_statistics(make())
+    quantized = codes_of(network, 4, "paper", "tensor")
     plain = float_model(network, torch.zeros(2, *size))
     images = torch.randn(5, *size)
     expected = _run(plain.SerializeToString(), images)
     network.eval()
     assert np.allclose(expected, network(images).detach().numpy(), atol=1e-4)
     for layout in LAYOUTS:
-        export_onnx(network, torch.zeros(2, *size), tmp_path / "net.onnx", quantized=quantized, layout=layout)
+        path = tmp_path / "net.onnx"
+        export_onnx(network, torch.zeros(2, *size), path, quantized=quantized, layout=layout, facts={}, digest=DIGEST)
         data = (tmp_path / "net.onnx").read_bytes()
         assert np.array_equal(_run(data, images), expected)
         for tensor in onnx.load_from_string(data).graph.initializer:
@@ -112,7 +91,7 @@ def test_outputs_are_those_of_the_float_model(
 
 def test_weights_of_another_graph_are_refused() -> None:
     network = DigitsCNN()
-    quantized = _quantized(network, 4, "paper", "tensor")
+    quantized = codes_of(network, 4, "paper", "tensor")
     plain = float_model(network, torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="'other' is not in the exported graph under its name"):
         with_codes(plain, {"other": quantized["classifier.weight"]}, "small")
@@ -124,7 +103,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
             return x if float(x.sum()) > 0 else -x
 
     with pytest.raises(ValueError, match="torch cannot export Odd as ONNX") as caught:
-        export_onnx(Odd(), torch.zeros(2, 1, 8, 8), tmp_path / "net.onnx", quantized={})
+        export_onnx(Odd(), torch.zeros(2, 1, 8, 8), tmp_path / "net.onnx", quantized={}, facts={}, digest=DIGEST)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -139,10 +118,10 @@ def test_qonnx_leaves_weights_as_they_are(bits: int, levels: Levels, per: Per, t
     from qonnx.transformation.infer_shapes import InferShapes
 
     torch.manual_seed(0)
-    network = _with_statistics(DigitsCNN())
-    quantized = _quantized(network, bits, levels, per)
+    network = with_statistics(DigitsCNN())
+    quantized = codes_of(network, bits, levels, per)
     images = torch.randn(1, 1, 8, 8)
-    export_qonnx(network, images, tmp_path / "net.onnx", quantized=quantized)
+    export_qonnx(network, images, tmp_path / "net.onnx", quantized=quantized, facts={}, digest=DIGEST)
     model = ModelWrapper(str(tmp_path / "net.onnx")).transform(InferShapes())
     context = execute_onnx(model, {"images": images.numpy()}, return_full_exec_context=True)
     for name in quantized:
