@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from inq_ray.core.optim.sgd import unwrapped
+from inq_ray.core.packing import indices
 
 
 class _Bucket(NamedTuple):
@@ -106,7 +107,7 @@ class LiveGradients:
         frozen = torch.zeros(buffer.numel(), dtype=torch.bool, device=buffer.device)
         for param, flat in zip(params, torch.split(frozen, [param.numel() for param in params]), strict=True):
             _in_bucket(flat, param).copy_(self._optimizer.frozen(param))
-        return (~frozen).nonzero().reshape(-1) if bool(frozen.any()) else None
+        return indices(~frozen) if bool(frozen.any()) else None
 
 
 def _in_bucket(flat: Tensor, param: Tensor) -> Tensor:
