@@ -1,14 +1,15 @@
 """The exchange of ResNet-18's gradients between two ranks, at increasing portions of frozen weights, in turns.
 
-"Dense" is DDP alone, "bf16" torch's bf16_compress_hook, "live" inq_ray.LiveGradients, "live + bf16" both, and "auto,
-dense" our hook that sends all gradients, as after --gradient-communication auto has chosen that. The passes compute
-next to nothing (the loss is the sum of all parameters), so that their time is the exchange: copying gradients into
-buckets, gathering, sending, scattering.
+"Dense" is DDP alone, "bf16" torch's bf16_compress_hook, "live" inq_ray.LiveGradients, "live + bf16" that in bf16, and
+"auto, dense" our hook that sends all gradients, as after --gradient-communication auto has chosen that. The passes
+compute next to nothing (the loss is the sum of all parameters), and the time of one that sends nothing is subtracted,
+so that the rest is the exchange: copying gradients into buckets, gathering, sending, scattering.
 
 Alone it starts two ranks on this machine. With RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set it is one of two, on
 hosts that have a link between them; then bytes on that link (GLOO_SOCKET_IFNAME) are counted too.
 """
 
+import contextlib
 import os
 import socket
 import statistics
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as dist
 from timing import Case, show, take_turns
 from torch import Tensor, multiprocessing, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, bf16_compress_wrapper
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from inq_ray.core.optim.sgd import SGD
@@ -62,19 +63,16 @@ def frozen_network(portion: float) -> tuple[nn.Module, SGD]:
 def exchange(name: str, portion: float) -> Callable[[Any], None]:
     """Return a pass that exchanges the gradients of all parameters in the named way."""
     network, optimizer = frozen_network(portion)
-    live = LiveGradients(optimizer)
+    live = LiveGradients(optimizer, torch.bfloat16 if name == "live + bf16" else None)
     live.is_on = name != "auto, dense"
-    hooks: dict[str, Callable[..., Any]] = {
-        "bf16": bf16_compress_hook,
-        "live + bf16": bf16_compress_wrapper(live.all_reduce),
-    }
     model = DistributedDataParallel(Sum(network), gradient_as_bucket_view=True)
     if name != "dense":
-        model.register_comm_hook(None, hooks.get(name, live.all_reduce))
+        model.register_comm_hook(None, bf16_compress_hook if name == "bf16" else live.all_reduce)
 
     def run(_: Any) -> None:
         model.zero_grad(set_to_none=True)
-        model().backward()
+        with model.no_sync() if name == "nothing" else contextlib.nullcontext():
+            model().backward()
 
     for _ in range(3):  # buckets are rebuilt and positions found
         run(None)
@@ -112,14 +110,15 @@ def meet() -> None:
 def measure(portion: float) -> list[tuple[str, ...]]:
     """Return the rows of a portion."""
     names = ("dense", "auto, dense", "bf16", "live", "live + bf16")
-    runs = {name: exchange(name, portion) for name in names}
+    runs = {name: exchange(name, portion) for name in ("nothing", *names)}
     num_all = sum(param.numel() for param in frozen_network(0.0)[0].parameters())
     num_bytes: dict[str, tuple[int, int]] = {}
-    for name, run in runs.items():
+    for name in names:
         meet()
-        handed, sent = handed_over(run)
+        handed, sent = handed_over(runs[name])
         num_bytes[name] = (handed or 4 * num_all, sent)  # DDP alone calls no hook
-    seconds = take_turns({name: Case(run, meet) for name, run in runs.items()}, NUM_ROUNDS)
+    passes = take_turns({name: Case(run, meet) for name, run in runs.items()}, NUM_ROUNDS)
+    seconds = {name: [a - b for a, b in zip(passes[name], passes["nothing"], strict=True)] for name in names}
 
     def times_shorter(name: str, reference: str) -> str:
         return f"{statistics.median(b / a for a, b in zip(seconds[name], seconds[reference], strict=True)):.2f}"

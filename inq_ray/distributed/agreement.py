@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inq_ray.distributed.wire import Group, gather_bytes, global_ranks
+from inq_ray.distributed.wire import Group, bytes_to_tensor, gather_bytes, gather_rows, global_ranks, world_size
 
 
 class ReplicaMismatchError(RuntimeError):
@@ -45,9 +45,11 @@ def check_equal(entries: Mapping[str, str], *, stage: int | None, what: str, gro
     Raises:
         ReplicaMismatchError: Entries differ; the same error on every rank.
     """
+    if world_size(group) == 1:
+        return
     message = json.dumps(dict(entries), sort_keys=True).encode()
-    fingerprints = gather_bytes(hashlib.sha256(message).digest(), group)
-    if len(set(fingerprints)) == 1:
+    fingerprints = gather_rows(bytes_to_tensor(hashlib.sha256(message).digest()), group)
+    if bool((fingerprints == fingerprints[0]).all()):
         return
     by_rank: list[dict[str, str]] = [json.loads(entry) for entry in gather_bytes(message, group)]
     differing = differing_names(by_rank)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from inq_ray.core.channels import AnyCodebook, codebook_of
 from inq_ray.core.codebook import Levels
-from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
+from inq_ray.core.packing import indices, pack_codes, packed_size, unpack_codes
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import check_equal
@@ -115,16 +115,18 @@ def encode(
     entries: list[_Entry] = []
     parts: list[Tensor] = []
     for name, update in updates.items():
-        codes = update.codes[update.newly_frozen]
-        live = ~states[name].frozen
-        if 0 < codes.numel() < int(torch.count_nonzero(live)):
-            parts.append(pack_codes(update.newly_frozen[live], 1).cpu())
+        live, newly = indices(~states[name].frozen), update.newly_frozen.reshape(-1)
+        codes = update.codes.reshape(-1).index_select(0, indices(newly))
+        chosen = newly.index_select(0, live)
+        if 0 < codes.numel() < live.numel():
+            parts.append(pack_codes(chosen, 1).cpu())
         codebook = update.codebook
         parts.append(pack_codes(codes, codebook.num_bits).cpu())
         dtype = None
         if update.moved is not None:
             dtype = str(update.moved.dtype).removeprefix("torch.")
-            parts.append(update.moved[live & ~update.newly_frozen].cpu().view(torch.uint8))
+            stays_live = live.index_select(0, indices(~chosen))
+            parts.append(update.moved.reshape(-1).index_select(0, stays_live).cpu().view(torch.uint8))
         entries.append(_Entry(name, codebook.num_bits, codebook.n_1, codebook.levels, codes.numel(), dtype))
     header = json.dumps({"stage": stage, "error": error, "tensors": entries}, separators=(",", ":")).encode()
     return torch.cat([bytes_to_tensor(len(header).to_bytes(_LENGTH_BYTES, "little") + header), *parts])
@@ -147,32 +149,32 @@ def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, Stag
     payload = message[_LENGTH_BYTES + length :]
     updates: dict[str, StageUpdate] = {}
     for entry in (_Entry(*line) for line in header["tensors"]):
-        updates[entry.name], payload = _decode_tensor(entry, payload, ~states[entry.name].frozen)
+        updates[entry.name], payload = _decode_tensor(entry, payload, states[entry.name].frozen)
     assert not payload.numel(), f"{payload.numel()} bytes too many"
     return updates
 
 
-def _decode_tensor(entry: _Entry, payload: Tensor, live: Tensor) -> tuple[StageUpdate, Tensor]:
+def _decode_tensor(entry: _Entry, payload: Tensor, frozen: Tensor) -> tuple[StageUpdate, Tensor]:
     """Return one tensor's update, and the rest of the payload."""
-    num_live = int(torch.count_nonzero(live))
-    newly_frozen = live  # if all live weights freeze now
-    if entry.num_newly == 0:
-        newly_frozen = torch.zeros_like(live)
-    elif entry.num_newly < num_live:
-        packed, payload = _take(payload, num_live, 1)
-        chosen = unpack_codes(packed.to(live.device), 1, num_live).bool()
-        newly_frozen = torch.zeros_like(live).masked_scatter_(live, chosen)
+    device, live = frozen.device, indices(~frozen)
+    chosen = torch.full(live.shape, entry.num_newly > 0, device=device)  # if all live weights freeze now, or none does
+    if 0 < entry.num_newly < live.numel():
+        packed, payload = _take(payload, live.numel(), 1)
+        chosen = unpack_codes(packed.to(device), 1, live.numel()).view(torch.bool)
+    newly = live.index_select(0, indices(chosen))
+    newly_frozen = torch.zeros(frozen.numel(), dtype=torch.bool, device=device).index_fill_(0, newly, True)
     packed, payload = _take(payload, entry.num_newly, entry.num_bits)
-    codes = torch.zeros_like(live, dtype=torch.uint8)
-    codes.masked_scatter_(newly_frozen, unpack_codes(packed.to(live.device), entry.num_bits, entry.num_newly))
+    codes = torch.zeros(frozen.numel(), dtype=torch.uint8, device=device)
+    codes.index_copy_(0, newly, unpack_codes(packed.to(device), entry.num_bits, entry.num_newly))
     moved = None
     if entry.moved is not None:
-        stays_live = live & ~newly_frozen
-        moved = torch.zeros(live.shape, dtype=_DTYPES[entry.moved], device=live.device)
-        count = (num_live - entry.num_newly) * moved.element_size()
+        moved = torch.zeros(frozen.numel(), dtype=_DTYPES[entry.moved], device=device)
+        count = (live.numel() - entry.num_newly) * moved.element_size()
         values, payload = _take(payload, count, 8)
-        moved.masked_scatter_(stays_live, values.clone().view(moved.dtype).to(live.device))
-    return StageUpdate(entry.codebook, newly_frozen, codes, moved), payload
+        stays_live = live.index_select(0, indices(~chosen))
+        moved = moved.index_copy_(0, stays_live, values.clone().view(moved.dtype).to(device)).view(frozen.shape)
+    update = StageUpdate(entry.codebook, newly_frozen.view(frozen.shape), codes.view(frozen.shape), moved)
+    return update, payload
 
 
 def _take(payload: Tensor, count: int, num_bits: int) -> tuple[Tensor, Tensor]:

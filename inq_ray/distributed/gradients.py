@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from inq_ray.core.optim.sgd import unwrapped
+from inq_ray.core.packing import indices
 
 
 class _Bucket(NamedTuple):
@@ -37,6 +38,7 @@ class LiveGradients:
 
     Args:
         optimizer: The :class:`inq_ray.SGD` of the model's parameters, wrapped by a trainer or not.
+        dtype: Dtype in which gradients are sent, such as torch.bfloat16; None = their own.
 
     Attributes:
         is_on: Whether only live weights' gradients are sent; else all are, as without the hook.
@@ -52,8 +54,9 @@ class LiveGradients:
         >>> # model.register_comm_hook(None, live.all_reduce)
     """
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Any, dtype: torch.dtype | None = None) -> None:
         self.is_on = True
+        self._dtype = dtype
         self._optimizer = unwrapped(optimizer)
         self._num_freezes = self._optimizer.num_freezes
         self._buckets: dict[int, _Bucket] = {}
@@ -63,7 +66,7 @@ class LiveGradients:
         group: dist.ProcessGroup | None,
         bucket: dist.GradBucket,  # type: ignore[name-defined]
     ) -> torch.futures.Future[Tensor]:
-        """Average a bucket's gradients over the ranks, as DDP calls it; torch's own wrappers may be around it.
+        """Average a bucket's gradients over the ranks; DDP calls it.
 
         Args:
             group: Ranks that take part, registered as the hook's state; None = all.
@@ -76,11 +79,11 @@ class LiveGradients:
         positions = self._positions(bucket) if self.is_on else None
         values = buffer if positions is None else buffer.index_select(0, positions)
         # By the product with the inverse, as DDP does: a quotient by three is rounded differently.
-        values.mul_(1 / dist.get_world_size(group))
+        values = values.mul_(1 / dist.get_world_size(group)).to(self._dtype or values.dtype)
 
         def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
-            (averages,) = future.value()
-            return averages if positions is None else buffer.zero_().index_copy_(0, positions, averages)
+            averages = future.value()[0].to(buffer.dtype)
+            return buffer.copy_(averages) if positions is None else buffer.zero_().index_copy_(0, positions, averages)
 
         work = dist.all_reduce(values, group=group, async_op=True)
         assert work is not None
@@ -106,7 +109,7 @@ class LiveGradients:
         frozen = torch.zeros(buffer.numel(), dtype=torch.bool, device=buffer.device)
         for param, flat in zip(params, torch.split(frozen, [param.numel() for param in params]), strict=True):
             _in_bucket(flat, param).copy_(self._optimizer.frozen(param))
-        return (~frozen).nonzero().reshape(-1) if bool(frozen.any()) else None
+        return indices(~frozen) if bool(frozen.any()) else None
 
 
 def _in_bucket(flat: Tensor, param: Tensor) -> Tensor:

@@ -67,14 +67,32 @@ def gather_bytes(message: bytes, group: Group = None) -> list[bytes]:
     num_ranks = world_size(group)
     if num_ranks == 1:
         return [message]
-    wire = wire_device(torch.device("cpu"), group)
-    own_length = torch.tensor([len(message)], dtype=torch.int64, device=wire)
-    lengths = [int(length) for length in _all_gather(own_length, group)]
-    padded = torch.zeros(max(lengths), dtype=torch.uint8, device=wire)
+    lengths = gather_rows(torch.tensor([len(message)]), group).reshape(-1).tolist()
+    padded = torch.zeros(max(lengths), dtype=torch.uint8)
     if not padded.numel():
         return [b""] * num_ranks
-    padded[: len(message)] = bytes_to_tensor(message).to(wire)
-    return [tensor_to_bytes(row[:length]) for row, length in zip(_all_gather(padded, group), lengths, strict=True)]
+    padded[: len(message)] = bytes_to_tensor(message)
+    rows = gather_rows(padded, group)
+    return [tensor_to_bytes(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+
+
+def gather_rows(row: Tensor, group: Group = None) -> Tensor:
+    """Return every rank's row, by rank, on every rank: one message and one copy from the device.
+
+    Args:
+        row: [n] on the CPU, the same n and dtype on every rank.
+        group: Ranks that take part.
+
+    Returns:
+        [world size, n] on the CPU.
+    """
+    num_ranks = world_size(group)
+    if num_ranks == 1:
+        return row.unsqueeze(0)
+    on_wire = row.to(wire_device(row.device, group))
+    rows = on_wire.new_empty(num_ranks * row.numel())
+    dist.all_gather_into_tensor(rows, on_wire, group)
+    return rows.cpu().view(num_ranks, -1)
 
 
 def bytes_to_tensor(data: bytes) -> Tensor:
@@ -97,9 +115,3 @@ def wire_device(device: torch.device, group: Group = None) -> torch.device:
 
 def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _all_gather(tensor: Tensor, group: Group) -> list[Tensor]:
-    gathered = [torch.empty_like(tensor) for _ in range(world_size(group))]
-    dist.all_gather(gathered, tensor, group)
-    return gathered

@@ -281,7 +281,8 @@ class RunState:
             StopError: The run stops here; raised on every rank.
         """
         began = time.perf_counter()
-        self.check_replicas(parts, has_buffers=is_stage_end)
+        if world_size() > 1:
+            self.check_replicas(parts, has_buffers=is_stage_end)
         is_taken = self.checkpoints.save(
             parts,
             self.journal.history(state),

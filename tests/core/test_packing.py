@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inq_ray.core.packing import pack_codes, packed_size, unpack_codes
+from inq_ray.core.packing import indices, pack_codes, packed_size, unpack_codes
 
 
 @given(st.integers(1, 8), st.data())
@@ -26,6 +26,13 @@ def test_codes_stand_side_by_side_from_the_lowest_bit_on(num_bits: int, data: st
 def test_masks_are_packed_as_one_bit_each() -> None:
     mask = torch.tensor([True, False, True, True, False, False, False, False, True])
     assert pack_codes(mask, 1).tolist() == [0b1101, 1]
+
+
+def test_positions_are_in_row_major_order_in_any_memory_format() -> None:
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    assert indices(mask).tolist() == [0, 2, 4, 5]
+    assert indices(mask.t().contiguous().t()).tolist() == [0, 2, 4, 5]
+    assert indices(torch.zeros(0, dtype=torch.bool)).dtype == torch.int64
 
 
 @pytest.mark.parametrize("num_bits", [0, 9])

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook, bf16_compress_wrapper
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from inq_ray.core.optim.clip import clip_grad_norm_
@@ -28,7 +28,8 @@ class Case(NamedTuple):
     """How a network is trained.
 
     Attributes:
-        mode: "none" registers no hook, "live" ours, "off" ours with is_on False, "bf16" torch's, "live bf16" both.
+        mode: "none" registers no hook, "live" ours, "off" ours with is_on False, "bf16" torch's, "live bf16" ours in
+            bf16.
         accumulate: Microbatches of a step.
         is_unused: Whether a layer has no part in the outputs.
         still: Names of parameters that need no gradient.
@@ -69,12 +70,10 @@ def wrapped(network: nn.Module, optimizer: SGD, case: Case) -> tuple[Distributed
     model = DistributedDataParallel(
         network, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB, find_unused_parameters=case.is_unused
     )
-    live = LiveGradients(optimizer)
+    live = LiveGradients(optimizer, torch.bfloat16 if case.mode == "live bf16" else None)
     live.is_on = case.mode != "off"
-    hooks = {"live": live.all_reduce, "off": live.all_reduce, "bf16": bf16_compress_hook}
-    hooks["live bf16"] = bf16_compress_wrapper(live.all_reduce)
-    if case.mode in hooks:
-        model.register_comm_hook(None, hooks[case.mode])
+    if case.mode != "none":
+        model.register_comm_hook(None, bf16_compress_hook if case.mode == "bf16" else live.all_reduce)
     return model, live
 
 
@@ -212,7 +211,7 @@ def train_compressed() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, 
     return train(Case(mode="live bf16")), train(Case(mode="bf16")), train(Case())
 
 
-def test_bf16_composes_by_torchs_wrapper() -> None:
+def test_in_bf16_two_ranks_have_the_bits_of_torchs_hook() -> None:
     for live, dense, exact in run_ranks(train_compressed, 2):
         assert is_same(live, dense)
         assert not is_same(live, exact)
