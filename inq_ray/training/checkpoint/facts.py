@@ -102,6 +102,7 @@ class History:
         time: Seconds since 1970 when it was taken; None if unknown.
         order_workers: Number of data shards, if samples are read in groups; None if unknown.
         world_sizes: Numbers of ranks that it ran on, one after the other; empty if unknown.
+        found_lr: Learning rate of the stages that --lr-probe found; None without it, or before.
     """
 
     epochs_done: int
@@ -112,6 +113,7 @@ class History:
     time: float | None = None
     order_workers: int | None = None
     world_sizes: tuple[int, ...] = ()
+    found_lr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +222,7 @@ def _check_numbers(facts: Facts) -> None:
     numbers: dict[str, Iterable[float]] = {
         "epochs_done": [facts.epochs_done],
         "faults": [faults.num_skipped, faults.in_a_row, *faults.rewinds],
+        "found_lr": [facts.found_lr or 0],
         "groups": [rate for group in facts.groups for rate in group.values()],
         "order_workers": [facts.order_workers or 0],
         "rows": [n for row in facts.rows for n in (row.stage, row.epoch, row.num_bad_images, row.num_skipped_steps)],
