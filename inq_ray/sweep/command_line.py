@@ -100,7 +100,10 @@ def _check_given(command: SweepCommand, start: RunConfig, given_space: Mapping[s
         if value == ():
             raise ValueError(f"{declared(SpaceOptions)[name].flag} has no value: give at least one, or leave it out")
     axes = space_of(command.space).axes
-    for axis, others in ((LR, ["training.lr_each"]), (EPOCHS, ["training.epochs_each", "training.epochs_total"])):
+    for axis, others in (
+        (LR, ["training.lr_each", "training.lr_probe"]),
+        (EPOCHS, ["training.epochs_each", "training.epochs_total"]),
+    ):
         for name in others:
             if axis in axes and name in given:
                 raise ValueError(

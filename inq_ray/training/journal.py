@@ -45,6 +45,7 @@ class Journal:
             workers when it began, so that batches do not depend on the number it continues with.
         world_sizes: Numbers of ranks that it ran on, one after the other.
         gradients: Gradients that ranks exchange in this stage by --gradient-communication auto; None if not measured.
+        found_lr: Learning rate of the stages that --lr-probe found; None without it, or before.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Journal:
         self.num_data_shards = num_data_shards
         self.world_sizes: tuple[int, ...] = (world_size(),)
         self.gradients: GradientChoice | None = None
+        self.found_lr: float | None = None
         self._keeps_faults = faults is not None
         self._reporter = reporter
         self._folder = folder
@@ -150,6 +152,7 @@ class Journal:
         history = snapshot.facts
         self.rows = list(history.rows)
         self.epochs_done = history.epochs_done
+        self.found_lr = history.found_lr
         if not self._keeps_faults:
             self.faults = history.faults
         self._num_skipped_reported = self.faults.num_skipped
@@ -220,6 +223,7 @@ class Journal:
             order_workers=self.num_data_shards,
             world_sizes=self.world_sizes,
             gradients=self.gradients,
+            found_lr=self.found_lr,
         )
 
     def sums(self, state: EpochState | None) -> Tensor:
@@ -241,6 +245,7 @@ class Journal:
             "num_skipped_steps": self.faults.num_skipped,
             "rewinds": list(self.faults.rewinds),
             "world_sizes": list(self.world_sizes),
+            "found_lr": self.found_lr,
             "spent": {**dataclasses.asdict(self.spent), "bound_by": self.spent.bound},
             "events": self._log.summary(),
             "seconds": self.seconds,

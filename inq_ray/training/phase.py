@@ -66,7 +66,7 @@ def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
         run.train_batches(),
         phase.optimizer,
         stage=phase.stage,
-        lr=run.config.lr_of(phase.stage),
+        lr=run.lr_of(phase.stage),
         epochs=phase.epochs,
         faults=run.journal.faults,
         teacher=phase.teacher,

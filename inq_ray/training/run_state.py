@@ -118,6 +118,11 @@ class RunState:
         """Return the position to continue from within a stage; None = its beginning."""
         return self.start if self.start is not None and self.start.stage == stage else None
 
+    def lr_of(self, stage: int) -> float:
+        """Return the initial learning rate of a stage, the one that --lr-probe found if it is set."""
+        found = self.journal.found_lr
+        return self.config.lr_of(stage) if stage == 0 or found is None else found
+
     def restore(self, parts: Parts) -> None:
         """Load the checkpoint into objects of the run."""
         assert self._snapshot is not None

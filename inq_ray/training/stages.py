@@ -11,9 +11,10 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given, warning_of_trained
 from inq_ray.training.loop.build import sgd_options
 from inq_ray.training.phase import Phase, parts_of, train_phase
+from inq_ray.training.rate_probe import probe_rate
 from inq_ray.training.report.events import Note
 from inq_ray.training.run_state import RunState
-from inq_ray.training.task.distill import make_teacher
+from inq_ray.training.task.distill import Teacher, make_teacher
 
 
 def train_float(run: RunState) -> None:
@@ -72,10 +73,31 @@ def run_stages(run: RunState, groups: list[dict[str, Any]]) -> INQScheduler:
     ]
     if run.start is not None and run.start.stage > 0:
         run.restore(parts_of(run, phases[0]))
+    elif training.lr_probe and not training.lr_each and any(config.stage_epochs):
+        _find_lr(run, groups, teacher)
     for phase in phases:
         if not run.is_past(phase.stage):
             _stage(run, phase, inq, untrained)
     return inq
+
+
+def _find_lr(run: RunState, groups: list[dict[str, Any]], teacher: Teacher | None) -> None:
+    """Find the learning rate of the stages by trials, which leave the network as it is; every rank calls it."""
+    quantization, journal = run.config.quantization, run.journal
+    broadcast_tensors(dict(run.task.model.named_buffers()))
+    losses = probe_rate(
+        run.train_batches(),
+        groups,
+        teacher,
+        lambda inq: inq.step(run.gather_moments(inq.quantized())),
+        epoch=journal.epochs_done,
+        strategy=quantization.strategy,
+        codebook=quantization.codebook,
+    )
+    journal.found_lr = next(iter(losses))
+    if rank() == 0:
+        tried = ", ".join(f"{losses[rate]:.3g} at {rate:g}" for rate in sorted(losses))
+        journal.report(Note(f"learning rate {journal.found_lr:g}, found by short trials: loss {tried}"))
 
 
 def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[str]) -> None:

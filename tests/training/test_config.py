@@ -17,6 +17,8 @@ from inq_ray.training.config import (
     RunConfig,
     TrainingConfig,
 )
+from inq_ray.training.config.run import spread_epochs
+from inq_ray.training.config.training import EpochsSpread
 
 _ONE_GPU = ClusterConfig(use_gpu=True, num_workers=1)
 
@@ -136,6 +138,37 @@ configs = st.builds(
     ),
     plain=st.booleans(),
 )
+
+
+@given(st.integers(1, 12), st.integers(0, 60), st.sampled_from(["even", "late"]))
+def test_epochs_of_all_stages_add_up(num_stages: int, more: int, spread: EpochsSpread) -> None:
+    epochs = spread_epochs(num_stages + more, num_stages, spread)
+    assert (len(epochs), sum(epochs)) == (num_stages, num_stages + more)
+    assert min(epochs) >= 1
+    if spread == "late" and num_stages > 1:
+        assert list(epochs[:-1]) == sorted(epochs[:-1])
+        assert epochs[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("total", "num_stages", "spread", "epochs"),
+    [
+        (6, 4, "even", (2, 2, 1, 1)),
+        (2, 4, "even", (1, 1, 0, 0)),
+        (12, 4, "late", (2, 4, 5, 1)),
+        (12, 8, "late", (1, 1, 1, 2, 2, 2, 2, 1)),
+        (5, 1, "late", (5,)),
+    ],
+)
+def test_epochs_of_stages(total: int, num_stages: int, spread: EpochsSpread, epochs: tuple[int, ...]) -> None:
+    assert spread_epochs(total, num_stages, spread) == epochs
+
+
+def test_too_few_epochs_for_later_stages_to_have_more() -> None:
+    training = TrainingConfig(epochs_total=3, epochs_spread="late")
+    with pytest.raises(ValueError, match=r"^--epochs-total 3 is too few for 4 stages, .* use at least 4, or fewer"):
+        RunConfig(training=training)
+    assert RunConfig(training=TrainingConfig(epochs_total=3)).stage_epochs == (1, 1, 1, 0)
 
 
 @settings(max_examples=30)

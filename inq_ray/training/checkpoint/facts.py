@@ -104,6 +104,7 @@ class History:
         order_workers: Number of data shards, if samples are read in groups; None if unknown.
         world_sizes: Numbers of ranks that it ran on, one after the other; empty if unknown.
         gradients: Gradients that ranks exchange in this stage by --gradient-communication auto; None if not measured.
+        found_lr: Learning rate of the stages that --lr-probe found; None without it, or before.
     """
 
     epochs_done: int
@@ -115,6 +116,7 @@ class History:
     order_workers: int | None = None
     world_sizes: tuple[int, ...] = ()
     gradients: GradientChoice | None = None
+    found_lr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +227,7 @@ def _check_numbers(facts: Facts) -> None:
     numbers: dict[str, Iterable[float]] = {
         "epochs_done": [facts.epochs_done],
         "faults": [faults.num_skipped, faults.in_a_row, *faults.rewinds],
+        "found_lr": [facts.found_lr or 0],
         "groups": [rate for group in facts.groups for rate in group.values()],
         "order_workers": [facts.order_workers or 0],
         "rows": [n for row in facts.rows for n in (row.stage, row.epoch, row.num_bad_images, row.num_skipped_steps)],

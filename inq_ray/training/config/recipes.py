@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 from inq_ray.core.codebook import Rule
-from inq_ray.models.registry import is_ours, is_timm
+from inq_ray.models.registry import is_ours, is_own, is_timm
 from inq_ray.training.config import NetworkConfig, QuantizationConfig, RunConfig, TrainingConfig
 
 # Accumulated portions of the paper (Zhou et al., ICLR 2017) by network and bits.
@@ -35,8 +35,18 @@ _DIGITS = TrainingConfig(
 
 # Recipes by name: the paper's networks with its portions, and the demo's.
 _DEFAULTS = {f"{arch}-{bits}bit": (arch, bits) for arch, bits in [*PAPER_PORTIONS, ("digits_cnn", 5)]}
+# Recipes of the results table: stages learn from the float network at a constant rate and end as an average over their
+# last steps.
+_OF_TABLE: dict[str, Any] = {
+    "lr": 0.02,
+    "lr_schedule": "constant",
+    "ema_share": 0.3,
+    "distill": True,
+    "distill_labels": 0.3,
+    "bn_images": 10_000,
+}
 _MIXED: dict[str, Any] = {"cutmix": 1.0, "distill_labels": 0.0}
-# Recipes of the results table, by bits. Epochs are where they help most: at 5 bits while half of the weights are live,
+# What they differ in, by bits. Epochs are where they help most: at 5 bits while half of the weights are live,
 # at 3 bits from where top-1 drops, at 4 bits in both places; at 2 bits the few live weights must move further, at twice
 # the learning rate. At 3 and 2 bits stages learn from the float network's outputs for mixed images, which it cannot
 # have overfitted. docs/results/README.md has trials of both.
@@ -52,9 +62,6 @@ _LOSSLESS = {f"cifar_resnet20-{bits}bit": ("cifar_resnet20", bits) for bits in _
 LOSSLESS = "lossless"
 NAMED = (*_DEFAULTS, *_LOSSLESS)
 _LOSSLESS_EPOCHS = 40
-_AVERAGED: dict[str, Any] = {"lr_schedule": "constant", "ema_share": 0.3}
-# Before the first stage the schedule is the same as in stages, but there the rate must fall.
-_FALLING: dict[str, Any] = {"lr_schedule": "cosine", "ema_share": None}
 
 
 def portions(arch: str, weight_bits: int) -> tuple[float, ...]:
@@ -77,7 +84,8 @@ def recipe(name: str) -> RunConfig:
         return default_recipe(*_DEFAULTS[name])
     if name in _LOSSLESS:
         arch, weight_bits = _LOSSLESS[name]
-        return lossless_recipe(arch, weight_bits).replace(training={"epochs_total": None, **_TABLE[weight_bits]})
+        start = default_recipe(arch, weight_bits)
+        return start.replace(quantization={"codebook": "mse"}, training=_OF_TABLE | _TABLE[weight_bits])
     known = [LOSSLESS, *NAMED]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
     raise ValueError(f"--recipe {name} is unknown; nearest: {', '.join(near)}")
@@ -108,32 +116,36 @@ def codebook_at(weight_bits: int) -> Rule:
 
 
 def lossless_recipe(arch: str, weight_bits: int) -> RunConfig:
-    """Return the configuration for keeping the float network's accuracy, at several times the default's epochs.
+    """Return the configuration for keeping the float network's accuracy, for any network, with a budget of epochs.
 
-    Stages learn from the float network at a constant rate and end as an average over their last steps (networks trained
-    before the first stage: at a falling rate), powers are those of least squared error, and BatchNorm statistics are
-    estimated at the end. docs/results/README.md has the parts that were measured, on held-out images of CIFAR-10, at 5
-    and 3 bits. The number of epochs and the rate were not measured for other families.
+    Live weights make up for rounding (--compensate), all codes of 3 and 4 bits are used, stages learn from the float
+    network and from labels at a rate that short trials find and that falls within each stage, later stages have more
+    epochs, and BatchNorm statistics are estimated at the end. docs/results/README.md has what was measured.
     """
     start = default_recipe(arch, weight_bits)
-    return start.replace(
-        quantization={"codebook": "mse"},
-        training={
-            "epochs_total": _LOSSLESS_EPOCHS,
-            "lr": 0.02 if is_ours(arch) else 0.005,
-            **(_FALLING if start.training.float_epochs else _AVERAGED),
-            "distill": True,
-            "distill_labels": 0.3,
-            "bn_images": 10_000,
-        },
-    )
+    training: dict[str, Any] = {
+        "epochs_total": _LOSSLESS_EPOCHS,
+        "epochs_spread": "late",
+        "lr_probe": True,
+        "lr_schedule": "cosine",
+        "distill": True,
+        "distill_labels": 0.3,
+        "bn_images": 10_000,
+    }
+    # A user's own network is likely to be small, with few images: ImageNet's batch would leave few steps to an epoch.
+    if is_own(arch):
+        training |= {"batch_size": 64, "weight_decay": 1e-4}
+    quantization: dict[str, Any] = {"codebook": "mse", "compensate": True}
+    if weight_bits in (3, 4):
+        quantization["levels"] = "full"
+    return start.replace(quantization=quantization, training=training)
 
 
 def trained_first(start: RunConfig) -> RunConfig:
-    """Return a recipe adapted to float training before the first stage, which it does not have."""
-    return start.replace(training=_FALLING) if start.training.ema_share is not None else start
+    """Return a recipe adapted to float training before the first stage, which it does not have.
 
-
-def of_trained(start: RunConfig) -> RunConfig:
-    """Return the lossless recipe for a network that is given trained, although the recipe trains it first."""
-    return start.replace(training=_AVERAGED)
+    There the schedule is the same as in stages, but the rate must fall.
+    """
+    if start.training.ema_share is None:
+        return start
+    return start.replace(training={"lr_schedule": "cosine", "ema_share": None})

@@ -15,7 +15,7 @@ from inq_ray.training.config.network import NetworkConfig
 from inq_ray.training.config.option import Phase, check_refused, declared, option
 from inq_ray.training.config.output import OutputConfig
 from inq_ray.training.config.quantization import QuantizationConfig
-from inq_ray.training.config.training import TrainingConfig
+from inq_ray.training.config.training import EpochsSpread, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class RunConfig:
             )
         if self.plain:
             self._check_plain()
+        self._check_spread()
         for flag, each in (("--epochs-each", training.epochs_each), ("--lr-each", training.lr_each)):
             self._check_one_a_stage(flag, each)
         if training.precision == "fp16" and not self.cluster.use_gpu:
@@ -76,6 +77,14 @@ class RunConfig:
             if is_set:
                 raise ValueError(f"--cuda-graphs does not work with {flag}: leave one of them out")
 
+    def _check_spread(self) -> None:
+        total, num_stages = self.training.epochs_total, len(self.quantization.iterative_steps)
+        if self.training.epochs_spread == "late" and total is not None and not self.plain and total < num_stages:
+            raise ValueError(
+                f"--epochs-total {total} is too few for {num_stages} stages, each with an epoch or more: use at least "
+                f"{num_stages}, or fewer stages with --iterative-steps"
+            )
+
     def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:
         portions = self.quantization.iterative_steps
         if each and self.plain:
@@ -106,7 +115,7 @@ class RunConfig:
             return self.training.epochs_each
         if total is None:
             return (self.training.epochs,) * num_stages
-        return tuple(total // num_stages + (stage < total % num_stages) for stage in range(num_stages))
+        return spread_epochs(total, num_stages, self.training.epochs_spread)
 
     @property
     def float_epochs(self) -> int:
@@ -167,6 +176,23 @@ class RunConfig:
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(f"--config {shown(path)}: {shown(reason, 150)}; pass the config.json of a run") from None
+
+
+def spread_epochs(total: int, num_stages: int, spread: EpochsSpread) -> tuple[int, ...]:
+    """Return the epochs of each stage, which add up to a total.
+
+    Args:
+        total: Epochs of all stages; at least one for each for "late".
+        num_stages: Number of stages.
+        spread: "even": as equal as possible, earlier stages first. "late": one for the last stage, in which nothing but
+            biases and normalization is trained, and of the others in proportion to 1, 2, 3, ..., each at least one.
+    """
+    if spread == "even" or num_stages == 1:
+        return tuple(total // num_stages + (stage < total % num_stages) for stage in range(num_stages))
+    epochs = [1] * num_stages
+    for _ in range(total - num_stages):  # to the stage that has least of its part; of equal ones to the later
+        epochs[min(range(num_stages - 1), key=lambda stage: (epochs[stage] / (stage + 1), -stage))] += 1
+    return tuple(epochs)
 
 
 def field_value(name: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ from inq_ray.training.config.option import Affects, Phase, Unused, check_options
 
 LrSchedule = Literal["cosine", "step", "constant"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+EpochsSpread = Literal["even", "late"]
 OnNan = Literal["stop", "skip", "rewind"]
 GradientCommunication = Literal["dense", "live", "auto"]
 
@@ -73,10 +74,16 @@ class TrainingConfig:
     )
     epochs_total: int | None = _option(
         None,
-        "Epochs of re-training over all stages, divided evenly, earlier stages first; replaces --epochs.",
+        "Epochs of re-training over all stages, divided by --epochs-spread; replaces --epochs.",
         check=_EPOCHS,
         in_stage_key=False,
         replaces=("epochs_each",),
+    )
+    epochs_spread: EpochsSpread = _option(
+        "even",
+        "Division of --epochs-total: even, earlier stages first; late, more for later stages, one for the last.",
+        in_stage_key=False,  # the resulting epochs are
+        unused=_without("--epochs-total", lambda config: config.training.epochs_total is None),
     )
     epochs_each: tuple[int, ...] = _option(
         (),
@@ -101,14 +108,27 @@ class TrainingConfig:
         check=_RATE,
         in_stage_key=False,
         fits_all=True,
-        replaces=("lr_each",),
-        unused=(Unused(when=lambda config: config.training.lr_each, why="has no effect with --lr-each"),),
+        replaces=("lr_each", "lr_probe"),
+        unused=(
+            Unused(when=lambda config: config.training.lr_each, why="has no effect with --lr-each"),
+            Unused(
+                when=lambda config: config.training.lr_probe and not config.plain, why="has no effect with --lr-probe"
+            ),
+        ),
     )
     lr_each: tuple[float, ...] = _option(
         (),
         "Learning rate at the start of each stage, one number per stage, such as 0.02 0.01 0.01 0.004; replaces --lr.",
         check=_RATE,
         in_stage_key=False,
+        replaces=("lr_probe",),
+    )
+    lr_probe: bool = _of_stages(
+        False,
+        "Find the learning rate of stages by short trials before the first stage; replaces --lr.",
+        fits_all=True,
+        replaces=("lr_each",),
+        unused=(Unused(when=lambda config: config.training.lr_each, why="has no effect with --lr-each"),),
     )
     float_lr: float = _option(
         0.1,

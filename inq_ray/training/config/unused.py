@@ -33,7 +33,8 @@ def doubtful_options(config: RunConfig) -> list[str]:
     """Return a line for each learning rate with which training diverges or does nothing, and for a mean without std."""
     training, data = config.training, config.data
     rates = {"--float-lr": [training.float_lr] if training.float_epochs else []}
-    rates |= {"--lr-each": list(training.lr_each)} if training.lr_each else {"--lr": [training.lr]}
+    if training.lr_each or not training.lr_probe or config.plain:
+        rates |= {"--lr-each": list(training.lr_each)} if training.lr_each else {"--lr": [training.lr]}
     lines = []
     if bool(data.mean) != bool(data.std):
         given, other = ("--mean", "--std") if data.mean else ("--std", "--mean")

@@ -13,7 +13,6 @@ from inq_ray.training.config.recipes import (
     codebook_at,
     default_recipe,
     lossless_recipe,
-    of_trained,
     recipe,
     trained_first,
 )
@@ -69,17 +68,14 @@ def _recipe(given: Mapping[str, Any], name: str | None) -> RunConfig:
     bits = bits if 2 <= bits <= 8 else 5  # other values are refused later, naming the flag
     if name is None:
         return default_recipe(arch, bits)
-    if name != LOSSLESS:
-        return recipe(name)
-    start = lossless_recipe(arch, bits)
-    return start if given.get("network.weights") is None else of_trained(start)
+    return lossless_recipe(arch, bits) if name == LOSSLESS else recipe(name)
 
 
 def _at_once(start: RunConfig) -> RunConfig:
     """Return a start with one stage and no training."""
     training = {"epochs": 0, "epochs_each": (), "epochs_total": None, "lr_each": (), "bn_images": 0, "distill": False}
-    averages = {"ema_decay": None, "ema_share": None}
-    return start.replace(quantization={"iterative_steps": (1.0,)}, training=training | averages)
+    others = {"ema_decay": None, "ema_share": None, "lr_probe": False}
+    return start.replace(quantization={"iterative_steps": (1.0,)}, training=training | others)
 
 
 def _without_replaced(start: RunConfig, given: Mapping[str, Any]) -> RunConfig:

@@ -86,7 +86,8 @@ class Console:
         for phase in plan.phases:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
             frozen, steps = f"{phase.num_frozen:,}", f"{phase.steps:,}"
-            table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), f"{phase.lr:g}", steps)
+            lr = "by trials" if phase.lr is None else f"{phase.lr:g}"
+            table.add_row(name, f"{phase.portion:g}", frozen, str(phase.epochs), lr, steps)
         self._screen.show_table(table)
         if plan.num_batchnorm:
             self.say(f"BatchNorm statistics are estimated at the end from {plan.num_batchnorm:,} training images")

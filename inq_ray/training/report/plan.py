@@ -29,7 +29,7 @@ class PlannedPhase:
         portion: Accumulated fraction of frozen weights.
         num_frozen: Number of frozen weights, over all tensors.
         epochs: Epochs of training.
-        lr: Initial learning rate.
+        lr: Initial learning rate; None if --lr-probe finds it.
         steps: Optimizer steps.
     """
 
@@ -37,7 +37,7 @@ class PlannedPhase:
     portion: float
     num_frozen: int
     epochs: int
-    lr: float
+    lr: float | None
     steps: int
 
 
@@ -87,7 +87,7 @@ def plan(config: RunConfig, info: SourceInfo, model: nn.Module) -> Plan:
             portion=portion,
             num_frozen=sum(num_frozen(portion, count) for count in quantized),
             epochs=epochs,
-            lr=config.lr_of(stage),
+            lr=None if stage and training.lr_probe and not training.lr_each else config.lr_of(stage),
             steps=epochs * steps,
         )
         for stage, (portion, epochs) in enumerate(zip(portions, config.phase_epochs, strict=True))

@@ -143,7 +143,7 @@ def other_value(name: str, value: Any) -> Any:
 
 
 # Those that a test above looks at, what needs GPUs, and what decides no bit before the last end.
-ELSEWHERE = {SCHEDULE, BITS, "training.sync_batchnorm", "training.bn_images"}
+ELSEWHERE = {SCHEDULE, BITS, "training.epochs_spread", "training.sync_batchnorm", "training.bn_images"}
 SEARCHABLE = [
     name
     for name, each in declared(RunConfig).items()
@@ -158,6 +158,14 @@ def test_whatever_trials_may_differ_in_is_in_their_keys(name: str) -> None:
     changed = base.replace(**{section: {field: other_value(name, getattr(getattr(base, section), field))}})
     keys = stage_keys(base, ORIGIN)
     assert not {keys[1], keys[2], keys[3]} & set(stage_keys(changed, ORIGIN).values())
+
+
+def test_epochs_are_in_the_keys_however_they_are_divided() -> None:
+    even, late = (
+        stage_keys(BASE.replace(training={"epochs_total": 12, "epochs_spread": spread}), ORIGIN)
+        for spread in ("even", "late")
+    )
+    assert [even[stage] == late[stage] for stage in range(4)] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("name", ["weights", "teacher", "code", "fingerprint", "numerics"])

@@ -99,6 +99,7 @@ def test_what_runs_write_is_believed(written: Snapshot) -> None:
         ("versions|cuda", "1", "versions is"),
         ("world_size", 0, "world_size is"),
         ("gradients", "sparse", "gradients is 'sparse', not one of dense, live"),
+        ("found_lr", -0.1, "found_lr is"),
     ],
 )
 def test_facts_that_no_run_writes(values: dict[str, Any], path: str, value: Any, said: str) -> None:
@@ -111,7 +112,7 @@ def test_facts_that_no_run_writes(values: dict[str, Any], path: str, value: Any,
 def test_every_fact_is_missed(values: dict[str, Any]) -> None:
     for name in values:
         facts = {each: value for each, value in values.items() if each != name}
-        if name in ("faults", "time", "order_workers", "world_sizes", "gradients"):
+        if name in ("faults", "time", "order_workers", "world_sizes", "gradients", "found_lr"):
             Facts.from_json(facts)  # those that earlier versions did not write
             continue
         with pytest.raises(ValueError, match=name):

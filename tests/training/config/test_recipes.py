@@ -72,17 +72,26 @@ def test_the_lossless_recipe_is_the_default_with_more_care(arch: str, bits: int)
     careful, default = lossless_recipe(arch, bits), default_recipe(arch, bits)
     assert careful.quantization.iterative_steps == default.quantization.iterative_steps
     assert careful.training.distill
-    assert (careful.training.ema_share is None) == (careful.training.lr_schedule == "cosine") == (arch == "digits_cnn")
-    assert sum(careful.stage_epochs) > sum(default.stage_epochs) or bits < 4
-    assert min(careful.stage_epochs) >= default.training.epochs or bits < 5
-    if arch == "cifar_resnet20" and bits <= 5:
-        of_table = recipe(f"cifar_resnet20-{bits}bit")
-        course = {name: getattr(of_table.training, name) for name in ("epochs_total", "epochs_each", "lr_each")}
-        mixed = {"cutmix": 1.0, "distill_labels": 0.0} if bits < 4 else {}
-        assert of_table == careful.replace(training={**course, **mixed})
-        assert sum(of_table.stage_epochs) in (10, 14, 16, 18)
-        assert of_table.lr_of(1) == careful.training.lr
-        assert min(of_table.stage_epochs) > 0
+    assert (careful.training.lr_probe, careful.training.lr_schedule) == (True, "cosine")
+    assert careful.quantization.compensate
+    assert careful.quantization.levels == ("full" if bits in (3, 4) else "paper")
+    assert sum(careful.stage_epochs) == 40
+    assert min(careful.stage_epochs) == careful.stage_epochs[-1] == 1
+    assert list(careful.stage_epochs[:-1]) == sorted(careful.stage_epochs[:-1])
+    assert careful.training.batch_size == (
+        64 if arch in ("my.nets:make", "digits_cnn") else default.training.batch_size
+    )
+
+
+@pytest.mark.parametrize("bits", range(2, 6))
+def test_recipes_of_the_table(bits: int) -> None:
+    of_table = recipe(f"cifar_resnet20-{bits}bit")
+    assert of_table.training.distill
+    assert (of_table.training.lr_schedule, of_table.training.ema_share) == ("constant", 0.3)
+    assert (of_table.training.cutmix, of_table.training.distill_labels) == ((1.0, 0.0) if bits < 4 else (0.0, 0.3))
+    assert sum(of_table.stage_epochs) in (10, 14, 16, 18)
+    assert of_table.lr_of(1) == 0.02
+    assert min(of_table.stage_epochs) > 0
 
 
 def test_two_bits_in_a_layer_take_the_codebook_of_two_bits() -> None:

@@ -134,12 +134,17 @@ def test_the_lossless_recipe_is_that_of_the_network_and_bits() -> None:
         assert plain.training == parse(["-a", arch, "--plain"]).run.training
         assert plain.float_epochs > 0
     given = parse(["--recipe", "lossless", "--data", "digits", "--weights", "digits.safetensors"]).run.training
-    assert (given.float_epochs, given.lr_schedule, given.ema_share) == (0, "constant", 0.3)
+    assert (given.float_epochs, given.lr_schedule, given.lr_probe) == (0, "cosine", True)
+    assert not parse(["--recipe", "lossless", "-a", "resnet18", "--lr", "0.1"]).run.training.lr_probe
+    assert not parse(["--recipe", "lossless", "-a", "resnet18", "--lr-each", *"1234"]).run.training.lr_probe
+    with pytest.raises(ValueError, match=r"--epochs-total 3 is too few for 4 stages.*: use at least 4, or"):
+        parse(["--recipe", "lossless", "-a", "resnet18", "--epochs-total", "3"])
+    assert parse(["--recipe", "lossless", "-a", "resnet18", "--epochs-total", "12"]).run.stage_epochs == (2, 4, 5, 1)
     averaged = parse(["--recipe", "lossless", "-a", "resnet18", "--ema-decay", "0.99"]).run.training
     assert (averaged.ema_decay, averaged.ema_share) == (0.99, None)
 
 
-@pytest.mark.parametrize("name", ["lossless -a resnet18", "cifar_resnet20-5bit"])
+@pytest.mark.parametrize("name", ["cifar_resnet20-4bit", "cifar_resnet20-5bit"])
 def test_a_network_that_is_trained_first_is_not_trained_at_a_constant_rate(name: str) -> None:
     def course(flags: str) -> tuple[str, float | None]:
         training = parse(f"--recipe {name} {flags}".split()).run.training
