@@ -82,7 +82,7 @@ class LiveGradients:
         values = values.mul_(1 / dist.get_world_size(group)).to(self._dtype or values.dtype)
 
         def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
-            averages = future.value()[0].to(buffer.dtype)
+            averages: Tensor = future.value()[0].to(buffer.dtype)
             return buffer.copy_(averages) if positions is None else buffer.zero_().index_copy_(0, positions, averages)
 
         work = dist.all_reduce(values, group=group, async_op=True)

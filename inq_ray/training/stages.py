@@ -11,7 +11,7 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given, warning_of_trained
 from inq_ray.training.loop.build import sgd_options
 from inq_ray.training.phase import Phase, parts_of, train_phase
-from inq_ray.training.rate_probe import probe_rate
+from inq_ray.training.rate_probe import MOST_STEPS, probe_rate
 from inq_ray.training.report.events import Note
 from inq_ray.training.run_state import RunState
 from inq_ray.training.task.distill import Teacher, make_teacher
@@ -85,8 +85,12 @@ def _find_lr(run: RunState, groups: list[dict[str, Any]], teacher: Teacher | Non
     """Find the learning rate of the stages by trials, which leave the network as it is; every rank calls it."""
     quantization, journal = run.config.quantization, run.journal
     broadcast_tensors(dict(run.task.model.named_buffers()))
+    batches = run.train_batches()
+    if rank() == 0:
+        num_steps = min(MOST_STEPS, batches.steps_of_epoch)
+        journal.report(Note(f"trials of {num_steps} steps at several rates: they take some minutes on large networks"))
     losses = probe_rate(
-        run.train_batches(),
+        batches,
         groups,
         teacher,
         lambda inq: inq.step(run.gather_moments(inq.quantized())),

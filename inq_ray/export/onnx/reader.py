@@ -24,7 +24,11 @@ from inq_ray.export.onnx.metadata import Described, check_digest, described_tens
 from inq_ray.export.packed.reader import PackedFile, PackedTensor, sha256
 from inq_ray.files.shown import one_line, quoted
 
-_FLOATS = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64, TensorProto.FLOAT16: torch.float16}
+_FLOATS: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float16,
+}
 
 
 def read(path: str | Path) -> PackedFile:

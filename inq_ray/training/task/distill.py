@@ -130,7 +130,7 @@ def load_teacher(
         if note := load_weights(teacher, path).note:
             tell(f"--teacher: {note}")
     except WeightsError as error:  # its advice would be --replace-head, but a teacher needs a trained head
-        raise ValueError(f"--teacher: {error.reason}") from None
+        raise ValueError(f"--teacher: {error.reason.replace('--arch', '--teacher-arch')}") from None
     except ValueError as error:
         raise ValueError(f"--teacher: {error}") from None
     return teacher

@@ -167,7 +167,7 @@ def test_a_teacher_of_another_network(tmp_path: Path) -> None:
         (
             "cifar_resnet20",
             "digits_cnn",
-            r"--teacher: weights: .* does not fit ResNetCifar: .*; the file looks like --arch digits_cnn",
+            r"--teacher: weights: .* does not fit ResNetCifar: .*; the file looks like --teacher-arch digits_cnn",
         ),
         ("cifar_resnet33", "digits_cnn", r"--teacher-arch: arch='cifar_resnet33' is not a known network; nearest: .*"),
         ("no_such_module:net", "digits_cnn", r"--teacher-arch: no_such_module:net: no module no_such_module in .*"),
