@@ -75,14 +75,14 @@ class LiveGradients:
         Returns:
             Future of the bucket's buffer.
         """
-        buffer = bucket.buffer()
+        buffer: Tensor = bucket.buffer()
         positions = self._positions(bucket) if self.is_on else None
         values = buffer if positions is None else buffer.index_select(0, positions)
         # By the product with the inverse, as DDP does: a quotient by three is rounded differently.
         values = values.mul_(1 / dist.get_world_size(group)).to(self._dtype or values.dtype)
 
         def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
-            averages: Tensor = future.value()[0].to(buffer.dtype)
+            averages = future.value()[0].to(buffer.dtype)
             return buffer.copy_(averages) if positions is None else buffer.zero_().index_copy_(0, positions, averages)
 
         work = dist.all_reduce(values, group=group, async_op=True)
