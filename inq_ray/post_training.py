@@ -26,7 +26,7 @@ from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels
 from inq_ray.core.compensation import damped, refit, round_in_turn
 from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
-from inq_ray.core.stage import StageUpdate, apply
+from inq_ray.core.stage import StageUpdate, apply, round_all
 from inq_ray.core.state import TensorState
 from inq_ray.core.unwrap import unwrap
 from inq_ray.models.selection import param_groups
@@ -138,8 +138,7 @@ def quantize_params_(
             module.training = mode
     left_out = {name: run.left_out.get(name, "was not called with any image") for name in params if name not in errors}
     for name in left_out:
-        codebook = decided(states[name].codebook, params[name], "mse")
-        _freeze(params[name], states[name], codebook, codebook.quantize(params[name]))
+        round_all(params[name], states[name], "mse")
     return PostTraining(state=states, errors=errors, left_out=left_out, num_images=sum(map(len, run.batches)))
 
 

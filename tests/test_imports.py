@@ -63,10 +63,11 @@ ROOMS = {
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "report": _room(f"{_BELOW_TRAINING} training sweep", "torch pyarrow matplotlib"),
+    "sensitivity": _room(f"{_BELOW_TRAINING} training", "torch matplotlib"),
     "cluster": _room(
         f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil grpc"
     ),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep report cluster", "torch rich"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep report sensitivity cluster", "torch rich"),
     "__main__": _room("cli"),
     "__init__": _room("core models distributed export post_training scheduler verification"),
 }

@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": Command("inq_ray.cli.inspect", "main", "print bits, exponents, zeros and bytes of each tensor"),
     "export": Command("inq_ray.cli.export", "main", "write a result as ONNX, QONNX, C header or float tensors"),
     "report": Command("inq_ray.cli.report", "main", "write a page with charts of a run or sweep"),
+    "sensitivity": Command("inq_ray.cli.sensitivity", "main", "rank layers by sensitivity, and propose bits by layer"),
     "sweep": Command("inq_ray.cli.sweep", "main", "search schedules, learning rates and bits"),
     "parquet": Command("inq_ray.cli.parquet", "main", "write a folder of images as Parquet"),
     "demo": Command("inq_ray.cli.quantize", "main", "quantize a small network for handwritten digits"),

@@ -78,7 +78,7 @@ def _checks(packed: PackedFile, path: Path) -> list[tuple[str, str]]:
     rows = [row for row in rows_of(packed) if row.bits is not None]
     weights, zeros = sum(row.num_values for row in rows), sum(row.num_zero for row in rows)
     all_values = sum(tensor.numel() for tensor in packed.state.values() if tensor.is_floating_point())
-    bits = ", ".join(str(each) for each in sorted({row.bits for row in rows if row.bits}))
+    bits = " and ".join(str(each) for each in sorted({row.bits for row in rows if row.bits}))
     levels = max((row.num_levels for row in rows), default=0)
     text = (
         f"{weights:,} in {len(rows)} tensors are 0 or ±2^k within their codebooks, {bits or 'no'} bits "

@@ -119,6 +119,18 @@ def apply(weight: Tensor, state: TensorState, update: StageUpdate) -> None:
     restore(weight, state)
 
 
+def round_all(weight: Tensor, state: TensorState, rule: Rule = "max") -> None:
+    """Round all weights to the nearest levels, and freeze them.
+
+    Args:
+        weight: float [*].
+        state: The tensor's state, with nothing frozen.
+        rule: Rule for the codebook.
+    """
+    codebook = decided(state.codebook, weight.detach(), rule)
+    apply(weight, state, StageUpdate(codebook, torch.ones_like(state.frozen), codebook.encode(weight)))
+
+
 def num_changed(weight: Tensor, state: TensorState) -> int:
     """Return how many frozen weights of ``weight`` (float [*]) differ from their level."""
     levels = state.codebook.decode(state.codes, weight.dtype)
