@@ -38,6 +38,7 @@ NAV: dict[str, dict[str, str]] = {
         "ImageNet": "imagenet.md",
         "Flags": "flags.md",
         "Your own training loop": "library.md",
+        "Bits by layer": "layer_bits.md",
         "Hardware": "hardware.md",
         "Sweeps": "sweeps.md",
         "Reports": "report.md",

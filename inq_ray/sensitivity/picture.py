@@ -9,7 +9,7 @@ from inq_ray.sensitivity.probe import Score
 
 # Distinguished without color, too.
 _MARKERS = "osD^vPX"
-# Most names of layers that fit beside an axis.
+# Most names of layers that fit on an axis.
 _MOST_NAMES = 60
 # Divergences below this are drawn there: rounding changes no output visibly.
 _LEAST_DIVERGENCE = 1e-6
