@@ -1,5 +1,6 @@
 """Page of a run: a table of sections, each made from what the run's folder has."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,6 +186,7 @@ def _layers(findings: Findings) -> Html | None:
     )
     errors = [(layer.row.name, 100 * findings.stored.errors[layer.row.name].relative)
               for layer in layers if layer.row.name in findings.stored.errors]  # fmt: skip
+    errors = [(name, error) for name, error in errors if math.isfinite(error)]
     stages = " ".join(map(str, findings.stored.stages))
     error = None if not errors else figure(
         "Quantization error.",
