@@ -139,13 +139,13 @@ def _accuracy(findings: Findings) -> Html | None:
     ]
     if before is not None:
         rows.insert(0, ("float", "0", "", percent(before), ""))
-    heads = ("stage", "portion", "quantized", "re-trained", "against float")
+    heads = ("stage", "portion", "quantized", "re-trained", "change")
     stage_table = table(heads, rows, texts=("stage",), label="Accuracy of each stage")
     return section(
         "Accuracy",
         side_by_side(
             figure("Top-1 over the portion of frozen weights.", caption, accuracy_chart(stages, before)),
-            figure("Top-1 of each stage.", "In percent; the last column is the change in points.", stage_table),
+            figure("Top-1 of each stage.", "In percent; change against float in points.", stage_table),
         ),
     )
 
