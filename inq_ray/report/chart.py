@@ -77,7 +77,9 @@ def chart(
     from matplotlib.figure import Figure
 
     with warnings.catch_warnings(), mpl.rc_context():
-        warnings.simplefilter("ignore", UserWarning)  # a name has letters that matplotlib's own font lacks
+        # A name has letters that matplotlib's own font lacks, or a number is near the limits of floats.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
         mpl.rcdefaults()
         mpl.rcParams.update({**_STYLE, "svg.hashsalt": name})
         figure = Figure(figsize=(WIDTH / _POINTS_PER_INCH, height / _POINTS_PER_INCH), facecolor="none")

@@ -45,6 +45,11 @@ def frozen_chart(layers: Sequence[Layer], frozen: Sequence[Sequence[int]]) -> Ht
     )
 
 
+def _place(column: int) -> float:
+    """Return where a column is: that of zeros, the first, is apart from those of powers."""
+    return column or -0.4
+
+
 def exponents_chart(layers: Sequence[Layer]) -> Html:
     """Return the share of zeros and of each ±2^k among the frozen weights of each layer; more is darker."""
     powers = sorted({power for layer in layers for power in layer.powers})
@@ -58,16 +63,16 @@ def exponents_chart(layers: Sequence[Layer]) -> Html:
             most = max(counts) or 1
             for column, count in enumerate(counts):
                 if count:
-                    cell = Rectangle((column - 0.47, row - 0.44), 0.94, 0.88, linewidth=0)
+                    cell = Rectangle((_place(column) - 0.47, row - 0.44), 0.94, 0.88, linewidth=0)
                     cell.set(facecolor=ACCENT, alpha=0.1 + 0.9 * (count / most))
                     axes.add_patch(cell)
         name_rows(axes, [layer.row.name for layer in layers])
-        axes.set_xlim(-0.5, len(columns) - 0.5)
+        axes.set_xlim(_place(0) - 0.5, len(columns) - 0.5)
         every = max(1, -(-len(columns) // _MOST_LABELS))
-        shown = [(0, "0"), *((place, f"{columns[place]}") for place in range(len(columns) - 1, 0, -every))]
+        shown = [(_place(0), "zero"), *((place, f"{columns[place]}") for place in range(len(columns) - 1, 0, -every))]
         axes.set_xticks([place for place, _ in shown], [text for _, text in shown])
         axes.tick_params(axis="x", length=0, colors=INK)
-        axes.set_xlabel("0, and k of ±2^k", color=MUTED)
+        axes.set_xlabel("zero, and k of ±2^k", color=MUTED)
         axes.spines["bottom"].set_visible(False)
 
     left = margin_of([layer.row.name for layer in layers])

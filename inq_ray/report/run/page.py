@@ -1,5 +1,6 @@
 """Page of a run: a table of sections, each made from what the run's folder has."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,13 +139,13 @@ def _accuracy(findings: Findings) -> Html | None:
     ]
     if before is not None:
         rows.insert(0, ("float", "0", "", percent(before), ""))
-    heads = ("stage", "portion", "quantized", "re-trained", "against float")
+    heads = ("stage", "portion", "quantized", "re-trained", "change")
     stage_table = table(heads, rows, texts=("stage",), label="Accuracy of each stage")
     return section(
         "Accuracy",
         side_by_side(
             figure("Top-1 over the portion of frozen weights.", caption, accuracy_chart(stages, before)),
-            figure("Top-1 of each stage.", "In percent; the last column is the change in points.", stage_table),
+            figure("Top-1 of each stage.", "In percent; change against float in points.", stage_table),
         ),
     )
 
@@ -185,6 +186,7 @@ def _layers(findings: Findings) -> Html | None:
     )
     errors = [(layer.row.name, 100 * findings.stored.errors[layer.row.name].relative)
               for layer in layers if layer.row.name in findings.stored.errors]  # fmt: skip
+    errors = [(name, error) for name, error in errors if math.isfinite(error)]
     stages = " ".join(map(str, findings.stored.stages))
     error = None if not errors else figure(
         "Quantization error.",

@@ -189,5 +189,6 @@ def described(record: RunRecord) -> str:
     arch, data = record.option("network", "arch"), record.option("data", "data")
     bits, is_plain = record.option("quantization", "weight_bits"), record.config.get("plain") is True
     parts = [shown(arch) if arch else "", f"on {shown(str(data).rstrip('/').rpartition('/')[2])}" if data else ""]
-    kind = "plain training" if is_plain else f"{shown(bits)} bits per weight" if bits else ""
+    others = ", others in some layers" if record.option("quantization", "layer_bits") else ""
+    kind = "plain training" if is_plain else f"{shown(bits)} bits per weight{others}" if bits else ""
     return ", ".join(part for part in (" ".join(parts).strip(), kind) if part)
