@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from inq_ray.core.channels import AnyCodebook, codebook_of
-from inq_ray.export.packed.reader import PackedTensor, sha256
+from inq_ray.export.packed.reader import PackedTensor, checked_shape, sha256
 from inq_ray.files.shown import quoted
 
 FORMAT_VERSION = 1
@@ -24,7 +24,6 @@ _DIGEST_KEY = "inq_sha256"
 _NO_DIGEST = b"0" * 64
 # The entry in a file: its key, then the tag and length of its value in protobuf.
 _DIGEST_ENTRY = _DIGEST_KEY.encode() + b"\x12\x40"
-_MOST_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +133,12 @@ def described_tensors(described: Mapping[str, Any]) -> dict[str, Described]:
     for line in lines:
         if not isinstance(line, dict) or not isinstance(name := line.get("name"), str) or name in found:
             raise ValueError(f"metadata are damaged: {quoted(line)} does not describe a tensor")
-        shape, levels = line.get("shape"), line.get("levels")
-        is_shape = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
-        if not is_shape or not all(type(size) is int and 0 <= size < 2**48 for size in shape or ()):
-            raise ValueError(f"{quoted(name)} has the shape {quoted(shape)}")
+        shape, levels = checked_shape(name, line.get("shape")), line.get("levels")
         try:
             codebook = codebook_of(line.get("bits"), line.get("n_1"), levels)  # type: ignore[arg-type]  # checked there
         except ValueError as error:
             raise ValueError(f"{quoted(name)}: {error}") from None
-        found[name] = Described(codebook=codebook, shape=tuple(shape or ()), sha256=str(line.get("codes_sha256")))
+        found[name] = Described(codebook=codebook, shape=tuple(shape), sha256=str(line.get("codes_sha256")))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,14 +159,29 @@ def _checked(line: Any, state: Mapping[str, Tensor]) -> tuple[str, list[int], to
     if not isinstance(line, dict) or not isinstance(name := line.get("name"), str):
         raise ValueError(f"index is damaged: {quoted(line)} does not describe a tensor")
     shape, dtype = line.get("shape"), line.get("dtype")
-    is_shape = isinstance(shape, list) and len(shape) <= safetensors_file.MOST_DIMENSIONS
-    if not is_shape or not all(type(size) is int and 0 <= size < 2**48 for size in shape or ()):
-        raise ValueError(f"{quoted(name)} has the shape {quoted(shape)}")
+    shape = checked_shape(name, shape)
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ValueError(f"{quoted(name)} has the dtype {quoted(dtype)}")
     if name in state:
         raise ValueError(f"{quoted(name)} occurs twice")
-    return name, list(shape or ()), _DTYPES[dtype]
+    return name, shape, _DTYPES[dtype]
+
+
+def checked_shape(name: str, shape: Any) -> list[int]:
+    """Return a shape from a file, after checking that a tensor can have it.
+
+    Args:
+        name: Name of the tensor, for messages.
+        shape: The shape, of any type.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    is_shape = isinstance(shape, list) and len(shape) <= safetensors_file.MOST_DIMENSIONS
+    # Sizes of 0 are left out: torch multiplies the others all the same.
+    if not is_shape or not all(type(size) is int and size >= 0 for size in shape) or _count(shape, least=1) >= 2**48:
+        raise ValueError(f"{quoted(name)} has the shape {quoted(shape)}")
+    return list(shape)
 
 
 def _packed_tensor(line: Mapping[str, Any], shape: list[int], codes: "_Cursor") -> PackedTensor:
@@ -226,11 +242,9 @@ class _Blob:
         return self.data[self.num_taken - count : self.num_taken].reshape(shape).clone()
 
 
-def _count(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _count(shape: list[int], least: int = 0) -> int:
+    """Return the number of values of a shape; each size counts at least as `least`."""
+    return math.prod(max(least, size) for size in shape)
 
 
 def _bytes(tensor: Tensor, name: str) -> bytes:

@@ -247,7 +247,18 @@ def test_what_is_not_installed_is_named(
 
 
 def _odd() -> st.SearchStrategy[Any]:
-    known = [*LAYOUTS, "qonnx", "paper", "full", "conv.weight", [3, 1, 3, 3], [2**40, 0], [0, 2**47, 2**47], [], {}]
+    known = [
+        *LAYOUTS,
+        "qonnx",
+        "paper",
+        "full",
+        "conv.weight",
+        [3, 1, 3, 3],
+        [2**40, 0],
+        [2**47, 2**47, 2**47, 0],
+        [],
+        {},
+    ]
     return st.one_of(
         st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=5), st.sampled_from(known),
         st.lists(st.integers(-2, 2**50), max_size=70),

@@ -226,6 +226,25 @@ def test_any_flipped_byte_is_found(tmp_path: Path) -> None:
     assert not taken
 
 
+@pytest.mark.parametrize("shape", [[2**47, 2**47, 2**47, 0], [0, *[2**47] * 5], [2**62, 0], [10**400, 0]])
+@pytest.mark.parametrize("line", [0, 3])
+def test_a_shape_beyond_torchs_numbers_is_refused(shape: list[int], line: int, tmp_path: Path) -> None:
+    _written(tmp_path / "net", 3)
+    tensors, metadata = safetensors_file.read(tmp_path / "net")
+    index = json.loads(zlib.decompress(tensors["index"].numpy().tobytes()))
+    index["tensors"][line]["shape"] = shape
+    _with_index(tmp_path / "changed", tensors, metadata, index)
+    assert "has the shape [" in str(_refusal(tmp_path / "changed"))
+
+
+def _with_index(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], index: Any) -> None:
+    """Write a right container with this index."""
+    stored = zlib.compress(json.dumps(index).encode())
+    described = json.loads(metadata["inq"]) | {"index_sha256": hashlib.sha256(stored).hexdigest()}
+    tensors = {**tensors, "index": torch.frombuffer(bytearray(stored), dtype=torch.uint8)}
+    save_file(tensors, path, {"inq": json.dumps(described)})
+
+
 def _mutated(draw: st.DrawFn, index: Any) -> Any:
     """A value in the index becomes another; the container and its digests stay valid, so that what is inside counts."""
     odd = st.one_of(
@@ -257,11 +276,7 @@ def _check_mutated(data: st.DataObject, folder: Path) -> bool:
         _written(path, 3, note="x")
     tensors, metadata = safetensors_file.read(path)
     index = json.loads(zlib.decompress(tensors["index"].numpy().tobytes()))
-    changed = st.composite(_mutated)(index)
-    stored = zlib.compress(json.dumps(data.draw(changed)).encode())
-    tensors["index"] = torch.frombuffer(bytearray(stored), dtype=torch.uint8)
-    described = json.loads(metadata["inq"]) | {"index_sha256": hashlib.sha256(stored).hexdigest()}
-    save_file(tensors, folder / "changed", {"inq": json.dumps(described)})
+    _with_index(folder / "changed", tensors, metadata, data.draw(st.composite(_mutated)(index)))
     if _refusal(folder / "changed") is not None:
         return False
     found = read(folder / "changed")
