@@ -108,6 +108,7 @@ def probe_rate(
         ema_decay=None,
         ema_share=None,
         on_nan="stop",
+        gradient_communication="dense",  # what auto chooses depends on time
         compile=False,
         cuda_graphs=False,
     )
