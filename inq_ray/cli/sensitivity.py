@@ -15,7 +15,6 @@ from rich import box
 from rich.table import Table
 
 from inq_ray.cli.status import complain, exit_status
-from inq_ray.cluster.connection import check_fits_here
 from inq_ray.core.codebook import MAX_BITS, MIN_BITS
 from inq_ray.files.extra import install_command
 from inq_ray.files.shown import quoted, shown
@@ -182,7 +181,6 @@ def _execute(command: Command, program: str) -> int:
     flags, config = command.flags, command.config
     if flags.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ValueError(f"--plot needs matplotlib: {install_command('report', 'matplotlib')}")
-    check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
     notes, screen = Screen(stderr=True), Screen()
     prepared = prepare(config, flags.images)
     for note in (*prepared.notes, *_doubts(config, prepared)):

@@ -56,6 +56,8 @@ def prepare(config: RunConfig, num_images: int) -> Prepared:
     quantization, is_calibrated = config.quantization, config.quantization.post_training
     if config.network.weights is None:
         raise ValueError("a trained network is measured: name the file of its weights by --weights")
+    if config.cluster.use_gpu and not torch.cuda.is_available():
+        raise ValueError("--use-gpu: this machine has no GPU; leave it out to measure on the CPU")
     source, _ = check(config, evaluate=not is_calibrated, tell=notes.append)
     set_deterministic()
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
@@ -102,7 +104,8 @@ def _read(task: Task, num_images: int, bad_images: BadImages) -> tuple[list[Tens
     total = len(task.validation_indices)
     count = min(num_images, total)
     indices = task.validation_indices[torch.arange(count) * total // count]
-    images, labels = [], []
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
     for batch in task.loader.batches(eval_requests(indices, rank=0, world_size=1)):
         bad_images.add(batch.bad)
         if len(batch.labels):

@@ -90,6 +90,14 @@ def test_what_cannot_be(
     assert what in last
 
 
+def test_a_gpu_that_is_missing(
+    weights: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(["sensitivity", *weights, "--use-gpu"]) == 2
+    assert "--use-gpu: this machine has no GPU" in capsys.readouterr().err
+
+
 def test_a_network_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sensitivity"]) == 2
     assert capsys.readouterr().err == (
