@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from inq_ray.core.channels import Per
 from inq_ray.core.codebook import Levels
@@ -129,6 +130,17 @@ def test_qonnx_leaves_weights_as_they_are(bits: int, levels: Levels, per: Per, t
         assert np.array_equal(context[name], network.get_parameter(name).detach().numpy())
     expected = _run(float_model(network, images, 18).SerializeToString(), images)
     assert np.allclose(context["logits"], expected, atol=1e-5)
+
+
+def test_a_small_vision_transformer_is_fused_as_its_float_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10)
+    nn.init.normal_(network.get_parameter("heads.head.weight"))
+    quantized = codes_of(network, 4)
+    plain = float_model(network, torch.zeros(2, 3, 32, 32))
+    images = torch.randn(3, 3, 32, 32)
+    expected = _run(plain.SerializeToString(), images)
+    assert np.array_equal(_run(with_codes(plain, quantized, "small").SerializeToString(), images), expected)
 
 
 @pytest.mark.long
