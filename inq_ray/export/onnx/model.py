@@ -129,7 +129,10 @@ def with_codes(proto: ModelProto, quantized: Mapping[str, PackedTensor], layout:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(initializers)
     graph.node.extend([*nodes, *rest])
-    del graph.value_info[:]  # some entries are of removed initializers
+    # Shapes of the other values stay: with them, ONNX Runtime fuses the same nodes as in the float model.
+    shapes = [each for each in graph.value_info if each.name not in quantized]
+    del graph.value_info[:]
+    graph.value_info.extend(shapes)
     return proto
 
 

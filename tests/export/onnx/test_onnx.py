@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from inq_ray.core.channels import Per
 from inq_ray.core.codebook import Levels
@@ -22,6 +23,7 @@ pytest.importorskip("onnxscript")
 from inq_ray.export.onnx.codes import LAYOUTS, CodeNodes, Layout  # noqa: E402
 from inq_ray.export.onnx.model import export_onnx, float_model, with_codes  # noqa: E402
 from inq_ray.export.onnx.qonnx import export_qonnx  # noqa: E402
+from inq_ray.export.onnx.reader import read  # noqa: E402
 from tests.export.onnx.networks import DIGEST, codes_of, with_statistics  # noqa: E402
 
 pytestmark = pytest.mark.system
@@ -128,3 +130,35 @@ def test_qonnx_leaves_weights_as_they_are(bits: int, levels: Levels, per: Per, t
         assert np.array_equal(context[name], network.get_parameter(name).detach().numpy())
     expected = _run(float_model(network, images, 18).SerializeToString(), images)
     assert np.allclose(context["logits"], expected, atol=1e-5)
+
+
+def test_a_small_vision_transformer_is_fused_as_its_float_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10)
+    nn.init.normal_(network.get_parameter("heads.head.weight"))
+    quantized = codes_of(network, 4)
+    plain = float_model(network, torch.zeros(2, 3, 32, 32))
+    images = torch.randn(3, 3, 32, 32)
+    expected = _run(plain.SerializeToString(), images)
+    assert np.array_equal(_run(with_codes(plain, quantized, "small").SerializeToString(), images), expected)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arch", ["vit_b_16", "convnext_tiny", "timm/vit_tiny_patch16_224"])
+def test_transformers_and_convnext(arch: str, tmp_path: Path) -> None:
+    if arch.startswith("timm/"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = create(arch, num_classes=1000)
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # torchvision's heads
+            nn.init.normal_(parameter)
+    quantized = codes_of(network, 4)
+    images, path = torch.randn(2, 3, 224, 224), tmp_path / "net.onnx"
+    plain = float_model(network, images).SerializeToString()
+    export_onnx(network, images, path, quantized=quantized, facts={}, digest=DIGEST)
+    assert path.stat().st_size < len(plain) / 7
+    found = read(path)
+    assert all(torch.equal(found.state[name], network.get_parameter(name)) for name in quantized)
+    images = torch.randn(3, 3, 224, 224)
+    assert np.array_equal(_run(path.read_bytes(), images), _run(plain, images))
