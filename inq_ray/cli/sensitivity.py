@@ -19,6 +19,7 @@ from inq_ray.core.codebook import MAX_BITS, MIN_BITS
 from inq_ray.files.extra import install_command
 from inq_ray.files.shown import quoted, shown
 from inq_ray.files.whole import write_text
+from inq_ray.report.run.sensitivity import FILE
 from inq_ray.sensitivity.figures import figures_of, write_figures
 from inq_ray.sensitivity.measure import Measured, measure
 from inq_ray.sensitivity.picture import draw
@@ -95,7 +96,7 @@ class Flags(Start):
         _check_file,
         is_first=True,
     )
-    output: str = option("sensitivity.json", "File for the measured figures, as JSON.", _check_file, is_first=True)
+    output: str = option(FILE, "File for the measured figures, as JSON.", _check_file, is_first=True)
     plot: str | None = option(
         None, "File for a picture, such as sensitivity.png or .svg.", _check_picture, is_first=True
     )

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,49 @@ def test_nothing_is_loaded_and_the_page_is_valid(tmp_path: Path) -> None:
     assert re.findall(r"(?:url\(|@import)(?!#)", text) == []
     assert "#0404" not in text  # every color is one of the page's
     assert run_page(record_of(folder), Stored()) == text  # the same folder gives the same page
+
+
+def _measured(names: list[str]) -> dict[str, Any]:
+    """What `inq-ray sensitivity` writes, as far as the page shows it."""
+    scores = [{"2": {"divergence": 0.5 / (1 + index)}, "4": {"divergence": 0.0}} for index in range(len(names))]
+    return {
+        "layers": [{"name": name, "by_bits": by_bits} for name, by_bits in zip(names, scores, strict=True)][::-1],
+        "ranking": names,
+        "images": {"count": 256, "what": "256 images of the test set"},
+        "proposal": {"weight_bits": 4, "layer_bits": ["b.weight=2"]},
+    }
+
+
+def test_the_sensitivity_that_lies_in_the_folder(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    (folder / "sensitivity.json").write_text(json.dumps(_measured(["a.weight", HOSTILE, "b.weight"])))
+    page = page_of(folder)
+    assert page.elements.count("svg") == 9
+    assert "a.weight 0.5 0 " in page.text
+    assert "b.weight 0.1667 0 " in page.text
+    assert page.text.index("a.weight 0.5") < page.text.index("b.weight 0.1667")
+    assert "Measured on 256 images of the test set." in page.text
+    assert "Proposed: --weight-bits 4 --layer-bits 'b.weight=2'" in page.text
+    assert {"script", "img"}.isdisjoint(page.elements)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"layers": 3, "ranking": ["a"]}',
+        '{"layers": [{"name": "a", "by_bits": {"9": 1}}], "ranking": 1}',
+        json.dumps({**_measured(["a"]), "layers": [{"name": "a", "by_bits": {"2": {"divergence": "x"}}}]}),
+    ],
+)
+def test_a_damaged_sensitivity_is_noted(text: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    (folder / "sensitivity.json").write_text(text)
+    page = page_of(folder)
+    assert "sensitivity.json is " in page.text
+    assert "Divergence, nats." not in page.text
 
 
 def test_hostile_names(tmp_path: Path) -> None:

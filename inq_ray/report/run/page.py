@@ -26,6 +26,7 @@ from inq_ray.report.run.layer_charts import MOST_LAYERS, exponents_chart, frozen
 from inq_ray.report.run.layers import Layer, frozen_by_stage, layers_of_result
 from inq_ray.report.run.record import RunRecord, described
 from inq_ray.report.run.rounding import Stored
+from inq_ray.report.run.sensitivity import read_sensitivity, sensitivity_chart
 
 _QUANTIZED = Html('<span class="a" aria-hidden="true">○</span> right after quantizing')
 _RETRAINED = Html('<span class="a" aria-hidden="true">●</span> after re-training')
@@ -248,6 +249,38 @@ def _cells(layer: Layer, findings: Findings, *, has_bytes: bool) -> list[str]:
     return [*cells, f"{row.num_bytes:,}"] if has_bytes else cells
 
 
+def _sensitivity(findings: Findings) -> Html | None:
+    found = read_sensitivity(findings.record.files)
+    if found is None:
+        return None
+    layers, bits = found.layers[:MOST_LAYERS], found.bits
+    few = f" The {len(layers)} most sensitive of {len(found.layers)}." if len(layers) < len(found.layers) else ""
+    heads = ["tensor", *(f"{num_bits} bits" for num_bits in bits)]
+    rows = [[layer.name, *(_nats(layer.divergences.get(num_bits)) for num_bits in bits)] for layer in found.layers]
+    proposed = element("p", "Proposed: ", element("code", found.proposal), class_="note") if found.proposal else None
+    return section(
+        "Sensitivity",
+        side_by_side(
+            figure(
+                "One layer quantized alone.",
+                "How far the outputs move from the float network's without re-training, the most sensitive layer on "
+                f"top. Numbers at the first row: bits of the mark.{few}",
+                sensitivity_chart(layers, bits),
+            ),
+            figure(
+                "Divergence, nats.",
+                f"Measured on {found.images or 'some images'}.",
+                table(heads, rows, texts=("tensor",), label="Divergence of each layer"),
+            ),
+        ),
+        proposed,
+    )
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
 def _facts(findings: Findings) -> Html:
     record = findings.record
     parts: Sequence[Html | None] = (
@@ -260,4 +293,4 @@ def _facts(findings: Findings) -> Html:
 
 
 # The sections of the page, in order; each returns None if the run has nothing for it.
-SECTIONS: tuple[Callable[[Findings], Html | None], ...] = (_accuracy, _training, _layers, _facts)
+SECTIONS: tuple[Callable[[Findings], Html | None], ...] = (_accuracy, _training, _layers, _sensitivity, _facts)
