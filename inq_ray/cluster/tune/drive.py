@@ -100,7 +100,9 @@ class Drive:
                     num_samples=-1,
                     trial_name_creator=_name_of,
                     trial_dirname_creator=_name_of,
-                    reuse_actors=True,
+                    # For a process that is reused Tune drops the placement group that it has just asked for, and Ray
+                    # 2.60 often loses what was reserved for it: in a trial's own process that would be its CPUs.
+                    reuse_actors=not self._is_here,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
