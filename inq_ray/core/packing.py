@@ -32,6 +32,7 @@ def pack_codes(codes: Tensor, num_bits: int) -> Tensor:
         uint8 [ceil(n · num_bits / 8)] on the same device; bits after the last code are 0.
     """
     assert 1 <= num_bits <= 8, f"{num_bits=}"
+    assert codes.element_size() == 1, codes.dtype
     count = codes.numel()
     # Eight codes, a byte each, are a 64-bit word, whose low num_bits bytes are kept once gaps between codes are closed.
     words = torch.nn.functional.pad(codes.reshape(-1).view(torch.uint8), (0, -count % 8)).view(torch.int64)

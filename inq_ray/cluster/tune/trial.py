@@ -1,7 +1,6 @@
 """A trial in a process of Ray Tune: it builds its own Ray Train run, like a single run."""
 
 import contextlib
-import gc
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,6 @@ def run_trial(arguments: dict[str, Any], environment: Mapping[str, str] | None =
         environment: Environment variables of the driver to set here. They are not in the arguments, because Tune writes
             those into files, and these may be keys.
     """
-    gc.collect()  # this process may have run other trials, whose networks are in reference cycles
     with contextlib.suppress(OSError):  # another node may not have it
         os.chdir(arguments["folder"])
     os.environ.update(environment or {})
