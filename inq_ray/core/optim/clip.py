@@ -45,19 +45,14 @@ def clip_grad_norm_(
     """
     optimizer = unwrapped(optimizer)
     check_max_norm(max_norm)
-    params, grads = live_grads(optimizer)
-    norm = get_total_norm(grads, norm_type, error_if_nonfinite, foreach)
-    clip_grads_with_norm_(params, max_norm, norm, foreach)
+    norm = get_total_norm(optimizer.live_grads(), norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(with_grads(optimizer), max_norm, norm, foreach)
     return norm
 
 
-def live_grads(optimizer: SGD) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parameters that have gradients, and their gradients for live weights, as in :meth:`SGD.live_grad`.
-
-    Fully frozen parameters are not included.
-    """
-    params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
-    return params, [grad for param in params if (grad := optimizer.live_grad(param)) is not None]
+def with_grads(optimizer: SGD) -> list[Tensor]:
+    """Return the parameters that have gradients."""
+    return [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
 
 
 def check_max_norm(max_norm: float) -> None:

@@ -1,5 +1,6 @@
-"""Step of SGD with masks, and its memory access on a CPU."""
+"""Step of SGD with masks: block by block on a CPU, in a few launches for many tensors elsewhere."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from inq_ray.core.codebook import float_format
 
 # Elements per block and thread. Smaller blocks cost more calls, larger ones do not stay in the cache (L2).
 _BLOCK = 1 << 16
+
+# Elements, or one tensor, whose masked gradients are held at once elsewhere: 64 MB of float32.
+_PACK = 1 << 24
 
 # torch's kernels process 4, 8 or 16 elements at once, and the rest at the end of a tensor one by one.
 _TOGETHER = 16
@@ -122,13 +126,44 @@ def step_in_blocks(weights: Weights, *, weight_decay: float, maximize: bool, **o
         )
 
 
-def live_gradient(weights: Weights, *, weight_decay: float, maximize: bool) -> Tensor:
-    """Return T · (±g + λ W) of partly frozen weights, T = 1 on live and 0 on frozen ones, in the layout of W."""
-    assert weights.live is not None
-    gradient = torch.empty_like(weights.param)
-    _decay(weights.grad, weights.param, weight_decay=weight_decay, maximize=maximize, out=gradient)
-    keep_live(gradient, weights.live)
-    return gradient
+def packs(weights: Sequence[Weights]) -> Iterator[list[Weights]]:
+    """Yield weights that one call can step: of one device and dtype, with momentum or without, and not too many."""
+    alike: dict[Any, list[Weights]] = {}
+    for each in weights:
+        alike.setdefault((each.param.device, each.param.dtype, each.momentum is None), []).append(each)
+    for those in alike.values():
+        pack: list[Weights] = []
+        num = 0
+        for each in those:
+            num += each.param.numel()
+            if pack and num > _PACK:
+                yield pack
+                pack, num = [], each.param.numel()
+            pack.append(each)
+        yield pack
+
+
+def live_gradients(weights: Sequence[Weights], *, weight_decay: float = 0.0, maximize: bool = False) -> list[Tensor]:
+    """Return T · (±g + λ W) of partly frozen weights, T = 1 on live and 0 on frozen ones, in the layout of T.
+
+    The number of launches on a GPU does not grow with the number of tensors. They share new memory.
+
+    Args:
+        weights: Partly frozen, of one device and dtype.
+        weight_decay: λ.
+        maximize: Whether to negate g.
+    """
+    lives = [each.live for each in weights if each.live is not None]
+    memory = weights[0].param.new_empty(sum(live.numel() for live in lives))
+    pieces = memory.split([live.numel() for live in lives])
+    gradients = [piece.as_strided(live.shape, live.stride()) for piece, live in zip(pieces, lives, strict=True)]
+    torch._foreach_copy_(gradients, [each.grad for each in weights])
+    if maximize:
+        memory.neg_()
+    if weight_decay != 0:
+        torch._foreach_add_(gradients, [each.param for each in weights], alpha=weight_decay)
+    keep_live(memory, torch.cat([live.as_strided((live.numel(),), (1,)) for live in lives]))
+    return gradients
 
 
 def _decay(grad: Tensor, param: Tensor, *, weight_decay: float, maximize: bool, out: Tensor) -> None:

@@ -1,17 +1,17 @@
 """SGD that leaves frozen weights unchanged."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
-from torch.optim.sgd import sgd
 
 from inq_ray.core.channels import Per, check_per
 from inq_ray.core.codebook import Levels, check_levels, check_num_bits, float_format
-from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop, keep_live, live_gradient, step_in_blocks
+from inq_ray.core.optim.group_step import step_group
+from inq_ray.core.optim.masked_step import Weights, keep_live, live_gradients, packs
 
 # Values that a group keeps when a state is loaded.
 _KEPT = ("weight_bits", "levels", "codebook_per", "param_names")
@@ -158,24 +158,18 @@ class SGD(torch.optim.SGD):
             return torch.ones(param.shape, dtype=torch.bool, device=param.device)
         return (live == 0).to(param.device).contiguous()
 
-    def live_grad(self, param: Tensor) -> Tensor | None:
-        """Return the gradient of live weights: ``param.grad`` with +0.0 for frozen ones, which a step uses.
-
-        Args:
-            param: A parameter of this optimizer.
+    def live_grads(self) -> list[Tensor]:
+        """Return the gradients of live weights, which a step uses: with +0.0 for frozen weights.
 
         Returns:
-            float, the parameter's shape: a copy if the parameter is partly frozen, ``param.grad`` itself if nothing is
-            frozen. None if there is no gradient, or no live weight.
+            For each parameter that has a gradient and a live weight, in order, float, its shape: ``param.grad`` itself
+            if nothing is frozen, else a copy.
         """
-        if param.grad is None or param not in self._live:
-            return param.grad
-        live = self._live[param]
-        if live is None:
-            return None
-        grad = torch.empty_like(param).copy_(param.grad)
-        keep_live(grad, live)
-        return grad
+        weights = [each for group in self.param_groups for each in self._weights(group)]
+        masked: dict[Tensor, Tensor] = {}
+        for pack in packs([each for each in weights if each.live is not None]):
+            masked.update(zip((each.param for each in pack), live_gradients(pack), strict=True))
+        return [masked.get(each.param, each.grad) for each in weights]
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch.optim.SGD's state, and ``frozen`` (bool, its shape) of each parameter with frozen weights."""
@@ -267,76 +261,24 @@ class SGD(torch.optim.SGD):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [self._weights(group, param) for param in group["params"] if self._is_stepped(param)]
-            self._step_group(group, weights)
+            for param, momentum in step_group(group, self._weights(group)).items():
+                self.state[param]["momentum_buffer"] = momentum
         return loss
 
-    def _step_group(self, group: dict[str, Any], weights: list[Weights]) -> None:
-        all_live = [each for each in weights if each.live is None]
-        partly_frozen = [each for each in weights if each.live is not None]
-        foreach, fused = group["foreach"], group["fused"]
-        may_be_fused = fused or (fused is None and foreach is None)
-        if not may_be_fused or not all(each.param.is_cpu for each in weights):
-            self._torch_step(group, all_live, foreach=foreach, fused=fused)
-            self._torch_step(group, partly_frozen, foreach=foreach, fused=fused)
-            return
-        divided = [_divide(group, each) for each in all_live]
-        self._torch_step(group, [part for part, _ in divided if part is not None], foreach=False, fused=True)
-        self._torch_step(group, [rest for _, rest in divided if rest is not None], foreach=False, fused=fused)
-        options = {key: group[key] for key in ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")}
-        for part, rest in (_divide(group, each) for each in partly_frozen):
-            if part is not None:
-                step_in_blocks(part, **options)
-            if rest is not None:
-                self._torch_step(group, [rest], foreach=False, fused=fused)
-
-    def _is_stepped(self, param: Tensor) -> bool:
-        is_all_frozen = param in self._live and self._live[param] is None
-        return param.grad is not None and not is_all_frozen
-
-    def _weights(self, group: dict[str, Any], param: Tensor) -> Weights:
-        assert param.grad is not None
-        momentum = self.state[param].get("momentum_buffer") if group["momentum"] != 0 else None
-        live = self._live.get(param)
-        if live is not None and live.device != param.device:  # the model was moved meanwhile
-            live = self._live[param] = live.to(param.device)
-        return Weights(param, param.grad, live, momentum)
-
-    def _torch_step(
-        self, group: dict[str, Any], weights: Sequence[Weights], *, foreach: bool | None, fused: bool | None
-    ) -> None:
-        """Perform torch's step, either for all-live weights, or for partly frozen ones with T · (g + λ W)."""
-        if not weights:
-            return
-        weight_decay, maximize = group["weight_decay"], group["maximize"]
-        if weights[0].live is not None:
-            grads = [live_gradient(each, weight_decay=weight_decay, maximize=maximize) for each in weights]
-            weight_decay, maximize = 0.0, False
-        else:
-            grads = [each.grad for each in weights]
-            is_plain = weight_decay == 0 and not maximize
-            if group["nesterov"] and is_plain and not fused and foreach is not False:
-                grads = [
-                    grad.clone() for grad in grads
-                ]  # torch's foreach implementation would add the momentum to them
-        momenta = [each.momentum for each in weights] if group["momentum"] != 0 else []
-        sgd(
-            [each.param for each in weights],
-            grads,
-            momenta,
-            has_sparse_grad=any(grad.is_sparse for grad in grads),
-            foreach=foreach,
-            fused=fused,
-            weight_decay=weight_decay,
-            momentum=group["momentum"],
-            lr=group["lr"],
-            dampening=group["dampening"],
-            nesterov=group["nesterov"],
-            maximize=maximize,
-        )
-        for each, momentum in zip(weights, momenta, strict=False):
-            if each.momentum is None:
-                self.state[each.param]["momentum_buffer"] = momentum
+    def _weights(self, group: dict[str, Any]) -> list[Weights]:
+        """Return the parameters of a group that have a gradient and a live weight."""
+        weights = []
+        for param in group["params"]:
+            live = self._live.get(param)
+            if param.grad is None or (live is None and param in self._live):
+                continue
+            if live is not None and (live.device, live.stride()) != (param.device, param.stride()):
+                # The model was moved meanwhile, or changed its memory format.
+                live = self._live[param] = torch.empty_like(param, dtype=torch.uint8).copy_(live)
+            has_momentum = group["momentum"] != 0 and param in self.state
+            momentum = self.state[param].get("momentum_buffer") if has_momentum else None
+            weights.append(Weights(param, param.grad, live, momentum))
+        return weights
 
     def _drop_momentum(self, param: Tensor) -> None:
         buffer = self.state[param].get("momentum_buffer") if param in self.state else None
@@ -347,18 +289,6 @@ class SGD(torch.optim.SGD):
             buffer.zero_()
         else:
             keep_live(buffer, live)
-
-
-def _divide(group: dict[str, Any], weights: Weights) -> tuple[Weights | None, Weights | None]:
-    """Return the part of CPU tensors for torch's fused kernel, and the rest for the group's own implementation."""
-    if group["fused"] and weights.live is None:
-        return weights, None
-    is_first_step = group["momentum"] != 0 and weights.momentum is None  # in which torch creates the momentum
-    if is_first_step or not weights.is_plain():
-        return None, weights
-    if group["fused"]:
-        return weights, None
-    return weights.divide() if fused_rounds_as_loop(weights.param.dtype) else (None, weights)
 
 
 def unwrapped(optimizer: object) -> SGD:

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from inq_ray.core.optim.clip import check_max_norm, live_grads
+from inq_ray.core.optim.clip import check_max_norm, with_grads
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.replica import of_rank_0
 
@@ -26,7 +26,6 @@ def clip_live_gradients(optimizer: SGD, max_norm: float) -> Tensor:
         ValueError: ``max_norm`` is not above 0.
     """
     check_max_norm(max_norm)
-    params, gradients = live_grads(optimizer)
-    norm = of_rank_0(get_total_norm(gradients))
-    clip_grads_with_norm_(params, max_norm, norm)
+    norm = of_rank_0(get_total_norm(optimizer.live_grads()))
+    clip_grads_with_norm_(with_grads(optimizer), max_norm, norm)
     return norm

@@ -6,6 +6,7 @@ import math
 import pickle
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from inq_ray.core.optim import masked_step
-from inq_ray.core.optim import sgd as sgd_module
+from inq_ray.core.optim import group_step, masked_step
 from inq_ray.core.optim.masked_step import Weights, fused_rounds_as_loop
 from inq_ray.core.optim.sgd import SGD
 from tests.core.weights import DTYPES, bits
@@ -66,6 +67,7 @@ def random_frozen(params: list[nn.Parameter], portion: float, seed: int = 0) -> 
 def blocks_of(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masked_step, "_BLOCK", size)
+        patch.setattr(masked_step, "_PACK", size)
         yield
 
 
@@ -153,6 +155,81 @@ def test_live_weights_move_as_torch_moves_them_and_frozen_ones_keep_their_bits(
 
 
 @contextmanager
+def counted(counts: Counter[str]) -> Iterator[None]:
+    """Count operations, each of which is at least a launch on a GPU: not views and allocations."""
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.namespace == "aten" and not func.is_view and "empty" not in func.overloadpacket.__name__:
+                counts[func.overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Counting():
+        yield
+
+
+@pytest.mark.parametrize("chosen", [{"nesterov": True, "weight_decay": 0.1}, {"maximize": True}, {}], ids=str)
+def test_the_number_of_launches_does_not_grow_with_the_number_of_tensors(chosen: dict[str, Any]) -> None:
+    seen = []
+    for num in (4, 40):
+        params = [nn.Parameter(torch.randn(3, 5, 3, 3)) for _ in range(num)]
+        optimizer = SGD(params, lr=0.1, momentum=0.9, foreach=True, **chosen)
+        for param, frozen in zip(params, random_frozen(params, 0.5), strict=True):
+            optimizer.freeze(param, frozen)
+        set_gradients(params, 0)
+        optimizer.step()
+        step, norm = Counter[str](), Counter[str]()
+        with counted(step):
+            optimizer.step()
+        with counted(norm):
+            optimizer.live_grads()
+        assert step.total() <= 8
+        assert norm.total() == 3
+        seen.append((step, norm))
+    assert seen[0] == seen[1]
+
+
+@settings(max_examples=40)
+@given(options(), st.integers(0, 5), st.sampled_from([16, 64, 1 << 24]), st.booleans())
+def test_packs_step_as_blocks_do(chosen: dict[str, Any], seed: int, size: int, channels_last: bool) -> None:
+    """With gradients missing at first, so that some have momentum and others do not; one is frozen as a whole."""
+    chosen = {key: value for key, value in chosen.items() if key not in ("foreach", "fused")}
+    many = [random_params(seed, channels_last=channels_last) for _ in range(2)]
+    optimizers = [SGD(many[0], **chosen), SGD(many[1], foreach=True, **chosen)]
+    frozen = [*random_frozen(many[0], 0.5, seed)[:3], torch.ones(1, dtype=torch.bool)]
+    for step in range(4):
+        for params, optimizer in zip(many, optimizers, strict=True):
+            if step == 1:
+                for param, each in zip(params, frozen, strict=True):
+                    optimizer.freeze(param, each)
+            set_gradients(params, step)
+            params[step].grad = None
+            with blocks_of(size):
+                optimizer.step()
+        assert same(*many)
+        for mine, other in zip(*map(buffers, optimizers, many), strict=True):
+            assert (mine is None) == (other is None)
+            assert mine is None or other is None or bits(mine) == bits(other)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_model_may_change_its_memory_format_after_weights_were_frozen(form: dict[str, bool]) -> None:
+    ends = []
+    for changes in (False, True):
+        model = nn.Conv2d(4, 4, 3, bias=False)  # 144 weights: no rest that fused kernels round otherwise
+        nn.init.constant_(model.weight, 0.25)
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1, **form)  # type: ignore[arg-type]
+        optimizer.freeze(model.weight, torch.arange(144).view(4, 4, 3, 3) % 3 == 0)
+        if changes:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for _ in range(3):
+            model.weight.grad = torch.empty_like(model.weight).copy_(torch.arange(144.0).view(4, 4, 3, 3))
+            optimizer.step()
+        ends.append(bits(model.weight))
+    assert ends[0] == ends[1]
+
+
+@contextmanager
 def num_threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
@@ -195,9 +272,9 @@ def test_on_a_cpu_the_default_is_the_fused_kernel_where_it_rounds_as_the_loop(
     chosen: dict[str, bool], rounds_alike: bool, expected: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(sgd_module, "fused_rounds_as_loop", lambda _: rounds_alike)
-    monkeypatch.setattr(sgd_module, "sgd", lambda params, *_, fused, **__: calls.append((params[0].numel(), fused)))
-    monkeypatch.setattr(sgd_module, "step_in_blocks", lambda part, **_: calls.append(("blocks", part.param.numel())))
+    monkeypatch.setattr(group_step, "fused_rounds_as_loop", lambda _: rounds_alike)
+    monkeypatch.setattr(group_step, "sgd", lambda params, *_, fused, **__: calls.append((params[0].numel(), fused)))
+    monkeypatch.setattr(group_step, "step_in_blocks", lambda part, **_: calls.append(("blocks", part.param.numel())))
     all_live, partly_frozen = (nn.Parameter(torch.ones(70)) for _ in range(2))
     optimizer = SGD([all_live, partly_frozen], lr=0.1, **chosen)  # type: ignore[arg-type]
     optimizer.freeze(partly_frozen, torch.arange(70) < 35)
@@ -569,13 +646,11 @@ def test_the_live_gradient_is_what_a_step_goes_by() -> None:
     assert gradient is not None
     gradient[frozen[1]] = math.nan
     given = bits(gradient)
-    live = optimizer.live_grad(params[1])
-    assert live is not None
+    untouched, live = optimizer.live_grads()
+    assert untouched is params[0].grad
     assert bits(live) == bits(torch.where(frozen[1], 0.0, gradient))
+    assert live.stride() == params[1].stride()
     assert bits(gradient) == given
-    assert optimizer.live_grad(params[0]) is params[0].grad
-    assert optimizer.live_grad(params[2]) is None
-    assert optimizer.live_grad(params[3]) is None
 
 
 def test_all_parameters_of_a_network_are_quantized_with_a_warning() -> None:
