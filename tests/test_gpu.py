@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.core.packing import pack_codes, unpack_codes
 from inq_ray.core.stage import apply, decide
 from inq_ray.core.state import TensorState
+from inq_ray.data.augment.crop_flip import CropFlip
+from inq_ray.data.memory_set import ImageSet
 from inq_ray.models.registry import create
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.loop.batches import seed_step_rng
@@ -182,3 +185,33 @@ def test_a_teacher_whose_weights_are_cast_once_says_the_same_bits(arch: str, sha
             due = model(inputs).float()
         assert network(inputs).view(torch.int32).equal(due.view(torch.int32))
     assert network._called is not model, "weights were cast at each call"
+
+
+@pytest.mark.parametrize("augment", [None, (3, 4)])
+def test_images_kept_on_the_gpu_are_those_of_the_cpu(augment: tuple[int, int] | None) -> None:
+    pixels = torch.randint(256, (500, 3, 32, 32), dtype=torch.uint8)
+    on_cpu = ImageSet(pixels, torch.arange(500), CropFlip(padding=4, flip=True))
+    samples = torch.randperm(500)[:128]
+    images, labels, _ = on_cpu.to(torch.device("cuda", 0)).fetch(samples, augment)
+    due = on_cpu.fetch(samples, augment)
+    assert images.is_cuda
+    assert images.cpu().equal(due.images)
+    assert labels.cpu().equal(due.labels)
+
+
+@pytest.mark.parametrize("form", [{"fused": True}, {"foreach": True}, {}], ids=str)
+def test_launches_of_a_step_do_not_grow_with_the_number_of_tensors(form: dict[str, bool]) -> None:
+    launches = []
+    for num in (4, 40):
+        params = [torch.nn.Parameter(torch.randn(8, 5, 3, 3, device="cuda")) for _ in range(num)]
+        optimizer = SGD(params, lr=0.1, momentum=0.9, weight_decay=1e-2, **form)
+        for param in params:
+            optimizer.freeze(param, torch.rand(param.shape, device="cuda") < 0.5)
+            param.grad = torch.randn_like(param)
+        optimizer.step()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+            optimizer.step()
+            torch.cuda.synchronize()
+        launches.append(sum(event.name.startswith(("cudaLaunch", "cuLaunch")) for event in profiled.events() or ()))
+    assert launches[0] == launches[1]
+    assert 0 < launches[0] <= 12

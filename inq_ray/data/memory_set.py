@@ -1,6 +1,6 @@
 """A split that is decoded and kept in memory."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from inq_ray.data.preprocessing import Augmentation
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A decoded split. Both tensors may be read-only mappings of a file: copy before writing.
+    """A decoded split on any device. Both tensors may be read-only mappings of a file: copy before writing.
+
+    Samples are gathered, cropped and mirrored on that device by the same random numbers, so bits do not depend on it.
 
     Attributes:
         images: uint8 [N, C, H, W].
@@ -36,9 +38,20 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of images and labels."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """Return the set on a device; its samples are there too. Only sets without per-image augmentation can be."""
+        assert not self.augmentation.changes_pixels
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
     def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
         """Copy some samples with one vectorized access; see :meth:`Images.fetch`."""
-        images = self.images.index_select(0, samples)
+        here = samples.to(self.images.device, non_blocking=True)
+        images = self.images.index_select(0, here)
         if augment is not None and len(samples):
             images = self.crop_flip(images, samples, *augment)
             if self.augmentation.changes_pixels:
@@ -49,4 +62,4 @@ class ImageSet:
                     for image, sample in zip(images, samples.tolist(), strict=True)
                 ]
                 images = torch.stack(changed)
-        return Samples(images, self.labels.index_select(0, samples))
+        return Samples(images, self.labels.index_select(0, here))

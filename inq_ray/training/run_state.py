@@ -32,6 +32,7 @@ from inq_ray.training.report.events import Note, Reporter, Row, Saved
 from inq_ray.training.report.progress import ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.task.build import batchnorm_layers, build_task
+from inq_ray.training.task.device_images import keep_on_gpu
 
 
 class RunState:
@@ -66,7 +67,7 @@ class RunState:
         is_asked_to_stop: Callable[[], bool],
     ) -> None:
         self.config = config
-        self.task = build_task(config, device, fingerprint=fingerprint)
+        self.task, where = keep_on_gpu(build_task(config, device, fingerprint=fingerprint))
         self.task.loader.start()
         progress = ProgressReporter(
             reporter,
@@ -82,6 +83,8 @@ class RunState:
             num_data_shards=config.cluster.workers.most,
             faults=rewound,
         )
+        if where is not None and rank() == 0:
+            self.journal.report(Note(where))
         self.checkpoints = Checkpoints(
             config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop, folder.check_writer
         )

@@ -1,4 +1,4 @@
-"""Crop and flip of whole batches; randomness is a function of (seed, epoch, sample)."""
+"""Crop and flip of whole batches on any device; randomness is a function of (seed, epoch, sample)."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class CropFlip:
         """Pad with zeros, crop at random to the original size, and mirror images with probability 1/2.
 
         Args:
-            images: uint8 [n, C, H, W].
-            samples: int64 [n], the index of each image in its set. The result depends on (seed, epoch, sample), never
-                on other images of the batch.
+            images: uint8 [n, C, H, W], on any device, where the result is computed.
+            samples: int64 [n], on the CPU, the index of each image in its set. The result depends on (seed, epoch,
+                sample), never on other images of the batch.
             seed: The run's seed.
             epoch: Epoch, counted over the whole run.
 
@@ -39,19 +39,20 @@ class CropFlip:
         if padding == 0 and not self.flip:
             return images
         num, channels, height, width = images.shape
-        top, left, mirrored = _draw(samples, seed, epoch, padding)
-        rows = top[:, None] + torch.arange(height)
-        columns = left[:, None] + torch.arange(width)
+        device = images.device
+        top, left, mirrored = _draw(samples, seed, epoch, padding).to(device, non_blocking=True).unsqueeze(2)
+        rows = top + torch.arange(height, device=device)
+        columns = left + torch.arange(width, device=device)
         if self.flip:
-            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+            columns = torch.where(mirrored == 1, columns.flip(1), columns)
         # One gather over the flattened padded images crops and mirrors the whole batch.
         places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
         padded = pad(images, (padding, padding, padding, padding)).flatten(2)
         return padded.gather(2, places.view(num, 1, -1).expand(-1, channels, -1)).view_as(images)
 
 
-def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each sample's crop, top and left int64 [n] in 0 .. 2 * padding, and whether to mirror it, bool [n].
+def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> Tensor:
+    """Return int64 [3, n]: each sample's crop, top and left in 0 .. 2 * padding, and 1 if it is mirrored, else 0.
 
     Of 64 random bits the lower 31 give the row, the next 31 the column, and the last one the mirroring.
     """
@@ -59,5 +60,4 @@ def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> tuple[Tensor,
     part, shift, places = np.uint64((1 << 31) - 1), np.uint64(31), np.uint64(2 * padding + 1)
     top = ((bits & part) * places) >> shift
     left = (((bits >> shift) & part) * places) >> shift
-    mirrored = (bits >> np.uint64(63)).astype(bool)
-    return torch.from_numpy(top.astype(np.int64)), torch.from_numpy(left.astype(np.int64)), torch.from_numpy(mirrored)
+    return torch.from_numpy(np.stack((top, left, bits >> np.uint64(63))).astype(np.int64))
