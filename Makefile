@@ -28,7 +28,7 @@ endif
 $(FINISHED): pyproject.toml constraints.txt .ci/setup
 	@PYTHON='$(PYTHON)' .ci/setup
 
-.PHONY: help setup demo test test-long test-gpu soak lint format docs flags results results-check bench constraints image image-test clean
+.PHONY: help setup demo test test-long test-gpu soak lint format docs flags results results-check bench bench-gpu constraints image image-test clean
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11] [ARGS="more arguments for demo, test and test-gpu"]'
@@ -81,8 +81,11 @@ results: $(FINISHED) ## generate the results table, page and picture from docs/r
 results-check: $(FINISHED) ## fail if the results table or page differs from docs/results/
 	@$(PY) -m benchmarks.results check
 
-bench: $(FINISHED) ## run every benchmark in benchmarks/
-	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done
+bench-gpu: $(FINISHED) ## measure training on a GPU against plain torch: a table in some minutes
+	@$(PY) benchmarks/bench_gpu.py
+
+bench: $(FINISHED) ## run every benchmark in benchmarks/ but that of GPUs
+	@for benchmark in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$benchmark"; $(PY) "$$benchmark"; done
 
 constraints: ## write constraints.txt after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet

@@ -36,6 +36,7 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.cuda_graph import CudaGraph
 from inq_ray.training.loop.trainer import Trainer
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
@@ -112,10 +113,27 @@ def make_task(setup: Setup, device: torch.device) -> Task:
 
 
 def ours(
-    setup: Setup, device: torch.device, portion: float, dtype: torch.dtype | None, *, is_distilled: bool = False
+    setup: Setup,
+    device: torch.device,
+    portion: float,
+    dtype: torch.dtype | None,
+    *,
+    is_distilled: bool = False,
+    task: Task | None = None,
+    has_graph: bool = False,
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
-    """Return a run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer."""
-    task = make_task(setup, device)
+    """Return a run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer.
+
+    Args:
+        setup: The measured setup.
+        device: Device of the network.
+        portion: Portion of frozen weights.
+        dtype: Dtype of the forward pass; None = float32.
+        is_distilled: Whether there is a teacher, of the same architecture.
+        task: Network and data; None = that of `make_task`.
+        has_graph: Whether passes are replayed by a CUDA graph.
+    """
+    task = task or make_task(setup, device)
     teacher = None
     if is_distilled:
         teacher = Teacher(model=copy.deepcopy(task.model).requires_grad_(False).eval(), temperature=3.0, labels=0.3)
@@ -129,6 +147,7 @@ def ours(
         scaler=torch.amp.GradScaler(device.type, enabled=False),
         autocast_dtype=dtype,
         teacher=teacher,
+        graph=CudaGraph(task.model) if has_graph else None,
     )
 
     def run() -> None:
@@ -141,9 +160,11 @@ def ignore(*_: Any) -> None:
     """Ignore progress."""
 
 
-def torchs(setup: Setup, device: torch.device) -> tuple[Callable[[], None], torch.optim.Optimizer]:
+def torchs(
+    setup: Setup, device: torch.device, task: Task | None = None
+) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """Return a run of the same loop in plain torch, and its optimizer."""
-    task = make_task(setup, device)
+    task = task or make_task(setup, device)
     model = wrap(task.model, device)
     optimizer = torch.optim.SGD(task.model.parameters(), **OPTIONS)
 

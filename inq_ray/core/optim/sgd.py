@@ -31,7 +31,8 @@ class SGD(torch.optim.SGD):
     ``foreach`` and ``fused`` choose one, as in torch.optim.SGD. By default the bits are those of torch.optim.SGD's
     default, which is foreach on GPUs and the for-loop on CPUs. On CPUs, though, the fused kernel is used, torch's
     fastest: for float32 and float64, and for all but the last numel % 16 elements of a tensor, it gives the bits of the
-    for-loop. A partly frozen tensor takes about twice as long as an all-live one.
+    for-loop. A partly frozen tensor takes about twice as long as an all-live one. On GPUs all partly frozen tensors of
+    a group are masked together, in a few launches for each 64 MB.
 
     Args:
         params: Parameters or groups, preferably from :func:`inq_ray.param_groups`. A group's ``weight_bits`` is the
