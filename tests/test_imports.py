@@ -42,7 +42,7 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
     return Room(ours=frozenset(ours.split()), libraries=frozenset(libraries.split()), files=files)
 
 
-_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
+_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro xxhash"
 _BELOW_TRAINING = (
     "core files safetensors_file storage models data distributed export post_training scheduler verification"
 )

@@ -18,7 +18,7 @@ from inq_ray.training.calibration import calibration_images, gather_moments
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.restore import restore, sums_of_rank
+from inq_ray.training.checkpoint.restore import restore, restore_phase, sums_of_rank
 from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -129,19 +129,19 @@ class RunState:
         restore(self._snapshot, parts)
 
     def restore_epoch(self, parts: Parts, position: TrainingPosition) -> EpochState | None:
-        """Load the checkpoint into the objects of a phase, and free its memory.
+        """Load what the checkpoint has of a phase: learning rates, schedule, loss scaler, averages, sums.
 
         Args:
-            parts: Objects of the run, including those of the phase.
+            parts: Objects of the run, including those of the phase, after :meth:`restore`.
             position: Position from which the phase begins or continues.
 
         Returns:
             State of the epoch in which the run continues; None at the beginning of one.
         """
-        snapshot, self._snapshot = self._snapshot, None  # several times as large as the network
+        snapshot, self._snapshot = self._snapshot, None
         if snapshot is None or position != self.start or (position.epoch, position.step) == (0, 0):
             return None
-        restore(snapshot, parts)
+        restore_phase(snapshot, parts)
         if position.step == 0:
             return None
         return EpochState(

@@ -17,7 +17,7 @@ from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, open_checkpoint
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
@@ -77,7 +77,7 @@ def test_the_newest_is_found(location: Location) -> None:
     assert found.snapshot is not None
     assert found.snapshot.position == at(1, 0, 30)
     assert torch.equal(found.snapshot.tensors[MODEL + "weight"], torch.full((NUM_FLOATS,), 30.0))
-    assert read_checkpoint(location.join(at(1).name))[0].position == at(1)
+    assert open_checkpoint(location.join(at(1).name))[0].position == at(1)
     assert is_checkpoint(location.join(at(1).name))
     assert not is_checkpoint(location)
 
@@ -181,7 +181,7 @@ def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monke
     (tmp_path / at(1).name).rename(tmp_path / at(2).name)
     with pytest.raises(DamagedError, match=r"taken at checkpoint-01-.* is named checkpoint-02-"):
         store.load(at(2))
-    assert read_checkpoint(locate(str(tmp_path / at(2).name)))[0].position == at(1)
+    assert open_checkpoint(locate(str(tmp_path / at(2).name)))[0].position == at(1)
     monkeypatch.setattr("inq_ray.training.checkpoint.files.FORMAT_VERSION", 2)
     store.save(simple(at(3)))
     monkeypatch.undo()
