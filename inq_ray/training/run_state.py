@@ -95,7 +95,7 @@ class RunState:
         self._snapshot = self.checkpoints.load(again)
         if self._snapshot is None:
             self.journal.begin()
-        # The first collective of the ranks: from here on all have rank 0's network.
+        # Only rank 0 has read weights: from here on all have its network.
         broadcast_tensors(self.task.model.state_dict())
 
     def go_on(self) -> None:
