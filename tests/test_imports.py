@@ -54,7 +54,7 @@ ROOMS = {
     "storage": _room("files", "pyarrow tenacity"),
     "models": _room("core export files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
-    "distributed": _room("core", "torch torch.distributed"),
+    "distributed": _room("core", "torch torch.distributed xxhash"),
     "export": _room("core files safetensors_file", "torch safetensors numpy onnx onnxscript onnxruntime google"),
     "scheduler": _room("core distributed", "torch"),
     "verification": _room("core export files models", "torch"),

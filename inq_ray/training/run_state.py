@@ -286,8 +286,7 @@ class RunState:
             StopError: The run stops here; raised on every rank.
         """
         began = time.perf_counter()
-        if world_size() > 1:
-            self.check_replicas(parts, has_buffers=is_stage_end)
+        self.check_replicas(parts, has_buffers=is_stage_end)
         is_taken = self.checkpoints.save(
             parts,
             self.journal.history(state),
@@ -308,8 +307,8 @@ class RunState:
         if self.checkpoints.clock.look():
             self._stop()
 
-    def check_replicas(self, parts: Parts, *, has_buffers: bool) -> str:
-        """Return the digest of the tensors that must be equal on every rank.
+    def check_replicas(self, parts: Parts, *, has_buffers: bool) -> None:
+        """Compare the tensors that must be equal on every rank.
 
         Args:
             parts: Objects of the run.
@@ -320,7 +319,7 @@ class RunState:
         """
         stage = parts.inq.stage if parts.inq else None
         tensors = replicated(parts, has_buffers=has_buffers)
-        return check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
+        check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
 
     def _stop(self) -> None:
         self.checkpoints.close()
