@@ -12,10 +12,11 @@ import time
 
 import torch
 import torchvision
-from timing import report
+from timing import Case, report, take_turns
 
 from inq_ray.core.digest import digest_tensors
 from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.digest import fast_digests
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.storage.address import locate
@@ -68,7 +69,7 @@ class Bench:
         """Take a checkpoint."""
         began = time.perf_counter()
         self._step += 1
-        digest_tensors(replicated(self.parts, has_buffers=False))
+        fast_digests(replicated(self.parts, has_buffers=False))
         self.writer.write(snapshot_of(self.parts, self._step))
         self.stalls.append(time.perf_counter() - began)
 
@@ -102,6 +103,19 @@ class Bench:
         return lost
 
 
+def compare_digests(seconds: dict[str, list[float]], notes: dict[str, str]) -> None:
+    """Add the time for the digests that ranks compare, and for SHA-256 of the same tensors."""
+    compared = replicated(make_run("resnet18"), has_buffers=False)
+    num_bytes = sum(tensor.nbytes for tensor in compared.values())
+    cases = {
+        "digests": Case(lambda _: fast_digests(compared)),
+        "SHA-256": Case(lambda _: digest_tensors(compared)),
+    }
+    for name, times in take_turns(cases, ROUNDS).items():
+        seconds[name] = times
+        notes[name] = f" ({num_bytes / statistics.median(times) / 1e9:.1f} GB/s)"
+
+
 def main() -> None:
     """Measure on one thread."""
     torch.set_num_threads(1)
@@ -120,6 +134,7 @@ def main() -> None:
                 notes[key + name] = f" ({100 * share:.2f} % of a minute)"
             notes["until whole" + name] = f" ({bench.num_bytes / 1e6:.1f} MB, naive {naive / 1e6:.1f} MB)"
             bench.writer.close()
+    compare_digests(seconds, notes)
     report("A checkpoint of ResNet-18", seconds, reference="stall", notes=notes)
 
 

@@ -42,7 +42,7 @@ def _room(ours: str = "", libraries: str = "", *, files: bool = True) -> Room:
     return Room(ours=frozenset(ours.split()), libraries=frozenset(libraries.split()), files=files)
 
 
-_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro"
+_LEARNING = "torch torch.distributed torchvision pyarrow numpy safetensors rich tyro xxhash"
 _BELOW_TRAINING = (
     "core files safetensors_file storage models data distributed export post_training scheduler verification"
 )
@@ -54,7 +54,7 @@ ROOMS = {
     "storage": _room("files", "pyarrow tenacity"),
     "models": _room("core export files safetensors_file", "torch torchvision timm safetensors"),
     "data": _room("files storage", "torch torchvision pyarrow numpy PIL sklearn"),
-    "distributed": _room("core", "torch torch.distributed"),
+    "distributed": _room("core", "torch torch.distributed xxhash"),
     "export": _room("core files safetensors_file", "torch safetensors numpy onnx onnxscript onnxruntime google"),
     "scheduler": _room("core distributed", "torch"),
     "verification": _room("core export files models", "torch"),

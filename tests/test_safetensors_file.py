@@ -27,7 +27,7 @@ from inq_ray.export.verify import verify
 from inq_ray.models import recognition
 from inq_ray.models.weights.load import load_weights
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import TENSORS, DamagedError, read_checkpoint
+from inq_ray.training.checkpoint.files import TENSORS, DamagedError, open_checkpoint
 from tests.export.results import quantized
 from tests.training.checkpoint.test_fuzz import NEWER, sealed, write, written
 
@@ -80,7 +80,7 @@ def as_result(file: str) -> Callable[[bytes, Path], None]:
 def as_checkpoint(data: bytes, folder: Path) -> None:
     """Behind digests that match."""
     write(folder / "run", {NEWER: sealed({**written()[NEWER], TENSORS: data})})
-    read_checkpoint(locate(str(folder / "run" / NEWER.name)))
+    open_checkpoint(locate(str(folder / "run" / NEWER.name)))
 
 
 def good(reader: str) -> bytes:

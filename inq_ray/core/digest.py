@@ -1,20 +1,35 @@
-"""Digests of tensors: one SHA-256 per tensor, and one over all of them."""
+"""Digests of tensors: one per tensor, SHA-256 if it is published, and one over all of them."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the SHA-256 (hex) of each tensor's dtype, shape and bytes.
+class Hasher(Protocol):
+    """A hash function's state, as hashlib makes it."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Add bytes."""
+
+    def hexdigest(self) -> str:
+        """Return the digest (hex) of all bytes so far."""
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], hasher: Callable[[bytes], Hasher] = hashlib.sha256) -> dict[str, str]:
+    """Return the digest (hex) of each tensor's dtype, shape and bytes.
 
     Bytes are taken in logical (row-major) order, so neither memory format nor device matters. Signs of zero and NaN
     payloads do: two tensors have the same digest only if they are equal bit for bit.
+
+    Args:
+        tensors: Tensors by name, any dtype and device.
+        hasher: Hash function; SHA-256 for what is written to files.
     """
-    return {name: _digest(tensor) for name, tensor in tensors.items()}
+    return {name: _digest(tensor, hasher) for name, tensor in tensors.items()}
 
 
 def summary(digests: Mapping[str, str]) -> str:
@@ -22,9 +37,9 @@ def summary(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 
-def _digest(tensor: Tensor) -> str:
-    hasher = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
+def _digest(tensor: Tensor, hasher: Callable[[bytes], Hasher]) -> str:
+    state = hasher(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     if flat.numel():
-        hasher.update(flat.view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
+        state.update(flat.view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,4 +1,4 @@
-"""Broadcast of tensors from rank 0, and sums over ranks.
+"""What rank 0 has or does for all, and sums over ranks.
 
 Tensors are sent as bytes, so any dtype works on any backend, including NaN payloads and signs of zero. Works with gloo
 and nccl; a no-op without a process group or with one rank.
@@ -11,7 +11,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from inq_ray.distributed.agreement import check_equal
-from inq_ray.distributed.wire import Group, rank, wire_device, world_size
+from inq_ray.distributed.wire import (
+    Group,
+    broadcast_bytes,
+    bytes_to_tensor,
+    rank,
+    tensor_to_bytes,
+    wire_device,
+    world_size,
+)
 
 DEFAULT_BUCKET_BYTES = 25_000_000
 
@@ -66,6 +74,27 @@ def of_rank_0(values: Tensor) -> Tensor:
         values: Any shape and dtype that the backend supports, the same on every rank; not changed.
     """
     return _exchanged(values, lambda on_wire: dist.broadcast(on_wire, src=0))
+
+
+def on_rank_0(work: Callable[[], object]) -> None:
+    """Do something on rank 0 alone, such as reading a file; every rank calls it and waits.
+
+    Raises:
+        ValueError: Rank 0's ValueError or OSError, with the same text on every rank.
+    """
+    error: ValueError | OSError | None = None
+    if rank() == 0:
+        try:
+            work()
+        except (OSError, ValueError) as failure:
+            error = failure
+    text = "" if error is None else str(error) or type(error).__name__
+    if world_size() > 1:
+        text = tensor_to_bytes(broadcast_bytes(bytes_to_tensor(text.encode()) if rank() == 0 else None)).decode()
+    if error is not None:
+        raise error
+    if text:
+        raise ValueError(text)
 
 
 def _exchanged(values: Tensor, exchange: Callable[[Tensor], object], *, group: Group = None) -> Tensor:

@@ -132,6 +132,25 @@ class Location:
 
         return self._retry(read)
 
+    def read_at(self, start: int, num_bytes: int) -> bytes:
+        """Return a part of the file; less if it ends earlier.
+
+        Raises:
+            UnreadableError: The file is missing, or access is denied.
+            ValueError: The storage fails.
+        """
+
+        def read() -> bytes:
+            if self.is_local:
+                return _read_file(self.path, None, start, num_bytes)
+            with self.fs.open_input_file(self.path) as file:
+                data: bytes = file.read_at(num_bytes, start)
+                if len(data) < min(num_bytes, file.size() - start):
+                    raise ConnectionResetError(f"received {len(data)} of {num_bytes} bytes")
+            return data
+
+        return self._retry(read)
+
     def open(self) -> Any:
         """Return the file opened for random access (pyarrow.NativeFile). The caller wraps its reads in `retry`.
 
@@ -217,13 +236,14 @@ def check_slashes(path: str, what: str) -> None:
         raise ValueError(f"{what} {path}: did you mean {scheme}://{rest}? A folder of this name is ./{path}")
 
 
-def _read_file(path: str, fence: Fence | None) -> bytes:
-    """Return the contents of a local file."""
+def _read_file(path: str, fence: Fence | None, start: int = 0, num_bytes: int = -1) -> bytes:
+    """Return the contents of a local file, or so many bytes of them from `start`."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as here:
         _check_is_file(os.fstat(here.fileno()))
         if fence and not fence.holds_open(here.fileno(), path):
             raise PermissionError("a link leads out of the data folder")
-        return here.read()
+        here.seek(start)
+        return here.read(num_bytes)
 
 
 def _check_is_file(status: os.stat_result) -> None:

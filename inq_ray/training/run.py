@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.distributed.wire import rank, world_size
-from inq_ray.training.checkpoint.snapshot import Parts
+from inq_ray.training.checkpoint.snapshot import Parts, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.finish import finish
 from inq_ray.training.loop.build import precision_of
@@ -87,8 +88,10 @@ def _attempt(run: RunState, folder: RunFolder) -> dict[str, Any]:
         measure_given(run)
     train_float(run)
     inq = None if config.plain else run_stages(run, groups)
-    digest = run.check_replicas(Parts(model=model, inq=inq), has_buffers=True)
+    parts = Parts(model=model, inq=inq)
+    run.check_replicas(parts, has_buffers=True)
     run.checkpoints.close()
+    digest = summary(digest_tensors(replicated(parts, has_buffers=True)))
     return finish(config, run.task, inq, run.journal, folder, digest)
 
 

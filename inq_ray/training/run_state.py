@@ -18,7 +18,7 @@ from inq_ray.training.calibration import calibration_images, gather_moments
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
-from inq_ray.training.checkpoint.restore import restore, sums_of_rank
+from inq_ray.training.checkpoint.restore import restore, restore_phase, sums_of_rank
 from inq_ray.training.checkpoint.snapshot import SUMS, Parts, Snapshot, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
@@ -98,7 +98,7 @@ class RunState:
         self._snapshot = self.checkpoints.load(again)
         if self._snapshot is None:
             self.journal.begin()
-        # The first collective of the ranks: from here on all have rank 0's network.
+        # Only rank 0 has read weights: from here on all have its network.
         broadcast_tensors(self.task.model.state_dict())
 
     def go_on(self) -> None:
@@ -132,19 +132,19 @@ class RunState:
         restore(self._snapshot, parts)
 
     def restore_epoch(self, parts: Parts, position: TrainingPosition) -> EpochState | None:
-        """Load the checkpoint into the objects of a phase, and free its memory.
+        """Load what the checkpoint has of a phase: learning rates, schedule, loss scaler, averages, sums.
 
         Args:
-            parts: Objects of the run, including those of the phase.
+            parts: Objects of the run, including those of the phase, after :meth:`restore`.
             position: Position from which the phase begins or continues.
 
         Returns:
             State of the epoch in which the run continues; None at the beginning of one.
         """
-        snapshot, self._snapshot = self._snapshot, None  # several times as large as the network
+        snapshot, self._snapshot = self._snapshot, None
         if snapshot is None or position != self.start or (position.epoch, position.step) == (0, 0):
             return None
-        restore(snapshot, parts)
+        restore_phase(snapshot, parts)
         if position.step == 0:
             return None
         return EpochState(
@@ -289,8 +289,7 @@ class RunState:
             StopError: The run stops here; raised on every rank.
         """
         began = time.perf_counter()
-        if world_size() > 1:
-            self.check_replicas(parts, has_buffers=is_stage_end)
+        self.check_replicas(parts, has_buffers=is_stage_end)
         is_taken = self.checkpoints.save(
             parts,
             self.journal.history(state),
@@ -311,8 +310,8 @@ class RunState:
         if self.checkpoints.clock.look():
             self._stop()
 
-    def check_replicas(self, parts: Parts, *, has_buffers: bool) -> str:
-        """Return the digest of the tensors that must be equal on every rank.
+    def check_replicas(self, parts: Parts, *, has_buffers: bool) -> None:
+        """Compare the tensors that must be equal on every rank.
 
         Args:
             parts: Objects of the run.
@@ -323,7 +322,7 @@ class RunState:
         """
         stage = parts.inq.stage if parts.inq else None
         tensors = replicated(parts, has_buffers=has_buffers)
-        return check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
+        check_replicas(tensors, stage=stage, what="weights, buffers, momentum, masks or codes")
 
     def _stop(self) -> None:
         self.checkpoints.close()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inq_ray.core.channels import PERS, Per, decided, undecided
 from inq_ray.core.codebook import LEVELS, Levels
+from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
@@ -100,7 +101,9 @@ def quantize_all_stages() -> list[str]:
         broadcast_tensors(network.state_dict())
         updates = decide_all(network, states, stage) if rank() == 0 else None
         apply_all(network, states, broadcast_stage(updates, states, stage=stage))
-        summaries.append(check_replicas(all_tensors(network, states), stage=stage, what="replicas"))
+        tensors = all_tensors(network, states)
+        check_replicas(tensors, stage=stage, what="replicas")
+        summaries.append(summary(digest_tensors(tensors)))
         retrain(network, states)
     return summaries
 

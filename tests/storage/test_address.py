@@ -90,6 +90,8 @@ def test_here_and_on_s3_the_same_is_found(bucket: str, tmp_path: Path) -> None:
     for place in (here, there):
         assert place.join("a/b").join("y.bin").read() == BODY
         assert place.join("a b%20ü.bin").read(len(BODY)) == BODY
+        assert place.join("a/x.bin").read_at(255, 3) == b"\xff\x00\x01"
+        assert place.join("a/x.bin").read_at(len(BODY) - 1, 3) == b"\xff"
         assert place.join("a/x.bin").info().size == len(BODY)
         assert place.join("a").info().type == pafs.FileType.Directory
         assert place.join("a").exists()

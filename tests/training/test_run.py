@@ -301,11 +301,11 @@ def run_with_a_fault(config: RunConfig, faulty: int, name: str) -> Any:
     """A run in which one rank's tensor moves by itself while stage 1 is re-trained."""
     check = RunState.check_replicas
 
-    def check_after_a_fault(self: RunState, parts: Parts, *, has_buffers: bool) -> str:
+    def check_after_a_fault(self: RunState, parts: Parts, *, has_buffers: bool) -> None:
         if parts.inq is not None and parts.inq.stage == 1 and torch.distributed.get_rank() == faulty:
             with torch.no_grad():
                 self.task.model.state_dict()[name][0] += 1
-        return check(self, parts, has_buffers=has_buffers)
+        check(self, parts, has_buffers=has_buffers)
 
     RunState.check_replicas = check_after_a_fault  # type: ignore[method-assign]  # in this rank's process alone
     return run_here(config).summary

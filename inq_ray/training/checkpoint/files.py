@@ -16,16 +16,19 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import safetensors.torch
+import xxhash
+from torch import Tensor
 
-from inq_ray import safetensors_file
+from inq_ray.distributed.wire import bytes_to_tensor
 from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location
 from inq_ray.storage.retry import MissingError
-from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.facts import Facts
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
+from inq_ray.training.checkpoint.stored import BLOCK_BYTES, stored_snapshot
 from inq_ray.training.checkpoint.validate import check_tensors
 from inq_ray.training.config.json_values import from_dict
 
@@ -86,7 +89,7 @@ def encode(snapshot: Snapshot, *, is_stage_end: bool, top1: float | None) -> tup
         The entry; contents by file name, in the order in which they are to be written.
     """
     packed = compact(snapshot)
-    files = {TENSORS: safetensors.torch.save(packed.tensors), FACTS: _json(packed.facts.to_json())}
+    files = {TENSORS: safetensors.torch.save(dict(packed.tensors)), FACTS: _json(packed.facts.to_json())}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         place=snapshot.position,
@@ -107,28 +110,79 @@ def is_checkpoint(folder: Location) -> bool:
     return folder.join(MANIFEST).exists()
 
 
-def read_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
-    """Read a checkpoint at any location and of any name; everything is checked before it is used.
+class FileBlocks:
+    """Blocks of a file whose SHA-256 is right; each is compared again when it is read.
+
+    Args:
+        file: The file.
+        expected: Its size and digest. All of it is read once, a block at a time.
+        block_bytes: Size of a block.
+
+    Raises:
+        DamagedError: The file is another one.
+        ValueError: The storage fails.
+    """
+
+    def __init__(self, file: Location, expected: FileDigest, block_bytes: int = BLOCK_BYTES) -> None:
+        self.num_bytes, self.block_bytes = expected.bytes, block_bytes
+        self._file = file
+        _check_file(file, expected.bytes)
+        sha256, self._digests = hashlib.sha256(), []
+        for index in range(-(-self.num_bytes // block_bytes)):
+            data = self._block(index)
+            sha256.update(data)
+            self._digests.append(xxhash.xxh3_64_intdigest(data))
+        if sha256.hexdigest() != expected.sha256:
+            raise DamagedError(f"{_name(file)} is damaged: its SHA-256 differs")
+
+    def read(self, index: int) -> Tensor:
+        """Return a block: uint8 [n].
+
+        Raises:
+            DamagedError: It is no longer the one that was checked.
+            ValueError: The storage fails.
+        """
+        data = self._block(index)
+        if xxhash.xxh3_64_intdigest(data) != self._digests[index]:
+            raise DamagedError(f"{self._file.name} has changed since it was checked")
+        return bytes_to_tensor(data)
+
+    def _block(self, index: int) -> bytes:
+        start = index * self.block_bytes
+        size = min(self.block_bytes, self.num_bytes - start)
+        try:
+            data = self._file.read_at(start, size)
+        except MissingError:
+            raise DamagedError(f"{_name(self._file)} is missing") from None
+        if len(data) < size:
+            raise DamagedError(f"{_name(self._file)} has {start + len(data)} bytes of {self.num_bytes}")
+        return data
+
+
+def open_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
+    """Check a checkpoint at any location and of any name, completely.
 
     Returns:
-        The entry, and the expanded snapshot.
+        The entry, and the snapshot, whose tensors (a StoredTensors) are read when they are used.
 
     Raises:
         DamagedError: It differs from what was written, or cannot have been written by a run.
         ValueError: The storage fails.
     """
     manifest = read_manifest(folder)
-    contents = {}
-    for name, file in manifest.files.items():
-        contents[name] = _read_file(folder, name, file.bytes)
-        if _sha256(contents[name]) != file.sha256:
-            raise DamagedError(f"{name} is damaged: its SHA-256 differs")
+    blocks = FileBlocks(folder.join(TENSORS), manifest.files[TENSORS])
+    facts_file = manifest.files[FACTS]
+    content = _read_file(folder, FACTS, facts_file.bytes)
+    if _sha256(content) != facts_file.sha256:
+        raise DamagedError(f"{FACTS} is damaged: its SHA-256 differs")
     try:
-        facts = Facts.from_json(_read_json(contents[FACTS]))
+        facts = Facts.from_json(_read_json(content))
         if facts.position != manifest.place:
             raise ValueError(f"its facts are for {facts.position.name}, its manifest for {manifest.place.name}")
-        snapshot = expand(Snapshot(safetensors_file.decode(contents[TENSORS]), facts))
+        snapshot = stored_snapshot(blocks, facts)
         check_tensors(snapshot)
+    except DamagedError:
+        raise
     # RuntimeError, OverflowError: by torch, for impossible sizes in facts.
     except (KeyError, OverflowError, RuntimeError, ValueError) as error:
         raise DamagedError(f"its digests match, but it cannot be read ({one_line(str(error), 200)})") from error
@@ -179,18 +233,38 @@ def _manifest(content: dict[str, Any]) -> Manifest:
 def _read_file(folder: Location, name: str, size: int | None = None) -> bytes:
     """Return a file's contents; files of a wrong size are not read."""
     file = folder.join(name)
+    found = _check_file(file, size)
+    if found > LARGEST_JSON_BYTES:
+        raise DamagedError(f"{name} has {found} bytes, more than is possible")
     try:
-        info = file.info()
-        if info.type != pafs.FileType.File:
-            raise DamagedError(f"{name} is not a file")
-        if size is None and info.size > LARGEST_JSON_BYTES:
-            raise DamagedError(f"{name} has {info.size} bytes, more than is possible")
-        data = file.read(info.size) if size in (None, info.size) else b""
+        data = file.read(found)
     except MissingError:
         raise DamagedError(f"{name} is missing") from None
     if size is not None and len(data) != size:
-        raise DamagedError(f"{name} has {len(data) or info.size} bytes of {size}")
+        raise DamagedError(f"{name} has {len(data)} bytes of {size}")
     return data
+
+
+def _check_file(file: Location, size: int | None) -> int:
+    """Return the size of a file, which must be `size` unless that is None.
+
+    Raises:
+        DamagedError: It is missing, no file, or of another size.
+        ValueError: The storage fails.
+    """
+    try:
+        info = file.info()
+    except MissingError:
+        raise DamagedError(f"{_name(file)} is missing") from None
+    if info.type != pafs.FileType.File:
+        raise DamagedError(f"{_name(file)} is not a file")
+    if size not in (None, info.size):
+        raise DamagedError(f"{_name(file)} has {info.size} bytes of {size}")
+    return int(info.size)
+
+
+def _name(file: Location) -> str:
+    return file.path.rpartition("/")[2]
 
 
 def _read_json(data: bytes) -> Any:

@@ -12,25 +12,26 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.facts import StageFacts
 from inq_ray.training.checkpoint.snapshot import (
     AVERAGE,
-    CODES,
-    FROZEN,
     MODEL,
     MOMENTUM,
     TEACHER,
     Parts,
     Snapshot,
     model_tensors,
+    of_kind,
 )
+from inq_ray.training.checkpoint.stored import Masks, copy_to, layout_of, masks_of
 
 
 def restore(snapshot: Snapshot, parts: Parts) -> None:
     """Load a snapshot into objects made for its position; weights, buffers and memory formats stay in place.
 
     Afterwards they have the bits of the snapshot's run. The caller handles what follows from masks: gradients of
-    tensors without live weights must be stopped before an Ema is made and before the model is wrapped.
+    tensors without live weights must be stopped before an Ema is made and before the model is wrapped. Every rank calls
+    it: a shared snapshot is read by rank 0 meanwhile, a block at a time.
 
     Args:
-        snapshot: Expanded snapshot, on the CPU.
+        snapshot: The snapshot.
         parts: Objects on any device. Without a scheduler, scaler or averages, those of the snapshot are ignored, as at
             a stage's end, after which they begin again.
 
@@ -39,20 +40,39 @@ def restore(snapshot: Snapshot, parts: Parts) -> None:
     """
     facts = snapshot.facts
     _check(snapshot, parts)
-    with torch.no_grad():
-        for kind, own in ((MODEL, model_tensors(parts.model)), (TEACHER, model_tensors(parts.teacher))):
-            for name, tensor in own.items():
-                tensor.copy_(snapshot.tensors[kind + name])
+    masks = masks_of(snapshot) if parts.inq is not None else {}
+    networks = ((MODEL, model_tensors(parts.model)), (TEACHER, model_tensors(parts.teacher)))
+    copy_to(snapshot, {kind + name: tensor for kind, own in networks for name, tensor in own.items()}, masks)
     if parts.inq is not None and facts.inq is not None:
-        parts.inq.load_state_dict(_stage_state(snapshot, facts.inq))
+        parts.inq.load_state_dict(_stage_state(masks, facts.inq))
+    del masks  # the scheduler has its own
     if parts.optimizer is not None:
-        _restore_optimizer(snapshot, parts.model, parts.optimizer)
+        copy_to(snapshot, _new_momentum(snapshot, parts.model, parts.optimizer), _masks_of(parts.inq))
+    restore_phase(snapshot, parts)
+
+
+def restore_phase(snapshot: Snapshot, parts: Parts) -> None:
+    """Load what a phase adds to the network: learning rates, their schedule, loss scaler and averages.
+
+    Args:
+        snapshot: As for :func:`restore`, which has loaded its network already.
+        parts: As for :func:`restore`.
+
+    Raises:
+        ValueError: See :func:`restore`.
+    """
+    facts = snapshot.facts
+    _check_phase(snapshot, parts)
+    if parts.optimizer is not None:
+        for group, saved in zip(parts.optimizer.param_groups, facts.groups, strict=True):
+            group |= saved
     if parts.lr_scheduler is not None and facts.lr_scheduler is not None:
         parts.lr_scheduler.load_state_dict(facts.lr_scheduler)
     if parts.scaler is not None and facts.scaler:
         parts.scaler.load_state_dict(facts.scaler)
     if parts.ema is not None:
-        parts.ema.load_state_dict(snapshot.of_kind(AVERAGE))
+        averages = parts.ema.to_load(of_kind(layout_of(snapshot), AVERAGE))
+        copy_to(snapshot, {AVERAGE + name: each for name, each in averages.items()}, _masks_of(parts.inq))
 
 
 def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
@@ -71,42 +91,48 @@ def sums_of_rank(sums: Tensor, rank: int, world_size: int) -> Tensor:
     return sums.sum(0) if rank == 0 else torch.zeros_like(sums[0])
 
 
-def _restore_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> None:
-    for group, saved in zip(optimizer.param_groups, snapshot.facts.groups, strict=True):
-        group |= saved
-    momentum = snapshot.of_kind(MOMENTUM)
+def _masks_of(inq: INQScheduler | None) -> dict[str, Masks]:
+    return {} if inq is None else {name: Masks(each.frozen, each.codes) for name, each in inq.state.items()}
+
+
+def _new_momentum(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> dict[str, Tensor]:
+    """Return empty momentum of the parameters that have it in a snapshot, by kind and name; others lose theirs."""
+    layout, buffers = layout_of(snapshot), {}
     for name, param in model.named_parameters():
-        if name not in momentum:
-            optimizer.state.pop(param, None)
-            continue
-        # Its strides are the parameter's, as SGD creates them: it iterates over both in the same order.
-        buffer = torch.empty_like(param, memory_format=torch.preserve_format)
-        optimizer.state[param]["momentum_buffer"] = buffer.copy_(momentum[name])
+        optimizer.state.pop(param, None)
+        if MOMENTUM + name in layout:
+            # Its strides are the parameter's, as SGD creates them: it iterates over both in the same order.
+            buffer = torch.empty_like(param, memory_format=torch.preserve_format)
+            optimizer.state[param]["momentum_buffer"] = buffers[MOMENTUM + name] = buffer
+    return buffers
 
 
-def _stage_state(snapshot: Snapshot, stages: StageFacts) -> dict[str, Any]:
+def _stage_state(masks: Mapping[str, Masks], stages: StageFacts) -> dict[str, Any]:
     """Return the argument of INQScheduler.load_state_dict."""
     tensors = {
-        name: {
-            "num_bits": each.num_bits,
-            "n_1": each.n_1,
-            "levels": each.levels,
-            "frozen": snapshot.tensors[FROZEN + name],
-            "codes": snapshot.tensors[CODES + name],
-        }
+        name: {"num_bits": each.num_bits, "n_1": each.n_1, "levels": each.levels, **masks[name]._asdict()}
         for name, each in stages.tensors.items()
     }
     return {**vars(stages), "tensors": tensors}
 
 
 def _check(snapshot: Snapshot, parts: Parts) -> None:
-    facts, teacher = snapshot.facts, model_tensors(parts.teacher)
-    _check_same("tensors of the network", snapshot.of_kind(MODEL), model_tensors(parts.model))
+    layout, teacher = layout_of(snapshot), model_tensors(parts.teacher)
+    _check_same("tensors of the network", of_kind(layout, MODEL), model_tensors(parts.model))
     if teacher:
-        _check_same("tensors of the teacher", snapshot.of_kind(TEACHER), teacher)
-    _check_stages(facts.inq, parts.inq)
+        _check_same("tensors of the teacher", of_kind(layout, TEACHER), teacher)
+    _check_stages(snapshot.facts.inq, parts.inq)
     if parts.optimizer is not None:
-        _check_optimizer(snapshot, parts.model, parts.optimizer)
+        _check_momentum(of_kind(layout, MOMENTUM), parts.model)
+    _check_phase(snapshot, parts)
+
+
+def _check_phase(snapshot: Snapshot, parts: Parts) -> None:
+    facts = snapshot.facts
+    if parts.optimizer is not None:
+        saved, due = len(facts.groups), len(parts.optimizer.param_groups)
+        if saved != due:
+            raise ValueError(f"the checkpoint's optimizer has {saved} groups of parameters, the run's {due}")
     if parts.lr_scheduler is not None:
         if facts.lr_scheduler is None:
             raise ValueError("the checkpoint has no learning-rate schedule")
@@ -142,12 +168,8 @@ def _check_stages(saved: StageFacts | None, inq: INQScheduler | None) -> None:
             )
 
 
-def _check_optimizer(snapshot: Snapshot, model: nn.Module, optimizer: SGD) -> None:
-    saved, due = len(snapshot.facts.groups), len(optimizer.param_groups)
-    if saved != due:
-        raise ValueError(f"the checkpoint's optimizer has {saved} groups of parameters, the run's {due}")
+def _check_momentum(momentum: Mapping[str, Tensor], model: nn.Module) -> None:
     params = dict(model.named_parameters())
-    momentum = snapshot.of_kind(MOMENTUM)
     unknown = sorted(momentum.keys() - params.keys())
     if unknown:
         raise ValueError(f"the checkpoint has momentum that the network lacks: {', '.join(unknown[:5])}")

@@ -9,7 +9,7 @@ import torch
 from inq_ray import __version__
 from inq_ray.files.shown import shown
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, open_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
 from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import Damaged, Found
@@ -130,7 +130,7 @@ def look_at(path: str) -> Found:
             f"--resume {shown(path)}: not a checkpoint (a folder with manifest.json), and neither auto nor never"
         )
     try:
-        return Found(*read_checkpoint(location), ())
+        return Found(*open_checkpoint(location), ())
     except DamagedError as error:
         raise ValueError(f"--resume {shown(path)}: this checkpoint is damaged: {shown(error)}; use another") from error
 

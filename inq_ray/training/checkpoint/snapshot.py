@@ -41,11 +41,11 @@ class Snapshot(NamedTuple):
     """State of a run.
 
     Attributes:
-        tensors: Tensors by kind and name; not copies of the run's.
+        tensors: Tensors by kind and name; not copies of the run's. Those of a stored checkpoint are read when used.
         facts: Everything else.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     facts: Facts
 
     @property
@@ -55,7 +55,18 @@ class Snapshot(NamedTuple):
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
         """Return the tensors of a kind, by name."""
-        return {name.removeprefix(kind): tensor for name, tensor in self.tensors.items() if name.startswith(kind)}
+        return of_kind(self.tensors, kind)
+
+
+def of_kind(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Return the tensors of a kind, by name."""
+    return {name.removeprefix(kind): tensors[name] for name in tensors if name.startswith(kind)}
+
+
+def kind_and_name(key: str) -> tuple[str, str]:
+    """Return the kind of a tensor, such as MODEL, and the name of its parameter or buffer."""
+    kind, slash, name = key.partition("/")
+    return kind + slash, name
 
 
 @dataclass(frozen=True, kw_only=True)

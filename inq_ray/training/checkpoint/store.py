@@ -22,12 +22,13 @@ from inq_ray.training.checkpoint.files import (
     DamagedError,
     encode,
     is_checkpoint,
-    read_checkpoint,
+    open_checkpoint,
     read_manifest,
 )
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.retention import Entry, kept
 from inq_ray.training.checkpoint.snapshot import Snapshot
+from inq_ray.training.checkpoint.stored import whole
 
 
 class Damaged(NamedTuple):
@@ -42,7 +43,7 @@ class Found(NamedTuple):
 
     Attributes:
         entry: Its entry; None if there is none.
-        snapshot: Expanded snapshot; None if there is none.
+        snapshot: Its snapshot, whose tensors are read when they are used; None if there is none.
         damaged: Newer damaged ones, the newest first.
     """
 
@@ -92,18 +93,28 @@ class CheckpointStore:
                 continue  # reported by its digests or its name when it is loaded
         return found
 
-    def load(self, position: TrainingPosition) -> tuple[Entry, Snapshot]:
-        """Read a checkpoint completely; the snapshot is expanded.
+    def open(self, position: TrainingPosition) -> tuple[Entry, Snapshot]:
+        """Check a checkpoint; its tensors are read when they are used.
 
         Raises:
             DamagedError: It differs from what was written.
             ValueError: The storage fails.
         """
-        entry, snapshot = read_checkpoint(self.location.join(position.name))
+        entry, snapshot = open_checkpoint(self.location.join(position.name))
         return _of_name(entry, position), snapshot
 
+    def load(self, position: TrainingPosition) -> tuple[Entry, Snapshot]:
+        """Read a checkpoint into memory, expanded.
+
+        Raises:
+            DamagedError: It differs from what was written.
+            ValueError: The storage fails.
+        """
+        entry, snapshot = self.open(position)
+        return entry, Snapshot(whole(snapshot), snapshot.facts)
+
     def newest_good(self) -> Found:
-        """Read the newest checkpoint with correct digests.
+        """Open the newest checkpoint with correct digests.
 
         Raises:
             ValueError: The storage fails; this does not count as damage, so no older one is used instead.
@@ -111,7 +122,7 @@ class CheckpointStore:
         damaged: list[Damaged] = []
         for position in self.positions():
             try:
-                return Found(*self.load(position), tuple(damaged))
+                return Found(*self.open(position), tuple(damaged))
             except DamagedError as error:
                 damaged.append(Damaged(position, str(error)))
         return Found(None, None, tuple(damaged))
@@ -205,7 +216,7 @@ class CheckpointStore:
         path, name = Path(location.path), None
         if leftover.endswith(PARTIAL):
             with contextlib.suppress(DamagedError):
-                name = read_checkpoint(location)[0].position.name
+                name = open_checkpoint(location)[0].position.name
         if name is None or path.with_name(name).exists():
             retry(lambda: shutil.rmtree(path), location.name, verb="delete")
         else:

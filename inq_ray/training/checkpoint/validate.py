@@ -22,26 +22,28 @@ from inq_ray.training.checkpoint.snapshot import (
     SUMS,
     TEACHER,
     Snapshot,
+    of_kind,
 )
+from inq_ray.training.checkpoint.stored import Masks, layout_of, masks_of
 
 
 def check_tensors(snapshot: Snapshot) -> None:
     """Refuse tensors that do not match the facts.
 
     Args:
-        snapshot: Expanded snapshot.
+        snapshot: The snapshot; of a stored one only masks and codes are read.
 
     Raises:
         ValueError: A tensor does not match; names it.
     """
-    tensors, facts = snapshot
-    model, averages = snapshot.of_kind(MODEL), snapshot.of_kind(AVERAGE)
+    tensors, facts = layout_of(snapshot), snapshot.facts
+    model, averages = of_kind(tensors, MODEL), of_kind(tensors, AVERAGE)
     kinds = (*LIVE_KINDS, TEACHER, FROZEN, CODES)
     strange = [name for name in tensors if name != SUMS and not name.startswith(kinds)]
     if strange:
         raise ValueError(f"tensor {strange[0]!r:.80} is of an unknown kind")
     for kind in (MOMENTUM, TEACHER):
-        for name, tensor in snapshot.of_kind(kind).items():
+        for name, tensor in of_kind(tensors, kind).items():
             _check_like(kind + name, tensor, model.get(name), lambda dtype: dtype)
     for name, tensor in averages.items():
         _check_like(AVERAGE + name, tensor, model.get(name), lambda dtype: torch.promote_types(dtype, torch.float32))
@@ -51,19 +53,18 @@ def check_tensors(snapshot: Snapshot) -> None:
     if sums is None or (sums.dtype, sums.shape) != (torch.float64, (facts.world_size, 3)):
         raise ValueError(f"{SUMS} is {_kind_of(sums)}, with {facts.world_size} ranks")
     for kind in (FROZEN, CODES):
-        if (there := snapshot.of_kind(kind)).keys() != facts.quantized.keys():
+        if (there := of_kind(tensors, kind)).keys() != facts.quantized.keys():
             raise ValueError(f"there are {len(there)} tensors {kind}, but {len(facts.quantized)} quantized ones")
-    for name, entry in facts.quantized.items():
+    for name in facts.quantized:
+        _check_like(FROZEN + name, tensors[FROZEN + name], model.get(name), lambda _: torch.bool)
+        _check_like(CODES + name, tensors[CODES + name], model.get(name), lambda _: torch.uint8)
+    for name, masks in masks_of(snapshot).items():
         assert facts.inq is not None
-        portion = facts.inq.portions[facts.inq.stage - 1]
-        _check_quantized(name, entry, portion, model.get(name), tensors[FROZEN + name], tensors[CODES + name])
+        _check_quantized(name, facts.quantized[name], facts.inq.portions[facts.inq.stage - 1], masks)
 
 
-def _check_quantized(
-    name: str, entry: TensorFacts, portion: float, weight: Tensor | None, frozen: Tensor, codes: Tensor
-) -> None:
-    _check_like(FROZEN + name, frozen, weight, lambda _: torch.bool)
-    _check_like(CODES + name, codes, weight, lambda _: torch.uint8)
+def _check_quantized(name: str, entry: TensorFacts, portion: float, masks: Masks) -> None:
+    frozen, codes = masks
     count, due = int(torch.count_nonzero(frozen)), num_frozen(portion, frozen.numel())
     if count != due:
         raise ValueError(f"{name} has {count} frozen weights of {frozen.numel()}, expected {due} at {portion:g}")

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -154,7 +154,7 @@ class CheckpointWriter:
             self._tell(f"the last checkpoint is still not written after {seconds:g} s: giving up")
         return done
 
-    def _copied(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copy into reused buffers, in each tensor's own memory format, which is fastest."""
         buffers = {}
         for name, tensor in tensors.items():

@@ -97,22 +97,28 @@ class Ema:
         return {name: average.clone() for name, average in self._averages.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load averages of :meth:`state_dict`.
+        """Load averages of :meth:`state_dict`; raises as :meth:`to_load` does, and nothing is changed then."""
+        _copy(state_dict, self.to_load(state_dict))
+
+    def to_load(self, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the averages themselves, to load values into.
+
+        Args:
+            saved: Tensors of the saved averages, maybe without values.
 
         Raises:
-            ValueError: They belong to another network, or other weights are trained; names them. Nothing is changed
-                then.
+            ValueError: They belong to another network, or other weights are trained; names them.
         """
         for name, average in self._averages.items():
-            if name not in state_dict:
+            if name not in saved:
                 raise ValueError(f"the averages lack {name}")
-            if state_dict[name].shape != average.shape:
-                shapes = f"{tuple(state_dict[name].shape)}, the network's {tuple(average.shape)}"
+            if saved[name].shape != average.shape:
+                shapes = f"{tuple(saved[name].shape)}, the network's {tuple(average.shape)}"
                 raise ValueError(f"the average of {name} has shape {shapes}")
-        unknown = sorted(state_dict.keys() - self._averages.keys())
+        unknown = sorted(saved.keys() - self._averages.keys())
         if unknown:
             raise ValueError(f"there are averages of tensors that are not averaged: {', '.join(unknown[:5])}")
-        _copy(state_dict, self._averages)
+        return self._averages
 
     def _current(self) -> dict[str, Tensor]:
         """Return the averaged tensors of the network: trained parameters and float buffers."""

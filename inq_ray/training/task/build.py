@@ -15,6 +15,7 @@ from inq_ray.data.order.epoch import holdout
 from inq_ray.data.order.groups import fitting_workers
 from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
 from inq_ray.data.source import open_source
+from inq_ray.distributed.replica import on_rank_0
 from inq_ray.models.eval_transform import eval_transform
 from inq_ray.models.registry import create
 from inq_ray.models.shapes import head_parameters
@@ -29,7 +30,7 @@ class Task:
     """Network and data of a run.
 
     Attributes:
-        model: The network, on its device, the same on every rank.
+        model: The network, on its device; of several ranks only rank 0's has the weights of --weights at first.
         info: Facts about the data.
         loader: Loader of the sets "train" and "validation".
         train_indices: int64, images of "train" to train on.
@@ -173,31 +174,39 @@ def _num_loader_workers(num_cpus: int, info: SourceInfo, train: Images) -> int:
 def build_model(config: RunConfig, info: SourceInfo, tell: Callable[[str], None] = lambda _: None) -> nn.Module:
     """Return the network with its weights, or with random ones determined by the seed; on the CPU.
 
+    Every rank calls it, but only rank 0 reads or downloads weights: others have random ones until they get rank 0's.
+
     Args:
         config: The configuration.
         info: Facts about the data.
-        tell: Called with a line about the tensors loaded from a file, if there was a choice.
+        tell: Called on rank 0 with a line about the tensors loaded from a file, if there was a choice.
 
     Raises:
-        ValueError: The network does not exist, or the weights do not fit it.
+        ValueError: The network does not exist, or the weights do not fit it; raised on every rank.
     """
     network = config.network
     torch.manual_seed(config.training.seed)
     model = create(
         network.arch, num_classes=info.num_classes, in_channels=info.channels, image_size=image_size_of(info)
     )
-    path = resolve_weights(network.arch, network.weights)
-    if path is not None:
-        head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
-        loaded = load_weights(model, path, replace_head=head)
-        if loaded.note:
-            tell(loaded.note)
-        if loaded.fresh and config.float_epochs == 0:
-            raise ValueError(
-                f"--replace-head: {', '.join(loaded.fresh)} are random: train them before quantizing, with "
-                "--float-epochs N"
-            )
+    if network.weights is not None:
+        on_rank_0(lambda: _load_weights(model, config, info, tell))
     return model
+
+
+def _load_weights(model: nn.Module, config: RunConfig, info: SourceInfo, tell: Callable[[str], None]) -> None:
+    """Load --weights into the network."""
+    network = config.network
+    path = resolve_weights(network.arch, network.weights)
+    assert path is not None
+    head = head_parameters(network.arch, info.channels) if network.replace_head else frozenset()
+    loaded = load_weights(model, path, replace_head=head)
+    if loaded.note:
+        tell(loaded.note)
+    if loaded.fresh and config.float_epochs == 0:
+        raise ValueError(
+            f"--replace-head: {', '.join(loaded.fresh)} are random: train them before quantizing, with --float-epochs N"
+        )
 
 
 def image_size_of(info: SourceInfo) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.distributed.replica import broadcast_tensors, on_rank_0
 from inq_ray.files.shown import shown
 from inq_ray.models.registry import create
 from inq_ray.models.weights.files import WeightsError
@@ -112,18 +112,25 @@ def load_teacher(
 ) -> nn.Module:
     """Return the network of --teacher-arch with the weights of --teacher. Random numbers are drawn as without it.
 
+    Every rank calls it, but only rank 0 reads or downloads weights.
+
     Args:
         training: Options with a --teacher.
         arch: Name of the network that is quantized.
         model: That network.
         info: Facts about the data.
-        tell: Called with a line about the tensors loaded from a file, if there was a choice.
+        tell: Called on rank 0 with a line about the tensors loaded from a file, if there was a choice.
 
     Raises:
-        ValueError: Network or weights do not exist or do not fit; names the flag.
+        ValueError: Network or weights do not exist or do not fit; names the flag. Raised on every rank.
     """
-    assert training.teacher is not None
     teacher = copy.deepcopy(model) if training.teacher_arch is None else _create(training, info)
+    on_rank_0(lambda: _load_weights(teacher, training, arch, tell))
+    return teacher
+
+
+def _load_weights(teacher: nn.Module, training: TrainingConfig, arch: str, tell: Callable[[str], None]) -> None:
+    """Load --teacher into the teacher."""
     try:
         path = resolve_weights(training.teacher_arch or arch, training.teacher)
         assert path is not None
@@ -133,7 +140,6 @@ def load_teacher(
         raise ValueError(f"--teacher: {error.reason.replace('--arch', '--teacher-arch')}") from None
     except ValueError as error:
         raise ValueError(f"--teacher: {error}") from None
-    return teacher
 
 
 def _create(training: TrainingConfig, info: SourceInfo) -> nn.Module:

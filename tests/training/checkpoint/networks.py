@@ -3,18 +3,20 @@
 from dataclasses import replace
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from inq_ray.core.optim.sgd import SGD
-from inq_ray.distributed.wire import rank, world_size
+from inq_ray.distributed.wire import bytes_to_tensor, rank, world_size
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.facts import Facts, History, Seconds, StageFacts
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Parts, Snapshot, take
+from inq_ray.training.checkpoint.stored import stored_snapshot, whole
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
 from inq_ray.training.report.events import Row
@@ -174,6 +176,31 @@ def make_snapshot(position: TrainingPosition | None = None, stages: int = 1, see
         for step in range(2):
             train_step(made, made.model, step)
     return snapshot_of(made, position or TrainingPosition(stage=stages, epoch=0, step=2))
+
+
+class BytesBlocks:
+    """A file in memory, in blocks that end within tensors."""
+
+    def __init__(self, data: bytes, block_bytes: int = 200) -> None:
+        self.data, self.num_bytes, self.block_bytes = data, len(data), block_bytes
+        self.indices: list[int] = []
+
+    def read(self, index: int) -> Tensor:
+        self.indices.append(index)
+        start = index * self.block_bytes
+        return bytes_to_tensor(self.data[start : start + self.block_bytes])
+
+
+def stored(packed: Snapshot) -> Snapshot:
+    """A compact snapshot as it is found in a file."""
+    tensors = {name: tensor.contiguous() for name, tensor in packed.tensors.items()}
+    return stored_snapshot(BytesBlocks(safetensors.torch.save(tensors)), packed.facts)
+
+
+def expand(packed: Snapshot) -> Snapshot:
+    """The argument of `compact`, read from a file."""
+    snapshot = stored(packed)
+    return Snapshot(whole(snapshot), snapshot.facts)
 
 
 def snapshot_of(parts: Parts, position: TrainingPosition, config: RunConfig | None = None) -> Snapshot:

@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,16 +15,19 @@ from torch import nn
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.training.checkpoint.broadcast import broadcast_snapshot
-from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.facts import Facts
+from inq_ray.training.checkpoint.files import DamagedError
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.restore import restore, sums_of_rank
-from inq_ray.training.checkpoint.snapshot import MODEL, SUMS, Parts, Snapshot
+from inq_ray.training.checkpoint.snapshot import AVERAGE, MODEL, SUMS, Parts, Snapshot
+from inq_ray.training.checkpoint.stored import stored_snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop.ema import Ema
 from tests.ranks import rank_outcomes, run_ranks
 from tests.training.checkpoint.networks import (
     SUMS_OF_ONE,
+    BytesBlocks,
     begin_stage,
     make_history,
     make_network,
@@ -31,6 +36,7 @@ from tests.training.checkpoint.networks import (
     snapshot_bits,
     snapshot_of,
     stop_gradients,
+    stored,
     train_step,
     wrapped,
 )
@@ -42,8 +48,8 @@ STAGES, STEPS = 3, 4
 
 def as_file(snapshot: Snapshot) -> Snapshot:
     packed = compact(snapshot)
-    tensors = {name: tensor.clone() for name, tensor in packed.tensors.items()}
-    return expand(Snapshot(tensors, Facts.from_json(json.loads(json.dumps(packed.facts.to_json(), allow_nan=False)))))
+    facts = Facts.from_json(json.loads(json.dumps(packed.facts.to_json(), allow_nan=False)))
+    return stored(Snapshot(packed.tensors, facts))
 
 
 def begin_again(snapshot: Snapshot, ema_decay: float | None, **sgd: Any) -> tuple[Parts, nn.Module]:
@@ -223,9 +229,8 @@ def test_a_refused_snapshot_changes_no_weight() -> None:
 
 def share(kind: str) -> dict[str, Any] | None:
     made = make_snapshot(seed=7) if kind == "snapshot" else None  # by all ranks together
-    shared = broadcast_snapshot(
-        made if rank() == 0 else None, "it is broken" if rank() == 0 and kind == "error" else None
-    )
+    mine = as_file(made) if made is not None and rank() == 0 else None
+    shared = broadcast_snapshot(mine, "it is broken" if rank() == 0 and kind == "error" else None)
     if made is None or shared is None:
         return None
     return {"mine": snapshot_bits(made), "bits": snapshot_bits(shared), "facts": shared.facts.to_json()}
@@ -240,3 +245,49 @@ def test_every_rank_gets_rank_0s_snapshot(size: int) -> None:
     assert all(answer["mine"] != answers[0]["mine"] for answer in answers[1:])  # each has its own momentum
     assert run_ranks(share, size, "nothing") == [None] * size
     assert ["it is broken"] * size == [str(outcome.error) for outcome in rank_outcomes(share, size, "error")]
+
+
+class FailingBlocks(BytesBlocks):
+    """A file that is read when it is opened, but not to its end."""
+
+    def read(self, index: int) -> torch.Tensor:
+        if (index + 1) * self.block_bytes >= self.num_bytes:
+            raise DamagedError("tensors.safetensors has changed since it was checked")
+        return super().read(index)
+
+
+def restore_shared(kind: type[BytesBlocks], packed: Snapshot) -> dict[str, Any]:
+    """Restores what rank 0 reads, and reports the largest message and what each rank then has."""
+    snapshot = None
+    if rank() == 0:
+        blocks = kind(safetensors.torch.save(dict(packed.tensors)), block_bytes=1000)
+        snapshot = stored_snapshot(blocks, packed.facts)
+    shared = broadcast_snapshot(snapshot)
+    assert shared is not None
+    parts, largest, send = make_parts(make_network(seed=99), ema_decay=None), 0, torch.distributed.broadcast
+
+    def broadcast(tensor: torch.Tensor, *args: Any, **options: Any) -> Any:
+        nonlocal largest
+        largest = max(largest, tensor.nbytes)
+        return send(tensor, *args, **options)
+
+    with mock.patch.object(torch.distributed, "broadcast", broadcast):
+        restore(shared, parts)
+    bits = snapshot_bits(snapshot_of(parts, shared.position))
+    return {"largest": largest, "bits": {name: each for name, each in bits.items() if name != SUMS}}
+
+
+def test_a_checkpoint_travels_in_blocks() -> None:
+    snapshot = make_snapshot()
+    packed, before = compact(snapshot), snapshot_bits(snapshot)
+    assert sum(tensor.nbytes for tensor in packed.tensors.values()) > 3000
+    for answer in run_ranks(restore_shared, 3, BytesBlocks, packed):
+        assert answer["largest"] == 1001
+        assert answer["bits"] == {name: bits for name, bits in before.items() if not name.startswith((AVERAGE, SUMS))}
+
+
+def test_a_checkpoint_that_rank_0_cannot_read_stops_every_rank_with_one_line() -> None:
+    for outcome in rank_outcomes(restore_shared, 3, FailingBlocks, compact(make_snapshot())):
+        assert isinstance(outcome.error, ValueError), outcome
+        line = "rank 0 cannot read the checkpoint: tensors.safetensors has changed since it was checked"
+        assert str(outcome.error) == line

@@ -1,5 +1,6 @@
 """Stores on disk and on a real S3 server: whole or not there, whatever happens to writers, disks and files."""
 
+import hashlib
 import multiprocessing
 import os
 import resource
@@ -13,11 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from inq_ray.distributed.wire import tensor_to_bytes
 from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.checkpoint import store as store_module
-from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, read_checkpoint
+from inq_ray.training.checkpoint.files import (
+    DamagedError,
+    FileBlocks,
+    FileDigest,
+    is_checkpoint,
+    open_checkpoint,
+)
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import MODEL, Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
@@ -77,7 +85,7 @@ def test_the_newest_is_found(location: Location) -> None:
     assert found.snapshot is not None
     assert found.snapshot.position == at(1, 0, 30)
     assert torch.equal(found.snapshot.tensors[MODEL + "weight"], torch.full((NUM_FLOATS,), 30.0))
-    assert read_checkpoint(location.join(at(1).name))[0].position == at(1)
+    assert open_checkpoint(location.join(at(1).name))[0].position == at(1)
     assert is_checkpoint(location.join(at(1).name))
     assert not is_checkpoint(location)
 
@@ -181,7 +189,7 @@ def test_another_ones_name_and_another_version_are_refused(tmp_path: Path, monke
     (tmp_path / at(1).name).rename(tmp_path / at(2).name)
     with pytest.raises(DamagedError, match=r"taken at checkpoint-01-.* is named checkpoint-02-"):
         store.load(at(2))
-    assert read_checkpoint(locate(str(tmp_path / at(2).name)))[0].position == at(1)
+    assert open_checkpoint(locate(str(tmp_path / at(2).name)))[0].position == at(1)
     monkeypatch.setattr("inq_ray.training.checkpoint.files.FORMAT_VERSION", 2)
     store.save(simple(at(3)))
     monkeypatch.undo()
@@ -389,3 +397,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         store.save(simple(at(1)))
     with pytest.raises(ValueError, match="at least 1 checkpoint must be kept, got 0"):
         CheckpointStore(locate(str(tmp_path)), keep_last=0)
+
+
+def test_a_file_is_read_in_blocks_and_each_is_compared_again(tmp_path: Path) -> None:
+    data, path = bytes(range(256)) * 3, tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    digest = FileDigest(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    blocks = FileBlocks(locate(str(path)), digest, block_bytes=200)
+    assert b"".join(tensor_to_bytes(blocks.read(index)) for index in range(4)) == data
+    path.write_bytes(data[:-1] + b"x")
+    assert tensor_to_bytes(blocks.read(2)) == data[400:600]
+    with pytest.raises(DamagedError, match=r"x\.safetensors has changed since it was checked"):
+        blocks.read(3)
+    for wrong, line in ((data[:-1], "has 767 bytes of 768"), (b"x" + data[1:], "SHA-256 differs")):
+        path.write_bytes(wrong)
+        with pytest.raises(DamagedError, match=rf"^x\.safetensors .*{line}"):
+            FileBlocks(locate(str(path)), digest)
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"x\.safetensors is missing"):
+        blocks.read(0)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.training.checkpoint.compact import compact, expand
+from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.facts import Facts
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.restore import restore
 from inq_ray.training.checkpoint.snapshot import AVERAGE, CODES, FROZEN, MOMENTUM, SUMS, Snapshot
 from inq_ray.training.checkpoint.validate import check_tensors
-from tests.training.checkpoint.networks import make_network, make_parts, make_snapshot
+from tests.training.checkpoint.networks import expand, make_network, make_parts, make_snapshot
 
 POSITION = TrainingPosition(stage=2, epoch=0, step=2)
 

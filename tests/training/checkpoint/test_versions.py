@@ -22,7 +22,7 @@ import torch
 
 from inq_ray.export.model_file import read_model
 from inq_ray.storage.address import locate
-from inq_ray.training.checkpoint.files import FORMAT_VERSION, read_checkpoint
+from inq_ray.training.checkpoint.files import FORMAT_VERSION, open_checkpoint
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.restore import restore
 from inq_ray.training.checkpoint.resume import Resume
@@ -53,7 +53,7 @@ def digest(snapshot: Snapshot) -> str:
 
 
 def read(name: str) -> Snapshot:
-    entry, snapshot = read_checkpoint(locate(str(FOLDER / name / POSITION.name)))
+    entry, snapshot = open_checkpoint(locate(str(FOLDER / name / POSITION.name)))
     assert entry.position == snapshot.position == POSITION
     assert not entry.is_stage_end
     return snapshot

@@ -1,15 +1,20 @@
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from inq_ray.distributed.replica import broadcast_tensors
+from inq_ray.models.weights.load import load_weights
 from inq_ray.training.config import RunConfig
 from inq_ray.training.config.recipes import default_recipe
 from inq_ray.training.task.build import build_model, build_task
 from inq_ray.training.task.check import check
 from tests.data.parquet_files import write_dataset
+from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import needs_digits
 
 pytestmark = needs_digits
@@ -23,6 +28,41 @@ def test_fresh_weights_are_a_function_of_the_seed() -> None:
     states = [build_model(DIGITS.replace(training={"seed": seed}), source.info).state_dict() for seed in (0, 0, 1)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["features.0.weight"], states[2]["features.0.weight"])
+
+
+def build_and_share(config: RunConfig) -> tuple[int, dict[str, torch.Tensor]]:
+    """How often this rank read weights, and the network that it then has, as a run begins."""
+    reads = 0
+
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return load_weights(*args, **options)
+
+    with mock.patch("inq_ray.training.task.build.load_weights", counting):
+        model = build_task(config, CPU).model
+    broadcast_tensors(model.state_dict())
+    return reads, model.state_dict()
+
+
+@pytest.mark.system
+def test_only_rank_0_reads_weights(tmp_path: Path) -> None:
+    source, _ = check(DIGITS)
+    weights = build_model(DIGITS.replace(training={"seed": 5}), source.info).state_dict()
+    save_file(weights, tmp_path / "a.safetensors")
+    config = DIGITS.replace(network={"weights": str(tmp_path / "a.safetensors")})
+    answers = run_ranks(build_and_share, 3, config)
+    assert [reads for reads, _ in answers] == [1, 0, 0]
+    for _, state in answers:
+        assert all(torch.equal(state[name], weights[name]) for name in weights)
+
+
+@pytest.mark.system
+def test_weights_that_rank_0_cannot_read_stop_every_rank_with_the_same_line(tmp_path: Path) -> None:
+    config = DIGITS.replace(network={"weights": str(tmp_path / "a.safetensors")})
+    outcomes = rank_outcomes(build_and_share, 3, config)
+    assert all(isinstance(outcome.error, ValueError) for outcome in outcomes), outcomes
+    assert {str(outcome.error) for outcome in outcomes} == {f"weights: no such file: {tmp_path}/a.safetensors"}
 
 
 def test_checking_leaves_the_network_as_it_is_built() -> None:
