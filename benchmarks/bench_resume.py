@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from bench_checkpoint import make_run, snapshot_of
 from numpy.typing import NDArray
-from timing import Case, report, take_turns
+from timing import report
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.data.loader import train_requests
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.restore import restore
