@@ -81,8 +81,11 @@ results: $(FINISHED) ## generate the results table, page and picture from docs/r
 results-check: $(FINISHED) ## fail if the results table or page differs from docs/results/
 	@$(PY) -m benchmarks.results check
 
-bench: $(FINISHED) ## run every benchmark in benchmarks/
+bench: $(FINISHED) ## run every benchmark in benchmarks/, each with ratios of one run, and `inq-ray benchmark` of a small network
 	@for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(PY) "$$benchmark"; done
+	echo '== inq-ray benchmark'
+	mkdir -p build
+	$(PY) -m inq_ray benchmark --arch cifar_resnet20 --output build/benchmark $(ARGS)
 
 constraints: ## write constraints.txt after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet

@@ -7,7 +7,7 @@ from inq_ray.benchmark.figures import World
 
 # What a change saves at least to be worth it, as a fraction of a step.
 WORTH = 0.02
-# What an increase of workers brings at least to be worth it, as a fraction of what it brings at best.
+# Least gain of more workers to be worth it, as a fraction of the ideal one.
 _WORTH_WORKERS = 0.5
 # What bf16 saves at least to be mentioned, as a fraction of a step.
 _WORTH_BF16 = 0.05
@@ -102,7 +102,7 @@ def _advise_bf16(live: dict[float, float], both: dict[float, float]) -> list[Adv
 
 
 def worth_workers(speeds: dict[int, float]) -> int:
-    """Return the largest number of workers up to which each increase brings half of what it brings at best.
+    """Return the largest number of workers up to which each increase brings at least half of the ideal gain.
 
     Args:
         speeds: Images per second by number of workers, ascending.

@@ -5,6 +5,8 @@ Bandwidth is the bus bandwidth of NCCL's tests (nccl-tests, doc/PERFORMANCE.md):
 hardware at any n.
 """
 
+import functools
+
 import torch
 import torch.distributed as dist
 
@@ -24,7 +26,7 @@ def measure_link(subject: Subject) -> list[Figure]:
         return []
     messages = {num: torch.zeros(num // 4, device=subject.device) for num in (_LARGE_BYTES, _SMALL_BYTES)}
     cases = {
-        str(num): together(lambda message=message: dist.all_reduce(message), subject.device)
+        str(num): together(functools.partial(dist.all_reduce, message), subject.device)
         for num, message in messages.items()
     }
     seconds = take_turns(cases, subject.settings.effort.num_rounds)

@@ -6,7 +6,7 @@
 | live        | those of live weights, biases and normalization                                           |
 | bf16        | all, as bfloat16; as torch's bf16_compress_hook                                           |
 | live + bf16 | those of live weights, biases and normalization as bfloat16                               |
-| none        | nothing: what is left is computing                                                        |
+| none        | nothing: the time of computing alone                                                      |
 
 A step is that of a run: the same trainer, wrapper and hook, with images in memory. All but "none" go through the hook,
 also "dense", as after --gradient-communication auto has chosen that; it adds less than 1 % of an exchange.

@@ -13,7 +13,7 @@ class Rows(NamedTuple):
 
     title: str
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def tables_of(world: World) -> list[Rows]:

@@ -36,7 +36,15 @@ def together(run: Callable[[], object], device: torch.device) -> Case:
         run: Function that every rank calls.
         device: Device on which it computes.
     """
-    return Case(lambda _: (run(), meet(device)), lambda: meet(device))
+
+    def begin() -> None:
+        meet(device)
+
+    def work(_: None) -> None:
+        run()
+        meet(device)
+
+    return Case(work, begin)
 
 
 def meet(device: torch.device) -> None:
