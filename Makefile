@@ -84,8 +84,11 @@ results-check: $(FINISHED) ## fail if the results table or page differs from doc
 bench-gpu: $(FINISHED) ## measure training on a GPU against plain torch: a table in some minutes
 	@$(PY) benchmarks/bench_gpu.py
 
-bench: $(FINISHED) ## run every benchmark in benchmarks/ but that of GPUs
+bench: $(FINISHED) ## run benchmarks/ but for GPUs, each with ratios of one run, and `inq-ray benchmark` of a small network
 	@for benchmark in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$benchmark"; $(PY) "$$benchmark"; done
+	@echo '== inq-ray benchmark'
+	@mkdir -p build
+	@$(PY) -m inq_ray benchmark --arch cifar_resnet20 --output build/benchmark $(ARGS)
 
 constraints: ## write constraints.txt after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet

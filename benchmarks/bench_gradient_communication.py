@@ -20,11 +20,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timing import Case, show, take_turns
+from timing import show
 from torch import Tensor, multiprocessing, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from inq_ray.benchmark.subject import PORTIONS
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.distributed.replica import largest
@@ -33,7 +35,6 @@ from inq_ray.models.registry import create
 from inq_ray.models.selection import param_groups
 from inq_ray.scheduler import INQScheduler
 
-PORTIONS = (0.0, 0.5, 0.75, 0.875, 0.95)
 NUM_RANKS = 2
 NUM_ROUNDS = 8
 

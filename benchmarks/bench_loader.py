@@ -15,13 +15,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from timing import Case, report, take_turns
+from timing import report
 from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.data.augment.image_transform import largest_shrink, resize_square
 from inq_ray.data.augment.random_resized_crop import draw_crop
 from inq_ray.data.decode.picture import Box, Picture

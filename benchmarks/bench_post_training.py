@@ -1,10 +1,10 @@
 """Accuracy of inq_ray.quantize_ (post-training): CIFAR ResNets, digits, and a pruned SqueezeNet for ImageNet.
 
-    python benchmarks/bench_post_training.py DATA [NETWORK ...]
+    python benchmarks/bench_post_training.py [DATA [NETWORK ...]]
 
-DATA is a folder with cifar10/*.parquet, imagenet_sample/*.parquet and models/*.safetensors. CIFAR and digits: 512
-training images without augmentation or labels; top-1 in % on the whole test set. SqueezeNet: 125 images for
-quantization; top-1 and agreement with the float network on the 125 others.
+DATA, by default ../shared/data next to the checkout, is a folder with cifar10/*.parquet, imagenet_sample/*.parquet and
+models/*.safetensors. CIFAR and digits: 512 training images without augmentation or labels; top-1 in % on the whole test
+set. SqueezeNet: 125 images for quantization; top-1 and agreement with the float network on the 125 others.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from inq_ray.core.codebook import Levels
 from inq_ray.data.digits import DigitsSource
 from inq_ray.models.registry import create
 
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 NUM_IMAGES = 512
 WIDTHS: tuple[tuple[int, Levels], ...] = (
     (5, "paper"),
@@ -135,10 +136,13 @@ def percent(same: Tensor) -> float:
 def main() -> None:
     """Quantize each network at each width, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?", default=DATA)
     parser.add_argument("networks", nargs="*", choices=[[], *CASES], default=list(CASES))
     parser.add_argument("--codebook-per", choices=("tensor", "channel"), default="tensor")
     given = parser.parse_args()
+    if not given.data.is_dir():
+        print(f"skipped: there are no data in {given.data}")
+        return
     print("| network | bits | levels | zeros kept | top-1 | against float | agreement | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name in given.networks:

@@ -26,8 +26,9 @@ import torch
 import torchvision
 from bench_checkpoint import make_run, snapshot_of
 from numpy.typing import NDArray
-from timing import Case, report, take_turns
+from timing import report
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.data.loader import train_requests
 from inq_ray.distributed.wire import rank

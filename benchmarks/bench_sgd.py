@@ -6,9 +6,10 @@ whole training steps (forward, backward, optimizer), with torch.optim.SGD's defa
 
 import torch
 import torchvision
-from timing import Case, report, take_turns
+from timing import report
 from torch import nn
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.optim.sgd import SGD
 
 FROZEN = (0.0, 0.2, 0.5, 0.75, 0.875, 1.0)

@@ -10,9 +10,10 @@ import math
 import numpy as np
 import torch
 import torchvision
-from timing import Case, report, take_turns
+from timing import report
 from torch import Tensor
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.codebook import Codebook
 from inq_ray.core.partition import Strategy
 from inq_ray.core.stage import apply, decide

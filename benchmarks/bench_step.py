@@ -21,14 +21,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timing import Case, report, take_turns
-from torch import Tensor, multiprocessing, nn
+from timing import report
+from torch import multiprocessing, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from inq_ray.benchmark.images import RandomImages
+from inq_ray.benchmark.turns import Case, meet, take_turns, together
 from inq_ray.core.optim.sgd import SGD
-from inq_ray.data.image_set import Samples, SourceInfo
+from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import Batch, Loader, train_requests
-from inq_ray.distributed.replica import largest
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.models.registry import create
 from inq_ray.models.selection import param_groups
@@ -72,31 +73,13 @@ ON_GPU = [
 ]
 
 
-@dataclass(frozen=True)
-class MadeImages:
-    """Generated images without reading time, because the loader's time is not measured here."""
-
-    images: Tensor
-    labels: Tensor
-    num: int
-    groups: None = None
-
-    def __len__(self) -> int:
-        return self.num
-
-    def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:  # noqa: ARG002
-        """Return the first images for any request."""
-        return Samples(self.images[: len(samples)], self.labels[: len(samples)])
-
-
 def make_task(setup: Setup, device: torch.device) -> Task:
     """Return a network with random weights, the same on every rank, and generated images."""
     num, generator = setup.batch_size * setup.num_steps, torch.Generator().manual_seed(rank())
-    images = MadeImages(
-        torch.randint(256, (setup.images_per_rank, 3, setup.size, setup.size), generator=generator, dtype=torch.uint8),
-        torch.randint(CLASSES, (setup.images_per_rank,), generator=generator),
-        num,
+    made = torch.randint(
+        256, (setup.images_per_rank, 3, setup.size, setup.size), generator=generator, dtype=torch.uint8
     )
+    images = RandomImages(made, num)
     info = SourceInfo(
         name="made", num_classes=CLASSES, class_names=(), channels=3, height=setup.size, width=setup.size,
         num_train=num, num_test=0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), fingerprint="",
@@ -195,22 +178,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if device.type == "cuda" else None
 
 
-def meet(device: torch.device) -> None:
-    """Wait for the device, and for all ranks."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    largest(torch.zeros(1, device=device))
-
-
 def seconds_per_step(
     runs: Mapping[str, Callable[[], None]], setup: Setup, device: torch.device
 ) -> dict[str, list[float]]:
     """Run the cases in turns, each between two barriers, so that every rank measures the time of the slowest."""
-
-    def together(run: Callable[[], None]) -> Case:
-        return Case(lambda _: (run(), meet(device)), lambda: meet(device))
-
-    seconds = take_turns({name: together(run) for name, run in runs.items()}, setup.num_rounds)
+    seconds = take_turns({name: together(run, device) for name, run in runs.items()}, setup.num_rounds)
     return {name: [each / setup.num_steps for each in times] for name, times in seconds.items()}
 
 

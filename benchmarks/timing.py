@@ -1,37 +1,16 @@
-"""Timing of alternatives in one run, in turns, so that other load on the machine affects all of them alike."""
+"""Tables of timings of alternatives in one run; see inq_ray.benchmark.turns."""
 
 import argparse
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-
-
-class Case(NamedTuple):
-    """One alternative: `prepare` makes the argument of `run`, and is not timed."""
-
-    run: Callable[[Any], object]
-    prepare: Callable[[], Any] = lambda: None
-
-
-def take_turns(cases: Mapping[str, Case], num_rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each case by round, after an unmeasured warm-up round."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for round_ in range(num_rounds + 1):
-        for name, case in cases.items():
-            prepared = case.prepare()
-            start = time.perf_counter()
-            case.run(prepared)
-            if round_ > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

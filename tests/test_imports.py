@@ -64,10 +64,11 @@ ROOMS = {
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
     "report": _room(f"{_BELOW_TRAINING} training sweep", "torch pyarrow matplotlib"),
     "sensitivity": _room(f"{_BELOW_TRAINING} training", "torch matplotlib"),
+    "benchmark": _room(f"{_BELOW_TRAINING} training", "torch torch.distributed matplotlib"),
     "cluster": _room(
-        f"{_BELOW_TRAINING} training tracking sweep", f"{_LEARNING} ray psutil grpc"
+        f"{_BELOW_TRAINING} training tracking sweep benchmark", f"{_LEARNING} ray psutil grpc"
     ),  # psutil: Ray's own copy
-    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep report sensitivity cluster", "torch rich"),
+    "cli": _room(f"{_BELOW_TRAINING} training tracking sweep report sensitivity benchmark cluster", "torch rich"),
     "__main__": _room("cli"),
     "__init__": _room("core models distributed export post_training scheduler verification"),
 }

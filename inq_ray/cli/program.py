@@ -34,6 +34,9 @@ COMMANDS = {
     "report": Command("inq_ray.cli.report", "main", "write a page with charts of a run or sweep"),
     "sensitivity": Command("inq_ray.cli.sensitivity", "main", "rank layers by sensitivity, and propose bits by layer"),
     "sweep": Command("inq_ray.cli.sweep", "main", "search schedules, learning rates and bits"),
+    "benchmark": Command(
+        "inq_ray.cli.benchmark", "main", "measure what a run costs here, and which flags are worth it"
+    ),
     "parquet": Command("inq_ray.cli.parquet", "main", "write a folder of images as Parquet"),
     "demo": Command("inq_ray.cli.quantize", "main", "quantize a small network for handwritten digits"),
 }

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from inq_ray.cluster.stopping import StopSignals
 from inq_ray.cluster.worker import work
 from inq_ray.training.attempt import Attempt, begun
 from inq_ray.training.checkpoint.clock import StopError
-from inq_ray.training.config import RunConfig
+from inq_ray.training.config import ClusterConfig, RunConfig
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.evaluate import evaluate_only
 from inq_ray.training.report.events import Note, Reporter
@@ -66,22 +66,48 @@ def fit(
         RunStoppedError: A second signal was received.
         ValueError: A folder of the run is not writable, or its storage cannot be reached.
     """
-    cluster = config.cluster
     unmarked = contextlib.nullcontext()  # an evaluation writes nothing
-    with (
-        deliver(reporter) as mailbox,
-        _bounded(cluster.collective_seconds),
-        unmarked if is_evaluation else begun(folders_of(config), lambda text: reporter.report(Note(text))) as mark,
-    ):
-        trainer = TorchTrainer(
+    with unmarked if is_evaluation else begun(folders_of(config), lambda text: reporter.report(Note(text))) as mark:
+        run_workers(
             work,
-            train_loop_config={
-                "config": config.to_json(),
-                "fingerprint": fingerprint,
-                "mailbox": mailbox,
-                "evaluate": is_evaluation,
-                "mark": mark,
-            },
+            {"config": config.to_json(), "fingerprint": fingerprint, "evaluate": is_evaluation, "mark": mark},
+            config.cluster,
+            reporter,
+            signals,
+            num_workers=num_workers,
+            storage=storage,
+        )
+
+
+def run_workers(
+    function: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    cluster: ClusterConfig,
+    reporter: Reporter,
+    signals: StopSignals,
+    *,
+    num_workers: int,
+    storage: Path,
+) -> None:
+    """Call a function on each of the workers, until all have returned.
+
+    Args:
+        function: The function; gets the arguments, and "mailbox" (actor handle).
+        arguments: Plain values.
+        cluster: Resources of a worker, and how long it may be silent.
+        reporter: Receives rank 0's events, in this process.
+        signals: Signals that this process received.
+        num_workers: Number from :func:`inq_ray.cluster.placement.wait_for_placement`.
+        storage: Ray Train's own folder, empty.
+
+    Raises:
+        RunFailedError: A worker failed; WorkersLostError if one is lost, ReplicasDifferError if they differ.
+        RunStoppedError: A second signal was received.
+    """
+    with deliver(reporter) as mailbox, _bounded(cluster.collective_seconds):
+        trainer = TorchTrainer(
+            function,
+            train_loop_config={**arguments, "mailbox": mailbox},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=num_workers, use_gpu=cluster.use_gpu, resources_per_worker=worker_resources(cluster)
             ),

@@ -42,6 +42,8 @@ class LiveGradients:
 
     Attributes:
         is_on: Whether only live weights' gradients are sent; else all are, as without the hook.
+        dtype: Dtype in which gradients are sent; None = their own.
+        num_bytes: Bytes of gradients that this rank has handed over to be summed so far.
 
     Raises:
         ValueError: ``optimizer`` is not an :class:`inq_ray.SGD`.
@@ -56,7 +58,8 @@ class LiveGradients:
 
     def __init__(self, optimizer: Any, dtype: torch.dtype | None = None) -> None:
         self.is_on = True
-        self._dtype = dtype
+        self.dtype = dtype
+        self.num_bytes = 0
         self._optimizer = unwrapped(optimizer)
         self._num_freezes = self._optimizer.num_freezes
         self._buckets: dict[int, _Bucket] = {}
@@ -79,7 +82,8 @@ class LiveGradients:
         positions = self._positions(bucket) if self.is_on else None
         values = buffer if positions is None else buffer.index_select(0, positions)
         # By the product with the inverse, as DDP does: a quotient by three is rounded differently.
-        values = values.mul_(1 / dist.get_world_size(group)).to(self._dtype or values.dtype)
+        values = values.mul_(1 / dist.get_world_size(group)).to(self.dtype or values.dtype)
+        self.num_bytes += values.nbytes
 
         def put_back(future: torch.futures.Future[list[Tensor]]) -> Tensor:
             averages = future.value()[0].to(buffer.dtype)

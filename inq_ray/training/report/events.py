@@ -115,7 +115,14 @@ class Waiting:
     text: str
 
 
-Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Waiting | Incident | Accuracy
+@dataclass(frozen=True)
+class Measured:
+    """Figures of a benchmark, as JSON."""
+
+    text: str
+
+
+Event = WorkersPlaced | Started | Progress | Row | Saved | Note | Waiting | Incident | Accuracy | Measured
 
 
 class Reporter(Protocol):

@@ -53,6 +53,7 @@ def build_task(
     evaluate: bool = False,
     fingerprint: str | None = None,
     model: nn.Module | None = None,
+    source: Source | None = None,
 ) -> Task:
     """Open the data, build the network and load its weights.
 
@@ -62,11 +63,12 @@ def build_task(
         evaluate: Whether the run only evaluates: training images are not opened, ``train_indices`` is empty.
         fingerprint: Fingerprint that the data must have; None accepts any.
         model: Network to use instead of the configuration's.
+        source: Opened data to use instead of the configuration's.
 
     Raises:
         ValueError: Data, network or weights do not exist or do not fit; one line.
     """
-    source = open_data(config, fingerprint)
+    source = source or open_data(config, fingerprint)
     num_held_out = config.data.holdout
     if num_held_out:
         train = validation = source.split("train")

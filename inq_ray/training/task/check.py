@@ -18,7 +18,12 @@ from inq_ray.training.task.wrapping import check_wrapping
 
 
 def check(
-    config: RunConfig, *, evaluate: bool = False, tell: Callable[[str], None] = lambda _: None
+    config: RunConfig,
+    *,
+    evaluate: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    source: Source | None = None,
+    needs_weights: bool = True,
 ) -> tuple[Source, nn.Module]:
     """Check a configuration before anything expensive starts; decodes a few images.
 
@@ -26,6 +31,8 @@ def check(
         config: The configuration.
         evaluate: Whether the network is only evaluated.
         tell: Called with lines about choices made for files that contain several networks.
+        source: Opened data to use instead of the configuration's.
+        needs_weights: Whether a network without trained weights is refused.
 
     Returns:
         The opened source, and the network with its weights, in evaluation mode, on the CPU.
@@ -36,8 +43,8 @@ def check(
     network, training, num_held_out = config.network, config.training, config.data.holdout
     check_arch(network.arch)
     check_wrapping("cuda" if config.cluster.use_gpu else "cpu", compile=training.compile, sync_batchnorm=False)
-    source = open_data(config)
-    if network.weights is None:
+    source = source or open_data(config)
+    if needs_weights and network.weights is None:
         _check_no_weights(network, evaluate=evaluate, is_trained=config.float_epochs > 0)
     check_refused(config, source.info)
     _check_validation(source.info, num_held_out)
