@@ -8,7 +8,7 @@ from torch import Tensor
 from inq_ray.core.moments import Moments
 from inq_ray.distributed.replica import broadcast_tensors, of_rank_0
 from inq_ray.distributed.wire import rank
-from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.batches import TrainBatches, steps_for
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: M
     was_training = model.training
     model.eval()
     with Moments(model, params) as moments:
-        for batch in batches.read(epoch, range(_steps(batches, num_images))):
+        for batch in batches.read(epoch, range(steps_for(num_images, batches.training, batches.steps_of_epoch))):
             for microbatch in batches.microbatches(batch, epoch):
                 model(microbatch.inputs)
     model.train(was_training)
@@ -52,7 +52,7 @@ def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> li
     """
     own = [
         microbatch.inputs
-        for batch in batches.read(epoch, range(_steps(batches, num_images)))
+        for batch in batches.read(epoch, range(steps_for(num_images, batches.training, batches.steps_of_epoch)))
         for microbatch in batches.microbatches(batch, epoch)
     ]
     batches.bad_images.agree()
@@ -63,7 +63,3 @@ def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> li
         broadcast_tensors({"images": image})
         images.append(image)
     return images
-
-
-def _steps(batches: TrainBatches, num_images: int) -> int:
-    return min(-(-num_images // batches.training.batch_size), batches.steps_of_epoch)

@@ -32,6 +32,7 @@ from inq_ray.training.report.events import Note, Reporter, Row, Saved
 from inq_ray.training.report.progress import ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.task.build import batchnorm_layers, build_task
+from inq_ray.training.task.wrapping import unchanged_buffers
 
 
 class RunState:
@@ -170,7 +171,7 @@ class RunState:
         is_last = not self.config.plain and stage == len(self.config.quantization.iterative_steps)
         if not (self.config.training.bn_images and is_last and batchnorm_layers(self.task.model)):
             return
-        num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
+        num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done, self.config.training.bn_images)
         if rank() == 0:
             self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
 
@@ -209,6 +210,20 @@ class RunState:
             self._report_left_out(moments.left_out)
         return moments
 
+    def validate_before_training(self, *, stage: int, portion: float) -> Accuracy:
+        """Measure and report accuracy right after quantizing, if a stage goes on with training; see :meth:`validate`.
+
+        BatchNorm's statistics are those of the weights before, and training soon brings them up to date. For this
+        measurement alone they are estimated from --calibration-images of rank 0 (with --sync-batchnorm, of all ranks).
+        """
+        if not batchnorm_layers(self.task.model):
+            return self.validate(stage=stage, portion=portion, num_bn_images=0)
+        num_shards = 1 if self.config.training.sync_batchnorm else world_size()
+        num_images = num_shards * self.config.quantization.calibration_images
+        with unchanged_buffers(self.task.model):
+            num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done, num_images)
+            return self.validate(stage=stage, portion=portion, num_bn_images=num_images)
+
     def validate(
         self,
         *,
@@ -217,6 +232,7 @@ class RunState:
         epoch: int = 0,
         lr: float | None = None,
         result: EpochResult | None = None,
+        num_bn_images: int | None = None,
     ) -> Accuracy:
         """Measure accuracy and report it; every rank has rank 0's BatchNorm statistics afterwards.
 
@@ -226,6 +242,7 @@ class RunState:
             epoch: Epoch of the phase that ended, from 1; 0 = before its training.
             lr: Initial learning rate of the epoch.
             result: Result of the epoch.
+            num_bn_images: See :class:`Row`.
 
         Raises:
             DivergedError: Training ended with a loss that is not finite; raised on every rank.
@@ -255,6 +272,7 @@ class RunState:
             lr=lr,
             num_bad_images=len(journal.bad_images),
             num_skipped_steps=journal.faults.num_skipped,
+            num_bn_images=num_bn_images,
             **(result.figures() if result else {}),
         )
         journal.add(row)
@@ -302,7 +320,7 @@ class RunState:
         if is_last:
             self._stop()
 
-    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float) -> None:
+    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float | None) -> None:
         """Take a checkpoint at one of a stage's two ends, and stop there if a rank was asked to; see :meth:`save`."""
         self.save(parts, position, is_stage_end=True, top1=top1)
         if self.checkpoints.clock.look():
