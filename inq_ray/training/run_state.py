@@ -12,9 +12,8 @@ from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.files.shown import shown
-from inq_ray.post_training import quantize_params_
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.calibration import calibration_images, gather_moments
+from inq_ray.training.calibration import gather_moments, quantize_at_once
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -181,13 +180,15 @@ class RunState:
         Args:
             inq: The scheduler, before its first stage.
         """
-        model, quantization = self.task.model, self.config.quantization
-        broadcast_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())})
-        epoch, num_images = self.journal.epochs_done, quantization.calibration_images
-        images = calibration_images(self.train_batches(), epoch, num_images)
-        done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=quantization.keep_zeros)
-        inq.adopt(done.state)
-        if rank() == 0:
+        quantization = self.config.quantization
+        done = quantize_at_once(
+            self.train_batches(),
+            inq,
+            epoch=self.journal.epochs_done,
+            num_images=quantization.calibration_images,
+            keep_zeros=quantization.keep_zeros,
+        )
+        if done is not None:
             self.journal.report(Note(f"{done.num_images:,} training images were used for quantization, without labels"))
             self._report_left_out(done.left_out)
 
@@ -211,7 +212,7 @@ class RunState:
         return moments
 
     def validate_before_training(self, *, stage: int, portion: float) -> Accuracy:
-        """Measure and report accuracy right after quantizing, if a stage goes on with training; see :meth:`validate`.
+        """Measure and report accuracy right after quantizing, before re-training; see :meth:`validate`.
 
         BatchNorm's statistics are those of the weights before, and training soon brings them up to date. For this
         measurement alone they are estimated from --calibration-images of rank 0 (with --sync-batchnorm, of all ranks).
