@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from inq_ray.core.channels import AnyCodebook, Per, codebook_of, decided, rounding
-from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels
+from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels, max_magnitude
 from inq_ray.core.compensation import damped, refit, round_in_turn
 from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
@@ -126,7 +126,15 @@ def quantize_params_(
         params: Parameters to quantize, by name.
         live: Their states, with nothing frozen; not changed.
         keep_zeros: As for :func:`quantize_`.
+
+    Raises:
+        ValueError: There are no images, or weights are NaN or infinite, which names the tensor.
     """
+    for name, param in params.items():
+        try:
+            max_magnitude(param)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     states = copy.deepcopy(dict(live))
     modes = {module: module.training for module in network.modules()}
     network.eval()

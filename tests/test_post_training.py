@@ -139,3 +139,11 @@ def test_without_images_it_is_refused(images: Any) -> None:
         quantize_(network, images)
     with pytest.raises(ValueError, match="got a batch of str"):
         quantize_(network, ["a path"])
+
+
+def test_weights_that_are_nan_are_named() -> None:
+    network, images, _ = make()
+    with torch.no_grad():
+        network.head.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"head.weight: weights are NaN or infinite"):
+        quantize_(network, images)

@@ -30,6 +30,15 @@ class Group:
         self.change = fmean(record["top1"] - record["float_top1"] for record in records)
         self.seeds = ", ".join(str(record["seed"]) for record in records)
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether a stage was measured right after quantizing with stale statistics of BatchNorm, as all once were."""
+        return any(
+            epochs and stage.get("num_bn_images") is None
+            for record in self.records
+            for stage, epochs in zip(record["stages"], record["epochs"]["by_stage"], strict=True)
+        )
+
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
     """Return the mean ± sample standard deviation as text, or the only value."""

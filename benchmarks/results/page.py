@@ -36,12 +36,14 @@ curl -LO https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrain
 
 The runs of a group have the same command, except for `--seed` and `--name`:"""
 _STAGES = """\
-Top-1 after each stage, mean over seeds. "Quantized" is measured right after a stage has frozen its weights, with stale
-BatchNorm statistics: running mean and variance are still those from before. "Re-trained" is after the stage's epochs.
+Top-1 after each stage, mean over seeds. "Quantized" is measured right after a stage has frozen its weights, with
+BatchNorm statistics brought up to date: estimated on some hundred training images for this measurement alone. "Stale":
+measured before this was done, with running mean and variance from before the stage. "Re-trained" is after the stage's
+epochs.
 
-Most of the first drop comes from the stale statistics. With statistics of 10,000 training images and without training,
-cifar_resnet20 has 90.32, 90.30, 87.37 and 79.49 % after the first partition at 5, 4, 3 and 2 bits, instead of 80.94,
-80.04, 24.12 and 9.30 % (commit 14bd13f; `INQScheduler.step`, then `estimate_batchnorm` in
+Most of the first drop of stale rows comes from the statistics. With statistics of 10,000 training images and without
+training, cifar_resnet20 has 90.32, 90.30, 87.37 and 79.49 % after the first partition at 5, 4, 3 and 2 bits, instead of
+80.94, 80.04, 24.12 and 9.30 % (commit 14bd13f; `INQScheduler.step`, then `estimate_batchnorm` in
 inq_ray/training/evaluation/batchnorm.py)."""
 _RANDOM = """\
 The paper's pruning-inspired partition freezes the largest weights first. A random partition, worse in the paper, is
@@ -109,9 +111,10 @@ def _right(record: Record) -> str:
 
 def _stages(group: Group) -> str:
     """Return the mean accuracies of each stage, a column for each."""
-    lines: dict[str, dict[str, str]] = {name: {"portion": name} for name in ("quantized", "re-trained")}
+    figures = {"quantized (stale)" if group.is_stale else "quantized": "top1_quantized", "re-trained": "top1"}
+    lines: dict[str, dict[str, str]] = {name: {"portion": name} for name in figures}
     for stages in zip(*(record["stages"] for record in group.records), strict=True):
-        for name, figure in (("quantized", "top1_quantized"), ("re-trained", "top1")):
+        for name, figure in figures.items():
             lines[name][f"{stages[0]['portion']:g}"] = f"{fmean(stage[figure] for stage in stages):.2f}"
     return table(list(lines.values()))
 

@@ -43,13 +43,14 @@ def figure_of(groups: Sequence[Group]) -> Any:
     _draw(left, shown, "top1")
     _draw(right, shown, "top1_quantized")
     left.set_title("after re-training each stage", fontsize="medium")
-    right.set_title("right after quantizing (stale BatchNorm statistics)", fontsize="medium")
+    stale = " (stale BatchNorm statistics)" if any(group.is_stale for group in shown) else ""
+    right.set_title(f"right after quantizing{stale}", fontsize="medium")
     left.set_ylabel("change of top-1 from float, points")
     right.set_yscale("symlog", linthresh=_LINEAR_POINTS)
     right.set_yticks(_TICKS, [f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in _TICKS], minor=False)
     right.minorticks_off()
     lows = [stage["top1_quantized"] - first["float_top1"] for group in shown for stage in _stages(group)]
-    right.set_ylim(min(lows) * 1.3, 0.5)
+    right.set_ylim(min(-_LINEAR_POINTS, *lows) * 1.3, 0.5)
     figure.legend(
         *left.get_legend_handles_labels(),
         loc="outside lower center",

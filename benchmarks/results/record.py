@@ -22,6 +22,7 @@ from inq_ray.training.run_folder import RunFolder
 
 JOB = "jobs/quantize_imagenet.py"
 Record = dict[str, Any]
+_OF_STAGE = ("portion", "top1_quantized", "num_bn_images", "top1")
 
 
 def record_of(path: Path, *, commit: str, command: str, num_images: int | None) -> Record:
@@ -96,7 +97,7 @@ def _figures(summary: Record, rows: list[Record]) -> Record:
         **{figure: summary[figure] for figure in copied},
         "images_per_second": round(num_trained / seconds, 1) if seconds else None,
         "seconds": round(summary["seconds"], 1),
-        "stages": [{key: stage[key] for key in ("portion", "top1_quantized", "top1")} for stage in summary["stages"]],
+        "stages": [{key: stage.get(key) for key in _OF_STAGE} for stage in summary["stages"]],
         "train_seconds": round(summary["spent"]["seconds"], 1),
     }
 

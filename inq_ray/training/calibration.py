@@ -1,4 +1,4 @@
-"""Training images for calibration: their moments for a stage, or the images for post-training quantization."""
+"""Calibration on training images: moments for a stage, or post-training quantization of the whole network."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 
 from inq_ray.core.moments import Moments
-from inq_ray.distributed.replica import broadcast_tensors, of_rank_0
+from inq_ray.core.stage import StageUpdate
+from inq_ray.core.state import TensorState
+from inq_ray.distributed.broadcast import StageError, broadcast_stage
+from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank
-from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.post_training import PostTraining, quantize_params_
+from inq_ray.scheduler import INQScheduler
+from inq_ray.training.loop.batches import TrainBatches, steps_for
 
 
 @torch.no_grad()
@@ -31,7 +36,7 @@ def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: M
     was_training = model.training
     model.eval()
     with Moments(model, params) as moments:
-        for batch in batches.read(epoch, range(_steps(batches, num_images))):
+        for batch in batches.read(epoch, range(steps_for(num_images, batches.training, batches.steps_of_epoch))):
             for microbatch in batches.microbatches(batch, epoch):
                 model(microbatch.inputs)
     model.train(was_training)
@@ -40,7 +45,9 @@ def gather_moments(batches: TrainBatches, epoch: int, num_images: int, params: M
 
 
 def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> list[Tensor]:
-    """Return inputs of the network, the same on every rank: rank 0's shard of an epoch's first images.
+    """Return inputs of the network: rank 0's shard of an epoch's first images, nothing on other ranks.
+
+    Every rank calls it.
 
     Args:
         batches: Batches of training.
@@ -50,20 +57,52 @@ def calibration_images(batches: TrainBatches, epoch: int, num_images: int) -> li
     Raises:
         ValueError: More images than allowed cannot be read, or the storage does not answer.
     """
-    own = [
+    num_steps = steps_for(num_images, batches.training, batches.steps_of_epoch) if rank() == 0 else 0
+    images = [
         microbatch.inputs
-        for batch in batches.read(epoch, range(_steps(batches, num_images)))
+        for batch in batches.read(epoch, range(num_steps))
         for microbatch in batches.microbatches(batch, epoch)
     ]
     batches.bad_images.agree()
-    device, images = batches.task.to_input.device, []
-    for index in range(int(of_rank_0(torch.tensor(len(own))))):
-        shape = of_rank_0(torch.tensor(own[index].shape if rank() == 0 else (0, 0, 0, 0))).tolist()
-        image = own[index].contiguous() if rank() == 0 else torch.empty(shape, device=device)
-        broadcast_tensors({"images": image})
-        images.append(image)
     return images
 
 
-def _steps(batches: TrainBatches, num_images: int) -> int:
-    return min(-(-num_images // batches.training.batch_size), batches.steps_of_epoch)
+def quantize_at_once(
+    batches: TrainBatches, inq: INQScheduler, *, epoch: int, num_images: int, keep_zeros: bool
+) -> PostTraining | None:
+    """Quantize all weights without training, as a scheduler's first stage; every rank calls it.
+
+    Rank 0 alone computes, on its shard of an epoch's first images. The others take its weights, biases and statistics,
+    and the scheduler compares weights and codes of all ranks.
+
+    Args:
+        batches: Batches of training.
+        inq: The scheduler, before its first stage.
+        epoch: Epoch over the whole run, from 0.
+        num_images: Number of images over all ranks.
+        keep_zeros: Whether weights that are 0 stay 0.
+
+    Returns:
+        Rank 0's result; None on other ranks.
+
+    Raises:
+        ValueError: More images than allowed cannot be read, or the storage does not answer.
+        StageError: Rank 0 could not quantize the network; raised on every rank.
+        ReplicaMismatchError: The ranks do not have the same bits afterwards; raised on every rank.
+    """
+    model = batches.task.model
+    images = calibration_images(batches, epoch, num_images)
+    done, updates, error = None, None, None
+    if rank() == 0:
+        try:
+            done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=keep_zeros)
+            updates = {name: StageUpdate(each.codebook, each.frozen, each.codes) for name, each in done.state.items()}
+        except ValueError as caught:
+            error = caught
+    try:
+        updates = broadcast_stage(updates, inq.state, None if error is None else str(error), stage=inq.stage + 1)
+    except StageError as shared:
+        raise shared from error
+    broadcast_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())})
+    inq.adopt({name: TensorState(each.codebook, each.newly_frozen, each.codes) for name, each in updates.items()})
+    return done

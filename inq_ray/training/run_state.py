@@ -12,9 +12,8 @@ from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank, world_size
 from inq_ray.files.shown import shown
-from inq_ray.post_training import quantize_params_
 from inq_ray.scheduler import INQScheduler
-from inq_ray.training.calibration import calibration_images, gather_moments
+from inq_ray.training.calibration import gather_moments, quantize_at_once
 from inq_ray.training.checkpoint.checkpoints import Checkpoints
 from inq_ray.training.checkpoint.clock import StopError
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -33,6 +32,7 @@ from inq_ray.training.report.progress import ProgressReporter
 from inq_ray.training.run_folder import RunFolder
 from inq_ray.training.task.build import batchnorm_layers, build_task
 from inq_ray.training.task.device_images import keep_on_gpu
+from inq_ray.training.task.wrapping import unchanged_buffers
 
 
 class RunState:
@@ -173,7 +173,7 @@ class RunState:
         is_last = not self.config.plain and stage == len(self.config.quantization.iterative_steps)
         if not (self.config.training.bn_images and is_last and batchnorm_layers(self.task.model)):
             return
-        num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done)
+        num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done, self.config.training.bn_images)
         if rank() == 0:
             self.journal.report(Note(f"BatchNorm statistics are estimated from {num_images:,} training images"))
 
@@ -183,13 +183,15 @@ class RunState:
         Args:
             inq: The scheduler, before its first stage.
         """
-        model, quantization = self.task.model, self.config.quantization
-        broadcast_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())})
-        epoch, num_images = self.journal.epochs_done, quantization.calibration_images
-        images = calibration_images(self.train_batches(), epoch, num_images)
-        done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=quantization.keep_zeros)
-        inq.adopt(done.state)
-        if rank() == 0:
+        quantization = self.config.quantization
+        done = quantize_at_once(
+            self.train_batches(),
+            inq,
+            epoch=self.journal.epochs_done,
+            num_images=quantization.calibration_images,
+            keep_zeros=quantization.keep_zeros,
+        )
+        if done is not None:
             self.journal.report(Note(f"{done.num_images:,} training images were used for quantization, without labels"))
             self._report_left_out(done.left_out)
 
@@ -212,6 +214,20 @@ class RunState:
             self._report_left_out(moments.left_out)
         return moments
 
+    def validate_before_training(self, *, stage: int, portion: float) -> Accuracy:
+        """Measure and report accuracy right after quantizing, before re-training; see :meth:`validate`.
+
+        BatchNorm's statistics are those of the weights before, and training soon brings them up to date. For this
+        measurement alone they are estimated from --calibration-images of rank 0 (with --sync-batchnorm, of all ranks).
+        """
+        if not batchnorm_layers(self.task.model):
+            return self.validate(stage=stage, portion=portion, num_bn_images=0)
+        num_shards = 1 if self.config.training.sync_batchnorm else world_size()
+        num_images = num_shards * self.config.quantization.calibration_images
+        with unchanged_buffers(self.task.model):
+            num_images = estimate_batchnorm(self.train_batches(), self.journal.epochs_done, num_images)
+            return self.validate(stage=stage, portion=portion, num_bn_images=num_images)
+
     def validate(
         self,
         *,
@@ -220,6 +236,7 @@ class RunState:
         epoch: int = 0,
         lr: float | None = None,
         result: EpochResult | None = None,
+        num_bn_images: int | None = None,
     ) -> Accuracy:
         """Measure accuracy and report it; every rank has rank 0's BatchNorm statistics afterwards.
 
@@ -229,6 +246,7 @@ class RunState:
             epoch: Epoch of the phase that ended, from 1; 0 = before its training.
             lr: Initial learning rate of the epoch.
             result: Result of the epoch.
+            num_bn_images: See :class:`Row`.
 
         Raises:
             DivergedError: Training ended with a loss that is not finite; raised on every rank.
@@ -258,6 +276,7 @@ class RunState:
             lr=lr,
             num_bad_images=len(journal.bad_images),
             num_skipped_steps=journal.faults.num_skipped,
+            num_bn_images=num_bn_images,
             **(result.figures() if result else {}),
         )
         journal.add(row)
@@ -304,7 +323,7 @@ class RunState:
         if is_last:
             self._stop()
 
-    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float) -> None:
+    def save_stage_end(self, parts: Parts, position: TrainingPosition, top1: float | None) -> None:
         """Take a checkpoint at one of a stage's two ends, and stop there if a rank was asked to; see :meth:`save`."""
         self.save(parts, position, is_stage_end=True, top1=top1)
         if self.checkpoints.clock.look():

@@ -124,12 +124,22 @@ def _stage(run: RunState, phase: Phase, inq: INQScheduler, untrained: frozenset[
     _stop_gradients_of_frozen(inq, untrained)
     has_live = any(param.requires_grad for param in model.parameters())
     if is_new:
-        if not (phase.epochs and has_live):
-            run.estimate_batchnorm(phase.stage)
-        accuracy = run.validate(stage=phase.stage, portion=phase.portion)
-        run.save_stage_end(parts_of(run, phase), TrainingPosition(stage=phase.stage, epoch=0, step=0), accuracy.top1)
+        run.save_stage_end(
+            parts_of(run, phase),
+            TrainingPosition(stage=phase.stage, epoch=0, step=0),
+            _measure_quantized(run, phase, is_trained=phase.epochs > 0 and has_live),
+        )
     if has_live:
         train_phase(run, phase)
+
+
+def _measure_quantized(run: RunState, phase: Phase, *, is_trained: bool) -> float | None:
+    """Measure right after quantizing; return the top-1 of the network as it is, None if it is to be trained."""
+    if is_trained:
+        run.validate_before_training(stage=phase.stage, portion=phase.portion)
+        return None
+    run.estimate_batchnorm(phase.stage)
+    return run.validate(stage=phase.stage, portion=phase.portion).top1
 
 
 def _stop_gradients_of_frozen(inq: INQScheduler, untrained: frozenset[str]) -> None:

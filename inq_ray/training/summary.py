@@ -28,6 +28,7 @@ def figures(config: RunConfig, rows: list[Row]) -> dict[str, Any]:
                 "stage": stage,
                 "portion": of_stage[0].portion,
                 "top1_quantized": of_stage[0].top1,
+                "num_bn_images": of_stage[0].num_bn_images,
                 "top1": of_stage[-1].top1,
                 "top5": of_stage[-1].top5,
             }

@@ -59,6 +59,17 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "What this page could not use: there are no checkpoints" in page.text
 
 
+def test_stale_statistics_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    stale = "right after quantizing with BatchNorm's statistics of before, which are stale"
+    assert stale in page_of(folder).text
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"num_bn_images": null', '"num_bn_images": 512'))
+    text = page_of(folder).text
+    assert "right after quantizing" in text
+    assert stale not in text
+
+
 def test_a_failed_run(tmp_path: Path) -> None:
     text = page_of(write_run(tmp_path, finished=False)).text
     assert "run failed out of memory" in text

@@ -60,6 +60,16 @@ def test_groups_of_one_width_are_told_apart(checkout: Path) -> None:
     assert "\n# cifar_resnet20, cifar10, 3 bits, lr 0.5\n" in text
 
 
+def test_stale_figures_of_old_records_are_told_apart(checkout: Path) -> None:
+    assert "\n| quantized |" not in _page(checkout)
+    for path in (checkout / "docs/results/runs").glob("*-5bit-s*.json"):
+        stages = json.loads(path.read_text())["stages"]
+        _change(checkout, f"runs/{path.name}", stages=[{**stage, "num_bn_images": 512} for stage in stages])
+    text = _page(checkout)
+    assert text.count("\n| quantized |") == 1
+    assert text.count("\n| quantized (stale) |") == 3
+
+
 def test_the_readme_has_rows_for_each_network(checkout: Path) -> None:
     _change(checkout, "runs/cifar_resnet20-3bit-s2.json", network="other", float_top1=95.0, top1=94.5, seconds=30)
     _change(checkout, "runs/cifar_resnet20-3bit-s2.json", "network", arch="other")

@@ -4,11 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from inq_ray.training.config import RunConfig
+from inq_ray import SGD, INQScheduler, StageError, param_groups
+from inq_ray.distributed.wire import rank
+from inq_ray.training.calibration import quantize_at_once
+from inq_ray.training.config import RunConfig, TrainingConfig
 from inq_ray.training.flags.parse import parse
-from tests.ranks import run_ranks
+from inq_ray.training.loop.bad_images import BadImages
+from inq_ray.training.loop.batches import TrainBatches
+from tests.ranks import rank_outcomes, run_ranks
 from tests.training.runs import configured, needs_digits, read_rows, run_here, run_in_parts, tiny_config
+from tests.training.toys import toy_task
 
 pytestmark = [pytest.mark.system, needs_digits]
 
@@ -60,6 +68,30 @@ def test_without_training_all_is_quantized_at_once(tmp_path: Path) -> None:
 
 def _summary(config: RunConfig) -> dict[str, Any]:
     return run_here(config).summary
+
+
+def test_rank_0_alone_quantizes_and_others_take_its_network() -> None:
+    (first, num_first), (second, num_second) = run_ranks(_at_once, 2, 1.0)
+    assert (num_first, num_second) == (128, None)
+    assert first == second
+
+
+def test_all_ranks_get_the_error_of_rank_0() -> None:
+    assert {
+        (type(outcome.error), "NaN" in str(outcome.error)) for outcome in rank_outcomes(_at_once, 2, float("nan"))
+    } == {(StageError, True)}
+
+
+def _at_once(factor: float) -> tuple[dict[str, list[float]], int | None]:
+    """Quantizes a network whose weights differ between ranks, but for those of rank 0 times a factor."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(factor * (1 + rank()))
+    training = TrainingConfig(batch_size=64)
+    batches = TrainBatches(task=toy_task(512, model), training=training, bad_images=BadImages(0))
+    inq = INQScheduler(SGD(param_groups(model, 4), lr=0.1), [1.0])
+    done = quantize_at_once(batches, inq, epoch=0, num_images=256, keep_zeros=False)
+    return {name: each.flatten().tolist() for name, each in model.state_dict().items()}, done and done.num_images
 
 
 @pytest.mark.parametrize(

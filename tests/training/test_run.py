@@ -85,9 +85,11 @@ def test_the_summary_tells_the_stages(finished: Finished) -> None:
     rows, summary = finished.told.rows, finished.summary
     assert summary["float_top1"] == rows[0].top1
     assert summary["stages"] == [
-        {"stage": 1, "portion": 0.5, "top1_quantized": rows[1].top1, "top1": rows[2].top1, "top5": rows[2].top5},
-        {"stage": 2, "portion": 1.0, "top1_quantized": rows[3].top1, "top1": rows[4].top1, "top5": rows[4].top5},
-    ]
+        {"stage": 1, "portion": 0.5, "top1_quantized": rows[1].top1, "num_bn_images": 512,
+         "top1": rows[2].top1, "top5": rows[2].top5},
+        {"stage": 2, "portion": 1.0, "top1_quantized": rows[3].top1, "num_bn_images": 512,
+         "top1": rows[4].top1, "top5": rows[4].top5},
+    ]  # fmt: skip
     assert (summary["top1"], summary["top5"]) == (rows[4].top1, rows[4].top5)
     assert (summary["arch"], summary["data"], summary["weight_bits"]) == ("digits_cnn", "digits", 5)
     assert (summary["measured_on"], summary["world_size"], summary["device"]) == ("test set", 1, "cpu")

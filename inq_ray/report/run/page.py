@@ -29,6 +29,7 @@ from inq_ray.report.run.rounding import Stored
 from inq_ray.report.run.sensitivity import read_sensitivity, sensitivity_chart
 
 _QUANTIZED = Html('<span class="a" aria-hidden="true">○</span> right after quantizing')
+_STALE = " with BatchNorm's statistics of before, which are stale"
 _RETRAINED = Html('<span class="a" aria-hidden="true">●</span> after re-training')
 
 
@@ -127,7 +128,8 @@ def _accuracy(findings: Findings) -> Html | None:
     if not stages:
         return None
     measured = record.fact("measured_on") or "validation images"
-    caption = joined(("In percent, on the ", str(measured), ". ", _QUANTIZED, ", ", _RETRAINED, ", ◆ float."))
+    quantized = joined((_QUANTIZED, _STALE if any(stage.is_stale for stage in stages) else ""))
+    caption = joined(("In percent, on the ", str(measured), ". ", quantized, ", ", _RETRAINED, ", ◆ float."))
     rows = [
         (
             str(stage.number),

@@ -29,6 +29,8 @@ class Stage(NamedTuple):
         quantized: Top-1 right after quantizing, in percent; None if it is not known.
         retrained: Top-1 after the last epoch so far, in percent; None if there was none.
         epochs: Number of epochs so far.
+        num_bn_images: Number of images from which BatchNorm's statistics were estimated for `quantized`; None = they
+            were the network's own.
     """
 
     number: int
@@ -36,6 +38,12 @@ class Stage(NamedTuple):
     quantized: float | None
     retrained: float | None
     epochs: int
+    num_bn_images: float | None = None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether `quantized` has BatchNorm's statistics of the weights before, if the network has BatchNorm."""
+        return self.num_bn_images is None and self.retrained not in (None, self.quantized)
 
     @property
     def top1(self) -> float | None:
@@ -173,6 +181,7 @@ def _stage(number_of_stage: int, rows: list[Row]) -> Stage:
         quantized=first.top1 if first.epoch == 0 else None,
         retrained=trained[-1].top1 if trained else None,
         epochs=len(trained),
+        num_bn_images=first.num_bn_images,
     )
 
 
@@ -181,7 +190,8 @@ def _stages_of_summary(summary: Mapping[str, Any]) -> Iterator[Stage]:
     for index, stage in enumerate(stages if isinstance(stages, list) else [], start=1):
         portion = number(stage.get("portion")) if isinstance(stage, dict) else None
         if portion is not None:
-            yield Stage(index, portion, number(stage.get("top1_quantized")), number(stage.get("top1")), 0)
+            top1, num_bn_images = number(stage.get("top1")), number(stage.get("num_bn_images"))
+            yield Stage(index, portion, number(stage.get("top1_quantized")), top1, 0, num_bn_images)
 
 
 def described(record: RunRecord) -> str:

@@ -230,7 +230,11 @@ def _check_numbers(facts: Facts) -> None:
         "found_lr": [facts.found_lr or 0],
         "groups": [rate for group in facts.groups for rate in group.values()],
         "order_workers": [facts.order_workers or 0],
-        "rows": [n for row in facts.rows for n in (row.stage, row.epoch, row.num_bad_images, row.num_skipped_steps)],
+        "rows": [
+            number
+            for row in facts.rows
+            for number in (row.stage, row.epoch, row.num_bad_images, row.num_skipped_steps, row.num_bn_images or 0)
+        ],
         "scaler": list((facts.scaler or {}).values()),
         "seconds": [facts.seconds.run, facts.seconds.epoch, facts.seconds.data],
         "time": [facts.time or 0],

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 from inq_ray.core.channels import Per
 from inq_ray.core.codebook import MAX_BITS, MIN_BITS, Levels, Rule
@@ -17,10 +16,6 @@ _option = functools.partial(option, phase=Phase.STAGES)
 _BITS = EachIs(
     lambda bits: type(bits) is int and MIN_BITS <= bits <= MAX_BITS, f"a whole number from {MIN_BITS} to {MAX_BITS}"
 )
-
-
-def _measures_nothing(config: Any) -> bool:
-    return not (config.quantization.compensate or config.quantization.post_training)
 
 
 def _check_layer_bits(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -78,9 +73,9 @@ class QuantizationConfig:
     )
     calibration_images: int = _option(
         512,
-        "Number of training images on which --compensate and --post-training measure outputs.",
+        "Number of training images for --compensate, --post-training, and BatchNorm's statistics in the accuracy right "
+        "after quantizing.",
         check=count(1),
-        unused=(Unused(when=_measures_nothing, why="has no effect without --compensate or --post-training"),),
     )
     post_training: bool = _option(
         False,

@@ -1,7 +1,8 @@
-"""Estimate of BatchNorm's running statistics once weights are final.
+"""Estimate of BatchNorm's running statistics, once weights are final or after a portion of them was quantized.
 
 During training they are a moving average over the last steps, whose weights were still changing. A plain mean over many
-batches, once the weights are final, is what the resulting network sees.
+batches, once the weights are final, is what the resulting network sees. Right after quantizing they are those of the
+weights before.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,23 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from inq_ray.distributed.replica import sum_counts
 from inq_ray.training.config import TrainingConfig
-from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.batches import TrainBatches, steps_for
 from inq_ray.training.task.build import batchnorm_layers
 from inq_ray.training.task.wrapping import synchronized
 
 
-def steps_of_estimate(training: TrainingConfig, steps_of_epoch: int) -> int:
-    """Return the number of global batches for --bn-images: rounded up, at most an epoch."""
-    return min(-(-training.bn_images // training.batch_size), steps_of_epoch)
-
-
 def images_of_estimate(training: TrainingConfig, steps_of_epoch: int, num_workers: int) -> int:
-    """Return the number of images in the estimate: with --sync-batchnorm those of all workers, else of the first."""
+    """Return the number of images for --bn-images: with --sync-batchnorm those of all workers, else of the first."""
     shard = training.batch_size if training.sync_batchnorm else -(-training.batch_size // num_workers)
-    return steps_of_estimate(training, steps_of_epoch) * shard
+    return steps_for(training.bn_images, training, steps_of_epoch) * shard
 
 
-def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
+def estimate_batchnorm(batches: TrainBatches, epoch: int, num_images: int) -> int:
     """Estimate the statistics from the first batches of an epoch; every rank calls it.
 
     Every rank runs its shard of each batch in --accumulate microbatches, as in training: this is what SyncBatchNorm
@@ -38,7 +34,8 @@ def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
 
     Args:
         batches: Training batches; the network is left in training mode.
-        epoch: Epoch over the whole run, from 0, that was not trained.
+        epoch: Epoch over the whole run, from 0, that was not trained yet.
+        num_images: Number of images over all ranks: whole batches, rounded up, at most an epoch.
 
     Returns:
         Number of images in the estimate: of all ranks with SyncBatchNorm, else of this one.
@@ -46,17 +43,17 @@ def estimate_batchnorm(batches: TrainBatches, epoch: int) -> int:
     Raises:
         ValueError: More images than allowed cannot be read, or the storage does not respond.
     """
-    training, num_images = batches.training, 0
+    training, num_own = batches.training, 0
 
     def inputs() -> Iterator[Tensor]:
-        nonlocal num_images
-        for batch in batches.read(epoch, range(steps_of_estimate(training, batches.steps_of_epoch))):
-            num_images += len(batch.labels)
+        nonlocal num_own
+        for batch in batches.read(epoch, range(steps_for(num_images, training, batches.steps_of_epoch))):
+            num_own += len(batch.labels)
             yield from (microbatch.inputs for microbatch in batches.microbatches(batch, epoch))
 
     estimate_from(synchronized(batches.task.model, sync_batchnorm=training.sync_batchnorm), inputs())
     batches.bad_images.agree()
-    return int(sum_counts(torch.tensor([num_images])).item()) if training.sync_batchnorm else num_images
+    return int(sum_counts(torch.tensor([num_own])).item()) if training.sync_batchnorm else num_own
 
 
 @torch.no_grad()

@@ -131,6 +131,11 @@ def steps_of_epoch(num_train: int, training: TrainingConfig) -> int:
     return min(steps, training.limit_batches or steps)
 
 
+def steps_for(num_images: int, training: TrainingConfig, steps_of_epoch: int) -> int:
+    """Return the number of global batches with this number of images: rounded up, at most an epoch."""
+    return min(-(-num_images // training.batch_size), steps_of_epoch)
+
+
 def seed_step_rng(device: torch.device, *position: int) -> None:
     """Seed torch's random numbers by the position, so that they do not depend on earlier steps.
 

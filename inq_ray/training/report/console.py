@@ -145,6 +145,8 @@ class Console:
                 network_seconds=row.network_seconds or 0.0,
             )
             parts.append((spent.waits, 4))
+        if row.num_bn_images:
+            parts.append((f"BatchNorm: {row.num_bn_images:,} images", 1))
         self._screen.say_line(parts)
         if row.num_bad_images:
             self.say(f"{row.num_bad_images} unreadable image(s) left out so far")

@@ -60,7 +60,9 @@ class Row:
 
     Accuracies are in percent, losses are means over the samples, both over all ranks. Of `train_seconds`, ranks waited
     `data_seconds` for images and `network_seconds` for gradients, see :mod:`inq_ray.training.loop.time_spent`;
-    `num_bad_images` and `num_skipped_steps` are the totals left out so far.
+    `num_bad_images` and `num_skipped_steps` are the totals left out so far. `num_bn_images` is the number of training
+    images from which BatchNorm's statistics were estimated for this measurement alone, 0 if the network has none; None:
+    it was measured with the network's own, which right after quantizing are stale unless nothing is trained.
     """
 
     stage: int
@@ -79,6 +81,7 @@ class Row:
     images_per_second: float | None = None
     num_bad_images: int = 0
     num_skipped_steps: int = 0
+    num_bn_images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,17 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
+def unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore a network's buffers after the block, bit for bit."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+@contextlib.contextmanager
 def dropped_passes(model: nn.Module, step: Callable[[], object]) -> Iterator[Callable[[], None]]:
     """Give a block a function that runs a step and drops its gradients; buffers are restored after the block.
 
@@ -102,16 +113,13 @@ def dropped_passes(model: nn.Module, step: Callable[[], object]) -> Iterator[Cal
         model: The network, wrapped or not.
         step: Function that runs a forward and a backward pass.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def run_pass() -> None:
         step()
         model.zero_grad(set_to_none=True)
 
-    with torch.random.fork_rng():
+    with unchanged_buffers(model), torch.random.fork_rng():
         yield run_pass
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
 
 
 def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> None:  # noqa: A002

@@ -22,10 +22,9 @@ from inq_ray.training.evaluation.batchnorm import (
     estimate_batchnorm,
     estimate_from,
     images_of_estimate,
-    steps_of_estimate,
 )
 from inq_ray.training.loop.bad_images import BadImages
-from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.batches import TrainBatches, steps_for
 from inq_ray.training.loop.build import make_trainer
 from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.run_folder import RunFolder
@@ -70,7 +69,7 @@ def test_weights_stay_and_a_layer_that_no_batch_comes_through_keeps_what_it_had(
 
 @pytest.mark.parametrize(("num_images", "due"), [(0, 0), (1, 1), (64, 1), (65, 2), (10**9, 20)])
 def test_batches_are_whole_and_at_most_an_epoch(num_images: int, due: int) -> None:
-    assert steps_of_estimate(TrainingConfig(batch_size=64, bn_images=num_images), 20) == due
+    assert steps_for(num_images, TrainingConfig(batch_size=64), 20) == due
 
 
 @pytest.mark.parametrize(
@@ -113,10 +112,11 @@ class Classifying(Drawing):
 
 
 def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_before() -> None:
-    training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17)
+    training = TrainingConfig(batch_size=8, accumulate=2)
     model = Drawing()
     task = toy_task(40, model)
-    estimate = partial(estimate_batchnorm, TrainBatches(task=task, training=training, bad_images=BadImages(0)))
+    batches = TrainBatches(task=task, training=training, bad_images=BadImages(0))
+    estimate = partial(estimate_batchnorm, batches, num_images=17)
     torch.manual_seed(99)
     assert estimate(epoch=6) == 24
     assert [len(images) for images in model.seen] == [4] * 6
@@ -141,10 +141,10 @@ def test_images_are_those_of_the_epoch_and_draws_do_not_depend_on_what_came_befo
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_images_are_mixed_as_the_epoch_would_mix_them(kind: str) -> None:
-    training = TrainingConfig(batch_size=8, accumulate=2, bn_images=17, **{kind: 1.0})
+    training = TrainingConfig(batch_size=8, accumulate=2, **{kind: 1.0})
     model = Drawing()
     batches = TrainBatches(task=toy_task(40, model), training=training, bad_images=BadImages(0))
-    estimate_batchnorm(batches, epoch=6)
+    estimate_batchnorm(batches, epoch=6, num_images=17)
     estimated = torch.cat(model.seen)
     of_training = Classifying()
     learning = toy_task(40, of_training)
@@ -156,7 +156,7 @@ def test_images_are_mixed_as_the_epoch_would_mix_them(kind: str) -> None:
     assert torch.equal(estimated, torch.cat(of_training.seen)[: len(estimated)])
     model.seen.clear()
     unmixed = dataclasses.replace(training, **{kind: 0.0})
-    estimate_batchnorm(dataclasses.replace(batches, training=unmixed), epoch=6)
+    estimate_batchnorm(dataclasses.replace(batches, training=unmixed), epoch=6, num_images=17)
     assert not torch.equal(estimated, torch.cat(model.seen))
 
 

@@ -121,7 +121,7 @@ def test_rows_say_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     def show(console: Console) -> None:
         plain = {"portion": 0.5, "top1": 90.0, "top5": 99.0, "loss": 0.5, "validation_seconds": 1.0}
         console.report(Row(stage=0, epoch=0, **{**plain, "portion": 0.0}))
-        console.report(Row(stage=1, epoch=0, **plain))
+        console.report(Row(stage=1, epoch=0, num_bn_images=1024, **plain))
         console.report(Row(stage=0, epoch=3, **{**plain, "portion": 0.0}))
 
     given, quantized, trained = printed(show, capsys).splitlines()
@@ -129,6 +129,7 @@ def test_rows_say_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert "as given" in given
     assert "stage 1/4" in quantized
     assert "quantized" in quantized
+    assert "BatchNorm: 1,024 images" in quantized
     assert "epoch 3" in trained
 
 
