@@ -155,7 +155,7 @@ def live_gradients(weights: Sequence[Weights], *, weight_decay: float = 0.0, max
     """
     lives = [each.live for each in weights if each.live is not None]
     memory = weights[0].param.new_empty(sum(live.numel() for live in lives))
-    pieces = memory.split([live.numel() for live in lives])
+    pieces = torch.split(memory, [live.numel() for live in lives])
     gradients = [piece.as_strided(live.shape, live.stride()) for piece, live in zip(pieces, lives, strict=True)]
     torch._foreach_copy_(gradients, [each.grad for each in weights])
     if maximize:
