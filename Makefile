@@ -86,9 +86,9 @@ bench-gpu: $(FINISHED) ## measure training on a GPU against plain torch: a table
 
 bench: $(FINISHED) ## run benchmarks/ but for GPUs, each with ratios of one run, and `inq-ray benchmark` of a small network
 	@for benchmark in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do echo "== $$benchmark"; $(PY) "$$benchmark"; done
-	@echo '== inq-ray benchmark'
-	@mkdir -p build
-	@$(PY) -m inq_ray benchmark --arch cifar_resnet20 --output build/benchmark $(ARGS)
+	echo '== inq-ray benchmark'
+	mkdir -p build
+	$(PY) -m inq_ray benchmark --arch cifar_resnet20 --output build/benchmark $(ARGS)
 
 constraints: ## write constraints.txt after pyproject.toml changed (ARGS=--upgrade: with newest versions)
 	@[ -x .venv/bin/uv ] || PYTHON='$(PYTHON)' .ci/setup  # only for uv: constraints may not fit pyproject.toml yet

@@ -44,7 +44,7 @@ _FOREIGN = {
 }
 # The job that a command of the program is tried as: with --dry-run, an evaluation too.
 _JOBS = {"quantize": "quantize_imagenet", "evaluate": "quantize_imagenet", "sweep": "sweep_schedules"}
-_JOBS["parquet"] = "make_parquet"
+_JOBS |= {"parquet": "make_parquet", "benchmark": "benchmark_cluster"}
 
 
 def _documents() -> list[Document]:
@@ -237,13 +237,13 @@ def test_command_exists(
 @pytest.mark.parametrize(
     ("name", "jobs"),
     [
-        ("README.md", ["quantize_imagenet"]),
-        ("docs/clusters.md", ["quantize_imagenet"]),
+        ("README.md", ["quantize_imagenet", "benchmark_cluster"]),
+        ("docs/clusters.md", ["quantize_imagenet", "benchmark_cluster"]),
         ("docs/data.md", ["quantize_imagenet", "make_parquet"]),
         ("docs/flags.md", ["quantize_imagenet", "sweep_schedules"]),
         ("docs/hardware.md", ["quantize_imagenet"]),
         ("docs/imagenet.md", ["quantize_imagenet"]),
-        ("docs/performance.md", ["quantize_imagenet"]),
+        ("docs/performance.md", ["quantize_imagenet", "benchmark_cluster"]),
         ("docs/recovery.md", ["quantize_imagenet"]),
         ("docs/sweeps.md", ["quantize_imagenet", "sweep_schedules"]),
     ],

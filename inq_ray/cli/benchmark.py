@@ -60,6 +60,7 @@ class Flags(Start):
     """Flags of a benchmark."""
 
     quick: bool = option(False, "Measure with few repetitions, for a first look.", is_first=True)
+    dry_run: bool = option(False, "Check everything, and measure nothing.", is_first=True)
     output: str = option(
         "benchmark", "Folder for benchmark.json and benchmark.png, which are replaced.", _check_folder, is_first=True
     )
@@ -156,6 +157,11 @@ def _execute(command: Command, words: Sequence[str]) -> int:
     facts = _facts(config, command, opened.info, model, words)
     for note in (*command.notes, *opened.notes, *_busy(facts["machine"]["load"])):
         console.say(note)
+    if flags.dry_run:
+        console.say(
+            f"would measure {config.network.arch} on --num-workers {config.cluster.workers}: nothing was started"
+        )
+        return 0
     fingerprint = opened.info.fingerprint if command.has_data else None
     del opened, model, source  # the workers have their own
     try:

@@ -62,6 +62,15 @@ def test_flags_of_a_run_are_those_of_a_run() -> None:
     assert parse(["--use-gpu"], _PROGRAM).config.training.batch_size == 256
 
 
+def test_a_dry_run_starts_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--arch", "digits_cnn", "--num-workers", "1", "--dry-run"], _PROGRAM) == 0
+    assert capsys.readouterr().out.endswith("would measure digits_cnn on --num-workers 1: nothing was started\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.ray
 def test_a_benchmark_of_the_digits_on_two_workers(
     ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

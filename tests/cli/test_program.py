@@ -48,6 +48,13 @@ def test_every_command_has_help_and_refuses_what_it_does_not_know(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["benchmark", "sensitivity"])
+def test_a_flag_named_like_a_section_is_in_the_whole_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help-all"]) == 0
+    words = capsys.readouterr().out.split()
+    assert {"--output", "--storage-path", "--num-workers"} <= set(words)
+
+
 @pytest.mark.system
 def test_the_module_is_the_program(tmp_path: Path) -> None:
     """In an empty folder, from which nothing of the checkout can be imported."""

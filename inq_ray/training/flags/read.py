@@ -85,8 +85,10 @@ def _help_type(options: Collection[Declared], what: str, values: Mapping[str, An
     if not is_whole:
         more = "" if all(each.option.is_first for each in options) else "\n--help-all lists all flags."
         return _flags_type(topics[""], what + more)
-    kinds = {topic: _flags_type(flags, "") for topic, flags in topics.items() if topic}
-    whole: Any = Annotated[_flags_type(topics.get("", {}) | kinds, what), tyro.conf.OmitArgPrefixes]
+    own = topics.pop("", {})
+    # A command may have a flag with the name of a section, such as --output.
+    kinds = {f"run_{topic}" if topic in own else topic: _flags_type(flags, "") for topic, flags in topics.items()}
+    whole: Any = Annotated[_flags_type(own | kinds, what), tyro.conf.OmitArgPrefixes]
     return whole
 
 
