@@ -62,9 +62,9 @@ ROOMS = {
     "training": _room(_BELOW_TRAINING, _LEARNING),
     "tracking": _room("files training", "torch tensorboard mlflow wandb"),
     "sweep": _room(f"{_BELOW_TRAINING} training", f"{_LEARNING} matplotlib optuna yaml"),
-    "report": _room(f"{_BELOW_TRAINING} training sweep", "torch pyarrow matplotlib"),
     "sensitivity": _room(f"{_BELOW_TRAINING} training", "torch matplotlib"),
     "benchmark": _room(f"{_BELOW_TRAINING} training", "torch torch.distributed matplotlib"),
+    "report": _room(f"{_BELOW_TRAINING} training sweep sensitivity", "torch pyarrow matplotlib"),
     "cluster": _room(
         f"{_BELOW_TRAINING} training tracking sweep benchmark", f"{_LEARNING} ray psutil grpc"
     ),  # psutil: Ray's own copy

@@ -1,6 +1,10 @@
 """Handwritten digits as 8-bit numbers, and networks for them: trained, then quantized without further training."""
 
 import copy
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from sklearn.datasets import load_digits
@@ -46,3 +50,12 @@ def accuracy(network: nn.Module) -> float:
     inputs, labels = (each[NUM_TRAIN:] for each in images())
     with torch.no_grad():
         return 100 * float((network(inputs).argmax(1) == labels).float().mean())
+
+
+def run_in_folder(main: Callable[[Path], None]) -> None:
+    """Run an example with the folder that the command names, or with a temporary one."""
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))

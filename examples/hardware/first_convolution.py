@@ -7,15 +7,13 @@ additions. iverilog simulates it on 200 patches, which must equal numpy, and yos
 """
 
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from da4ml.codegen import VerilogModel
 from da4ml.trace import FixedVariableArrayInput, comb_trace
-from digits import FRACTION, accuracy, images, quantized, trained
+from digits import FRACTION, accuracy, images, quantized, run_in_folder, trained
 
 from inq_ray.models.digits_cnn import DigitsCNN
 
@@ -110,8 +108,4 @@ def _run(path: Path, *command: str) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+    run_in_folder(main)

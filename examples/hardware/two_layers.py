@@ -8,15 +8,13 @@ layer's sums first. The outputs on all 1,797 images must equal torch's in float6
 """
 
 import math
-import sys
-import tempfile
 from collections import OrderedDict
 from pathlib import Path
 
 import hls4ml
 import numpy as np
 import torch
-from digits import FRACTION, accuracy, images, quantized, trained
+from digits import FRACTION, accuracy, images, quantized, run_in_folder, trained
 from torch import nn
 
 BITS = 5
@@ -83,8 +81,4 @@ def _fixed(above: int, below: int) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+    run_in_folder(main)

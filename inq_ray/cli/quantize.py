@@ -71,7 +71,7 @@ def execute(command: Command) -> int:
     chosen: list[str] = []
     if action.evaluate and not action.dry_run:
         accuracy, info = _evaluated(command)
-        print(f"top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+        print(accuracy.in_words(info.num_classes))
         if (doubt := doubt_of_given(config, info, accuracy)) is not None:
             print(f"warning: {warning_of_given(doubt)}", file=sys.stderr)
         return 0
@@ -161,7 +161,7 @@ def measure(config: RunConfig, console: Console, info: SourceInfo, *, verbose: b
         FloatAccuracyError: A run would not continue with it.
     """
     accuracy = measured(config, console, info, verbose=verbose)
-    console.say(f"float top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} % of {accuracy.num_samples:,} images")
+    console.say(f"float {accuracy.in_words(info.num_classes)}")
     doubt = doubt_of_given(config, info, accuracy)
     if doubt is not None:
         check_float_accuracy(config, doubt)

@@ -12,7 +12,7 @@ _MARKERS = "osD^vPX"
 # Most names of layers that fit on an axis.
 _MOST_NAMES = 60
 # Divergences below this are drawn there: rounding changes no output visibly.
-_LEAST_DIVERGENCE = 1e-6
+LEAST_DIVERGENCE = 1e-6
 
 
 def draw(measured: Measured, float_score: Score, path: Path, title: str) -> None:
@@ -61,7 +61,7 @@ def _draw_alone(axes: Any, measured: Measured) -> None:
     ranking, bits = measured.ranking, measured.bits
     places = range(len(ranking), 0, -1)
     for index, num_bits in enumerate(bits):
-        values = [max(_LEAST_DIVERGENCE, measured.scores[name][num_bits].divergence) for name in ranking]
+        values = [max(LEAST_DIVERGENCE, measured.scores[name][num_bits].divergence) for name in ranking]
         axes.plot(values, places, linestyle="none", label=f"{num_bits} bits", **_style(index, len(bits)))
     axes.set_xscale("log")
     axes.set_xlabel("divergence from the float network, nats")

@@ -125,7 +125,7 @@ class SweepConsole:
         self.say(f"accuracy is measured on {plan.base.data.holdout:,} held-out images of {plan.info.num_train:,}")
         self.say("dry run: nothing was started or written")
 
-    def show_result(self, trials: Sequence[Trial], test: Accuracy | None, seconds: float) -> None:
+    def show_result(self, trials: Sequence[Trial], test: Accuracy | None, num_classes: int, seconds: float) -> None:
         """Print ranking, effects, Pareto front, and the savings of reuse."""
         self.close()
         self._screen.show_table(_ranking(trials))
@@ -145,8 +145,7 @@ class SweepConsole:
             f"time of training {duration(saved.trained_seconds)}; this start took {duration(seconds)}",
         )
         if test is not None:
-            figures = f"top-1 {test.top1:.2f}, top-5 {test.top5:.2f} % of {test.num_samples:,} images, for the best"
-            result("test set", figures)
+            result("test set", f"{test.in_words(num_classes)}, for the best")
 
     def show_best(self, trial: Trial, command: str, recipe: str) -> None:
         """Print how to run the best configuration again."""

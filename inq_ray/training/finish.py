@@ -53,6 +53,7 @@ def finish(
         **journal.summary(),
         "verification": dataclasses.asdict(verification),
         "images": describe_images(config.data, config.network, task.info, is_trained=True),
+        "num_classes": task.info.num_classes,
         "images_in_memory": not task.info.is_streamed,
         **surroundings(task.to_input.device),
         "config": dataclasses.asdict(config),

@@ -100,7 +100,7 @@ def run_sweep(plan: SweepPlan, console: SweepConsole, *, verbose: bool = False) 
             if is_over and best is not None:
                 console.wait_for("measuring the best trial on the test set")
                 drive.measure(best)
-        console.show_result(registry.trials, drive.test, time.monotonic() - began)
+        console.show_result(registry.trials, drive.test, plan.info.num_classes, time.monotonic() - began)
         leave(plan, registry.trials, console)
         drive.tidy(is_over)
     if not is_over:

@@ -179,6 +179,25 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))
 
 
+def _misfit(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> str:
+    """Return which tensors of a file do not fit those of a network, with two examples of each kind; "" if all do."""
+    shapes = {name: getattr(own[name], "shape", given[name].shape) for name in own.keys() & given.keys()}
+    problems = {
+        "missing": [quoted(name) for name in own if name not in given],
+        "unexpected": [quoted(name) for name in given if name not in own],
+        "other shapes": [
+            f"{quoted(name)} {list(tensor.shape)} for {list(shapes[name])}"
+            for name, tensor in given.items()
+            if name in shapes and tensor.shape != shapes[name]
+        ],
+    }
+    return "; ".join(
+        f"{kind}: {', '.join(names[:2])}{f' and {len(names) - 2:,} more' * (len(names) > 2)}"
+        for kind, names in problems.items()
+        if names
+    )
+
+
 def fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
     """Load a packed file's tensors into a network.
 
@@ -201,6 +220,8 @@ def fill(model: nn.Module, packed: PackedFile, path: str | Path) -> None:
                     f"{path}: {quoted(name)} of the network has {dtype}, which cannot represent its levels exactly"
                 )
             )
+    if misfit := _misfit({plain: own[name] for plain, name in own_names.items()}, packed.state):
+        raise ValueError(one_line(f"{path} does not fit {type(model).__name__}: {misfit}"))
     try:
         unwrap(model).load_state_dict({own_names.get(name, name): tensor for name, tensor in packed.state.items()})
     except RuntimeError as error:

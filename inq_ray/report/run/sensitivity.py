@@ -8,10 +8,9 @@ from inq_ray.report.chart import ACCENT, INK, MUTED, PAPER, chart, height_of, ma
 from inq_ray.report.files import Files
 from inq_ray.report.html import Html
 from inq_ray.report.quantity import number
+from inq_ray.sensitivity.picture import LEAST_DIVERGENCE
 
 FILE = "sensitivity.json"
-# Divergences below this are drawn there: rounding changes no output visibly.
-_LEAST_DIVERGENCE = 1e-6
 
 
 class Sensitive(NamedTuple):
@@ -95,7 +94,7 @@ def sensitivity_chart(layers: Sequence[Sensitive], bits: Sequence[int]) -> Html:
     def draw(axes: Any) -> None:
         for index, num_bits in enumerate(bits):
             places = [row for row, layer in enumerate(layers) if num_bits in layer.divergences]
-            values = [max(_LEAST_DIVERGENCE, layers[row].divergences[num_bits]) for row in places]
+            values = [max(LEAST_DIVERGENCE, layers[row].divergences[num_bits]) for row in places]
             opacity = 1 - 0.75 * index / max(1, len(bits) - 1)
             axes.plot(values, places, "o", color=ACCENT, alpha=opacity, markeredgecolor=PAPER, markeredgewidth=0.4)
             if places and places[0] == 0:

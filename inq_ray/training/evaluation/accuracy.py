@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Largest number of classes for which top-5 is 100 % whatever the network does.
+_ALL_IN_TOP5 = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
@@ -36,3 +39,18 @@ class Accuracy:
     def top5(self) -> float:
         """Percent."""
         return 100 * self.num_top5 / self.num_samples
+
+    def in_words(self, num_classes: int) -> str:
+        """Return top-1, top-5 if it can be less than 100 %, and the number of images."""
+        return f"{percentages(self.top1, self.top5, num_classes)} of {self.num_samples:,} images"
+
+
+def percentages(top1: float, top5: float, num_classes: int) -> str:
+    """Return top-1 as text, and top-5 if it can be less than 100 %.
+
+    Args:
+        top1: Percent.
+        top5: Percent.
+        num_classes: Number of classes.
+    """
+    return f"top-1 {top1:.2f} %" + (f", top-5 {top5:.2f} %" if num_classes > _ALL_IN_TOP5 else "")

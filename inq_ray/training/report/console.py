@@ -10,6 +10,7 @@ from inq_ray import __version__
 from inq_ray.files.shown import shown
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
+from inq_ray.training.evaluation.accuracy import percentages
 from inq_ray.training.loop.time_spent import Spent
 from inq_ray.training.report.events import Event, Note, Progress, Row, Started, Waiting, WorkersPlaced
 from inq_ray.training.report.incident import Incident
@@ -112,7 +113,7 @@ class Console:
                 f"their codes, bit for bit ({zeros:.1f} % zeros)",
             )
         else:
-            self.say(f"top-1 {summary['top1']:.2f}  top-5 {summary['top5']:.2f}")
+            self.say(percentages(summary["top1"], summary["top5"], summary["num_classes"]))
         if float_top1 is not None and summary["top1"] - float_top1 > _DOUBTFUL_GAIN:
             result(
                 "warning",

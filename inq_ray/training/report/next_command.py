@@ -21,15 +21,22 @@ def next_command(config: RunConfig, folder: str, *, is_quantized: bool, in_memor
         is_quantized: Whether the run quantized; if it only trained, the next command quantizes.
         in_memory: Whether the images were small ones that are not resized unless a size is set.
     """
-    job = program("quantize")
     start = start_of({})
     is_start = (config.data.data, config.network.arch) == (start.data.data, start.network.arch)
     if is_quantized and is_start and config.quantization.weight_bits > 3:
-        return shlex.join([*job, "--weight-bits", "3"])
+        return shlex.join([*program("quantize"), "--weight-bits", "3"])
     weights = f"{folder}/{MODEL_FILE}"
-    words = [*job, "--data", config.data.data, "--arch", tagged_arch(config.network), "--weights", weights]
+    words = [
+        *program("evaluate" if is_quantized else "quantize"),
+        "--data",
+        config.data.data,
+        "--arch",
+        tagged_arch(config.network),
+        "--weights",
+        weights,
+    ]
     images = _images(config, weights, in_memory=in_memory)
-    return shlex.join([*words, *images, *(["--evaluate"] if is_quantized else [])])
+    return shlex.join([*words, *images])
 
 
 def tagged_arch(network: NetworkConfig) -> str:

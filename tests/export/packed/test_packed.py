@@ -172,8 +172,10 @@ def test_a_network_that_cannot_hold_the_levels_is_refused(tmp_path: Path) -> Non
     narrow = nn.Linear(4, 4, bias=False).bfloat16()
     load(tmp_path / "net", narrow)
     assert torch.equal(narrow.weight.float(), network.weight)
-    with pytest.raises(ValueError, match=r"does not fit Linear: .*size mismatch"):
+    with pytest.raises(ValueError, match=r"does not fit Linear: other shapes: 'weight' \[4, 4\] for \[5, 4\]$"):
         load(tmp_path / "net", nn.Linear(4, 5, bias=False))
+    with pytest.raises(ValueError, match=r"does not fit Sequential: missing: '0.weight', '0.bias' and 6 more; unexpec"):
+        load(tmp_path / "net", nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))))
 
 
 def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_a_person_sees(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
     for report in reports:
         console.told(trials[0], report)
-    console.show_result(trials, Accuracy(num_samples=500, num_top1=480, num_top5=500, loss=0.1), 61.0)
+    console.show_result(trials, Accuracy(num_samples=500, num_top1=480, num_top5=500, loss=0.1), 10, 61.0)
     console.show_best(trials[0], "python x", "best.json")
     out = capsys.readouterr().out
     for words in (

@@ -41,6 +41,7 @@ SUMMARY: dict[str, Any] = {
     "measured_on": "test set",
     "float_top1": 98.80,
     "images_in_memory": False,
+    "num_classes": 10,
     "stages": [
         {"stage": 1, "portion": 0.5, "top1_quantized": 97.11, "top1": 98.22, "top5": 99.0},
         {"stage": 2, "portion": 1.0, "top1_quantized": 96.33, "top1": 99.04, "top5": 99.5},
@@ -178,7 +179,7 @@ def test_accuracy_that_rises_by_far_over_float_is_doubted(capsys: pytest.Capture
 def test_plain_training_ends_with_how_to_quantize(capsys: pytest.CaptureFixture[str]) -> None:
     summary = {**SUMMARY, "stages": [], "weight_bits": None}
     out = printed(lambda console: console.show_summary(summary, "/runs/a"), capsys)
-    assert "99.04" in out
+    assert "top-1 99.04 %, top-5 99.50 %" in out
     assert "│" not in out
     assert "--weights /runs/a/model.safetensors" in out
 
@@ -189,8 +190,8 @@ def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> N
     command = next(line for line in out.splitlines() if line.startswith("next"))
     words = shlex.split(command)[1:]
     assert words == [
-        *program("quantize"), "--data", "/data/two words", "--arch", "digits_cnn", "--weights",
-        "/runs/my run/model.safetensors", "--evaluate",
+        *program("evaluate"), "--data", "/data/two words", "--arch", "digits_cnn", "--weights",
+        "/runs/my run/model.safetensors",
     ]  # fmt: skip
 
 

@@ -22,14 +22,14 @@ def preset_of(config: RunConfig) -> Preprocessing:
 def again(config: RunConfig) -> RunConfig:
     """The configuration that the command starts with."""
     return parse(
-        shlex.split(next_command(config, "/runs/a", is_quantized=True, in_memory=False))[len(program("quantize")) :]
+        shlex.split(next_command(config, "/runs/a", is_quantized=True, in_memory=False))[len(program("evaluate")) :]
     ).run
 
 
 def test_nothing_is_said_that_goes_without_saying() -> None:
     words = shlex.split(next_command(IMAGENET, "/runs/a", is_quantized=True, in_memory=False))
-    assert words[len(program("quantize")) :] == [
-        "--data", "/data", "--arch", "resnet50", "--weights", "/runs/a/model.safetensors", "--evaluate",
+    assert words[len(program("evaluate")) :] == [
+        "--data", "/data", "--arch", "resnet50", "--weights", "/runs/a/model.safetensors",
     ]  # fmt: skip
 
 
