@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from inq_ray.core.convolution_moments import ConvolutionMoments
+
 # Largest number of inputs of a row, whose float64 matrix takes 512 MB.
 MOST_INPUTS = 8192
 # Largest number of input values processed at once: 128 MB of float32.
@@ -145,6 +147,8 @@ class Moments:
         sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; empty if nothing ran.
         counts: Number of samples in each sum.
 
+    Sums and counts are complete once the context is left.
+
     Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -162,16 +166,22 @@ class Moments:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._convolutions: dict[str, ConvolutionMoments] = {}
 
     def __enter__(self) -> Self:
         by_module: dict[nn.Module, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)
+            if isinstance(layer.module, _ConvNd) and ConvolutionMoments.suits(layer.module):
+                self._convolutions[name] = ConvolutionMoments(layer.module)
         for module, names in by_module.items():
 
             def gather(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: list[str] = names) -> None:
                 for name in names:
-                    self.add(name, self.layers[name].rows_of_inputs(args, kwargs))
+                    if name in self._convolutions:
+                        self._convolutions[name].add(args[0] if args else kwargs["input"])
+                    else:
+                        self.add(name, self.layers[name].rows_of_inputs(args, kwargs))
 
             self._hooks.append(module.register_forward_pre_hook(gather, with_kwargs=True))
         return self
@@ -182,16 +192,22 @@ class Moments:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        for name, convolution in self._convolutions.items():
+            if convolution.count:
+                self._add_sum(name, convolution.total(), convolution.count)
+        self._convolutions.clear()
 
     @torch.no_grad()
     def add(self, name: str, pieces: Iterable[Tensor]) -> None:
         """Add samples (float [groups, samples, n]) to the sums of a layer."""
         for piece in pieces:
             rows = piece.detach().to(torch.promote_types(piece.dtype, torch.float32))
-            product = (rows.transpose(-1, -2) @ rows).double()
-            self.sums[name] = self.sums[name].add_(product) if name in self.sums else product
-            self.counts[name] = self.counts.get(name, 0) + rows.shape[-2]
+            self._add_sum(name, (rows.transpose(-1, -2) @ rows).double(), rows.shape[-2])
 
     def of(self, name: str) -> Tensor | None:
         """Return the moments of a parameter's inputs, float64 [groups, n, n]; None if there are none."""
         return self.sums[name] / self.counts[name] if name in self.sums else None
+
+    def _add_sum(self, name: str, added: Tensor, count: int) -> None:
+        self.sums[name] = self.sums[name].add_(added) if name in self.sums else added
+        self.counts[name] = self.counts.get(name, 0) + count

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from inq_ray.core.convolution_moments import ConvolutionMoments
 from inq_ray.core.moments import Layer, Moments, layers_of
 
 CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -17,6 +18,17 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "without a batch": (nn.Conv2d(3, 4, 3, bias=False), (3, 5, 5)),
     "circular": (nn.Conv2d(3, 4, 3, padding=2, padding_mode="circular", bias=False), (2, 3, 5, 6)),
     "conv3d": (nn.Conv3d(2, 4, (2, 3, 1), groups=2, dilation=(2, 1, 1), bias=False), (2, 2, 5, 4, 3)),
+}
+
+
+LARGE_CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "border on all sides": (nn.Conv2d(32, 4, 3, padding=1, bias=False), (2, 32, 2, 1)),
+    "stride": (nn.Conv2d(32, 4, (3, 2), stride=(2, 3), padding=(1, 0), bias=False), (2, 32, 7, 8)),
+    "dilation": (nn.Conv2d(32, 4, (3, 5), stride=2, padding=(3, 4), dilation=(3, 2), bias=False), (2, 32, 9, 12)),
+    "same": (nn.Conv2d(32, 4, (4, 3), padding="same", dilation=(1, 2), bias=False), (2, 32, 6, 5)),
+    "reflected, no batch": (nn.Conv2d(32, 4, 3, padding=2, padding_mode="reflect", bias=False), (32, 5, 6)),
+    "wide conv1d": (nn.Conv1d(33, 2, 7, stride=3, padding=3, bias=False), (3, 33, 11)),
+    "wide conv3d": (nn.Conv3d(32, 2, (2, 3, 1), padding=1, bias=False), (1, 32, 3, 4, 2)),
 }
 
 
@@ -33,11 +45,13 @@ def run(module: nn.Module, *inputs: Tensor, **named: Tensor) -> tuple[Layer, Ten
     return layer, torch.cat(layer.rows_of_inputs(inputs, named), dim=1), moments
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("case", [*CASES, *LARGE_CASES])
 @pytest.mark.parametrize("most", [1 << 25, 60])
 def test_rows_times_inputs_are_outputs(case: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inq_ray.core.moments._MOST_VALUES", most)
-    module, shape = CASES[case]
+    module, shape = (CASES | LARGE_CASES)[case]
+    assert (case in LARGE_CASES) == ConvolutionMoments.suits(module)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     layer, inputs, moments = run(module, x)
     outputs = layer.rows(layer.weight) @ inputs.transpose(1, 2)  # [groups, rows, samples]
