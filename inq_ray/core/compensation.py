@@ -23,7 +23,7 @@ _MOST_VALUES = 1 << 25
 # Number of columns after which errors are propagated by a matrix product.
 _BLOCK = 64
 
-# Rank of the approximation of H in the solver's preconditioner, and the least part of H's diagonal beside it.
+# Rank of the approximation of H in the solver's preconditioner, and the least part of H's diagonal that it leaves.
 _NYSTROM_RANK = 64
 _LEAST_REST = 1e-3
 # Tolerance of the solver, for the root of the error of outputs relative to that at the start.
