@@ -20,6 +20,8 @@ LEVELS: tuple[Levels, ...] = ("paper", "full")
 
 # Most counters at once in a search for the least squared error: 64 MB.
 _MOST_COUNTERS = 1 << 22
+# Codes decoded at a time.
+_PIECE = 1 << 20
 
 # Levels are normal float32 numbers for any dtype of the weights, so codes mean the same weights everywhere.
 MIN_EXPONENT = -126
@@ -231,7 +233,11 @@ class Codebook:
             ``dtype`` [*]; zeros are +0.0.
         """
         table = _decoding_table(self).to(codes.device, dtype)
-        return table.index_select(0, codes.reshape(-1).int()).view(codes.shape)
+        weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
+        # In pieces: as integers of 32 bits all codes together would need as much memory as the weights.
+        for piece, values in zip(codes.reshape(-1).split(_PIECE), weight.view(-1).split(_PIECE), strict=True):
+            torch.index_select(table, 0, piece.int(), out=values)
+        return weight
 
     def quantize(self, weight: Tensor) -> Tensor:
         """Return ``weight`` rounded to the levels; float [*] with the same shape and dtype."""
