@@ -20,7 +20,7 @@ from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, compensated, decide, num_changed, restore
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
-from inq_ray.distributed.broadcast import StageError, broadcast_stage
+from inq_ray.distributed.broadcast import StageError, broadcast_stage, deal
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.moments import gathered
 from inq_ray.distributed.replica import broadcast_tensors
@@ -28,14 +28,18 @@ from inq_ray.distributed.wire import Group, is_in_group, rank, world_size
 
 __all__ = ["INQScheduler", "ReplicaMismatchError", "StageError"]
 
+# Time to choose and quantize a weight, in units of the time that compensation needs per weight and input of its row.
+_CHOICE_COST = 200
+
 
 class INQScheduler:
     """Scheduler of the stages of Incremental Network Quantization (Zhou et al., ICLR 2017, algorithm 1).
 
     Each :meth:`step` partitions the live weights of every parameter with ``weight_bits``, quantizes the chosen ones,
     and freezes them; between steps the optimizer re-trains the others. Under torch.distributed every rank calls it: at
-    the first stage all ranks get rank 0's weights; at each stage, rank 0 decides and all ranks apply the decision and
-    check that they have the same bits. "Rank" means a rank of ``process_group`` here and below.
+    the first stage all ranks get rank 0's weights; at each stage, every rank decides about its share of the tensors,
+    and all apply all decisions and check that they have the same bits. "Rank" means a rank of ``process_group`` here
+    and below.
 
     Args:
         optimizer: An :class:`inq_ray.SGD` whose groups have ``weight_bits``, such as those of
@@ -47,7 +51,7 @@ class INQScheduler:
             squared error, for 2 bits.
         model: The network, wrapped or not, whose parameters must stay those of the optimizer; only a weak reference is
             kept. None = the network that :func:`inq_ray.param_groups` was called with.
-        process_group: Ranks that hold the same network; the first one decides. None = all ranks. Needed if groups
+        process_group: Ranks that hold the same network, and decide together. None = all ranks. Needed if groups
             of ranks train different networks, or different parts of one, as in pipeline parallelism.
 
     Attributes:
@@ -128,8 +132,8 @@ class INQScheduler:
         Raises:
             ValueError: All stages are done, a parameter's ``weight_bits`` has changed, a quantized parameter is no
                 longer the model's, or the optimizer has other frozen weights than this scheduler.
-            StageError: Weights are NaN or infinite, which names the tensor, or rank 0 failed otherwise; raised on every
-                rank.
+            StageError: Weights are NaN or infinite, or a rank failed otherwise; names the tensor and the rank. Raised
+                on every rank, and nothing is frozen.
             ReplicaMismatchError: Ranks have different stages or options, their weights have differed since the first
                 stage, or differ after this one; names tensor or option, and ranks. Raised on every rank.
         """
@@ -142,13 +146,7 @@ class INQScheduler:
         self._add_new_parameters()
         number = self.stage + 1
         self._take_weights_of_rank_0(number)
-        found = {} if moments is None else gathered(moments, group=self._group)
-        updates, error = self._decide(found) if rank(self._group) == 0 else (None, None)
-        try:
-            words = None if error is None else _in_words(error)
-            updates = broadcast_stage(updates, self.state, words, stage=number, group=self._group)
-        except StageError as shared:
-            raise shared from error
+        updates = self._decide(moments)
         if changed := self.changed_weights():
             warnings.warn(f"{_in_numbers(changed)}; this stage sets them to their levels again", stacklevel=2)
         for name, param in self.quantized().items():
@@ -348,28 +346,46 @@ class INQScheduler:
             what = f"weights at the start of stage {number}"
             check_replicas(params, stage=number, what=what, group=self._group)
 
-    def _decide(self, moments: Mapping[str, Tensor]) -> tuple[dict[str, StageUpdate] | None, Exception | None]:
-        """Return rank 0's decision, or its error: any error has to reach the ranks that wait for the decision."""
+    def _decide(self, moments: Moments | None) -> dict[str, StageUpdate]:
+        """Return the decisions of all ranks: each decides about its share of the tensors, as one rank would about all.
+
+        Raises:
+            StageError: A rank failed; raised on every rank.
+        """
+        params = self.quantized()
+        inputs = {} if moments is None else {name: layer.inputs for name, layer in moments.layers.items()}
+        costs = {name: param.numel() * (_CHOICE_COST + inputs.get(name, 0)) for name, param in params.items()}
+        deciders = deal(costs, world_size(self._group))
+        found = {} if moments is None else gathered(moments, deciders, group=self._group)
+        own = {name: param for name, param in params.items() if deciders[name] == rank(self._group)}
+        updates: dict[str, StageUpdate] = {}
+        cause: Exception | None = None
+        words: str | None = None
+        for name, param in own.items():
+            try:
+                updates[name] = self._decide_one(name, param, found.pop(name, None))
+            except Exception as error:  # noqa: BLE001  # any error has to reach the ranks that wait for the decision
+                cause, words = error, _in_words(name, error)
+                break
         try:
-            updates = {
-                name: decide(
-                    param,
-                    self.state[name],
-                    self.portions[self.stage],
-                    name=name,
-                    strategy=self.strategy,
-                    seed=self.seed,
-                    stage=self.stage,
-                    rule=self.codebook,
-                )
-                for name, param in self.quantized().items()
-            }
-            for name, param in self.quantized().items():
-                if name in moments:
-                    updates[name] = compensated(param, self.state[name], updates[name], moments[name])
-            return updates, None
-        except Exception as error:  # noqa: BLE001  # raised on every rank by broadcast_stage
-            return None, error
+            return broadcast_stage(
+                None if words else updates, self.state, words, stage=self.stage + 1, group=self._group
+            )
+        except StageError as shared:
+            raise shared from cause
+
+    def _decide_one(self, name: str, param: Tensor, moments: Tensor | None) -> StageUpdate:
+        update = decide(
+            param,
+            self.state[name],
+            self.portions[self.stage],
+            name=name,
+            strategy=self.strategy,
+            seed=self.seed,
+            stage=self.stage,
+            rule=self.codebook,
+        )
+        return update if moments is None else compensated(param, self.state[name], update, moments)
 
 
 def _saved(states: Mapping[str, TensorState]) -> dict[str, dict[str, Any]]:
@@ -401,9 +417,9 @@ def _in_numbers(changed: Mapping[str, int]) -> str:
     )
 
 
-def _in_words(error: Exception) -> str:
-    """Return the error's text for all ranks; errors other than ValueError (memory, device) need their type."""
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+def _in_words(name: str, error: Exception) -> str:
+    """Return the error of a tensor for all ranks; errors other than ValueError (memory, device) need name and type."""
+    return str(error) if isinstance(error, ValueError) else f"{shown(name)}: {type(error).__name__}: {error}"
 
 
 def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:

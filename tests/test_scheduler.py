@@ -179,7 +179,7 @@ def test_what_else_rank_0_meets_is_named_by_its_type(monkeypatch: pytest.MonkeyP
     model = make_model()
     _, scheduler = make(model)
     monkeypatch.setattr("inq_ray.scheduler.decide", decide)
-    with pytest.raises(StageError, match="stage 1: OutOfMemoryError: tried to allocate 2 GiB") as error:
+    with pytest.raises(StageError, match=r"stage 1: '0\.weight': OutOfMemoryError: tried to allocate 2 GiB") as error:
         scheduler.step()
     assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
@@ -606,6 +606,30 @@ def test_nan_on_rank_0_is_one_error_on_every_rank() -> None:
     for outcome in rank_outcomes(nan_on_rank_0, 2):
         assert isinstance(outcome.error, StageError)
         assert "0.weight: weights are NaN or infinite" in str(outcome.error)
+
+
+def out_of_memory_on_rank_1() -> str:
+    model = make_model(0)
+    _, scheduler = make(model)
+    before = digest_of(model, scheduler)
+    if rank() == 1:
+
+        def decide(*_: Any, **__: Any) -> None:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+        scheduler_module.decide = decide  # type: ignore[assignment]
+    with pytest.raises(StageError) as error:
+        scheduler.step()
+    assert error.value.rank == 1
+    assert (error.value.__cause__ is None) == (rank() != 1)
+    assert (scheduler.stage, digest_of(model, scheduler)) == (0, before)
+    return str(error.value)
+
+
+def test_an_error_on_any_rank_reaches_all_ranks_and_nothing_is_changed() -> None:
+    (message,) = set(run_ranks(out_of_memory_on_rank_1, 2))
+    assert message.startswith("stage 1: '")
+    assert message.endswith(".weight': OutOfMemoryError: tried to allocate 2 GiB (rank 1)")
 
 
 def other_options(what: str) -> None:

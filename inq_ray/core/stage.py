@@ -1,6 +1,6 @@
 """One stage on one tensor: the decision which weights freeze at which levels, and its application.
 
-Both are separate, because with several workers rank 0 decides and all apply.
+Both are separate, because with several workers one decides about a tensor and all apply.
 """
 
 import dataclasses

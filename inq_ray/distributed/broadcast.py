@@ -1,6 +1,6 @@
-"""Broadcast of a stage: rank 0 decides which weights freeze, and to which codes; every rank receives it, compactly.
+"""Broadcast of a stage: each rank decides about its share of the tensors, and sends that, compactly, to every rank.
 
-The message (written by `encode`, read by `decode`):
+A decision is which weights freeze, and to which codes. A message (written by `encode`, read by `decode`):
 
     uint32     length of the header, little endian
     header     JSON: stage, error, and for each tensor [name, num_bits, n_1, levels, number of newly frozen weights,
@@ -27,27 +27,37 @@ from inq_ray.core.packing import indices, pack_codes, packed_size, unpack_codes
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import check_equal
-from inq_ray.distributed.wire import Group, broadcast_bytes, bytes_to_tensor, rank, tensor_to_bytes, world_size
+from inq_ray.distributed.wire import (
+    Group,
+    broadcast_bytes,
+    bytes_to_tensor,
+    global_ranks,
+    rank,
+    tensor_to_bytes,
+    world_size,
+)
 
 _LENGTH_BYTES = 4
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 class StageError(RuntimeError):
-    """Rank 0 could not decide a stage; raised on every rank at once.
+    """A rank could not decide a stage; raised on every rank at once.
 
     Attributes:
         stage: Stage, as the caller counts.
-        message: Rank 0's error, which names the tensor.
+        message: The rank's error, which names the tensor.
+        rank: The rank among all processes; None if there is one.
     """
 
-    def __init__(self, stage: int, message: str) -> None:
+    def __init__(self, stage: int, message: str, rank: int | None = None) -> None:
         self.stage = stage
         self.message = message
-        super().__init__(f"stage {stage}: {message}")
+        self.rank = rank
+        super().__init__(f"stage {stage}: {message}" + ("" if rank is None else f" (rank {rank})"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.stage, self.message)
+        return type(self), (self.stage, self.message, self.rank)
 
 
 class _Entry(NamedTuple):
@@ -66,6 +76,24 @@ class _Entry(NamedTuple):
         return codebook_of(self.num_bits, self.n_1, self.levels)
 
 
+def deal(costs: Mapping[str, int], num_ranks: int) -> dict[str, int]:
+    """Return a rank for each tensor: the most expensive tensors first, each to the rank with the least to do.
+
+    Args:
+        costs: Cost of each tensor by name, in the same order on every rank.
+        num_ranks: Number of ranks.
+
+    Examples:
+        >>> deal({"a": 1, "b": 5, "c": 3, "d": 1}, 2)
+        {'b': 0, 'c': 1, 'a': 1, 'd': 1}
+    """
+    loads, ranks = [0] * num_ranks, {}
+    for name in sorted(costs, key=lambda name: -costs[name]):
+        ranks[name] = loads.index(min(loads))
+        loads[ranks[name]] += costs[name]
+    return ranks
+
+
 def broadcast_stage(
     updates: Mapping[str, StageUpdate] | None,
     states: Mapping[str, TensorState],
@@ -74,36 +102,38 @@ def broadcast_stage(
     stage: int,
     group: Group = None,
 ) -> dict[str, StageUpdate]:
-    """Return rank 0's updates on every rank. Every rank calls it, once per stage; nothing is applied here.
+    """Return the updates of all ranks on every rank. Every rank calls it, once per stage; nothing is applied here.
 
     Args:
-        updates: Rank 0's decisions, by parameter name; None on the other ranks, and if rank 0 failed.
+        updates: This rank's decisions, by parameter name; no tensor is another rank's too. None = none.
         states: States before the stage, the same on every rank.
-        error: On rank 0, why it could not decide; else None.
+        error: Why this rank could not decide; else None.
         stage: Stage for messages.
         group: Ranks that take part.
 
     Returns:
-        The updates, on the devices of the states' masks.
+        The updates, in the order of the states, on the devices of the states' masks.
 
     Raises:
-        StageError: Rank 0 failed; raised on every rank with rank 0's error.
+        StageError: A rank failed; raised on every rank with the error of the first one that did.
         ReplicaMismatchError: Tensors or their numbers of frozen weights differ between ranks; raised on every rank.
     """
-    own_rank = rank(group)
-    assert own_rank == 0 or (updates is None and error is None), "only rank 0 decides"
-    assert own_rank != 0 or (updates is None) == (error is not None), "rank 0 passes either updates or an error"
+    assert updates is None or error is None, "a rank passes either updates or an error"
     if world_size(group) == 1:
         if error is not None:
             raise StageError(stage, error)
-        assert updates is not None
-        return dict(updates)
+        return dict(updates or {})
     progress = {name: f"{list(s.frozen.shape)} {s.num_frozen} {s.codebook.num_bits}" for name, s in states.items()}
     check_equal(progress, stage=stage, what="numbers of frozen weights before the stage", group=group)
-    message = encode(updates, states, error, stage=stage) if own_rank == 0 else None
-    received = broadcast_bytes(message, group=group)
-    # Rank 0 decodes its own message, and raises its own error, so that all ranks take the same path.
-    return decode(received, states)
+    own = encode(updates, states, error, stage=stage)
+    received: dict[str, StageUpdate] = {}
+    for source in range(world_size(group)):
+        message = broadcast_bytes(own if source == rank(group) else None, source=source, group=group)
+        # A rank decodes its own message, and raises its own error, so that all ranks take the same path.
+        decoded = decode(message, states, source=global_ranks([source], group)[0])
+        assert not decoded.keys() & received.keys(), "two ranks decided about a tensor"
+        received |= decoded
+    return {name: received[name] for name in states if name in received}
 
 
 def encode(
@@ -132,20 +162,21 @@ def encode(
     return torch.cat([bytes_to_tensor(len(header).to_bytes(_LENGTH_BYTES, "little") + header), *parts])
 
 
-def decode(message: Tensor, states: Mapping[str, TensorState]) -> dict[str, StageUpdate]:
+def decode(message: Tensor, states: Mapping[str, TensorState], *, source: int | None = None) -> dict[str, StageUpdate]:
     """Decode a message of `encode`, with the same states.
 
     Args:
         message: uint8 [n] on the CPU.
         states: States as they were when the message was encoded.
+        source: The rank that sent it, for errors.
 
     Raises:
-        StageError: Rank 0 could not decide.
+        StageError: That rank could not decide.
     """
     length = int.from_bytes(tensor_to_bytes(message[:_LENGTH_BYTES]), "little")
     header = json.loads(tensor_to_bytes(message[_LENGTH_BYTES : _LENGTH_BYTES + length]))
     if header["error"] is not None:
-        raise StageError(header["stage"], header["error"])
+        raise StageError(header["stage"], header["error"], source)
     payload = message[_LENGTH_BYTES + length :]
     updates: dict[str, StageUpdate] = {}
     for entry in (_Entry(*line) for line in header["tensors"]):

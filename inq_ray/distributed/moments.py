@@ -1,28 +1,54 @@
 """Moments of layers' inputs over the images of all ranks."""
 
+from collections.abc import Mapping
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from inq_ray.core.moments import Moments
 from inq_ray.distributed.replica import sum_counts
-from inq_ray.distributed.wire import Group
+from inq_ray.distributed.wire import Group, rank, wire_device, world_size
 
 
-def gathered(moments: Moments, *, group: Group = None) -> dict[str, Tensor]:
-    """Return the moments over the samples of all ranks, float64 [groups, n, n] by parameter name; every rank calls it.
+def gathered(moments: Moments, deciders: Mapping[str, int], *, group: Group = None) -> dict[str, Tensor]:
+    """Return the moments over the samples of all ranks, on the rank that decides about each parameter.
 
-    The order of additions depends only on the number of ranks, so that a repeated run gets the same bits.
+    Every rank calls it. The order of additions depends only on the number of ranks and on the deciders, so that a
+    repeated run gets the same bits.
 
     Args:
-        moments: Moments of this rank, for the same layers on every rank. Layers called on no rank are left out.
+        moments: Moments of this rank, for the same layers on every rank.
+        deciders: Rank by parameter name; other parameters are left out.
         group: Ranks that take part; None = all ranks.
+
+    Returns:
+        float64 [groups, n, n] by the name of each parameter that this rank decides about; without layers that were
+        called on no rank.
     """
+    names = [name for name in moments.layers if name in deciders]
+    counts = sum_counts(torch.tensor([moments.counts.get(name, 0) for name in names]), group=group).tolist()
     found: dict[str, Tensor] = {}
-    for name, layer in moments.layers.items():
-        count = int(sum_counts(torch.tensor(moments.counts.get(name, 0)), group=group))
+    for name, count in zip(names, counts, strict=True):
         if count:
-            shape = (layer.groups, layer.inputs, layer.inputs)
-            own = moments.sums.get(name)
-            none = torch.zeros(shape, dtype=torch.float64, device=layer.weight.device)
-            found[name] = sum_counts(none if own is None else own, group=group) / count
+            total = _sum_on(deciders[name], _own(moments, name), group)
+            if deciders[name] == rank(group):
+                found[name] = total / count
     return found
+
+
+def _own(moments: Moments, name: str) -> Tensor:
+    layer = moments.layers[name]
+    if name in moments.sums:
+        return moments.sums[name]
+    shape = (layer.groups, layer.inputs, layer.inputs)
+    return torch.zeros(shape, dtype=torch.float64, device=layer.weight.device)
+
+
+def _sum_on(decider: int, values: Tensor, group: Group) -> Tensor:
+    """Return the sum over all ranks on one of them, anything on others; ``values`` do not change."""
+    if world_size(group) == 1:
+        return values
+    on_wire = values.to(wire_device(values.device, group), copy=True)
+    dist.reduce(on_wire, group=group, group_dst=decider)
+    return on_wire.to(values.device)

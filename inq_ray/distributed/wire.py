@@ -35,19 +35,22 @@ def is_in_group(group: object) -> bool:
     return group is None or (isinstance(group, dist.ProcessGroup) and dist.get_rank(group) >= 0)
 
 
-def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = None, group: Group = None) -> Tensor:
-    """Return rank 0's message on every rank; the receivers need not know its length.
+def broadcast_bytes(
+    message: Tensor | None, *, device: torch.device | None = None, source: int = 0, group: Group = None
+) -> Tensor:
+    """Return one rank's message on every rank; the receivers need not know its length.
 
     Args:
-        message: uint8 [n] on rank 0, None elsewhere.
+        message: uint8 [n] on the rank ``source``, None elsewhere.
         device: Device of the result; None = CPU.
+        source: Rank that sends.
         group: Ranks that take part.
 
     Returns:
         uint8 [n] on `device`.
     """
     device = device or torch.device("cpu")
-    assert (message is not None) == (rank(group) == 0), f"only rank 0 passes a message, {rank(group)=}"
+    assert (message is not None) == (rank(group) == source), f"only rank {source} passes a message, {rank(group)=}"
     if message is not None:
         assert (message.dtype, message.ndim) == (torch.uint8, 1), f"{message.dtype=} {message.shape=}"
     if world_size(group) == 1:
@@ -55,10 +58,10 @@ def broadcast_bytes(message: Tensor | None, *, device: torch.device | None = Non
         return message.to(device)
     wire = wire_device(device, group)
     length = torch.tensor([0 if message is None else message.numel()], dtype=torch.int64, device=wire)
-    dist.broadcast(length, group=group, group_src=0)
+    dist.broadcast(length, group=group, group_src=source)
     on_wire = torch.empty(int(length), dtype=torch.uint8, device=wire) if message is None else message.to(wire)
     if on_wire.numel():
-        dist.broadcast(on_wire.contiguous(), group=group, group_src=0)
+        dist.broadcast(on_wire.contiguous(), group=group, group_src=source)
     return on_wire.to(device)
 
 

@@ -13,10 +13,10 @@ from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
 from inq_ray.distributed.agreement import ReplicaMismatchError
-from inq_ray.distributed.broadcast import StageError, broadcast_stage, decode, encode
+from inq_ray.distributed.broadcast import StageError, broadcast_stage, deal, decode, encode
 from inq_ray.distributed.digest import check_replicas
 from inq_ray.distributed.replica import broadcast_tensors
-from inq_ray.distributed.wire import rank
+from inq_ray.distributed.wire import rank, world_size
 from tests.core.weights import DTYPES, bits
 from tests.distributed.networks import PORTIONS, all_tensors, apply_all, decide_all, make_network, make_states, retrain
 from tests.ranks import rank_outcomes, run_ranks
@@ -92,14 +92,15 @@ def test_bytes_on_the_wire_per_newly_frozen_weight(num_bits: int) -> None:
         frozen_before = portion
 
 
-def quantize_all_stages() -> list[str]:
+def quantize_all_stages(is_dealt: bool) -> list[str]:
     """Rank 0's network wins whatever the others begin with; the summary after each stage."""
     network = make_network(seed=rank())
     states = make_states(network)
     summaries = []
     for stage in range(len(PORTIONS)):
         broadcast_tensors(network.state_dict())
-        updates = decide_all(network, states, stage) if rank() == 0 else None
+        deciders = deal({name: state.frozen.numel() for name, state in states.items()}, world_size() if is_dealt else 1)
+        updates = {name: each for name, each in decide_all(network, states, stage).items() if deciders[name] == rank()}
         apply_all(network, states, broadcast_stage(updates, states, stage=stage))
         tensors = all_tensors(network, states)
         check_replicas(tensors, stage=stage, what="replicas")
@@ -110,9 +111,19 @@ def quantize_all_stages() -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_masks_and_codes_are_the_same_bits_on_any_number_of_ranks(size: int) -> None:
-    alone = quantize_all_stages()  # in this process, without a process group
+    alone = quantize_all_stages(is_dealt=True)  # in this process, without a process group
     assert len(set(alone)) == len(PORTIONS)
-    assert run_ranks(quantize_all_stages, size) == [alone] * size
+    for is_dealt in (True, False):
+        assert run_ranks(quantize_all_stages, size, is_dealt) == [alone] * size
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12), st.integers(1, 5))
+def test_no_rank_has_more_than_its_share_and_a_tensor_to_do(costs: list[int], num_ranks: int) -> None:
+    named = {str(at): cost for at, cost in enumerate(costs)}
+    ranks = deal(named, num_ranks)
+    assert ranks.keys() == named.keys()
+    loads = [sum(cost for name, cost in named.items() if ranks[name] == each) for each in range(num_ranks)]
+    assert max(loads) <= sum(costs) / num_ranks + max(costs, default=0)
 
 
 def fail_on_rank_0() -> None:
