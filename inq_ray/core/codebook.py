@@ -235,7 +235,8 @@ class Codebook:
         table = _decoding_table(self).to(codes.device, dtype)
         weight = torch.empty(codes.shape, dtype=dtype, device=codes.device)
         # In pieces: as integers of 32 bits all codes together would need as much memory as the weights.
-        for piece, values in zip(codes.reshape(-1).split(_PIECE), weight.view(-1).split(_PIECE), strict=True):
+        parts = (torch.split(flat, _PIECE) for flat in (codes.reshape(-1), weight.view(-1)))
+        for piece, values in zip(*parts, strict=True):
             torch.index_select(table, 0, piece.int(), out=values)
         return weight
 
