@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# Largest number of classes for which top-5 is 100 % with any network.
+# Largest number of classes for which top-5 is always 100 %.
 _ALL_IN_TOP5 = 5
 
 
