@@ -12,8 +12,9 @@ import time
 
 import torch
 import torchvision
-from timing import Case, report, take_turns
+from timing import report
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.digest import digest_tensors
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.digest import fast_digests
