@@ -16,6 +16,9 @@ from inq_ray.core.partition import partition
 from inq_ray.core.portions import num_frozen
 from inq_ray.core.state import TensorState
 
+# Weights restored at a time.
+_PIECE = 1 << 20
+
 
 @dataclass(frozen=True)
 class StageUpdate:
@@ -142,5 +145,8 @@ def restore(weight: Tensor, state: TensorState) -> None:
     bits = weight.detach().view(float_format(weight.dtype).bits_dtype)
     levels = state.codebook.decode(state.codes, weight.dtype).view(bits.dtype)
     # A live weight's code is 0, so its level is all zero bits: bits · live + level selects, and is three times as fast
-    # as torch.where with a random condition.
-    bits.mul_((~state.frozen).view(torch.uint8)).add_(levels)
+    # as torch.where with a random condition. In pieces, because torch converts masks to integers as wide as weights.
+    rows = [each if each.dim() else each.view(1) for each in (bits, state.frozen, levels)]
+    num_rows = max(1, _PIECE * len(rows[0]) // max(1, weight.numel()))
+    for part, frozen, of_part in zip(*(each.split(num_rows) for each in rows), strict=True):
+        part.mul_((~frozen).view(torch.uint8)).add_(of_part)
