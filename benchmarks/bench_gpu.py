@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from bench_step import Setup, autocast_dtype, make_task, meet, ours, torchs
-from timing import Case, take_turns
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.data.augment.crop_flip import CropFlip
 from inq_ray.data.loader import Loader
 from inq_ray.data.memory_set import ImageSet

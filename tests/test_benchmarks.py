@@ -1,4 +1,4 @@
-"""Benchmarks that cannot run here refuse in one line; others are run by people."""
+"""Benchmarks can be started, and those that cannot run here refuse in one line; people run the others."""
 
 import subprocess
 import sys
@@ -22,3 +22,16 @@ def test_the_benchmark_of_gpus_refuses_without_one() -> None:
     assert done.stderr.splitlines() == [
         "bench_gpu.py needs a GPU, and torch finds none on this machine: run it on one that has a GPU"
     ]
+
+
+def test_every_benchmark_finds_what_it_imports() -> None:
+    folder = REPO / "benchmarks"
+    if not folder.exists():
+        pytest.skip("not the whole checkout")
+    names = sorted(path.stem for path in folder.glob("*.py"))
+    assert "bench_stage" in names
+    script = f"import importlib\nfor name in {names}: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-500:]

@@ -148,5 +148,5 @@ def restore(weight: Tensor, state: TensorState) -> None:
     # as torch.where with a random condition. In pieces, because torch converts masks to integers as wide as weights.
     rows = [each if each.dim() else each.view(1) for each in (bits, state.frozen, levels)]
     num_rows = max(1, _PIECE * len(rows[0]) // max(1, weight.numel()))
-    for part, frozen, of_part in zip(*(each.split(num_rows) for each in rows), strict=True):
+    for part, frozen, of_part in zip(*(torch.split(each, num_rows) for each in rows), strict=True):
         part.mul_((~frozen).view(torch.uint8)).add_(of_part)
