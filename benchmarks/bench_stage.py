@@ -2,22 +2,24 @@
 
 The limit is what any implementation has to do: select the threshold magnitude (by NumPy's partition), mark larger
 weights, and round by bit patterns; without counting ties, checking for NaN, or keeping state. INQ-pytorch calls a
-Python function for every weight: timed on 100,000 weights, and extrapolated.
+Python function for every weight: timed on 100,000 weights, and extrapolated. Then the message of a stage
+between ranks, against a copy of the weights.
 """
 
 import math
+import statistics
 
 import numpy as np
 import torch
 import torchvision
-from timing import report
+from timing import report, show
 from torch import Tensor
 
 from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.codebook import Codebook
-from inq_ray.core.partition import Strategy
-from inq_ray.core.stage import apply, decide
+from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
+from inq_ray.distributed.broadcast import decode, encode
 
 PORTIONS = (0.5, 0.75, 0.875, 1.0)
 SAMPLE = 100_000
@@ -29,7 +31,7 @@ def resnet18_weights() -> list[Tensor]:
     return [param.detach() for param in torchvision.models.resnet18().parameters() if param.ndim > 1]
 
 
-def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: Strategy) -> None:
+def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: str) -> None:
     """Decide and apply one stage on every tensor."""
     for index, (weight, state) in enumerate(tensors):
         name = str(index)
@@ -37,12 +39,46 @@ def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: S
         apply(weight, state, update)
 
 
-def before_stage(weights: list[Tensor], stage: int, strategy: Strategy) -> list[tuple[Tensor, TensorState]]:
+def before_stage(weights: list[Tensor], stage: int, strategy: str) -> list[tuple[Tensor, TensorState]]:
     """Return copies of the weights with their states at the beginning of `stage`."""
     tensors = [(weight.clone(), TensorState.live(weight, 5)) for weight in weights]
     for earlier in range(stage):
         run_stage(tensors, earlier, strategy)
     return tensors
+
+
+def message(weights: list[Tensor], stage: int) -> tuple[dict[str, StageUpdate], dict[str, TensorState]]:
+    """Return the decisions of a stage, and the states before it."""
+    tensors = before_stage(weights, stage, "pruning")
+    states = {str(index): state for index, (_, state) in enumerate(tensors)}
+    updates = {
+        name: decide(weight, states[name], PORTIONS[stage], name=name, strategy="pruning", seed=0, stage=stage)
+        for name, (weight, _) in zip(states, tensors, strict=True)
+    }
+    return updates, states
+
+
+def measure_messages(weights: list[Tensor], num_weights: int) -> None:
+    """Print nanoseconds per weight of the network, medians of seven rounds."""
+    cases = {"copy": Case(lambda _: [weight.clone() for weight in weights])}
+    for stage, portion in enumerate(PORTIONS):
+        updates, states = message(weights, stage)
+        encoded = encode(updates, states, None, stage=stage)
+        cases[f"encode, stage to {portion}"] = Case(
+            lambda _, updates=updates, states=states, stage=stage: encode(updates, states, None, stage=stage)
+        )
+        cases[f"decode, stage to {portion}"] = Case(lambda _, encoded=encoded, states=states: decode(encoded, states))
+    seconds = take_turns(cases, num_rounds=7)
+    copies = seconds["copy"]
+    rows = [
+        (
+            name,
+            f"{1e9 * statistics.median(times) / num_weights:.1f}",
+            f"{statistics.median(each / copy for each, copy in zip(times, copies, strict=True)):.1f}",
+        )
+        for name, times in seconds.items()
+    ]
+    show("The message of a stage", ("", "ns per weight", "ratio to a copy"), rows)
 
 
 def limit(weights: list[Tensor]) -> None:
@@ -96,6 +132,7 @@ def main() -> None:
     seconds["port"] = [each * num_weights / SAMPLE for each in seconds["port"]]
     note = f" (extrapolated from {SAMPLE} weights)"
     report(f"A stage over {num_weights / 1e6:.2f} M weights", seconds, reference="limit", notes={"port": note})
+    measure_messages(weights, num_weights)
 
 
 if __name__ == "__main__":

@@ -145,17 +145,18 @@ def encode(
     entries: list[_Entry] = []
     parts: list[Tensor] = []
     for name, update in updates.items():
-        live, newly = indices(~states[name].frozen), update.newly_frozen.reshape(-1)
+        state, newly = states[name], update.newly_frozen.reshape(-1)
         codes = update.codes.reshape(-1).index_select(0, indices(newly))
-        chosen = newly.index_select(0, live)
-        if 0 < codes.numel() < live.numel():
+        live = indices(~state.frozen) if state.num_frozen else None  # None = all
+        chosen = _of(newly, live)
+        if 0 < codes.numel() < chosen.numel():
             parts.append(pack_codes(chosen, 1).cpu())
         codebook = update.codebook
         parts.append(pack_codes(codes, codebook.num_bits).cpu())
         dtype = None
         if update.moved is not None:
             dtype = str(update.moved.dtype).removeprefix("torch.")
-            stays_live = live.index_select(0, indices(~chosen))
+            stays_live = _among(live, ~chosen)
             parts.append(update.moved.reshape(-1).index_select(0, stays_live).cpu().view(torch.uint8))
         entries.append(_Entry(name, codebook.num_bits, codebook.n_1, codebook.levels, codes.numel(), dtype))
     header = json.dumps({"stage": stage, "error": error, "tensors": entries}, separators=(",", ":")).encode()
@@ -180,32 +181,47 @@ def decode(message: Tensor, states: Mapping[str, TensorState], *, source: int | 
     payload = message[_LENGTH_BYTES + length :]
     updates: dict[str, StageUpdate] = {}
     for entry in (_Entry(*line) for line in header["tensors"]):
-        updates[entry.name], payload = _decode_tensor(entry, payload, states[entry.name].frozen)
+        updates[entry.name], payload = _decode_tensor(entry, payload, states[entry.name])
     assert not payload.numel(), f"{payload.numel()} bytes too many"
     return updates
 
 
-def _decode_tensor(entry: _Entry, payload: Tensor, frozen: Tensor) -> tuple[StageUpdate, Tensor]:
+def _decode_tensor(entry: _Entry, payload: Tensor, state: TensorState) -> tuple[StageUpdate, Tensor]:
     """Return one tensor's update, and the rest of the payload."""
-    device, live = frozen.device, indices(~frozen)
-    chosen = torch.full(live.shape, entry.num_newly > 0, device=device)  # if all live weights freeze now, or none does
-    if 0 < entry.num_newly < live.numel():
-        packed, payload = _take(payload, live.numel(), 1)
-        chosen = unpack_codes(packed.to(device), 1, live.numel()).view(torch.bool)
-    newly = live.index_select(0, indices(chosen))
-    newly_frozen = torch.zeros(frozen.numel(), dtype=torch.bool, device=device).index_fill_(0, newly, True)
+    frozen, device = state.frozen, state.frozen.device
+    num_frozen = state.num_frozen
+    live, num_live = (indices(~frozen) if num_frozen else None), frozen.numel() - num_frozen
+    chosen = torch.full((num_live,), entry.num_newly > 0, device=device)  # if all live weights freeze now, or none does
+    if 0 < entry.num_newly < num_live:
+        packed, payload = _take(payload, num_live, 1)
+        chosen = unpack_codes(packed.to(device), 1, num_live).view(torch.bool)
+    newly = _among(live, chosen)
     packed, payload = _take(payload, entry.num_newly, entry.num_bits)
-    codes = torch.zeros(frozen.numel(), dtype=torch.uint8, device=device)
-    codes.index_copy_(0, newly, unpack_codes(packed.to(device), entry.num_bits, entry.num_newly))
+    unpacked = unpack_codes(packed.to(device), entry.num_bits, entry.num_newly)
+    if live is None:
+        newly_frozen = chosen
+    else:
+        newly_frozen = torch.zeros(frozen.numel(), dtype=torch.bool, device=device).index_fill_(0, newly, True)
+    codes = torch.zeros(frozen.numel(), dtype=torch.uint8, device=device).index_copy_(0, newly, unpacked)
     moved = None
     if entry.moved is not None:
         moved = torch.zeros(frozen.numel(), dtype=_DTYPES[entry.moved], device=device)
-        count = (live.numel() - entry.num_newly) * moved.element_size()
-        values, payload = _take(payload, count, 8)
-        stays_live = live.index_select(0, indices(~chosen))
+        values, payload = _take(payload, (num_live - entry.num_newly) * moved.element_size(), 8)
+        stays_live = _among(live, ~chosen)
         moved = moved.index_copy_(0, stays_live, values.clone().view(moved.dtype).to(device)).view(frozen.shape)
     update = StageUpdate(entry.codebook, newly_frozen.view(frozen.shape), codes.view(frozen.shape), moved)
     return update, payload
+
+
+def _of(values: Tensor, positions: Tensor | None) -> Tensor:
+    """Return the values at these positions, None = all."""
+    return values if positions is None else values.index_select(0, positions)
+
+
+def _among(positions: Tensor | None, chosen: Tensor) -> Tensor:
+    """Return the chosen ones (bool [n]) of n positions, None = 0 to n - 1."""
+    among = indices(chosen)
+    return among if positions is None else positions.index_select(0, among)
 
 
 def _take(payload: Tensor, count: int, num_bits: int) -> tuple[Tensor, Tensor]:
