@@ -38,6 +38,7 @@ class Planned:
         epoch: and epoch (0 = the stage's start), or of a later one.
         delay_seconds: after that.
         choice: which worker or file, modulo how many there are.
+        num_resumed: how often the run has been resumed before: faults of one attempt may be one to the run.
     """
 
     fault: str
@@ -45,6 +46,7 @@ class Planned:
     epoch: int
     delay_seconds: float = 0.0
     choice: int = 0
+    num_resumed: int = 0
 
 
 def train_workers() -> list[int]:
@@ -245,20 +247,25 @@ class Saboteur:
         plan: what strikes.
         texts: incidents and notes that the run has told.
         has_stopped_driver: whether this process is sent a signal, which has not ended the run yet.
+        num_resumed: how often the run has been resumed.
     """
 
     run: RunFolder
     plan: list[Planned]
     texts: list[str] = field(default_factory=list)
+    num_resumed: int = 0
     has_stopped_driver: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def report(self, event: Event) -> None:
         if isinstance(event, Note | Incident):
             self.texts.append(event.text)
+            self.num_resumed += event.text.startswith("continuing from")
         if not isinstance(event, Row):
             return
         for planned in [each for each in self.plan if (each.stage, each.epoch) <= (event.stage, event.epoch)]:
+            if planned.num_resumed > self.num_resumed:
+                continue
             if planned.fault.startswith("stop_driver"):
                 if self.has_stopped_driver:
                     continue  # a second signal ends the driver at once; this one is for the run that continues

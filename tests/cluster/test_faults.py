@@ -75,9 +75,9 @@ def test_killed_processes_of_the_driver_s_side_change_nothing(ray_cluster: RayCl
     """Ray Train's controller, and the actor by which rank 0 and the driver talk: a stop reaches the workers too."""
     plan = [
         Planned("kill_controller", stage=0, epoch=1),
-        Planned("kill_mailbox", stage=1, epoch=1),
-        Planned("stop_driver_in_stage_change", stage=1, epoch=3),
-        Planned("stop_driver_without_mailbox", stage=2, epoch=0),
+        Planned("kill_mailbox", stage=1, epoch=1, num_resumed=1),
+        Planned("stop_driver_in_stage_change", stage=1, epoch=3, num_resumed=2),
+        Planned("stop_driver_without_mailbox", stage=2, epoch=0, num_resumed=3),
     ]
     summary, texts = quantize_under(_config(tmp_path, "killed"), plan)
     _check_same(summary, _calm(_config(tmp_path, "calm")))
