@@ -35,8 +35,7 @@ class Incident:
         kind: Kind, for programs.
         text: One line for people.
         seconds_lost: Wall-clock time between the checkpoint, or the start, that the run continues from and the moment
-            it
-            does: training that is repeated, and waiting. None if no loss is known.
+            it does: training that is repeated, and waiting. None if no loss is known.
     """
 
     kind: Kind
