@@ -210,11 +210,11 @@ def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     newest = 0.0
-    for milliseconds in (15, 25, 40):
+    for num_written, milliseconds in ((1, 15), (1, 25), (2, 40)):
         process = context.Process(target=write_for_ever, args=(str(tmp_path),), daemon=True)
         process.start()
         deadline = time.monotonic() + 60
-        while not store.positions() and time.monotonic() < deadline:
+        while not any(each.step >= num_written for each in store.positions()) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(milliseconds / 1000)
         assert process.pid is not None
