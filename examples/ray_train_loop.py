@@ -2,8 +2,8 @@
 
     python examples/ray_train_loop.py
 
-Every worker calls `INQScheduler.step`: rank 0 decides which weights freeze, all apply it, and all must then hold the
-same bits. The data are points of five classes, so that the loop is all there is to read.
+Every worker calls `INQScheduler.step`: each decides about a part of the tensors, all apply it, and all must then hold
+the same bits. The data are points of five classes, so that the loop is all there is to read.
 """
 
 import argparse

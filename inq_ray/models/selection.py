@@ -331,7 +331,7 @@ def _how_computed(module: nn.Module, key: str) -> str:
 
 
 def _check_whole(model: nn.Module) -> None:
-    """Refuse FSDP: rank 0 decides which weights of a tensor freeze, so it needs the whole tensor."""
+    """Refuse FSDP: one rank decides which weights of a tensor freeze, so it needs the whole tensor."""
     for path, module in model.named_modules():
         if any(cls.__name__ in _SHARDING for cls in type(module).__mro__):
             raise ValueError(
