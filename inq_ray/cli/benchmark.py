@@ -21,7 +21,7 @@ from inq_ray.benchmark.figures import World, write_figures
 from inq_ray.benchmark.images import random_source
 from inq_ray.benchmark.machine import machine_facts, package_facts
 from inq_ray.benchmark.picture import draw
-from inq_ray.benchmark.subject import EPOCH_STEPS
+from inq_ray.benchmark.subject import EPOCH_STEPS, PORTIONS
 from inq_ray.benchmark.tables import Rows, lines_of, tables_of, worlds_table
 from inq_ray.cli.status import complain, exit_status
 from inq_ray.cluster.benchmark import benchmark
@@ -155,7 +155,9 @@ def _execute(command: Command, words: Sequence[str]) -> int:
         source = random_source(config, None, num_train=config.training.batch_size * EPOCH_STEPS)
     opened, model = check(config, tell=console.say, source=source, needs_weights=False)
     facts = _facts(config, command, opened.info, model, words)
-    for note in (*command.notes, *opened.notes, *_busy(facts["machine"]["load"])):
+    portions = ", ".join(f"{portion:g}" for portion in PORTIONS)
+    measured = f"portions {portions} are measured, not those of --iterative-steps, and without --compensate"
+    for note in (*command.notes, *opened.notes, *_busy(facts["machine"]["load"]), measured):
         console.say(note)
     if flags.dry_run:
         console.say(

@@ -67,7 +67,9 @@ def test_a_dry_run_starts_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["--arch", "digits_cnn", "--num-workers", "1", "--dry-run"], _PROGRAM) == 0
-    assert capsys.readouterr().out.endswith("would measure digits_cnn on --num-workers 1: nothing was started\n")
+    out = capsys.readouterr().out
+    assert "portions 0, 0.5, 0.75, 0.875, 0.95 are measured, not those of --iterative-steps" in out
+    assert out.endswith("would measure digits_cnn on --num-workers 1: nothing was started\n")
     assert list(tmp_path.iterdir()) == []
 
 
