@@ -11,6 +11,7 @@ from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.checkpoint.snapshot import Parts
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.loop.build import make_trainer
+from inq_ray.training.loop.gradients import GradientTimes, GradientTrial
 from inq_ray.training.loop.trainer import EpochState, Trainer
 from inq_ray.training.report.events import Note
 from inq_ray.training.report.progress import Epoch
@@ -72,29 +73,36 @@ def train_phase(run: RunState, phase: Phase) -> Accuracy | None:
         teacher=phase.teacher,
     )
     trainer.warm_up_ddp()
-    _choose_gradients(run, trainer, position)
+    trainer = _choosing_gradients(run, trainer, position)
     accuracy = PhaseTraining(run, phase, trainer).train(position)
     end = TrainingPosition(stage=phase.stage, epoch=phase.epochs, step=0)
     run.save_stage_end(parts_of(run, phase), end, accuracy.top1)
     return accuracy
 
 
-def _choose_gradients(run: RunState, trainer: Trainer, position: TrainingPosition) -> None:
-    """Choose the gradients that ranks exchange in a phase, with --gradient-communication auto; every rank calls it.
+def _choosing_gradients(run: RunState, trainer: Trainer, position: TrainingPosition) -> Trainer:
+    """Return the trainer of a phase with the gradients that ranks exchange, or with a trial that chooses them.
 
-    Measured where a phase begins. A run that continues within it keeps the choice, on which bits depend with more than
-    two ranks.
+    With --gradient-communication auto they are chosen where a phase begins. A run that continues within it keeps the
+    choice, on which bits depend with more than two ranks.
     """
-    journal = run.journal
-    if trainer.live is None or run.config.training.gradient_communication != "auto":
+    journal, live = run.journal, trainer.live
+    if live is None or run.config.training.gradient_communication != "auto":
         journal.gradients = None
-        return
-    if journal.gradients is None or (position.epoch, position.step) == (0, 0):
-        times = trainer.compare_gradients()
+        return trainer
+    num_done = position.epoch * trainer.num_steps + position.step
+    if journal.gradients is not None and num_done:
+        live.is_on = journal.gradients == "live"
+        return trainer
+    journal.gradients = None
+
+    def on_choice(times: GradientTimes) -> None:
         journal.gradients = times.choice
         if rank() == 0:
             journal.report(Note(f"stage {trainer.stage}: {times}"))
-    trainer.live.is_on = journal.gradients == "live"
+
+    trial = GradientTrial(live, run.task.to_input.device, num_done, on_choice)
+    return dataclasses.replace(trainer, trial=trial)
 
 
 class PhaseTraining:

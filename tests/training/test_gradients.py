@@ -8,9 +8,11 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from inq_ray.core.optim.sgd import SGD
+from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.training.config import RunConfig
 from inq_ray.training.loop import gradients
-from inq_ray.training.loop.gradients import GradientTimes
+from inq_ray.training.loop.gradients import GradientTimes, GradientTrial
 from inq_ray.training.report.events import Note
 from tests.ranks import run_ranks
 from tests.training.runs import StoppedError, needs_digits, run_here, stopped_after, tiny_config
@@ -49,7 +51,7 @@ def start_all(starts: list[Start]) -> list[tuple[str | None, list[str]]]:
     for start in starts:
         with pytest.MonkeyPatch.context() as patch:
             if start.seconds is not None:
-                patch.setattr(gradients, "_seconds", measuring(start.seconds))
+                patch.setattr(gradients, "_now", measuring(start.seconds))
             try:
                 with stopped_after(start.stop):
                     finished = run_here(start.config)
@@ -61,15 +63,10 @@ def start_all(starts: list[Start]) -> list[tuple[str | None, list[str]]]:
     return results
 
 
-def measuring(seconds: tuple[float, float]) -> Callable[[Callable[[], object], torch.device], float]:
-    """Return a clock that measures these times in turns."""
-    times = itertools.cycle(seconds)
-
-    def measure(run_pass: Callable[[], object], _: torch.device) -> float:
-        run_pass()
-        return next(times)
-
-    return measure
+def measuring(seconds: tuple[float, float]) -> Callable[[torch.device], float]:
+    """Return a clock by which steps take these times in turns."""
+    times = itertools.accumulate(itertools.chain.from_iterable((0.0, each) for each in itertools.cycle(seconds)))
+    return lambda _: next(times)
 
 
 @needs_digits
@@ -87,20 +84,24 @@ def test_on_two_ranks_a_run_has_the_same_bits(tmp_path: Path) -> None:
 @needs_digits
 @pytest.mark.system
 def test_a_killed_run_keeps_what_was_chosen(tmp_path: Path) -> None:
-    """On three ranks, where bits depend on it; the run is killed within stage 1 and between two steps of stage 2."""
+    """On three ranks, where bits depend on it; the run is killed after the trial of stage 1 and within that of 2."""
     live_is_faster, dense_is_faster = (2.0, 1.0), (1.0, 2.0)
-    auto = configured(tmp_path, "auto", 3, "auto")
+
+    def auto(name: str) -> RunConfig:
+        return configured(tmp_path, name, 3, "auto").replace(training={"epochs": 2})
+
+    killed = auto("killed")
     starts = [
-        Start(configured(tmp_path, "dense", 3, "dense")),
-        Start(configured(tmp_path, "live", 3, "live")),
-        Start(auto, (1, 1, 3), live_is_faster),
-        Start(auto, (2, 1, 1), dense_is_faster),  # stage 1 goes on with live, stage 2 begins with dense
-        Start(auto, None, live_is_faster),  # from the start of stage 2
+        Start(auto("live"), None, live_is_faster),
+        Start(auto("dense"), None, dense_is_faster),
+        Start(killed, (1, 2, 3), live_is_faster),
+        Start(killed, (2, 1, 5), dense_is_faster),  # stage 1 continues with live
+        Start(killed, None, live_is_faster),  # from the fourth step of the trial of stage 2
     ]
     results = run_ranks(start_all, 3, starts)
     digests = [[digest for digest, _ in of_rank] for of_rank in results]
     assert digests[1:] == digests[:-1]
-    dense, live, *stopped, resumed = digests[0]
+    live, dense, *stopped, resumed = digests[0]
     assert stopped == [None, None]
     assert resumed == live
     assert resumed != dense
@@ -112,9 +113,35 @@ def test_a_killed_run_keeps_what_was_chosen(tmp_path: Path) -> None:
 def test_live_is_chosen_only_if_it_was_faster_each_time() -> None:
     faster = GradientTimes(dense_seconds=(2.0, 1.0), live_seconds=(1.0, 0.5))
     at_times = GradientTimes(dense_seconds=(2.0, 1.0), live_seconds=(1.0, 1.0))
-    assert (faster.choice, at_times.choice) == ("live", "dense")
+    unknown = GradientTimes(dense_seconds=(), live_seconds=())
+    assert [each.choice for each in (faster, at_times, unknown)] == ["live", "dense", "dense"]
     assert str(faster) == (
-        "workers exchange gradients of live weights only: a pass with those of live weights only takes 500 ms, "
+        "workers exchange gradients of live weights only: passes with those of live weights only take 500 ms, "
         "with all 1000 ms"
     )
-    assert str(at_times).startswith("workers exchange gradients of all weights: a pass with those of live weights only")
+    assert str(at_times).startswith("workers exchange gradients of all weights: passes with those of live weights only")
+    assert str(unknown) == "workers exchange gradients of all weights: the run was interrupted while it measured"
+
+
+@pytest.mark.parametrize(("start", "sends_live"), [(0, [0, 1, 0, 1, 0, 1]), (3, [1, 0, 1]), (5, [1]), (6, [])])
+def test_a_step_sends_what_its_number_says_wherever_the_trial_continues(
+    monkeypatch: pytest.MonkeyPatch, start: int, sends_live: list[int]
+) -> None:
+    monkeypatch.setattr(gradients, "_now", measuring((2.0, 1.0) if start % 2 == 0 else (1.0, 2.0)))
+    live = LiveGradients(SGD([torch.zeros(2)], lr=0.1))
+    chosen: list[GradientTimes] = []
+    trial = GradientTrial(live, torch.device("cpu"), start, chosen.append)
+    sent = []
+    for _ in sends_live:
+        assert not chosen
+        with trial.step():
+            sent.append(int(live.is_on))
+    num_pairs = len(sends_live) // 2
+    if sends_live:
+        assert chosen == [GradientTimes(dense_seconds=(2.0,) * num_pairs, live_seconds=(1.0,) * num_pairs)]
+        assert live.is_on == (num_pairs > 0)
+    assert sent == sends_live
+    before = live.is_on
+    with trial.step():
+        assert live.is_on == before
+    assert len(chosen) <= 1

@@ -22,7 +22,7 @@ from inq_ray.training.loop.batches import Microbatch, TrainBatches
 from inq_ray.training.loop.clip import clip_live_gradients
 from inq_ray.training.loop.cuda_graph import CudaGraph
 from inq_ray.training.loop.ema import Ema
-from inq_ray.training.loop.gradients import GradientTimes, compare
+from inq_ray.training.loop.gradients import GradientTrial
 from inq_ray.training.loop.non_finite import (
     CHECK_INTERVAL_STEPS,
     MOST_IN_A_ROW,
@@ -35,7 +35,7 @@ from inq_ray.training.loop.non_finite import (
 from inq_ray.training.loop.time_spent import Spent, Waiting, spent_in_epoch
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
-from inq_ray.training.task.wrapping import dropped_passes, warm_up_ddp
+from inq_ray.training.task.wrapping import warm_up_ddp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,7 @@ class Trainer:
         monitor: Steps not yet checked for that.
         graph: CUDA graph for forward and backward passes; None = kernels are launched one by one.
         live: Communication hook of the model; None = DDP exchanges all gradients on its own.
+        trial: Trial of what the hook sends; None = that is decided.
     """
 
     batches: TrainBatches
@@ -119,6 +120,7 @@ class Trainer:
     monitor: NonFiniteMonitor = field(default_factory=NonFiniteMonitor)
     graph: CudaGraph | None = None
     live: LiveGradients | None = None
+    trial: GradientTrial | None = None
 
     @property
     def task(self) -> Task:
@@ -186,13 +188,6 @@ class Trainer:
         self.model.train()
         warm_up_ddp(self.model, self._blank_pass)
 
-    def compare_gradients(self) -> GradientTimes:
-        """Time passes with either choice of gradients; every rank calls it, after :meth:`warm_up_ddp`."""
-        assert self.live is not None
-        self.model.train()
-        with dropped_passes(self.model, self._blank_pass) as run_pass:
-            return compare(self.live, run_pass, self.task.to_input.device)
-
     def _blank_pass(self) -> Tensor:
         """Run the passes of a microbatch of black images."""
         info, num = self.task.info, self.training.batch_size // world_size() // self.training.accumulate
@@ -205,9 +200,10 @@ class Trainer:
         sums = torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
         self.optimizer.zero_grad(set_to_none=True)
-        for microbatch in self.batches.microbatches(batch, epoch):
-            with self._only_local(not microbatch.is_last):
-                sums += self._forward_backward(microbatch)
+        with contextlib.nullcontext() if self.trial is None else self.trial.step():
+            for microbatch in self.batches.microbatches(batch, epoch):
+                with self._only_local(not microbatch.is_last):
+                    sums += self._forward_backward(microbatch)
         self.scaler.unscale_(self.optimizer)
         if self._is_fault(epoch, batch.step, sums[0]):
             self._leave_out(before)

@@ -89,9 +89,10 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     """
     if not isinstance(model, DistributedDataParallel):
         return
-    with dropped_passes(model, step) as run_pass:
+    with unchanged_buffers(model), torch.random.fork_rng():
         for _ in range(_WARM_UP_PASSES):
-            run_pass()
+            step()
+            model.zero_grad(set_to_none=True)
 
 
 @contextlib.contextmanager
@@ -103,23 +104,6 @@ def unchanged_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-
-
-@contextlib.contextmanager
-def dropped_passes(model: nn.Module, step: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Give a block a function that runs a step and drops its gradients; buffers are restored after the block.
-
-    Args:
-        model: The network, wrapped or not.
-        step: Function that runs a forward and a backward pass.
-    """
-
-    def run_pass() -> None:
-        step()
-        model.zero_grad(set_to_none=True)
-
-    with unchanged_buffers(model), torch.random.fork_rng():
-        yield run_pass
 
 
 def check_wrapping(device_type: str, *, compile: bool, sync_batchnorm: bool) -> None:  # noqa: A002
