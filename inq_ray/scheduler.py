@@ -1,24 +1,23 @@
 """INQScheduler: quantizes and freezes the next portion of the weights, identically on every rank."""
 
 import copy
-import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from inq_ray.core.channels import codebook_of, undecided
-from inq_ray.core.codebook import Rule, check_rule, float_format
+from inq_ray.core.codebook import Rule, check_rule
 from inq_ray.core.moments import Moments
 from inq_ray.core.optim.sgd import SGD, unwrapped
 from inq_ray.core.owners import Owner, find_orphan, find_owners, shown
+from inq_ray.core.parameters import check_memory, grouped_params, is_of, named_params, state_of_new
 from inq_ray.core.partition import check_strategy
 from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, compensated, decide, num_changed, restore
-from inq_ray.core.state import TensorState
+from inq_ray.core.state import TensorState, check_entries
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
 from inq_ray.distributed.broadcast import StageError, broadcast_stage, deal
 from inq_ray.distributed.digest import check_replicas, state_tensors
@@ -101,7 +100,7 @@ class INQScheduler:
         self.state: dict[str, TensorState] = {}
         if model is not None and not isinstance(model, nn.Module):
             raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        given = {} if model is None else find_owners(dict(_named_params(optimizer)), [model])
+        given = {} if model is None else find_owners(dict(named_params(optimizer)), [model])
         self._owners: dict[str, Owner] = given
         self._add_new_parameters()
         if not self.state:
@@ -165,7 +164,10 @@ class INQScheduler:
             ValueError: See :meth:`load_state_dict`.
             ReplicaMismatchError: Weights, masks or codes differ between ranks; raised on every rank.
         """
-        adopted = self.state_dict() | {"stage": self.stage + 1, "tensors": _saved(states)}
+        adopted = self.state_dict() | {
+            "stage": self.stage + 1,
+            "tensors": {name: state.state_dict() for name, state in states.items()},
+        }
         self.load_state_dict(adopted)
         self.check(f"weights, masks or codes after stage {self.stage}")
 
@@ -176,7 +178,7 @@ class INQScheduler:
             ReplicaMismatchError: Names tensor and ranks.
         """
         if world_size(self._group) > 1:
-            tensors = {**dict(_named_params(self.optimizer)), **state_tensors(self.state)}
+            tensors = {**dict(named_params(self.optimizer)), **state_tensors(self.state)}
             check_replicas(tensors, stage=self.stage, what=what, group=self._group)
 
     def changed_weights(self) -> dict[str, int]:
@@ -190,7 +192,7 @@ class INQScheduler:
 
     def quantized(self) -> dict[str, Tensor]:
         """Return the quantized parameters by name."""
-        return {name: param for name, param in _named_params(self.optimizer) if name in self.state}
+        return {name: param for name, param in named_params(self.optimizer) if name in self.state}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as numbers, strings and tensors (frozen: bool, codes: uint8), by parameter name."""
@@ -200,7 +202,7 @@ class INQScheduler:
             "strategy": self.strategy,
             "seed": self.seed,
             "codebook": self.codebook,
-            "tensors": _saved(self.state),
+            "tensors": {name: state.state_dict() for name, state in self.state.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -213,11 +215,11 @@ class INQScheduler:
                 the state loaded into the optimizer; or the optimizer's parameters are no longer the model's. Nothing is
                 changed then.
         """
-        _check_entries("the state of an INQScheduler", state_dict, ("stage", "portions", "strategy", "seed", "tensors"))
+        check_entries("the state of an INQScheduler", state_dict, ("stage", "portions", "strategy", "seed", "tensors"))
         self._add_new_parameters()
         params = self.quantized()
         tensors = state_dict["tensors"]
-        _check_entries("the entry 'tensors' of the state", tensors, ())
+        check_entries("the entry 'tensors' of the state", tensors, ())
         if tensors.keys() != params.keys():
             different = sorted(tensors.keys() ^ params.keys())
             raise ValueError(
@@ -229,7 +231,7 @@ class INQScheduler:
         check_rule(codebook)
         if type(stage) is not int or not 0 <= stage <= len(portions):
             raise ValueError(f"the state has stage {stage}, of {len(portions)} stages")
-        states = {name: _loaded(name, param, tensors[name], self.state[name]) for name, param in params.items()}
+        states = {name: self.state[name].loaded(name, param, tensors[name]) for name, param in params.items()}
         fault = self._orphan()
         if fault is None and self.optimizer.has_loaded_frozen:
             fault = self._other_masks(states)
@@ -294,23 +296,23 @@ class INQScheduler:
         return None
 
     def _add_new_parameters(self) -> None:
-        counts = Counter(name for name, _ in _named_params(self.optimizer))
+        counts = Counter(name for name, _ in named_params(self.optimizer))
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ValueError(f"the optimizer has several parameters named {', '.join(twice[:5])}")
         new: dict[str, Tensor] = {}
-        for group, name, param in _grouped_params(self.optimizer):
+        for group, name, param in grouped_params(self.optimizer):
             num_bits, known = group["weight_bits"], self.state.get(name)
             if known is None:
                 if num_bits is not None:
-                    self.state[name] = _state_of_new(name, param, group)
+                    self.state[name] = state_of_new(name, param, group)
                     new[name] = param
             elif known.codebook.num_bits != num_bits:
                 raise ValueError(
                     f"{name} is being quantized at {known.codebook.num_bits} bits, but its group's weight_bits is now "
                     f"{num_bits}: set it before INQScheduler is created"
                 )
-            elif not _is_of(known, param, group):
+            elif not is_of(known, param, group):
                 raise ValueError(
                     f"{name} is being quantized with other levels or another codebook_per than its group now has, "
                     f"{group['levels']!r} and {group['codebook_per']!r}: set them before INQScheduler is created"
@@ -318,7 +320,7 @@ class INQScheduler:
             elif known.frozen.device != param.device:  # the model was moved meanwhile
                 known.frozen, known.codes = known.frozen.to(param.device), known.codes.to(param.device)
         if new:
-            _check_memory(dict(_named_params(self.optimizer)), new)
+            check_memory(dict(named_params(self.optimizer)), new)
         self._owners = {**find_owners(new), **self._owners}
 
     def _check_options(self, fault: "_Fault | None", moments: Moments | None) -> None:
@@ -327,7 +329,7 @@ class INQScheduler:
             return
         options = ("stage", "portions", "strategy", "seed", "codebook")
         entries = {f"INQScheduler.{option}": str(getattr(self, option)) for option in options}
-        for group, name, param in _grouped_params(self.optimizer):
+        for group, name, param in grouped_params(self.optimizer):
             chosen = ", ".join(f"{option} {group[option]}" for option in ("weight_bits", "levels", "codebook_per"))
             entries[name] = f"{param.dtype} {list(param.shape)} {chosen}"
         if moments is not None:
@@ -339,7 +341,7 @@ class INQScheduler:
     def _take_weights_of_rank_0(self, number: int) -> None:
         if world_size(self._group) == 1:
             return
-        params = dict(_named_params(self.optimizer))
+        params = dict(named_params(self.optimizer))
         if self.stage == 0:
             broadcast_tensors(params, group=self._group)
         else:
@@ -388,20 +390,6 @@ class INQScheduler:
         return update if moments is None else compensated(param, self.state[name], update, moments)
 
 
-def _saved(states: Mapping[str, TensorState]) -> dict[str, dict[str, Any]]:
-    """Return states as numbers, strings and copies of tensors."""
-    return {
-        name: {
-            "num_bits": state.codebook.num_bits,
-            "n_1": state.codebook.n_1,
-            "levels": state.codebook.levels,
-            "frozen": state.frozen.clone(),
-            "codes": state.codes.clone(),
-        }
-        for name, state in states.items()
-    }
-
-
 class _Fault(NamedTuple):
     """Why no stage is possible: a parameter's name, and what is wrong with it."""
 
@@ -420,100 +408,3 @@ def _in_numbers(changed: Mapping[str, int]) -> str:
 def _in_words(name: str, error: Exception) -> str:
     """Return the error of a tensor for all ranks; errors other than ValueError (memory, device) need name and type."""
     return str(error) if isinstance(error, ValueError) else f"{shown(name)}: {type(error).__name__}: {error}"
-
-
-def _state_of_new(name: str, param: Tensor, group: Mapping[str, Any]) -> TensorState:
-    """Return the state of a new parameter, which must be a plain tensor of a dtype that can be quantized."""
-    if param.is_meta:
-        raise ValueError(f"{shown(name)} is on the meta device, without values: initialize the model first")
-    if type(param.data) is not Tensor or param.layout != torch.strided:
-        raise ValueError(
-            f"{shown(name)} is a {type(param.data).__name__} of layout {param.layout}, as created by sharding or by "
-            "quantization of other libraries: only plain tensors can be quantized; skip it in inq_ray.param_groups"
-        )
-    try:
-        float_format(param.dtype)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    return TensorState.live(param, group["weight_bits"], group["levels"], group["codebook_per"])
-
-
-def _is_of(state: TensorState, param: Tensor, group: Mapping[str, Any]) -> bool:
-    """Return whether a state has the levels of a parameter's group, and the same number of n_1."""
-    due = undecided(param, group["weight_bits"], group["levels"], group["codebook_per"])
-    return state.codebook.levels == due.levels and type(state.codebook) is type(due)
-
-
-def _check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
-    """Refuse parameters that share memory with another one: each would be frozen without the other."""
-    spans: dict[int, list[tuple[int, int, str]]] = {}
-    for name, param in params.items():
-        if param.layout == torch.strided and param.numel():
-            last = sum((size - 1) * stride for size, stride in zip(param.shape, param.stride(), strict=True))
-            start, size = int(param.storage_offset()) * param.itemsize, (last + 1) * param.itemsize
-            spans.setdefault(param.untyped_storage()._cdata, []).append((start, start + size, name))  # noqa: SLF001
-    for each in spans.values():
-        each.sort()
-        for (_, end, one), (start, _, other) in itertools.pairwise(each):
-            if start < end and (one in new or other in new):
-                raise ValueError(
-                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: use one, as by "
-                    "layer.weight = other.weight (the Parameter, not its .data), before param_groups"
-                )
-
-
-def _check_entries(what: str, saved: object, wanted: tuple[str, ...]) -> None:
-    """Refuse anything but a dictionary with these entries."""
-    if not isinstance(saved, Mapping):
-        raise ValueError(f"{what} must be a dictionary, got a {type(saved).__name__}")
-    if "param_groups" in saved:
-        raise ValueError(f"expected {what}, got that of an optimizer: load it with optimizer.load_state_dict")
-    if "iterative_steps" in saved:
-        raise ValueError(
-            f"expected {what}, got that of INQ-pytorch's INQScheduler, which has no codes and cannot be converted: "
-            "load only the model's weights, and begin INQ again with a new SGD and INQScheduler"
-        )
-    missing = sorted(set(wanted) - saved.keys())
-    if missing:
-        raise ValueError(f"{what} lacks {', '.join(missing)}")
-
-
-def _loaded(name: str, param: Tensor, saved: Mapping[str, Any], own: TensorState) -> TensorState:
-    """Return the saved state of one parameter, checked, on its device."""
-    _check_entries(f"the state of {name}", saved, ("num_bits", "n_1", "frozen", "codes"))
-    try:
-        codebook = codebook_of(saved["num_bits"], saved["n_1"], saved.get("levels", "paper"))  # missing in old states
-    except ValueError as error:
-        raise ValueError(f"the state of {name}: {error}") from None
-    if codebook.num_bits != (num_bits := own.codebook.num_bits):
-        raise ValueError(f"the state of {name} has {codebook.num_bits} bits, but its group's weight_bits is {num_bits}")
-    if (codebook.levels, type(codebook)) != (own.codebook.levels, type(own.codebook)):
-        raise ValueError(f"the state of {name} has other levels or another codebook_per than its group")
-    frozen, codes = saved["frozen"], saved["codes"]
-    for what, tensor, dtype in (("frozen", frozen, torch.bool), ("codes", codes, torch.uint8)):
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"the state of {name} has {what} that is a {type(tensor).__name__}, not a tensor")
-        if tensor.shape != param.shape:
-            raise ValueError(f"the state of {name} has shape {tuple(tensor.shape)}, the parameter {tuple(param.shape)}")
-        if tensor.dtype != dtype:
-            raise ValueError(f"the state of {name} has {what} of {tensor.dtype}, expected {dtype}")
-    state = TensorState(
-        codebook=codebook,
-        frozen=frozen.to(param.device, copy=True, memory_format=torch.contiguous_format),
-        codes=codes.to(param.device, copy=True, memory_format=torch.contiguous_format),
-    )
-    if codebook.strange_code(state.codes) is not None or bool((state.codes != 0).logical_and_(~state.frozen).any()):
-        raise ValueError(f"the state of {name} has codes that are not in its codebook, or codes of live weights")
-    return state
-
-
-def _grouped_params(optimizer: SGD) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
-    for number, group in enumerate(optimizer.param_groups):
-        names = group.get("param_names") or [f"{number}.{index}" for index in range(len(group["params"]))]
-        for name, param in zip(names, group["params"], strict=True):
-            yield group, name, param
-
-
-def _named_params(optimizer: SGD) -> Iterator[tuple[str, Tensor]]:
-    for _, name, param in _grouped_params(optimizer):
-        yield name, param
