@@ -33,6 +33,7 @@ from inq_ray.training.loop.non_finite import Faults
 from inq_ray.training.loop.trainer import EpochState, Trainer
 from inq_ray.training.report.screen import duration
 from inq_ray.training.task.distill import Teacher, make_teacher
+from inq_ray.training.task.wrapping import WARM_UP_PASSES
 
 NONE = "none"
 
@@ -50,6 +51,8 @@ EXCHANGES = {
     "bf16": Exchange(is_live=False, dtype=torch.bfloat16),
     "live + bf16": Exchange(is_live=True, dtype=torch.bfloat16),
 }
+# Cases of a round with several workers.
+NUM_KINDS = len(EXCHANGES) + 1
 
 
 def measure_step(subject: Subject) -> list[Figure]:
@@ -62,14 +65,14 @@ def measure_step(subject: Subject) -> list[Figure]:
     for portion in PORTIONS:
         if portion:
             inq.step()
-        trainer = _trainer(subject, optimizer, teacher)
+        trainer = trainer_of(subject, optimizer, teacher)
         figures += _steps(subject, trainer, portion)
         figures.append(_optimizer_step(subject, trainer, portion))
         del trainer  # its DDP, before the next one of the same network
     return figures
 
 
-def _trainer(subject: Subject, optimizer: Any, teacher: Teacher | None) -> Trainer:
+def trainer_of(subject: Subject, optimizer: Any, teacher: Teacher | None) -> Trainer:
     """Return the trainer of a stage, with buckets that do not change any more."""
     config = subject.config.replace(training={"gradient_communication": "live"})
     batches = TrainBatches(task=subject.task, training=config.training, bad_images=BadImages(0))
@@ -82,18 +85,16 @@ def _steps(subject: Subject, trainer: Trainer, portion: float) -> list[Figure]:
     """Return time and bytes of a step at the current portion, for each exchange."""
     kinds = (NONE,) if trainer.live is None else (*EXCHANGES, NONE)
     for kind in kinds:  # positions are found
-        _run(trainer, kind, 1)
+        run_steps(trainer, kind, 1)
     meet(subject.device)
     began = time.perf_counter()
-    _run(trainer, kinds[0], 1)
+    run_steps(trainer, kinds[0], 1)
     meet(subject.device)
     (seconds,) = largest(torch.tensor([time.perf_counter() - began], dtype=torch.float64)).tolist()
     num_steps, num_rounds = plan(subject.settings.effort, seconds, len(kinds))
     if portion == 0:
-        total = seconds * num_steps * (num_rounds + 1) * len(kinds) * len(PORTIONS)
-        subject.tell(
-            f"{world_size()} worker(s): a step takes {seconds:.2g} s, so all steps take about {duration(total)}"
-        )
+        total = duration(seconds * num_all_steps(subject.settings.effort, seconds, len(kinds)))
+        subject.tell(f"{world_size()} worker(s): a step takes {seconds:.2g} s, so all steps take about {total}")
     cases = {kind: together(_turn(trainer, kind, num_steps), subject.device) for kind in kinds}
     turns = take_turns(cases, num_rounds)
     times = {kind: [each / num_steps for each in turns[kind]] for kind in kinds}
@@ -120,11 +121,22 @@ def plan(effort: Effort, seconds: float, num_kinds: int) -> tuple[int, int]:
     return num_steps, max(effort.num_rounds, min(effort.most_rounds, num_rounds))
 
 
+def num_all_steps(effort: Effort, seconds: float, num_kinds: int) -> int:
+    """Return the number of steps at all portions, timed or not, with the passes that warm up DDP.
+
+    The arguments are those of :func:`plan`.
+    """
+    num_steps, num_rounds = plan(effort, seconds, num_kinds)
+    is_alone = num_kinds == 1
+    num_untimed = num_kinds + 1 + (0 if is_alone else len(EXCHANGES) + WARM_UP_PASSES)
+    return len(PORTIONS) * (num_kinds * num_steps * (num_rounds + 1) + num_untimed)
+
+
 def _turn(trainer: Trainer, kind: str, num_steps: int) -> Callable[[], None]:
-    return lambda: _run(trainer, kind, num_steps)
+    return lambda: run_steps(trainer, kind, num_steps)
 
 
-def _run(trainer: Trainer, kind: str, num_steps: int) -> None:
+def run_steps(trainer: Trainer, kind: str, num_steps: int) -> None:
     """Run training steps with an exchange."""
     sums = torch.zeros(3, dtype=torch.float64, device=trainer.task.to_input.device)
     with _exchanging(trainer, kind):
@@ -154,7 +166,7 @@ def _num_bytes(trainer: Trainer, kind: str) -> float:
     """Return the bytes of gradients that this rank hands over to the exchange in a step."""
     assert trainer.live is not None
     before = trainer.live.num_bytes
-    _run(trainer, kind, 1)
+    run_steps(trainer, kind, 1)
     return float(trainer.live.num_bytes - before)
 
 

@@ -17,6 +17,7 @@ from rich import box
 from rich.table import Table
 
 from inq_ray.benchmark.advice import Advice, advise
+from inq_ray.benchmark.estimate import estimate
 from inq_ray.benchmark.figures import World, write_figures
 from inq_ray.benchmark.images import random_source
 from inq_ray.benchmark.machine import machine_facts, package_facts
@@ -159,6 +160,7 @@ def _execute(command: Command, words: Sequence[str]) -> int:
     measured = f"portions {portions} are measured, not those of --iterative-steps, and without --compensate"
     for note in (*command.notes, *opened.notes, *_busy(facts["machine"]["load"]), measured):
         console.say(note)
+    console.say(estimate(config, model, opened.info, is_quick=flags.quick, has_data=command.has_data))
     if flags.dry_run:
         console.say(
             f"would measure {config.network.arch} on --num-workers {config.cluster.workers}: nothing was started"

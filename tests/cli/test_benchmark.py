@@ -69,6 +69,7 @@ def test_a_dry_run_starts_nothing(
     assert main(["--arch", "digits_cnn", "--num-workers", "1", "--dry-run"], _PROGRAM) == 0
     out = capsys.readouterr().out
     assert "portions 0, 0.5, 0.75, 0.875, 0.95 are measured, not those of --iterative-steps" in out
+    assert "\nsteps with 1 worker take about 0:" in out
     assert out.endswith("would measure digits_cnn on --num-workers 1: nothing was started\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.distributed.wire import world_size
 
-_WARM_UP_PASSES = 2
+WARM_UP_PASSES = 2
 
 
 def wrap(
@@ -90,7 +90,7 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     if not isinstance(model, DistributedDataParallel):
         return
     with unchanged_buffers(model), torch.random.fork_rng():
-        for _ in range(_WARM_UP_PASSES):
+        for _ in range(WARM_UP_PASSES):
             step()
             model.zero_grad(set_to_none=True)
 
