@@ -4,31 +4,60 @@ The limit is what any implementation has to do: select the threshold magnitude (
 weights, and round by bit patterns; without counting ties, checking for NaN, or keeping state. INQ-pytorch calls a
 Python function for every weight: timed on 100,000 weights, and extrapolated. Then the message of a stage
 between ranks, against a copy of the weights.
+
+With --ranks ARCH, instead the CPU time of the four stages of a torchvision network on each of 1, 2 and 4 ranks (gloo,
+one thread each) by what it is spent on, how often ranks gather to compare, and the message of that network. CPU time is
+nearly the same on a busy machine.
+
+    python benchmarks/bench_stage.py --ranks resnet50
 """
 
+import argparse
+import contextlib
+import json
 import math
+import pkgutil
 import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torchvision
 from timing import report, show
-from torch import Tensor
+from torch import Tensor, multiprocessing
 
 from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.core.codebook import Codebook
+from inq_ray.core.optim.sgd import SGD
 from inq_ray.core.stage import StageUpdate, apply, decide
 from inq_ray.core.state import TensorState
+from inq_ray.distributed.agreement import check_equal
 from inq_ray.distributed.broadcast import decode, encode
+from inq_ray.distributed.wire import gather_bytes, rank
+from inq_ray.models.selection import param_groups
+from inq_ray.scheduler import INQScheduler
 
 PORTIONS = (0.5, 0.75, 0.875, 1.0)
 SAMPLE = 100_000
+# What CPU time is spent on, by the function that does it; the rest is applying and checking for changes.
+PARTS = {
+    "decide": "inq_ray.scheduler.decide",
+    "encode": "inq_ray.distributed.broadcast.encode",
+    "decode": "inq_ray.distributed.broadcast.decode",
+    "digests": "inq_ray.distributed.digest.fast_digests",
+}
 
 
-def resnet18_weights() -> list[Tensor]:
-    """Return the weights of ResNet-18 that are quantized, as initialized."""
+def weights_of(arch: str) -> list[Tensor]:
+    """Return the weights of a torchvision network that are quantized, as initialized."""
     torch.manual_seed(0)
-    return [param.detach() for param in torchvision.models.resnet18().parameters() if param.ndim > 1]
+    return [param.detach() for param in torchvision.models.get_model(arch).parameters() if param.ndim > 1]
 
 
 def run_stage(tensors: list[tuple[Tensor, TensorState]], stage: int, strategy: str) -> None:
@@ -59,7 +88,7 @@ def message(weights: list[Tensor], stage: int) -> tuple[dict[str, StageUpdate], 
 
 
 def measure_messages(weights: list[Tensor], num_weights: int) -> None:
-    """Print nanoseconds per weight of the network, medians of seven rounds."""
+    """Print nanoseconds of CPU time per weight of the network, medians of seven rounds."""
     cases = {"copy": Case(lambda _: [weight.clone() for weight in weights])}
     for stage, portion in enumerate(PORTIONS):
         updates, states = message(weights, stage)
@@ -68,7 +97,7 @@ def measure_messages(weights: list[Tensor], num_weights: int) -> None:
             lambda _, updates=updates, states=states, stage=stage: encode(updates, states, None, stage=stage)
         )
         cases[f"decode, stage to {portion}"] = Case(lambda _, encoded=encoded, states=states: decode(encoded, states))
-    seconds = take_turns(cases, num_rounds=7)
+    seconds = take_turns(cases, num_rounds=7, clock=time.thread_time)
     copies = seconds["copy"]
     rows = [
         (
@@ -114,10 +143,98 @@ def in_the_manner_of_the_port(weight: Tensor) -> None:
     weight.apply_(lambda value: port_quantize(value, n_1, n_2))
 
 
+@contextlib.contextmanager
+def timed(seconds: Counter[str]) -> Iterator[None]:
+    """Add the CPU seconds of each part during the block."""
+
+    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            began = time.process_time()
+            try:
+                return function(*args, **options)
+            finally:
+                seconds[name] += time.process_time() - began
+
+        return run
+
+    with contextlib.ExitStack() as stack:
+        for name, path in PARTS.items():
+            stack.enter_context(mock.patch(path, timing(name, pkgutil.resolve_name(path))))
+        began = time.process_time()
+        yield
+        seconds["all"] += time.process_time() - began
+
+
+@contextlib.contextmanager
+def counted(counts: Counter[str]) -> Iterator[None]:
+    """Count messages that all ranks gather, and copies to the CPU, during the block."""
+    gather, copy = dist.all_gather_into_tensor, Tensor.cpu
+
+    def gathering(*args: Any) -> Any:
+        counts["gathers"] += 1
+        return gather(*args)
+
+    def copying(tensor: Tensor) -> Tensor:
+        counts["copies"] += 1
+        return copy(tensor)
+
+    with mock.patch.object(dist, "all_gather_into_tensor", gathering), mock.patch.object(Tensor, "cpu", copying):
+        yield
+
+
+def work(own_rank: int, num_ranks: int, arch: str, folder: str) -> None:
+    """Run all stages on a rank; rank 0 prints the figures of all."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store-{num_ranks}", rank=own_rank, world_size=num_ranks)
+    network = torchvision.models.get_model(arch)
+    inq = INQScheduler(SGD(param_groups(network, 5), lr=0.1), PORTIONS)
+    num_weights = sum(param.numel() for param in inq.quantized().values())
+    seconds: Counter[str] = Counter()
+    for _ in PORTIONS:
+        with timed(seconds):
+            inq.step()
+    counts: Counter[str] = Counter()
+    with counted(counts):
+        check_equal(dict.fromkeys(inq.state, "same"), stage=None, what="entries")
+    lines = gather_bytes(json.dumps([seconds, counts]).encode())
+    if rank() == 0:
+        print_ranks(f"{arch}, {num_weights / 1e6:.1f} M weights, {num_ranks} rank(s)", lines, num_weights)
+    dist.destroy_process_group()
+
+
+def print_ranks(title: str, lines: list[bytes], num_weights: int) -> None:
+    """Print what each rank measured."""
+    rows = []
+    for number, (seconds, counts) in enumerate(map(json.loads, lines)):
+        rest = seconds["all"] - sum(seconds.get(name, 0.0) for name in PARTS)
+        times = [*(seconds.get(name, 0.0) for name in PARTS), rest, seconds["all"]]
+        each = [f"{1e9 * value / num_weights / len(PORTIONS):.1f}" for value in times]
+        rows.append((str(number), *each, str(counts.get("gathers", 0)), str(counts.get("copies", 0))))
+    heads = ("rank", *PARTS, "rest", "all", "gathers of check_equal", "copies")
+    show(f"CPU time of a stage, ns per weight of the network: {title}", heads, rows)
+
+
+def measure_ranks(arch: str) -> None:
+    """Measure the message and the stages of a network."""
+    torch.set_num_threads(1)
+    weights = weights_of(arch)
+    measure_messages(weights, sum(weight.numel() for weight in weights))
+    del weights
+    with tempfile.TemporaryDirectory() as folder:
+        for num_ranks in (1, 2, 4):
+            multiprocessing.spawn(work, (num_ranks, arch, folder), nprocs=num_ranks)
+
+
 def main() -> None:
     """Measure on one thread."""
     torch.set_num_threads(1)
-    weights = resnet18_weights()
+    parser = argparse.ArgumentParser(description=__doc__, add_help=False)
+    parser.add_argument("--ranks", metavar="ARCH")
+    arch = parser.parse_known_args()[0].ranks
+    if arch is not None:
+        measure_ranks(arch)
+        return
+    weights = weights_of("resnet18")
     num_weights = sum(weight.numel() for weight in weights)
     sample = weights[-1].reshape(-1)[:SAMPLE]
     cases = {"limit": Case(lambda _: limit(weights))}

@@ -16,16 +16,18 @@ class Case(NamedTuple):
     prepare: Callable[[], Any] = lambda: None
 
 
-def take_turns(cases: Mapping[str, Case], num_rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    cases: Mapping[str, Case], num_rounds: int, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of each case by round, after an unmeasured warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for round_ in range(num_rounds + 1):
         for name, case in cases.items():
             prepared = case.prepare()
-            start = time.perf_counter()
+            start = clock()
             case.run(prepared)
             if round_ > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
