@@ -9,6 +9,7 @@ import ray.train
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.files.shown import escaped
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
 
@@ -105,8 +106,8 @@ def _in_words(cause: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that is not blank: some of Python and torch begin with a blank one."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    """Return the first line of an error's text that is not blank, printable: some texts begin with a blank one."""
+    return escaped(next((line.strip() for line in str(error).splitlines() if line.strip()), "no message"))
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:

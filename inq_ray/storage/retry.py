@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import tenacity
 
+from inq_ray.files.shown import escaped
+
 NUM_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
@@ -154,11 +156,11 @@ def is_transient(error: BaseException) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """Return the cause of a failure in one line, without the path and the request's number."""
+    """Return the cause of a failure in one printable line, without the path and the request's number."""
     if error.errno is not None:
         return os.strerror(error.errno)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _NOISE.sub("", lines[0]).strip(" .")
+    return escaped(_NOISE.sub("", lines[0]).strip(" ."))
 
 
 def _kind(error: OSError) -> type[StorageError]:
