@@ -132,6 +132,17 @@ def test_batches_of_a_loader_are_as_good_as_a_tensor() -> None:
         assert torch.equal(one, two)
 
 
+def test_a_network_in_bfloat16_is_quantized_too() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)).bfloat16()
+    inputs = torch.rand(300, 64) + 2  # with so large a mean, bfloat16's moments are not positive definite
+    expected = network(inputs.bfloat16()).detach()
+    done = quantize_(network, inputs, 5)
+    assert relative_error(network, expected, inputs.bfloat16()) < 0.05
+    for name, each in done.state.items():
+        assert torch.equal(network.get_parameter(name), each.codebook.decode(each.codes, torch.bfloat16))
+
+
 @pytest.mark.parametrize("images", [[], torch.zeros(0, 3, 6, 6), [torch.zeros(0, 3, 6, 6)]])
 def test_without_images_it_is_refused(images: Any) -> None:
     network, _, _ = make()

@@ -9,6 +9,7 @@ import ray.train
 import torch
 
 from inq_ray.distributed.agreement import ReplicaMismatchError
+from inq_ray.files.shown import escaped
 from inq_ray.training.evaluation.float_accuracy import FloatAccuracyError
 from inq_ray.training.loop.non_finite import DivergedError
 
@@ -86,7 +87,7 @@ def failure_of(error: Exception) -> RunFailedError:
 def _failure_without_rank(error: Exception) -> RunFailedError:
     """Return the failure if Ray Train names no worker: some did not start or have to leave, or it has died itself."""
     cause: Exception = getattr(error, "controller_failure", error)
-    line = next((line for line in str(cause).splitlines() if line.strip()), "no message")
+    line = _first_line(cause)
     if isinstance(cause, ray.exceptions.RayTaskError):  # the watching process has failed, and is there
         return RunFailedError(line)
     if isinstance(error, ray.exceptions.RayError):
@@ -98,11 +99,15 @@ def _failure_without_rank(error: Exception) -> RunFailedError:
 
 
 def _in_words(cause: BaseException) -> str:
-    text = str(cause)
-    reason = _LOST_TOUCH.search(text) if _is_echo(cause) else None
+    reason = _LOST_TOUCH.search(str(cause)) if _is_echo(cause) else None
     if reason is not None:
         return f"lost the connection to another worker ({reason[0]})"
-    return f"{type(cause).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    return f"{type(cause).__name__}: {_first_line(cause)}"
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that is not blank, printable: some texts begin with a blank one."""
+    return escaped(next((line.strip() for line in str(error).splitlines() if line.strip()), "no message"))
 
 
 def _is_lost(failure: Exception, cause: BaseException) -> bool:

@@ -20,6 +20,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[a
 from ray.util import placement_group, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from inq_ray.files.shown import one_line
 from inq_ray.training.config import ClusterConfig
 
 # A lost worker frees its resources within seconds: until then the maximum is waited for.
@@ -188,9 +189,7 @@ def _coming(launches: Launches) -> str:
     coming = [f"{count} node(s) of type {name}" for name, count in sorted(launches.coming.items())]
     words = f", and the autoscaler is starting {', '.join(coming)}" if coming else ""
     for name, reason in sorted(launches.failed.items()):
-        words += (
-            f", and the autoscaler could not start nodes of type {name}: {' '.join(reason.split())[:_LONGEST_REASON]}"
-        )
+        words += f", and the autoscaler could not start nodes of type {name}: {one_line(reason, _LONGEST_REASON)}"
     return words
 
 

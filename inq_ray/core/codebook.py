@@ -172,8 +172,7 @@ class Codebook:
             num_bits: Bits per weight.
             rule: "max" uses the paper's n_1, so that nothing saturates; "mse" the n_1 with the least squared error over
                 the tensor, the largest of equal ones. At 2 bits everything below half of the only power becomes 0,
-                which with
-                "max" is nearly all of a bell-shaped tensor.
+                which with "max" is nearly all of a bell-shaped tensor.
             levels: "paper" or "full".
 
         Raises:

@@ -49,7 +49,7 @@ class ConvolutionMoments:
     def add(self, x: Tensor) -> None:
         """Add the outputs of images (float [N, C, *] or [C, *])."""
         module, dims = self._module, len(self._module.kernel_size)
-        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        x = widened(x)
         x = x if x.dim() == dims + 2 else x.unsqueeze(0)
         padding = module._reversed_padding_repeated_twice  # noqa: SLF001  # torch's padding, for all modes
         if module.padding_mode != "zeros":
@@ -95,6 +95,11 @@ class ConvolutionMoments:
         for index, size in zip(tap, self._module.kernel_size, strict=True):
             number = number * size + index
         return number
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return a layer's inputs (float [*]) without their gradient as float32, or as float64 if they are."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Pairs(NamedTuple):

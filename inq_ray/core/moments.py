@@ -1,6 +1,7 @@
 """Second moments of layers' inputs, gathered while a network runs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from inq_ray.core.convolution_moments import ConvolutionMoments
+from inq_ray.core.convolution_moments import ConvolutionMoments, widened
 
 # Largest number of inputs of a row, whose float64 matrix takes 512 MB.
 MOST_INPUTS = 8192
@@ -47,6 +48,8 @@ class Layer(NamedTuple):
     def rows_of_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], every: int = 1) -> list[Tensor]:
         """Return the module's arguments as inputs of rows: pieces [groups, samples, n] of bounded size.
 
+        They are float32, or float64 if the arguments are: sums of products in bfloat16 would not be positive definite.
+
         Args:
             args: Arguments of the call.
             kwargs: Named arguments.
@@ -54,9 +57,12 @@ class Layer(NamedTuple):
         """
         if isinstance(self.module, nn.MultiheadAttention):
             given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
-            parts = [given[name].reshape(-1, given[name].shape[-1]) for name in ("query", "key", "value")]
-            return [parts[_PROJECTIONS[self.key]].unsqueeze(0)] if self.key in _PROJECTIONS else [torch.stack(parts)]
-        x: Tensor = args[0] if args else kwargs["input"]
+            parts = [widened(given[name].flatten(0, -2)) for name in ("query", "key", "value")]
+            if self.key in _PROJECTIONS:
+                return [parts[_PROJECTIONS[self.key]].unsqueeze(0)]
+            # In cross-attention there may be fewer queries than keys: zeros add nothing to a group's sum.
+            return [nn.utils.rnn.pad_sequence(parts, batch_first=True)]
+        x = widened(args[0] if args else kwargs["input"])
         if isinstance(self.module, nn.Linear):
             return [x.reshape(1, -1, self.inputs)]
         assert isinstance(self.module, _ConvNd)
@@ -101,15 +107,17 @@ def layers_of(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[dict[str,
     names = {param: name for name, param in params.items()}
     layers: dict[str, Layer] = {}
     reasons = dict.fromkeys(params, "is not a weight of a convolution, linear layer or attention's input projection")
+    num_holders: Counter[str] = Counter()
     for module in model.modules():
         for key, param in module.named_parameters(recurse=False):
             if param not in names:
                 continue
             name = names[param]
+            num_holders[name] += 1
             layer, reason = _layer(module, key)
-            if name in layers:
+            if num_holders[name] > 1:
                 reason = "is shared by several layers"
-                del layers[name]
+                layers.pop(name, None)
             elif layer is not None and layer.inputs > MOST_INPUTS:
                 reason = f"has rows of {layer.inputs} inputs, more than {MOST_INPUTS}"
             elif layer is not None:
@@ -201,8 +209,7 @@ class Moments:
     def add(self, name: str, pieces: Iterable[Tensor]) -> None:
         """Add samples (float [groups, samples, n]) to the sums of a layer."""
         for piece in pieces:
-            rows = piece.detach().to(torch.promote_types(piece.dtype, torch.float32))
-            self._add_sum(name, (rows.transpose(-1, -2) @ rows).double(), rows.shape[-2])
+            self._add_sum(name, (piece.transpose(-1, -2) @ piece).double(), piece.shape[-2])
 
     def of(self, name: str) -> Tensor | None:
         """Return the moments of a parameter's inputs, float64 [groups, n, n]; None if there are none."""

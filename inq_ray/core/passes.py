@@ -23,8 +23,8 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-class _AbandonedError(Exception):
-    """Ends the thread of an abandoned pass."""
+class _AbandonedError(BaseException):
+    """Ends the thread of an abandoned pass; not an Exception, which a network may catch."""
 
 
 class Pass:

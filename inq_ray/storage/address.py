@@ -204,15 +204,15 @@ def locate(data: str, what: str = "--data") -> Location:
     if match is None or match["scheme"] == "file":
         return _locate_here(data, match["rest"] if match else data, what)
     scheme, authority, path = match["scheme"], *halves(match["rest"])
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{what} {data!r} is not a supported address: use a path, or one of {known}")
     user, at, bucket = authority.rpartition("@")
-    if at and (":" in user if scheme == "hdfs" else user != "anonymous"):
+    if at and (user != "anonymous" if scheme in ("gs", "s3") else ":" in user):
         raise ValueError(
             f"addresses are printed and saved, so they must not contain keys ({scheme}://...@{bucket}): "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{what} {data!r} is not a supported address: use a path, or one of {known}")
     if scheme == "hdfs":
         if not re.fullmatch(r"[^:]*(:\d+)?", bucket):
             raise ValueError(f"{what} {data!r}: {bucket!r} is not host:port, as in hdfs://host:8020/folder")

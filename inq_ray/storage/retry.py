@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import tenacity
 
+from inq_ray.files.shown import escaped
+
 NUM_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
@@ -79,7 +81,11 @@ _ADVICE = (
 )
 
 
-class UnreadableError(ValueError):
+class StorageError(ValueError):
+    """A storage that refuses or does not respond; nothing is known about what it holds."""
+
+
+class UnreadableError(StorageError):
     """A file or folder that cannot be read: it is missing, or access is denied. Others may be readable."""
 
     @property
@@ -105,7 +111,7 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
 
     Raises:
         UnreadableError: It does not exist (MissingError), or access is denied: one line, at once.
-        ValueError: The storage refuses, one line, at once; or the last try failed, one line with the number of tries.
+        StorageError: The storage refuses, one line, at once; or the last try failed, one line with the number of tries.
     """
     start = time.monotonic()
     try:
@@ -129,7 +135,7 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
         return tries(again)
     except OSError as error:
         if is_transient(error):
-            raise ValueError(
+            raise StorageError(
                 f"cannot {verb} {what}: failed {tries.statistics['attempt_number']} times in "
                 f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that this machine can reach the "
                 "storage, then start again"
@@ -150,20 +156,20 @@ def is_transient(error: BaseException) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """Return the cause of a failure in one line, without the path and the request's number."""
+    """Return the cause of a failure in one printable line, without the path and the request's number."""
     if error.errno is not None:
         return os.strerror(error.errno)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _NOISE.sub("", lines[0]).strip(" .")
+    return escaped(_NOISE.sub("", lines[0]).strip(" ."))
 
 
-def _kind(error: OSError) -> type[ValueError]:
+def _kind(error: OSError) -> type[StorageError]:
     """Return the error's type: whether a permanent failure concerns this file alone."""
     text = str(error)
     if isinstance(error, FileNotFoundError) or text.startswith("No such file or directory"):
         return MissingError
     closed = isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError) or "is a directory" in text
-    return UnreadableError if closed or "AWS Error ACCESS_DENIED" in text else ValueError
+    return UnreadableError if closed or "AWS Error ACCESS_DENIED" in text else StorageError
 
 
 def _advice(error: OSError) -> str:

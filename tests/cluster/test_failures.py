@@ -71,6 +71,9 @@ def test_a_process_that_died_is_said_to_have_died() -> None:
     assert str(failure_of(_FailedError({}))) == "workers failed"
     assert not isinstance(failure_of(_FailedError({})), WorkersLostError)
     assert str(failure_of(_FailedError({0: ValueError()}))) == "rank 0: ValueError: no message"
+    started = RuntimeError("\n    An attempt has been made to start \x1b[1m\n    before ...")
+    line = r"rank 0: RuntimeError: An attempt has been made to start \x1b[1m"
+    assert str(failure_of(_FailedError({0: _wrapped(started)}))) == line
 
 
 def test_a_worker_that_does_not_answer_is_lost() -> None:

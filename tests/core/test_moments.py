@@ -79,10 +79,23 @@ def test_attention_has_three_groups(is_self: bool) -> None:
     assert moments.left_out.keys() == {"out_proj.weight"}
 
 
-def test_what_has_no_moments_is_named() -> None:
+def test_cross_attention_may_have_fewer_queries_than_keys() -> None:
+    module = nn.MultiheadAttention(4, 2, batch_first=True, bias=False)
+    query, key = torch.randn(2, 3, 4), torch.randn(2, 7, 4)
+    _, _, moments = run(module, query, key, key)
+    sums = moments.sums["in_proj_weight"]
+    for found, given in zip(sums, (query, key, key), strict=True):
+        rows = given.reshape(-1, 4).double()
+        torch.testing.assert_close(found, 2 * rows.T @ rows, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_what_has_no_moments_is_named(num_layers: int) -> None:
     tied = nn.Linear(4, 4)
     model = nn.Sequential(tied, nn.Linear(4, 4), nn.ConvTranspose1d(2, 3, 2), nn.LSTM(2, 2), nn.Linear(9000, 1))
-    model[1].weight = tied.weight
+    for _ in range(num_layers - 1):
+        model.append(nn.Linear(4, 4))
+        model[-1].weight = tied.weight
     reasons = layers_of(model, dict(model.named_parameters()))[1]
     expected: dict[str, Any] = {
         "0.weight": "shared by several",

@@ -48,3 +48,19 @@ def test_errors_of_the_network_are_the_caller_s_and_threads_end() -> None:
     with Pass(network, torch.ones(2, 3), [network[0]]):
         pass
     assert threading.active_count() == before
+
+
+def test_a_network_that_catches_exceptions_can_be_abandoned() -> None:
+    class Careless(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self:
+                try:
+                    x = layer(x)
+                except Exception:  # noqa: BLE001
+                    continue
+            return x
+
+    network, before = Careless(nn.Linear(3, 3), nn.Linear(3, 3)), threading.active_count()
+    with Pass(network, torch.ones(2, 3), network) as one:
+        assert one.advance() is not None
+    assert threading.active_count() == before

@@ -10,7 +10,7 @@ import pytest
 from inq_ray.storage import file_system
 from inq_ray.storage.address import Location, locate
 from inq_ray.storage.pattern import expand
-from inq_ray.storage.retry import MissingError, UnreadableError, retry
+from inq_ray.storage.retry import MissingError, StorageError, UnreadableError, retry
 from tests.proxy import BadProxy
 from tests.s3 import S3Server
 
@@ -75,11 +75,22 @@ def test_addresses_that_mean_nothing(data: str, message: str) -> None:
         locate(data)
 
 
-@pytest.mark.parametrize("data", ["s3://AKIA:HUSH@bucket/a", "gs://HUSH@bucket/a", "hdfs://me:HUSH@host/a"])
+@pytest.mark.parametrize(
+    "data",
+    ["s3://AKIA:HUSH@bucket/a", "gs://HUSH@bucket/a", "hdfs://me:HUSH@host/a", "s3a://AKIA:HUSH@bucket/a"],
+)
 def test_a_key_in_an_address_is_refused_and_not_repeated(data: str) -> None:
     with pytest.raises(ValueError, match="must not contain keys") as error:
         locate(data)
     assert "HUSH" not in str(error.value)
+
+
+def test_what_a_storage_answers_is_printable() -> None:
+    def fail() -> None:
+        raise OSError("AWS Error UNKNOWN (HTTP status 418) during PutObject: \x1b[31mteapot\nand more")
+
+    with pytest.raises(StorageError, match=r"^cannot write x: AWS Error .*: \\x1b\[31mteapot$"):
+        retry(fail, "x", verb="write")
 
 
 def test_here_and_on_s3_the_same_is_found(bucket: str, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Checkpoints:
                 written.
 
         Returns:
-            Whether it is being written, by rank 0; the same on every rank.
+            On rank 0, whether it is being written; on others True.
 
         Raises:
             ValueError: An earlier one could not be written, and no other exists.

@@ -53,7 +53,6 @@ class CheckpointClock:
 
     At each look rank 0 sends all ranks the number of steps until the next one, by the speed since the last: one small
     message per second, and none at the other steps.
-    message a second, none at the other steps.
 
     Args:
         every: "500" steps, or a time: "30s", "10m", "2h".

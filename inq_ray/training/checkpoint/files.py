@@ -22,7 +22,7 @@ from torch import Tensor
 from inq_ray.distributed.wire import bytes_to_tensor
 from inq_ray.files.shown import one_line
 from inq_ray.storage.address import Location
-from inq_ray.storage.retry import MissingError
+from inq_ray.storage.retry import MissingError, StorageError
 from inq_ray.training.checkpoint.compact import compact
 from inq_ray.training.checkpoint.facts import Facts
 from inq_ray.training.checkpoint.position import TrainingPosition
@@ -181,7 +181,7 @@ def open_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:
             raise ValueError(f"its facts are for {facts.position.name}, its manifest for {manifest.place.name}")
         snapshot = stored_snapshot(blocks, facts)
         check_tensors(snapshot)
-    except DamagedError:
+    except (DamagedError, StorageError):
         raise
     # RuntimeError, OverflowError: by torch, for impossible sizes in facts.
     except (KeyError, OverflowError, RuntimeError, ValueError) as error:

@@ -24,7 +24,6 @@ class Ema:
     Weights are the same bits on every rank, so their averages are too. BatchNorm's statistics differ between ranks
     during training; when averages are loaded into the model, they are rank 0's.
 
-
     Args:
         model: The network, wrapped or not.
         decay: Fraction of the average that an update keeps, in [0, 1); 0 gives the network itself.

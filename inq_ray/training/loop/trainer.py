@@ -147,8 +147,8 @@ class Trainer:
 
         Raises:
             DivergedError: A step's loss or gradient is not finite and the step is not skipped; raised on every rank,
-                with
-                "stop" on a GPU within CHECK_INTERVAL_STEPS steps or by :meth:`check`, else before weights are updated.
+                with "stop" on a GPU within CHECK_INTERVAL_STEPS steps or by :meth:`check`, else before weights are
+                updated.
             ValueError: More images than allowed cannot be read, or the storage does not respond.
         """
         self.model.train()

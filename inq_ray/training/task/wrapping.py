@@ -89,7 +89,8 @@ def warm_up_ddp(model: nn.Module, step: Callable[[], object]) -> None:
     """
     if not isinstance(model, DistributedDataParallel):
         return
-    with unchanged_buffers(model), torch.random.fork_rng():
+    # Of its own device: by default torch would use, and warn about, every GPU that this process sees.
+    with unchanged_buffers(model), torch.random.fork_rng(devices=model.device_ids or []):
         for _ in range(WARM_UP_PASSES):
             step()
             model.zero_grad(set_to_none=True)

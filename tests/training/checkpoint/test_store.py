@@ -18,6 +18,7 @@ from inq_ray.distributed.wire import tensor_to_bytes
 from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
+from inq_ray.storage.retry import StorageError
 from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.files import (
     DamagedError,
@@ -340,6 +341,20 @@ def test_a_storage_that_fails_damages_nothing(on_s3: Location, monkeypatch: pyte
             call()
         assert not isinstance(caught.value, DamagedError)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+
+
+def test_a_storage_that_fails_after_the_digest_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(locate(str(tmp_path)))
+    store.save(make_snapshot(at(1)))
+    store.save(make_snapshot(at(2)))
+
+    def fail(blocks: FileBlocks, index: int) -> torch.Tensor:
+        raise StorageError(f"cannot read block {index} of {blocks.num_bytes} bytes: failed 6 times in 20 s")
+
+    monkeypatch.setattr(FileBlocks, "read", fail)
+    with pytest.raises(StorageError, match="failed 6 times") as caught:
+        store.newest_good()
+    assert not isinstance(caught.value, DamagedError)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from inq_ray.core.unwrap import unwrap
 from inq_ray.models.selection import param_groups
 from inq_ray.training.task import wrapping
-from inq_ray.training.task.wrapping import check_wrapping, wrap
+from inq_ray.training.task.wrapping import check_wrapping, warm_up_ddp, wrap
 from tests.ranks import run_ranks
 
 pytestmark = pytest.mark.system
@@ -57,6 +58,23 @@ class Graphs:
 
         torch._dynamo.reset()
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+
+
+@pytest.mark.parametrize("device_ids", [None, [3]])
+def test_warming_up_concerns_no_other_gpu(device_ids: list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Any] = []
+
+    @contextlib.contextmanager
+    def fork(devices: Any = "all") -> Iterator[None]:
+        used.append(devices)
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    model = DistributedDataParallel.__new__(DistributedDataParallel)
+    nn.Module.__init__(model)
+    model.device_ids = device_ids
+    warm_up_ddp(model, lambda: None)
+    assert used == [device_ids or []]
 
 
 def test_nothing_to_do_is_nothing_done() -> None:
