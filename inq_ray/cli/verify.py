@@ -75,9 +75,10 @@ def _checks(packed: PackedFile, path: Path) -> list[tuple[str, str]]:
     else:
         matching = "the SHA-256 digests of index, codes and other tensors match"
         of_digest = "of the tensors; a run prints another one, which includes masks and codes"
-    rows = [row for row in rows_of(packed) if row.bits is not None]
+    all_rows = rows_of(packed)
+    rows = [row for row in all_rows if row.bits is not None]
     weights, zeros = sum(row.num_values for row in rows), sum(row.num_zero for row in rows)
-    all_values = sum(tensor.numel() for tensor in packed.state.values() if tensor.is_floating_point())
+    all_values = sum(row.num_values for row in all_rows if packed.state[row.name].is_floating_point())
     bits = " and ".join(str(each) for each in sorted({row.bits for row in rows if row.bits}))
     levels = max((row.num_levels for row in rows), default=0)
     text = (
