@@ -70,12 +70,14 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) ->
 
     Raises:
         OSError: The file cannot be written.
-        SafetensorError: The file cannot be written.
     """
     assert len(metadata) <= 1, metadata
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)  # the umask cannot be read without setting it for all threads
-    save_file(_plain(tensors), path, metadata)
+    try:
+        save_file(_plain(tensors), path, metadata)
+    except SafetensorError as error:  # also of the system, such as a full disk
+        raise OSError(str(error)) from error
     path.chmod(mode)  # safetensors creates files that only their owner may read
 
 

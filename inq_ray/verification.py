@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inq_ray.core.codebook import MAX_BITS, num_exponents
-from inq_ray.core.unwrap import unwrap
+from inq_ray.core.unwrap import plain_name, unwrap
 from inq_ray.export.codes_file import CODES_FILE, read_codes
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.formats import FORMATS
@@ -111,7 +111,7 @@ def packed_in(path: Path) -> Path:
 
 def _verify_model(model: nn.Module) -> tuple[TensorRow, ...]:
     model = unwrap(model)
-    state = model.state_dict(keep_vars=True)
+    state = {plain_name(name): tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     try:
         chosen = list(choose(model, MAX_BITS))
     except ValueError as error:

@@ -24,6 +24,12 @@ def test_a_network_of_powers_of_two() -> None:
         assert row.num_zero == int((states[row.name].codes == 0).sum())
 
 
+def test_a_layer_that_is_compiled_changes_no_names() -> None:
+    network, states = quantized(4)
+    network[3] = torch.compile(network[3])  # compiled at its first call, of which there is none
+    assert [row.name for row in inq_ray.verify(network)] == list(states)
+
+
 def _fused(network: nn.Sequential) -> nn.Module:
     network.eval()
     nn.init.uniform_(network.get_submodule("1").running_var, 0.5, 2.0)  # type: ignore[arg-type]

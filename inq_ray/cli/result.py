@@ -97,9 +97,13 @@ def image_flags(packed: PackedFile, words: Sequence[str]) -> list[str]:
 
 def value_of(flag: str, words: Sequence[str]) -> str | None:
     """Return the last value of a flag, typed as `FLAG VALUE` or `FLAG=VALUE`; None if it was not typed."""
-    apart = [word for before, word in itertools.pairwise(words) if before == flag]
-    joined = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
-    return next(iter((*apart, *joined)[::-1]), None)
+    found = None
+    for before, word in itertools.pairwise(["", *words]):
+        if before == flag:
+            found = word
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
 
 
 def fact(packed: PackedFile, part: str, name: str) -> Any:

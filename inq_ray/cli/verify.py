@@ -1,6 +1,6 @@
 """`inq-ray verify RESULT`: checks the files of a result, and its claimed accuracy on data; prints a line per check.
 
-Exit status 0: everything is correct. 1: something is wrong. 2: the check could not start.
+Exit status 0: everything is correct. 1: something is wrong. 2: a check could not start, or a worker failed.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ import torch
 
 from inq_ray.cli.quantize import evaluated
 from inq_ray.cli.result import claimed, evaluation_words, image_flags, run_with_result, value_of
+from inq_ray.cli.status import complain
+from inq_ray.cluster.failure import RunFailedError
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed.reader import PackedFile
@@ -31,7 +33,7 @@ a run's folder, a packed file (NAME.inq.safetensors), or an ONNX file that inq-r
 --data DATA also measures the accuracy and compares it with the claim, image by image; other flags are those of
 inq-ray evaluate, such as --num-workers 8. An ONNX file is run by ONNX Runtime, in this process.
 
-Exit status: 0 if everything is correct, 1 if something is wrong, 2 if the check could not start."""
+Exit status: 0 if everything is correct, 1 if something is wrong, 2 if a check could not start or a worker failed."""
 
 
 def main(arguments: Sequence[str], program: str) -> int:
@@ -58,6 +60,9 @@ def _execute(path: Path, words: list[str], program: str) -> int:
             print(f"right     accuracy  {_accuracy(packed, path, words, program)}")
         except VerificationError as error:
             return _failed(f"accuracy: {error.reason}")
+        except RunFailedError as error:
+            complain(program, f"the accuracy could not be measured: {error}", 1000)
+            return 2
     return 0
 
 
@@ -75,9 +80,10 @@ def _checks(packed: PackedFile, path: Path) -> list[tuple[str, str]]:
     else:
         matching = "the SHA-256 digests of index, codes and other tensors match"
         of_digest = "of the tensors; a run prints another one, which includes masks and codes"
-    rows = [row for row in rows_of(packed) if row.bits is not None]
+    all_rows = rows_of(packed)
+    rows = [row for row in all_rows if row.bits is not None]
     weights, zeros = sum(row.num_values for row in rows), sum(row.num_zero for row in rows)
-    all_values = sum(tensor.numel() for tensor in packed.state.values() if tensor.is_floating_point())
+    all_values = sum(row.num_values for row in all_rows if packed.state[row.name].is_floating_point())
     bits = " and ".join(str(each) for each in sorted({row.bits for row in rows if row.bits}))
     levels = max((row.num_levels for row in rows), default=0)
     text = (
@@ -97,6 +103,7 @@ def _accuracy(packed: PackedFile, path: Path, words: list[str], program: str) ->
 
     Raises:
         VerificationError: The claim is wrong, or was measured on other data.
+        RunFailedError: A worker failed.
     """
     try:
         right, count, fingerprint, measured_on = claimed(packed)

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from inq_ray.export import codes_file, model_file
@@ -21,8 +20,8 @@ class Format(NamedTuple):
 
     Attributes:
         file: Its name, with * for the result's name.
-        write: Writes a result to a path; the same result gives the same bytes. Raises OSError, SafetensorError, or
-            ValueError for facts that the file cannot represent.
+        write: Writes a result to a path; the same result gives the same bytes. Raises OSError, or ValueError for facts
+            that the file cannot represent.
         verify: Reads it back from a path, and compares it with the tensors of model.safetensors, given the names of the
             quantized ones. Raises :class:`inq_ray.export.errors.VerificationError`.
     """
@@ -73,7 +72,7 @@ def write_result(folder: str | Path, result: Result, name: str = "model") -> Non
         with ExitStack() as stack:
             for each in FORMATS:
                 each.write(stack.enter_context(whole(each.path(folder, name))), result)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise ValueError(
             f"cannot write the result to {folder}: {reason}; free some space, and run the same command again"

@@ -1,9 +1,10 @@
 """Export for hardware: a C header, and files of hexadecimal codes for Verilog's $readmemh.
 
-`weights.h` contains every tensor in row-major order: the codes of quantized ones as uint8_t, all others as float or
-int64_t. NAME.mem contains the same codes, one per line.
+`weights.h` contains every tensor in row-major order: the codes of quantized ones as uint8_t, all others as float,
+double or int64_t. NAME.mem contains the same codes, one per line.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,8 @@ def export_header(packed: PackedFile, folder: str | Path) -> list[str]:
         The names of the files.
 
     Raises:
-        ValueError: The folder exists, or cannot be written.
+        ValueError: The folder exists, or cannot be written; two tensors would have the same name in C, or one is
+            complex.
     """
     files = {"weights.h": _header(packed).encode()}
     for name, tensor in packed.quantized.items():
@@ -59,7 +61,10 @@ def export_header(packed: PackedFile, folder: str | Path) -> list[str]:
 
 def _header(packed: PackedFile) -> str:
     names = {name: _identifier(name) for name in packed.state}
-    if len({*names.values()}) < len(names):
+    identifiers = list(names.values())
+    for name in packed.quantized:
+        identifiers += [f"{names[name]}_codes", f"{names[name]}_n_2", f"{names[name].upper()}_BITS"]
+    if len({*identifiers}) < len(identifiers):
         raise ValueError(f"some names of tensors give the same C identifier: {quoted(list(names))}")
     parts = [_HEAD]
     for name, tensor in packed.state.items():
@@ -68,6 +73,8 @@ def _header(packed: PackedFile) -> str:
             parts.append("\n".join(_quantized(names[name], _comment(name), shape, packed.quantized[name])))
         else:
             parts.append("\n".join(_plain(names[name], _comment(name), shape, tensor)))
+    if any(re.search(r"\b(NAN|INFINITY),", part) for part in parts):
+        parts.insert(1, "#include <math.h>\n")
     return "\n".join([*parts, "#endif\n"])
 
 
@@ -86,12 +93,22 @@ def _quantized(name: str, comment: str, shape: str, tensor: PackedTensor) -> Ite
 def _plain(name: str, comment: str, shape: str, tensor: Tensor) -> Iterator[str]:
     yield f"/* {comment}, {shape}: not quantized */"
     flat = tensor.reshape(-1)
-    if tensor.is_floating_point():
-        # Hexadecimal floats of C99 are exact.
-        yield _array("float", name, [f"{float(value).hex()}f" for value in flat.to(torch.float32).tolist()])
+    if tensor.is_complex():
+        raise ValueError(f"{quoted(name)} has complex numbers, which a C header does not have")
+    if tensor.dtype == torch.float64:
+        yield _array("double", name, [_literal(value) for value in flat.tolist()])
+    elif tensor.is_floating_point():
+        yield _array("float", name, [_literal(value, "f") for value in flat.to(torch.float32).tolist()])
     else:
         yield _array("int64_t", name, [str(int(value)) for value in flat.tolist()])
     yield ""
+
+
+def _literal(value: float, suffix: str = "") -> str:
+    """Return a number as a hexadecimal float of C99, which is exact; others by their names in math.h."""
+    if math.isfinite(value):
+        return f"{value.hex()}{suffix}"
+    return "NAN" if math.isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
 
 
 def _array(kind: str, name: str, values: list[str]) -> str:

@@ -55,17 +55,18 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(packed: PackedFile, rows: Sequence[TensorRow]) -> Sizes:
-    """Return the sizes of a result.
+    """Return the sizes of a result; a tied tensor counts once, as in the packed file.
 
     Args:
         packed: Contents of its packed file.
         rows: Rows of its tensors.
     """
-    as_float = sum(tensor.numel() * tensor.element_size() for tensor in packed.state.values())
+    as_float = sum(packed.state[row.name].nbytes for row in rows)
     quantized = [row for row in rows if row.bits is not None]
+    rest = as_float - sum(packed.state[row.name].nbytes for row in quantized)
     weights = sum(row.num_values for row in quantized)
     entropy = sum(row.entropy * row.num_values for row in quantized) / 8
-    return Sizes(as_float, as_float - 3 * weights, entropy + as_float - 4 * weights)
+    return Sizes(as_float, rest + weights, rest + entropy)
 
 
 def rows_of(packed: PackedFile) -> tuple[TensorRow, ...]:

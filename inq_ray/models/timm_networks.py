@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from inq_ray import safetensors_file
 from inq_ray.files.extra import install_command
 from inq_ray.models.weights.download import cached, checkpoints_folder, once
 from inq_ray.models.weights.files import WeightsError, first_line, read_parts
@@ -72,7 +72,7 @@ def weights_file(arch: str, weights: str) -> Path:
         arch: "timm/NAME" or "timm/NAME.TAG".
         weights: "DEFAULT" (those of TAG, or of the network's first tag), or a tag.
 
-    ValueError: No such tag, no trained weights, or the download failed.
+    Raises:
         ValueError: No such tag, no trained weights, or they cannot be downloaded.
     """
     timm = _timm(arch)
@@ -87,8 +87,7 @@ def weights_file(arch: str, weights: str) -> Path:
                 model = timm.create_model(full_name, pretrained=True, pretrained_cfg_overlay=source)
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"weights: timm cannot load {full_name}: {first_line(error)}") from error
-        # A tensor with two names is written twice: safetensors has no shared tensors.
-        save_file({key: tensor.clone().contiguous() for key, tensor in model.state_dict().items()}, path)
+        safetensors_file.save(path, model.state_dict(), {})
 
     return once(checkpoints_folder() / f"timm-{timm.__version__}-{full_name}.safetensors", make)
 

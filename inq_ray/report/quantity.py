@@ -6,6 +6,7 @@ from typing import Any
 _KILO = 1000
 MINUS = "\u2212"
 _LONGEST = 300
+_DEEPEST = 20
 
 
 def number(value: Any) -> float | None:
@@ -41,9 +42,11 @@ def size(num_bytes: float) -> str:
     return f"{kilobytes:,.0f} kB" if kilobytes < 10 * _KILO else f"{kilobytes / _KILO:,.1f} MB"
 
 
-def words(value: Any) -> str:
-    """Return a value from JSON as a short text."""
+def words(value: Any, depth: int = _DEEPEST) -> str:
+    """Return a value from JSON as a short text, with "..." for what is nested deeper."""
     match value:
+        case list() | tuple() | dict() if not depth:
+            text = "..."
         case None:
             text = "none"
         case bool():
@@ -51,9 +54,9 @@ def words(value: Any) -> str:
         case float():
             text = f"{value:.6g}"
         case list() | tuple():
-            text = " ".join(map(words, value)) or "none"
+            text = " ".join(words(each, depth - 1) for each in value) or "none"
         case dict():
-            text = ", ".join(f"{name} {words(each)}" for name, each in value.items())
+            text = ", ".join(f"{name} {words(each, depth - 1)}" for name, each in value.items())
         case _:
             text = str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

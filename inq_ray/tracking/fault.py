@@ -4,6 +4,8 @@ import contextlib
 import re
 import sys
 
+from inq_ray.files.shown import escaped
+
 _LONGEST_REASON = 200
 
 # User and password in a quoted address, up to the last @, because a password may contain one.
@@ -11,13 +13,13 @@ _CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 
 def warn(what: str, reason: str | BaseException) -> None:
-    """Print a one-line warning, with user names and passwords in addresses removed.
+    """Print a one-line warning, with control characters escaped, and user names and passwords in addresses removed.
 
     Args:
         what: Consequence for the run.
         reason: Cause; an error is prefixed by its type.
     """
-    text = " ".join(str(reason).split())
+    text = escaped(" ".join(str(reason).split()))
     if isinstance(reason, BaseException):
         text = f"{type(reason).__name__}: {text}" if text else type(reason).__name__
     text = _CREDENTIALS.sub("***@", text)  # before cutting: a cut password would not be recognized

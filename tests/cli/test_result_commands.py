@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from inq_ray.cli import program
-from inq_ray.cli.result import claimed, evaluation_words
+from inq_ray.cli.result import claimed, evaluation_words, value_of
+from inq_ray.cluster.failure import RunFailedError
 from inq_ray.export.formats import write_result
 from inq_ray.export.packed.reader import read
 from inq_ray.export.packed.writer import save
@@ -54,6 +55,30 @@ def test_a_wrong_file(name: str, run: Path, capsys: pytest.CaptureFixture[str]) 
     assert out.count("\n") == 1
     (run / name).unlink()
     assert program.run(["verify", str(run)]) == 1
+
+
+def test_a_worker_that_fails_is_a_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(words: list[str], program: str) -> None:
+        raise RunFailedError("rank 0: out of memory")
+
+    monkeypatch.setattr("inq_ray.cli.verify.evaluated", failing)
+    assert program.run(["verify", str(run), "--data", "digits"]) == 2
+    assert capsys.readouterr().err == "inq-ray verify: the accuracy could not be measured: rank 0: out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--data", "a", "--data", "b"], "b"),
+        (["--data=a", "--data", "b"], "b"),
+        (["--data", "a", "--data=b"], "b"),
+        (["--database=a", "--arch", "--data"], None),
+    ],
+)
+def test_the_last_value_of_a_flag_counts(words: list[str], value: str | None) -> None:
+    assert value_of("--data", words) == value
 
 
 def test_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """C headers and memory files: a C program that only shifts and adds agrees with torch."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -62,6 +63,38 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         export_header(packed, tmp_path)
     with pytest.raises(ValueError, match="cannot write"):
         export_header(packed, tmp_path / "net" / "out")
+
+
+def _header_of(tensors: dict[str, torch.Tensor], folder: Path) -> str:
+    """The header of a network with a quantized weight "0.weight" and these buffers."""
+    network, states = quantized()
+    for name, tensor in tensors.items():
+        network.register_buffer(name, tensor)
+    export_header(_packed(folder / "net", network, states), folder / "c")
+    return (folder / "c" / "weights.h").read_text()
+
+
+def test_numbers_that_are_not_finite_are_those_of_math_h(tmp_path: Path) -> None:
+    header = _header_of({"top": torch.tensor([math.nan, math.inf, -math.inf, -0.0])}, tmp_path)
+    assert "static const float top[4] = {\n    NAN, INFINITY, -INFINITY, -0x0.0p+0f,\n};" in header
+    assert header.count("#include <math.h>") == 1
+
+
+def test_tensors_of_float64_stay_exact(tmp_path: Path) -> None:
+    header = _header_of({"tenth": torch.tensor([0.1], dtype=torch.float64)}, tmp_path)
+    assert f"static const double tenth[1] = {{\n    {(0.1).hex()},\n}};" in header
+    assert "math.h" not in header
+
+
+@pytest.mark.parametrize("name", ["w0_weight", "w0_weight_codes", "w0_weight_n_2", "W0_WEIGHT_BITS"])
+def test_names_that_are_the_same_in_c_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the same C identifier"):
+        _header_of({name: torch.ones(2)}, tmp_path)
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'turns' has complex numbers"):
+        _header_of({"turns": torch.ones(2, dtype=torch.complex64)}, tmp_path)
 
 
 @pytest.mark.system

@@ -1,5 +1,7 @@
 """HTML of reports: every text is escaped, and markup is not escaped twice."""
 
+import json
+
 import pytest
 
 from inq_ray.report.html import Html, element, joined, pairs, table
@@ -42,3 +44,4 @@ def test_numbers_as_text() -> None:
     assert words([0.5, 1.0]) == "0.5 1"
     assert (words(None), words(True), words({"a": [1]}), words([])) == ("none", "yes", "a 1", "none")
     assert len(words("x" * 10_000)) == 300
+    assert words(json.loads("[" * 900 + "]" * 900)) == "..."

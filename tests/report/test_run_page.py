@@ -108,7 +108,7 @@ def _measured(names: list[str]) -> dict[str, Any]:
         "layers": [{"name": name, "by_bits": by_bits} for name, by_bits in zip(names, scores, strict=True)][::-1],
         "ranking": names,
         "images": {"count": 256, "what": "256 images of the test set"},
-        "proposal": {"weight_bits": 4, "layer_bits": ["b.weight=2"]},
+        "proposal": {"weight_bits": 4, "layer_bits": ["b.weight=2", "c.*=3", "d'; ls #=2"]},
     }
 
 
@@ -121,7 +121,7 @@ def test_the_sensitivity_that_lies_in_the_folder(tmp_path: Path) -> None:
     assert "b.weight 0.1667 0 " in page.text
     assert page.text.index("a.weight 0.5") < page.text.index("b.weight 0.1667")
     assert "Measured on 256 images of the test set." in page.text
-    assert "Proposed: --weight-bits 4 --layer-bits 'b.weight=2'" in page.text
+    assert """Proposed: --weight-bits 4 --layer-bits b.weight=2 'c.*=3' 'd'"'"'; ls #=2'""" in page.text
     assert {"script", "img"}.isdisjoint(page.elements)
 
 

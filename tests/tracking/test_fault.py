@@ -21,6 +21,7 @@ class _Broken:
         ("https://token-canary@host", "https://***@host"),
         ("https://user:c@nary/canary@host/x", "https://***@host/x"),
         ("a http://u:canary@a and\nb http://u:canary@b", "a http://***@a and b http://***@b"),
+        ("the server said \x1b[2J\u202e", r"the server said \x1b[2J\u202e"),
         ("https://host:8080/api?to=x of me@example.org", "https://host:8080/api?to=x of me@example.org"),
     ],
 )

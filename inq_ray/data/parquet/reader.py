@@ -140,7 +140,8 @@ class ParquetReader:
         file, first_group = self._files[number], int(self._first_groups[number])
         columns = [file.image_path, file.label_column]
         table = read_groups(file.location, file.footer, [group - first_group], columns)
-        blobs = image_bytes(table.column(file.image_path.removesuffix(".bytes")).chunks)
+        (column,) = (name for name in table.column_names if name != file.label_column)  # has dots in flattened tables
+        blobs = image_bytes(table.column(column).chunks)
         labels = numbers(table.column(file.label_column), self._class_names).to_pylist()
         sample = int(self.groups[group])
         row = sample - int(self.groups[first_group])

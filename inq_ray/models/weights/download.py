@@ -77,8 +77,8 @@ def once(path: Path, make: Callable[[Path], None], is_right: Callable[[], bool] 
         if isinstance(error, TimeoutError):
             raise
         raise ValueError(
-            f"weights: cannot write {path.name} to {path.parent}: {error.strerror}; set TORCH_HOME to a folder "
-            "with free space"
+            f"weights: cannot write {path.name} to {path.parent}: {error.strerror or error}; set TORCH_HOME to a "
+            "folder with free space"
         ) from error
     return path
 

@@ -1,5 +1,6 @@
 """Sensitivity of layers, as `inq-ray sensitivity --output FOLDER/sensitivity.json` has measured it, and its chart."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -73,14 +74,13 @@ def _layers(found: Any) -> Iterator[Sensitive]:
 
 
 def _flags(proposal: Any) -> str:
-    """Return the proposal as flags; empty if there is none."""
+    """Return the proposal as flags that can be pasted into a shell; empty if there is none."""
     if not isinstance(proposal, dict):
         return ""
     bits, words = number(proposal.get("weight_bits")), proposal.get("layer_bits")
     if bits is None or not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return ""
-    layers = " ".join(["--layer-bits", *(f"'{word}'" for word in words)]) if words else ""
-    return f"--weight-bits {bits:.0f} {layers}".strip()
+    return shlex.join(["--weight-bits", f"{bits:.0f}", *(["--layer-bits", *words] if words else [])])
 
 
 def sensitivity_chart(layers: Sequence[Sensitive], bits: Sequence[int]) -> Html:

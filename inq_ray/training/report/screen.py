@@ -30,10 +30,11 @@ class Screen:
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        self._rich = Console(highlight=False, soft_wrap=False, stderr=stderr)
+        # Texts are as they are: names and patterns may have brackets, which rich would take for markup.
+        self._rich = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
         self.is_terminal = self._rich.is_terminal
         if not self.is_terminal:
-            self._rich = Console(highlight=False, width=_PLAIN_WIDTH, stderr=stderr)
+            self._rich = Console(highlight=False, markup=False, emoji=False, width=_PLAIN_WIDTH, stderr=stderr)
         self._live: Live | None = None
         self._renderable: Callable[[], ConsoleRenderable] = lambda: Text("")
         self._wait: _Wait | None = None

@@ -87,6 +87,14 @@ def test_a_column_of_bytes(tmp_path: Path, side: int) -> None:
         assert np.array_equal(source.split("train").fetch(torch.arange(2), None).images, pixels.transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("side", [8, 100])
+def test_columns_of_a_flattened_table(tmp_path: Path, side: int) -> None:
+    """As pandas' json_normalize names the fields of a struct."""
+    pixels = [encode(each) for each in random_images(2, height=side, width=side)]
+    root = write(tmp_path, [1, 0], images=pixels, image="image.bytes", label="label.number", side=side)
+    assert labels_of(root, image_column="image.bytes", label_column="label.number") == (("0", "1"), [1, 0])
+
+
 def test_rows_without_bytes_are_found_before_a_run(tmp_path: Path) -> None:
     seen = open_source(str(write(tmp_path, [1, 0], images=[{"bytes": None, "path": "a.png"}] * 2))).peek("train")
     assert len(seen.bad) == 2

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -188,6 +188,21 @@ def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path: Path) -> Non
     states["0.weight"].frozen[0] = False
     with pytest.raises(ValueError, match="still live"):
         save(path, network, _Scheduler(states))
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["net"]
+
+
+def test_a_full_disk_leaves_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net"
+    network = _written(path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors_file, "save_file", full)
+    with pytest.raises(ValueError, match=r"^cannot write .*: I/O error: No space left"):
+        save(path, network, _Scheduler(quantized()[1]))
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["net"]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.table import Table
 from torch import nn
 
 from inq_ray.models.layers import describe
@@ -143,6 +144,15 @@ def test_long_lines_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
 def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIG.replace(data={"data": "/data/[red]x[/red]"})
     assert "/data/[red]x[/red]" in printed(lambda console: console.start(), capsys, config)
+
+
+def test_brackets_in_tables_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("[a]")
+    table.add_row("layer[ab].*=4 [/] :smile:")
+    screen_module.Screen().show_table(table)
+    out = capsys.readouterr().out
+    assert "[a]" in out
+    assert "layer[ab].*=4 [/] :smile:" in out
 
 
 def test_the_table_of_stages_has_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
