@@ -14,7 +14,7 @@ The public names are the library for your own training loop; they need torch and
     save, load           writes a finished network as one small file, and loads it into any network of its shapes
     verify               checks that every quantized weight of a network or file is 0 or ±2^k
     summary              shows which parameters of a network are quantized, and which stay float and why
-    StageError           raised by INQScheduler.step on every rank if rank 0 cannot decide a stage
+    StageError           raised by INQScheduler.step on every rank if a rank cannot decide about a tensor
     ReplicaMismatchError raised by INQScheduler.step on every rank if the ranks differ in bits
 
 Names are imported on first use (PEP 562), so that `import inq_ray` is fast and has no side effects.

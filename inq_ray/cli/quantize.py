@@ -47,9 +47,8 @@ def main(arguments: list[str], program: str) -> int:
     """
 
     def command() -> int:
-        command = _named(parse(arguments, program))
         try:
-            return execute(command)
+            return execute(parse(arguments, program))
         except RunRefusedError as error:
             complain(program, str(error))
             return 2
@@ -65,6 +64,8 @@ def main(arguments: list[str], program: str) -> int:
 
 def execute(command: Command) -> int:
     """Check the configuration, report unused options and notes on the data, then run the action."""
+    is_unnamed = command.run.output.name is None
+    command = _named(command)
     config, action = command.run, command.action
     console = Console(config)
     check_fits_here(config.cluster, loader_workers=config.data.loader_workers)
@@ -106,6 +107,8 @@ def execute(command: Command) -> int:
     log = JsonLog(config.output.name) if action.log_format == "json" else console
     for note in notes:
         log.say(note)
+    if is_unnamed:  # the default name has the time: the same command would start another run
+        log.say(f"to continue this run if it is interrupted, repeat the command with --name {config.output.name}")
     with held(config, log.say):
         return run(config, log, fingerprint, images, verbose=action.verbose)
 

@@ -185,6 +185,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(job: Job) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_a_run_without_a_name_prints_the_one_with_which_it_continues(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str | None] = []
+    monkeypatch.setattr(quantize_imagenet, "run", lambda config, *_, **__: names.append(config.output.name) or 0)
+    status, out, err = job()
+    assert (status, err) == (0, "")
+    assert f"repeat the command with --name {names[0]}" in " ".join(out.split())
+    assert "--name" not in job("--name", "mine")[1]
+    assert "--name" not in job("--dry-run")[1]
+
+
 def test_a_dry_run_with_overwrite_deletes_nothing(job: Job) -> None:
     folder = Path("runs", "mine")
     folder.mkdir(parents=True)

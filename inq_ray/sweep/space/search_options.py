@@ -76,7 +76,6 @@ class SearchOptions:
 
         Raises:
             ValueError: They contradict each other, or are 0.
-            ValueError: They contradict each other, or are 0.
         """
         given = {each for each in (self.workers_per_trial, self.gpus_per_trial) if each is not None}
         if len(given) > 1:

@@ -77,7 +77,8 @@ class OutputConfig:
     )
     resume: str = _option(
         AUTO,
-        "Checkpoint to start from: auto continues an unfinished run of the same name; never starts again; or a path.",
+        "Checkpoint to start from: auto, the last of an unfinished run of the name; never, none (an existing run is "
+        "refused); or a path.",
         path=lambda value: value in (AUTO, NEVER),
     )
 
