@@ -3,6 +3,7 @@
 Exit status 0: written. 2: the result could not be written.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _execute(arguments: Sequence[str], program: str) -> int:
     flags = Flags(**read_flags(words, options, program=program, what=what, defaults=lambda _: {}))
     file = packed_in(path)
     packed, target = read(file), TARGETS[flags.to]
-    output = Path(out or f"{file.name.removesuffix(SUFFIX)}{target.suffix}").expanduser()
+    output = Path(os.path.expanduser(out or f"{file.name.removesuffix(SUFFIX)}{target.suffix}"))
     target.write(packed, output, flags)
     print(f"{flags.to}: {_size(output):,} bytes in {output}")
     return 0

@@ -1,6 +1,7 @@
 """The argument RESULT of commands: a run's folder or a packed file, and the flags under which it is evaluated."""
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     """
     if not arguments or is_flag(arguments[0]) or not arguments[0]:
         raise ValueError(f"name the result first: {_KINDS}")
-    path = Path(arguments[0]).expanduser()
+    path = Path(os.path.expanduser(arguments[0]))  # "~" of nobody stays
     if not path.exists():
         raise ValueError(one_line(f"there is no {path}: name {_KINDS}"))
     return path, list(arguments[1:])

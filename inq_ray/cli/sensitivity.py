@@ -4,6 +4,7 @@ Exit status 0: measured. 1: no bits reach the wanted size or accuracy. 2: the me
 """
 
 import importlib.util
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -52,8 +53,13 @@ def _check_size(flag: str, value: str) -> str:
     return value
 
 
+def _path(value: str) -> Path:
+    """Return a path with "~" expanded, unless there is no such home folder."""
+    return Path(os.path.expanduser(value))
+
+
 def _check_file(flag: str, value: str) -> str:
-    if not Path(value).expanduser().absolute().parent.is_dir():
+    if not _path(value).absolute().parent.is_dir():
         raise ValueError(f"{flag} {shown(value)}: its folder does not exist: create it first")
     return value
 
@@ -193,7 +199,7 @@ def _execute(command: Command, program: str) -> int:
     _show(screen, prepared, measured)
     proposal = _proposal(flags, prepared, measured)
     figures = figures_of(config, prepared, measured, proposal, flags.target)
-    write_figures(Path(flags.output).expanduser(), figures, "--output")
+    write_figures(_path(flags.output), figures, "--output")
     screen.say_result("figures", flags.output, is_whole=True)
     if flags.plot is not None:
         _draw(flags.plot, config, prepared, measured)
@@ -278,7 +284,7 @@ def _show_proposal(screen: Screen, command: Command, proposal: Proposal) -> None
     screen.say_result("bits", shlex.join(words), is_whole=True)
     screen.say_result("next", command_of(recipe), is_whole=True)
     if flags.save_recipe is not None:
-        path = Path(flags.save_recipe).expanduser()
+        path = _path(flags.save_recipe)
         try:
             write_text(path, with_absolute_paths(recipe).to_json() + "\n")
         except OSError as error:
@@ -287,7 +293,7 @@ def _show_proposal(screen: Screen, command: Command, proposal: Proposal) -> None
 
 
 def _draw(plot: str, config: RunConfig, prepared: Prepared, measured: Measured) -> None:
-    path = Path(plot).expanduser()
+    path = _path(plot)
     try:
         draw(measured, prepared.probe.float_score, path, f"Sensitivity of {config.network.arch}, {prepared.images}")
     except (OSError, ValueError) as error:

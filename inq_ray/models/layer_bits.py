@@ -28,9 +28,10 @@ def parse_layer_bits(words: Iterable[str]) -> dict[str, int]:
         pattern, _, bits = word.rpartition("=")
         if not pattern or not bits.isascii() or not bits.isdigit():
             raise ValueError(f"{quoted(word, 80)} is not PATTERN=BITS, such as fc=8 or layer1.*=4")
-        check_num_bits(int(bits[:9]), f"bits of {quoted(pattern, 80)}")
-        if found.setdefault(pattern, int(bits)) != int(bits):
-            raise ValueError(f"{quoted(pattern, 80)} has {found[pattern]} and {int(bits)} bits: leave one of them out")
+        num_bits = int(bits.lstrip("0")[:9] or 0)
+        check_num_bits(num_bits, f"bits of {quoted(pattern, 80)}")
+        if found.setdefault(pattern, num_bits) != num_bits:
+            raise ValueError(f"{quoted(pattern, 80)} has {found[pattern]} and {num_bits} bits: leave one of them out")
     return dict(sorted(found.items()))
 
 

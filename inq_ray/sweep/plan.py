@@ -37,8 +37,6 @@ from inq_ray.training.task.groups import float_notes
 _HELD_OUT = 10
 _MOST_HELD_OUT = 10_000
 
-# Options for how a sweep is run may change when it continues; those for what it searches may not.
-
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:

@@ -57,6 +57,14 @@ def test_a_wrong_file(name: str, run: Path, capsys: pytest.CaptureFixture[str]) 
     assert program.run(["verify", str(run)]) == 1
 
 
+@pytest.mark.parametrize("command", ["verify", "inspect", "evaluate", "export"])
+def test_the_home_folder_of_nobody(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.run([command, "~nobody-of-this-name/run"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no ~nobody-of-this-name/run: name a run's folder" in err
+    assert err.count("\n") == 1
+
+
 def test_a_worker_that_fails_is_a_line(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

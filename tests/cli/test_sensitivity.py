@@ -77,6 +77,7 @@ def test_with_post_training_quantization(weights: list[str], capsys: pytest.Capt
      (["--save-recipe", "r.json"], 2, "--save-recipe needs --target-size"),
      (["--weight-bits", "3"], 2, "--weight-bits: bits are proposed here"),
      (["--output", "no/x.json"], 2, "--output no/x.json: its folder does not exist"),
+     (["--output", "~nobody-of-this-name/x.json"], 2, "its folder does not exist"),
      (["--plot", "x.foo"], 2, "--plot must end in .png, .svg, .pdf, got 'x.foo'"),
      (["--skip", "nowhere"], 2, "'nowhere' matches no")],
 )  # fmt: skip

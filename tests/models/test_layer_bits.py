@@ -26,7 +26,8 @@ def test_words_are_read_back_in_the_order_of_patterns(bits: dict[str, int]) -> N
     ("words", "what"),
     [(["fc"], "'fc' is not PATTERN=BITS"), (["=3"], "'=3' is not"), (["fc="], "'fc=' is not"), (["fc=²"], "is not"),
      (["fc=-3"], "is not"), (["fc=3.0"], "is not"), (["fc=1"], "from 2 to 8, got 1"), (["fc=9"], "got 9"),
-     (["fc=" + "9" * 9999], "got 999999999"), (["fc=3", "fc=4"], "'fc' has 3 and 4 bits")],
+     (["fc=" + "9" * 9999], "got 999999999"), (["fc=0000000051"], "got 51"),
+     (["fc=3", "fc=4"], "'fc' has 3 and 4 bits")],
 )  # fmt: skip
 def test_other_words_are_refused(words: list[str], what: str) -> None:
     with pytest.raises(ValueError, match=what) as caught:

@@ -93,6 +93,8 @@ def _fit(given: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collect
 def _candidates(part: Tensors, plain: dict[str, Tensor], needed: Sequence[str]) -> Iterator[Candidate]:
     """Yield the tensors as they are, and without each prefix that may give the network's names."""
     yield Candidate(plain, part.part, "", ())
+    if not needed:  # the network is only a head
+        return
     for prefix in [name.removesuffix(needed[0]) for name in plain if name.endswith(f".{needed[0]}")]:
         tensors = {name.removeprefix(prefix): plain[name] for name in plain if name.startswith(prefix)}
         yield Candidate(tensors, part.part, prefix, tuple(name for name in plain if not name.startswith(prefix)))

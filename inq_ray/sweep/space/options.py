@@ -1,6 +1,7 @@
 """Search space options, from flags or a file."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def _number(text: Any) -> float:
 def _read(path: str) -> tuple[SpaceOptions, dict[str, Axis]]:
     """Return the options in a file, and axes for other fields in it."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
         values = json.loads(text) if path.endswith(".json") else _yaml(text)
         if not isinstance(values, Mapping):
             raise ValueError(f"it must be an object of names and values, got {type(values).__name__}")

@@ -77,7 +77,6 @@ class OptunaProposer:
 
     Raises:
         ValueError: Optuna is not installed.
-        ValueError: Optuna is not installed.
     """
 
     is_known = False

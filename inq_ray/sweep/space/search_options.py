@@ -75,7 +75,7 @@ class SearchOptions:
         """Return the configuration with --workers-per-trial and --gpus-per-trial applied.
 
         Raises:
-            ValueError: They contradict each other, or are 0.
+            ValueError: They contradict each other.
         """
         given = {each for each in (self.workers_per_trial, self.gpus_per_trial) if each is not None}
         if len(given) > 1:

@@ -60,6 +60,7 @@ class TrialRegistry:
         self._has_bits = options.objective == "top1-bits"
         self._rungs = Rungs(options.reduction, options.grace_portion)
         self._num_asked = 0
+        self._by_point: dict[str, Trial] = {}
         self._told: set[int] = set()
         self._not_stored: set[str] = set()
         self._kept: list[str] = []
@@ -211,7 +212,7 @@ class TrialRegistry:
         assert point is not None, "there are more points"
         number, self._num_asked = self._num_asked, self._num_asked + 1
         self.log.append(["ask", number])
-        twin = next((trial for trial in self.trials if point_key(trial.point) == point_key(point)), None)
+        twin = self._by_point.get(point_key(point))
         if twin is None:
             self._add(f"t{len(self.trials) + 1:03}", number, point)
             return
@@ -223,6 +224,7 @@ class TrialRegistry:
         config = self._configured(name, point)
         trial = Trial(name=name, number=number, point=point, config=config, keys=self._keys(config))
         self.trials.append(trial)
+        self._by_point[point_key(point)] = trial
         return trial
 
     def _tell(self, number: int, values: Sequence[float] | None, failed: bool) -> None:

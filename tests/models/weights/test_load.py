@@ -308,6 +308,14 @@ def test_a_head_is_replaced_as_a_whole(tmp_path: Path, state: dict[str, Tensor],
     assert torch.equal(model.classifier.weight, before)
 
 
+def test_a_network_that_is_only_a_head(tmp_path: Path) -> None:
+    save_file(nn.Linear(4, 5).state_dict(), tmp_path / "a.safetensors")
+    model = nn.Linear(4, 3)
+    before = model.weight.clone()
+    assert load_weights(model, tmp_path / "a.safetensors", replace_head=["weight", "bias"]).fresh == ("weight", "bias")
+    assert torch.equal(model.weight, before)
+
+
 def test_a_head_that_fits_is_loaded_though_it_may_be_replaced(tmp_path: Path, state: dict[str, Tensor]) -> None:
     save_file(state, tmp_path / "a.safetensors")
     model = network()

@@ -187,6 +187,7 @@ def test_what_cannot_be_searched_is_named(flags: str, says: str) -> None:
         ("--schedules", "--schedules has no value: give at least one"),
         ("--schedules 0.5,,1", "'0.5,,1' is not a list of portions"),
         ("--learnin-rates 0.1", "--"),
+        ("--space ~nobody-of-this-name/s.json", "No such file"),
     ],
 )
 def test_flags_that_are_not_allowed_are_one_line(flags: str, says: str) -> None:

@@ -326,6 +326,20 @@ def test_a_point_that_is_proposed_twice_runs_once() -> None:
     assert [entry[0] for entry in registry.log].count("tell") == 8
 
 
+def test_points_are_not_compared_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = registry_of(Space({LR: Range(1e-4, 1e-1)}), SearchOptions(search="random", trials=50))
+    compared: list[Point] = []
+
+    def counted(point: Point) -> str:
+        compared.append(point)
+        return json.dumps(point)
+
+    monkeypatch.setattr("inq_ray.sweep.trials.registry.point_key", counted)
+    registry.plan()
+    assert len(registry.trials) == 50
+    assert len(compared) <= 100
+
+
 def test_random_points_are_distinct_and_end_with_the_space() -> None:
     registry = registry_of(SPACE, SearchOptions(search="random", trials=50))
     registry.plan()
