@@ -62,7 +62,7 @@ class GradientTrial:
     ) -> None:
         self._live, self._device, self._on_choice = live, device, on_choice
         self._num_done = start
-        self._first_pair = -(-start // 2)  # the first one of which both steps are timed
+        self._first_pair = -(-start // 2)  # the first one with both steps timed
         self._seconds = torch.zeros(TRIAL_STEPS, dtype=torch.float64)
 
     @contextlib.contextmanager
