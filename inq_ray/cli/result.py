@@ -42,7 +42,7 @@ def split_result(arguments: Sequence[str]) -> tuple[Path, list[str]]:
     """
     if not arguments or is_flag(arguments[0]) or not arguments[0]:
         raise ValueError(f"name the result first: {_KINDS}")
-    path = Path(os.path.expanduser(arguments[0]))  # "~" of nobody stays
+    path = Path(os.path.expanduser(arguments[0]))  # "~" of no one stays
     if not path.exists():
         raise ValueError(one_line(f"there is no {path}: name {_KINDS}"))
     return path, list(arguments[1:])

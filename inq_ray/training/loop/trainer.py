@@ -104,7 +104,7 @@ class Trainer:
         monitor: Steps not yet checked for that.
         graph: CUDA graph for forward and backward passes; None = kernels are launched one by one.
         live: Communication hook of the model; None = DDP exchanges all gradients on its own.
-        trial: Trial of what the hook sends; None = that is decided.
+        trial: Trial of both choices of gradients to send; None = they are chosen.
     """
 
     batches: TrainBatches
