@@ -98,11 +98,13 @@ class MailboxReporter:
         self._sender = Sender(mailbox)
         self._stop = mailbox.asked_to_stop.remote().future()
         self._sent: list[Any] = []
+        self._lock = threading.Lock()
 
     def report(self, event: Event) -> None:
-        """Send an event."""
-        _, under_way = ray.wait(self._sent, num_returns=len(self._sent), timeout=0) if self._sent else ([], [])
-        self._sent = [*under_way, self._sender.send(event)]
+        """Send an event; thread-safe, because the thread that writes checkpoints reports too."""
+        with self._lock:
+            _, under_way = ray.wait(self._sent, num_returns=len(self._sent), timeout=0) if self._sent else ([], [])
+            self._sent = [*under_way, self._sender.send(event)]
 
     def close(self) -> None:
         """Wait until all events have arrived, with a time limit: those on their way would be lost with this process."""

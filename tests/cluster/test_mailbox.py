@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -219,6 +220,26 @@ def test_rank_0_leaves_only_when_its_last_event_has_arrived(actor: _Actor) -> No
     threading.Timer(0.2, actor.started.set).start()
     reporter.close()
     assert len(actor._kept._events) == 1
+
+
+def test_events_of_two_threads_are_both_waited_for(actor: _Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that writes checkpoints reports as well."""
+    reporter = MailboxReporter(_WithoutStop(actor))
+    reporter.report(NOTES[0])
+    both, wait = threading.Barrier(2), mailbox_module.ray.wait
+
+    def wait_for_the_other(*arguments: Any, **named: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return wait(*arguments, **named)
+
+    monkeypatch.setattr(mailbox_module.ray, "wait", wait_for_the_other)
+    threads = [threading.Thread(target=reporter.report, args=(note,)) for note in NOTES[1:3]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reporter._sent) == 3
 
 
 class _WithoutStop:
