@@ -101,6 +101,11 @@ def test_nothing_is_loaded_and_the_page_is_valid(tmp_path: Path) -> None:
     assert run_page(record_of(folder), Stored()) == text  # the same folder gives the same page
 
 
+def test_stages_without_accuracy(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps({"stages": [{"portion": 0.5}, {"portion": 1.0, "top1": "x"}]}))
+    assert "Top-1 of each stage." in page_of(tmp_path).text
+
+
 def _measured(names: list[str]) -> dict[str, Any]:
     """What `inq-ray sensitivity` writes, as far as the page shows it."""
     scores = [{"2": {"divergence": 0.5 / (1 + index)}, "4": {"divergence": 0.0}} for index in range(len(names))]

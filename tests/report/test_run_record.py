@@ -22,6 +22,17 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert [each.kind for each in record.incidents] == ["workers_lost"]
 
 
+def test_many_lines_that_no_run_writes_are_few_problems(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    good = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({**good, "top1": 101 + number}) + "\n" for number in range(1000))
+    record = record_of(folder)
+    assert record.rows == tuple(rows())
+    assert len(record.files.problems) == 3
+    assert record.files.problems[0].endswith("which are left out: top-1 101 and top-5 99 are not possible")
+
+
 def test_a_failed_run(tmp_path: Path) -> None:
     record = record_of(write_run(tmp_path, finished=False))
     assert record.status == "failed"

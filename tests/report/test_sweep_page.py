@@ -69,6 +69,15 @@ def test_an_unfinished_sweep(folder: Path, tmp_path: Path) -> None:
     assert "the size of t003 is not known" in page.text  # the trials' folders are elsewhere
 
 
+def test_a_trial_with_other_parameters(folder: Path, tmp_path: Path) -> None:
+    trials = json.loads((folder / "sweep.json").read_text())["trials"]
+    del trials[1]["point"]["training.lr"]
+    record = read_sweep(_changed(folder, tmp_path / "sweep", trials=trials))
+    assert len(record.trials) == len(trials) - 1
+    assert "trial t002 is left out, it does not have the parameters of the sweep" in record.files.problems
+    assert sweep_page(record)
+
+
 def test_a_sweep_without_results(folder: Path, tmp_path: Path) -> None:
     page = Page(sweep_page(read_sweep(_changed(folder, tmp_path / "sweep", trials=[]))))
     assert "trials 0" in page.text

@@ -54,6 +54,8 @@ def accuracy_chart(stages: Sequence[Stage], float_top1: float | None) -> Html:
 
 def limit(axes: Any, values: Sequence[float]) -> None:
     """Limit the axis to values that are not outliers, with space around them; note how many are below."""
+    if not values:
+        return
     low, high = lower_fence(values), max(values)
     space = 0.08 * (high - low) or 0.5
     axes.set_ylim(low - space, high + space)

@@ -1,5 +1,6 @@
 """A run, as its folder has it."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from inq_ray.training.report.events import Row
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 # Upper bound of stages and of epochs in a stage.
 _MOST = 10**6
+# Reasons for lines of metrics that are left out; each line of a foreign file may have its own.
+_MOST_REASONS = 3
 # Incidents after which a run does not continue by itself.
 _ENDS = {"failed": "failed", "stopped": "stopped"}
 
@@ -145,15 +148,18 @@ def read_run(files: Files) -> RunRecord:
 def _rows(files: Files) -> Iterator[Row]:
     """Yield the metrics in order; if an epoch was trained twice, after an interruption, the later row counts."""
     found: dict[tuple[int, int], Row] = {}
+    odd: dict[str, None] = {}
     for line in files.lines_of(METRICS, why_missing="accuracy, loss and speed of the epochs are not known"):
         if line.get("loss") is None:
             line["loss"] = math.nan  # it was not finite
         try:
             row = _checked(from_dict(Row, line, where=""))
         except ValueError as error:
-            files.note(f"{METRICS} has lines that no run writes, which are left out: {error}")
+            odd[str(error)] = None
             continue
         found[row.stage, row.epoch] = row
+    for reason in itertools.islice(odd, _MOST_REASONS):
+        files.note(f"{METRICS} has lines that no run writes, which are left out: {reason}")
     for place in sorted(found):
         yield found[place]
 

@@ -69,6 +69,9 @@ def _trial(saved: SavedTrial, state: SavedSweep, files: Files) -> Trial | None:
     point: dict[str, Any] = {
         name: tuple(each) if isinstance(each, list) else each for name, each in saved.point.items()
     }
+    if point.keys() != state.space.keys():
+        files.note(f"trial {saved.name} is left out, it does not have the parameters of the sweep")
+        return None
     try:
         trial = Trial(name=saved.name, number=saved.number, point=point, config=configured(state.base, point), keys={})
     except (KeyError, ValueError) as error:
