@@ -76,7 +76,7 @@ def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str
         size = f"{seen.train_size}x{seen.train_size}"
         crop = f"random crop of {scale} of the area, width / height {ratio}, resized to {size}"
     else:
-        crop = f"padded by {info.height // 8} and cropped back at random"
+        crop = f"padded by {info.height // 8} with black and cropped back at random"
     flip = "half of the images mirrored" if augmentation.flips(info.channels) else "not mirrored"
     why = "flag" if data.flip is not None else "default for colours" if info.channels == 3 else "default for gray"
     return (

@@ -143,6 +143,25 @@ def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:
 
 def _check_takes(model: nn.Module, images: Tensor, flag: str, info: SourceInfo) -> None:
     """Refuse a network that does not turn these images into logits; ``flag`` names it, with its value."""
+    try:
+        _check_logits(model, images, flag, info)
+    except ValueError as error:
+        raise ValueError(f"{error}{_advice_on_channels(model, images, info)}") from error
+
+
+def _advice_on_channels(model: nn.Module, images: Tensor, info: SourceInfo) -> str:
+    """Return advice to use gray images, or colours, if the network accepts those instead; else nothing."""
+    if named_source(info.name) is not None:
+        return ""
+    channels, what = (1, "converts images to gray") if info.channels == 3 else (3, "gives gray images three channels")
+    try:
+        _check_logits(model, images[:, :1].expand(-1, channels, -1, -1), "", info)
+    except ValueError:
+        return ""
+    return f"; --channels {channels} {what}"
+
+
+def _check_logits(model: nn.Module, images: Tensor, flag: str, info: SourceInfo) -> None:
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # keeps BatchNorm's statistics
     what = f"{len(images)} image(s) per worker of shape {list(images.shape[1:])} (channels, height, width)"
     try:
@@ -152,9 +171,7 @@ def _check_takes(model: nn.Module, images: Tensor, flag: str, info: SourceInfo) 
         reason = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, AssertionError | RuntimeError | ValueError) or not reason:
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
-        is_gray = info.channels == 1 and named_source(info.name) is None
-        advice = "; --channels 3 gives gray images three equal channels" if is_gray else ""
-        raise ValueError(f"{flag} does not accept {what} from --data {info.name}: {reason}{advice}") from error
+        raise ValueError(f"{flag} does not accept {what} from --data {info.name}: {reason}") from error
     expected = [len(images), info.num_classes]
     if not isinstance(logits, Tensor) or list(logits.shape) != expected:
         got = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

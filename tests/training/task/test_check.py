@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.task.check import check
@@ -57,3 +58,52 @@ def test_gray_images_and_a_network_of_colours(tmp_path: Path) -> None:
     )
     assert check(config_of(root))[0].info.channels == 1
     assert check(config_of(root, channels=3))[0].info.channels == 3
+
+
+class OfChannels(nn.Module):
+    """A network for images of this many channels."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def for_gray(num_classes: int) -> nn.Module:
+    return OfChannels(1, num_classes)
+
+
+def for_colours(num_classes: int) -> nn.Module:
+    return OfChannels(3, num_classes)
+
+
+def for_more(num_classes: int) -> nn.Module:
+    return OfChannels(4, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("network", "is_gray", "end"),
+    [
+        ("for_gray", False, "; --channels 1 converts images to gray"),
+        ("for_colours", True, "; --channels 3 gives gray images three channels"),
+        ("for_more", False, "got 3 channels instead"),
+        ("for_more", True, "got 1 channels instead"),
+    ],
+)
+def test_a_network_for_other_channels_is_refused_with_the_flag_that_helps(
+    tmp_path: Path, network: str, is_gray: bool, end: str
+) -> None:
+    blobs = [encode(pixels[..., 0] if is_gray else pixels) for pixels in random_images(2)]
+    root = make_folder(
+        tmp_path / "set",
+        {f"{split}/{name}/{i}.png": blobs[i] for split in ("train", "val") for name in "ab" for i in range(2)},
+    )
+    config = config_of(root).replace(network={"arch": f"{__name__}:{network}"})
+    with pytest.raises(ValueError, match=f"{end}$"):
+        check(config)
+    if "--channels" in end:
+        check(config.replace(data={"channels": 1 if network == "for_gray" else 3}))
