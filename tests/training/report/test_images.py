@@ -59,10 +59,14 @@ def test_images_in_memory() -> None:
     assert where == "data: read from /data/below"
     assert size.startswith("images: 3x40x40 (channels, height, width; data)")
     assert validation == "validation: images unchanged (data: they are small and of one size)"
-    assert training.startswith("training: padded by 5 with black and cropped back at random; half of the images mirrored (default")
+    assert training.startswith(
+        "training: padded by 5 with black and cropped back at random; half of the images mirrored"
+    )
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]
-    assert digits[2].startswith("training: padded by 1 with black and cropped back at random; not mirrored (default for gray:")
+    assert digits[2].startswith(
+        "training: padded by 1 with black and cropped back at random; not mirrored (default for"
+    )
 
 
 def test_the_order_of_classes_is_shown() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
 from inq_ray.training.config import RunConfig
 from inq_ray.training.task.check import check
@@ -60,29 +60,20 @@ def test_gray_images_and_a_network_of_colours(tmp_path: Path) -> None:
     assert check(config_of(root, channels=3))[0].info.channels == 3
 
 
-class OfChannels(nn.Module):
-    """A network for images of this many channels."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+def of_channels(channels: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 
 
 def for_gray(num_classes: int) -> nn.Module:
-    return OfChannels(1, num_classes)
+    return of_channels(1, num_classes)
 
 
 def for_colours(num_classes: int) -> nn.Module:
-    return OfChannels(3, num_classes)
+    return of_channels(3, num_classes)
 
 
 def for_more(num_classes: int) -> nn.Module:
-    return OfChannels(4, num_classes)
+    return of_channels(4, num_classes)
 
 
 @pytest.mark.parametrize(
