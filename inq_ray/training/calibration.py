@@ -92,15 +92,18 @@ def quantize_at_once(
     """
     model = batches.task.model
     images = calibration_images(batches, epoch, num_images)
-    done, updates, error = None, None, None
+    done, updates = None, None
+    error: Exception | None = None
+    words: str | None = None
     if rank() == 0:
         try:
             done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=keep_zeros)
             updates = {name: StageUpdate(each.codebook, each.frozen, each.codes) for name, each in done.state.items()}
-        except ValueError as caught:
+        except Exception as caught:  # noqa: BLE001  # any error has to reach the ranks that wait for the result
             error = caught
+            words = str(caught) if isinstance(caught, ValueError) else f"{type(caught).__name__}: {caught}"
     try:
-        updates = broadcast_stage(updates, inq.state, None if error is None else str(error), stage=inq.stage + 1)
+        updates = broadcast_stage(updates, inq.state, words, stage=inq.stage + 1)
     except StageError as shared:
         raise shared from error
     broadcast_tensors({**dict(model.named_parameters()), **dict(model.named_buffers())})

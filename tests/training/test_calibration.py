@@ -76,15 +76,16 @@ def test_rank_0_alone_quantizes_and_others_take_its_network() -> None:
     assert first == second
 
 
-def test_all_ranks_get_the_error_of_rank_0() -> None:
+@pytest.mark.parametrize(("factor", "num_inputs", "text"), [(float("nan"), 64, "NaN"), (1.0, 63, "RuntimeError: ")])
+def test_all_ranks_get_the_error_of_rank_0(factor: float, num_inputs: int, text: str) -> None:
     assert {
-        (type(outcome.error), "NaN" in str(outcome.error)) for outcome in rank_outcomes(_at_once, 2, float("nan"))
+        (type(outcome.error), text in str(outcome.error)) for outcome in rank_outcomes(_at_once, 2, factor, num_inputs)
     } == {(StageError, True)}
 
 
-def _at_once(factor: float) -> tuple[dict[str, list[float]], int | None]:
+def _at_once(factor: float, num_inputs: int = 64) -> tuple[dict[str, list[float]], int | None]:
     """Quantizes a network whose weights differ between ranks, but for those of rank 0 times a factor."""
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(num_inputs, 3))
     with torch.no_grad():
         model[0].weight.mul_(factor * (1 + rank()))
     training = TrainingConfig(batch_size=64)
