@@ -32,9 +32,9 @@ def points(count: int, seed: int) -> TensorDataset:
     return TensorDataset(centers[labels] + torch.randn(count, 16, generator=generator), labels)
 
 
-def train_epochs(model: nn.Module, optimizer: inq.SGD, loader: DataLoader[tuple[Tensor, ...]], epochs: int) -> None:
+def train_epochs(model: nn.Module, optimizer: inq.SGD, loader: DataLoader[tuple[Tensor, ...]], epochs: range) -> None:
     """Train as ever: the optimizer moves live weights only."""
-    for epoch in range(epochs):
+    for epoch in epochs:
         if ray.train.get_context().get_world_size() > 1:
             loader.sampler.set_epoch(epoch)
         for inputs, labels in loader:
@@ -62,13 +62,15 @@ def train(config: dict[str, float]) -> None:
     model = prepare_model(network())
     loader = prepare_data_loader(DataLoader(points(4000, seed=1), batch_size=50, shuffle=True))
     optimizer = inq.SGD(inq.param_groups(model, weight_bits=4), lr=config["lr"], momentum=0.9)
-    train_epochs(model, optimizer, loader, epochs=3)
+    train_epochs(model, optimizer, loader, range(3))
     ray.train.report({"portion": 0.0, "top1": accuracy(model)})
 
     inq_scheduler = inq.INQScheduler(optimizer, PORTIONS)
-    for portion in PORTIONS:
+    for epoch, portion in enumerate(PORTIONS, start=3):
         inq_scheduler.step()  # freeze the next portion as powers of two
-        train_epochs(model, optimizer, loader, epochs=1)  # after the last stage: what stays float, the biases
+        train_epochs(
+            model, optimizer, loader, range(epoch, epoch + 1)
+        )  # after the last stage: what stays float, the biases
         ray.train.report({"portion": portion, "top1": accuracy(model)})
 
     with tempfile.TemporaryDirectory() as folder:

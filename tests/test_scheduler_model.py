@@ -349,6 +349,14 @@ def test_two_parameters_in_the_same_memory_are_refused_and_parts_of_one_buffer_a
     with pytest.raises(ValueError, match=r"'0\.weight' and '1\.weight' are two parameters in the same memory"):
         make(model)
     buffer = torch.randn(128)
+    whole = nn.Parameter(buffer)  # and two parts of it, of which the later one alone is quantized
+    model[0].weight, model[1].weight = nn.Parameter(buffer[:64].view(8, 8)), nn.Parameter(buffer[64:].view(8, 8))
+    groups = [
+        {"params": [("whole", whole), ("0", model[0].weight)]},
+        {"params": [("1", model[1].weight)], "weight_bits": 4},
+    ]
+    with pytest.raises(ValueError, match="'whole' and '1' are two parameters in the same memory"):
+        INQScheduler(inq_ray.SGD(groups, lr=0.1), [1.0])
     model[0].weight, model[1].weight = (nn.Parameter(part.view(8, 8)) for part in buffer.split(64))
     make(model)[1].step()
     model[1].weight = model[0].weight

@@ -50,7 +50,7 @@ _CPU_IMAGES = 8
 
 
 def _check_folder(flag: str, value: str) -> str:
-    path = Path(value).expanduser().absolute()
+    path = Path(os.path.expanduser(value)).absolute()
     if not path.parent.is_dir() or (path.exists() and not path.is_dir()):
         raise ValueError(f"{flag} {shown(value)} must be a folder, new or not, in one that exists")
     return value
@@ -255,7 +255,7 @@ def _write(
     screen: Screen, command: Command, facts: dict[str, Any], worlds: Sequence[World], advice: Sequence[Advice]
 ) -> None:
     """Write figures and picture."""
-    folder = Path(command.flags.output).expanduser()
+    folder = Path(os.path.expanduser(command.flags.output))
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -1,6 +1,5 @@
 """Parameters of an optimizer by name, and which of them can be quantized."""
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,10 +58,13 @@ def check_memory(params: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Non
             start, size = int(param.storage_offset()) * param.itemsize, (last + 1) * param.itemsize
             spans.setdefault(param.untyped_storage()._cdata, []).append((start, start + size, name))  # noqa: SLF001
     for each in spans.values():
-        each.sort()
-        for (_, end, one), (start, _, other) in itertools.pairwise(each):
-            if start < end and (one in new or other in new):
+        furthest = furthest_new = (0, "")  # end and name of what reaches furthest so far
+        for start, end, name in sorted(each):
+            reached, other = furthest if name in new else furthest_new
+            if start < reached:
                 raise ValueError(
-                    f"{shown(one)} and {shown(other)} are two parameters in the same memory: use one, as by "
+                    f"{shown(other)} and {shown(name)} are two parameters in the same memory: use one, as by "
                     "layer.weight = other.weight (the Parameter, not its .data), before param_groups"
                 )
+            furthest = max(furthest, (end, name))
+            furthest_new = max(furthest_new, (end, name)) if name in new else furthest_new

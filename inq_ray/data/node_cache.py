@@ -25,7 +25,7 @@ def cache_folder() -> Path:
         ValueError: It cannot be created, or is not a folder that belongs to this user and is closed to others: someone
             else could put other data there.
     """
-    base = Path(os.environ.get(VARIABLE) or tempfile.gettempdir()).expanduser().absolute()
+    base = Path(os.path.expanduser(os.environ.get(VARIABLE) or tempfile.gettempdir())).absolute()
     folder = base / f"inq_ray-{os.getuid()}"
     try:
         base.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def lr_factor(step: int, *, steps_per_epoch: int, epochs: int, training: Trainin
             ``lr_step_epochs``, "constant" stays; each after a linear warm-up over ``warmup_epochs``.
 
     Returns:
-        A number in (0, 1].
+        A number in [0, 1].
     """
     num_warmup = round(training.warmup_epochs * steps_per_epoch)
     if step < num_warmup:
