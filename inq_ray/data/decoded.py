@@ -65,7 +65,7 @@ def decoded_set(
             file.writelines(part.data for part in images(pool))
 
     path = shared_file(key, num * (_LABEL_BYTES + layout.num_bytes), write)
-    crop_flip = CropFlip(padding=layout.height // 8, flip=augmentation.flips(layout.channels))
+    crop_flip = CropFlip.of(augmentation, (layout.channels, layout.height, layout.width))
     return ImageSet(*_map(path, num, layout), crop_flip, augmentation, mean)
 
 

@@ -50,7 +50,7 @@ class DigitsSource:
         scaled = images[train].double() / 255
         mean, std = (round(scaled.mean().item(), 6),), (round(scaled.std().item(), 6),)
         augmentation = augmentation or Augmentation()
-        crop_flip = CropFlip(padding=1, flip=augmentation.flips(1))
+        crop_flip = CropFlip.of(augmentation, images.shape[1:])
         self._sets = {
             split: ImageSet(images[part], labels[part], crop_flip, augmentation, mean) for split, part in parts.items()
         }

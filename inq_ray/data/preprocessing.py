@@ -6,6 +6,7 @@ from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
+PaddingMode = Literal["constant", "edge", "reflect"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,6 +74,10 @@ class Augmentation:
             characters.
         scale: Smallest and largest area of a random crop, as a fraction of the image's, in (0, 1].
         ratio: Smallest and largest width / height of a random crop, before it is resized to a square.
+        crop_padding: Pixels added to each side of an image in memory before a random crop back to its size; None = an
+            eighth of the height.
+        padding_mode: What these pixels are, as in torchvision's RandomCrop: "constant" is black, "edge" repeats the
+            last pixels, "reflect" mirrors the image without repeating them.
     """
 
     auto_augment: AutoAugment = "none"
@@ -80,10 +85,26 @@ class Augmentation:
     flip: bool | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_padding: int | None = None
+    padding_mode: PaddingMode = "constant"
 
     def flips(self, channels: int) -> bool:
         """Return whether to mirror half of the images with this many channels."""
         return channels == 3 if self.flip is None else self.flip
+
+    def padding(self, height: int, width: int) -> int:
+        """Return the pixels added to each side of an image of this size.
+
+        Raises:
+            ValueError: More than the image has, if they were chosen or are to be mirrored.
+        """
+        padding = height // 8 if self.crop_padding is None else self.crop_padding
+        is_default = self.crop_padding is None and self.padding_mode == "constant"
+        if is_default or padding == 0 or padding < min(height, width):
+            return padding
+        raise ValueError(
+            f"--crop-padding {padding} must be less than the sides of the images, which have {width}x{height} pixels"
+        )
 
     @property
     def changes_pixels(self) -> bool:

@@ -1,5 +1,6 @@
 """Crop and flip of whole batches on any device; randomness is a function of (seed, epoch, sample)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from inq_ray.data.preprocessing import Augmentation, PaddingMode
 from inq_ray.data.seeded import counter_hash
 
 
@@ -15,15 +17,29 @@ class CropFlip:
     """Random crop and flip of training images.
 
     Attributes:
-        padding: Pixels of zeros added to each side before a random crop back to the image's size; 0 = no crop.
+        padding: Pixels added to each side before a random crop back to the image's size, fewer than its sides; 0 = no
+            crop.
         flip: Whether to mirror half of the images left to right.
+        mode: What is added, as in torchvision's RandomCrop: "constant" is zeros.
     """
 
     padding: int = 0
     flip: bool = False
+    mode: PaddingMode = "constant"
+
+    @classmethod
+    def of(cls, augmentation: Augmentation, shape: Sequence[int]) -> "CropFlip":
+        """Return that of an augmentation, for images [C, H, W].
+
+        Raises:
+            ValueError: A crop could miss the image.
+        """
+        channels, height, width = shape
+        padding = augmentation.padding(height, width)
+        return cls(padding=padding, flip=augmentation.flips(channels), mode=augmentation.padding_mode)
 
     def __call__(self, images: Tensor, samples: Tensor, seed: int, epoch: int) -> Tensor:
-        """Pad with zeros, crop at random to the original size, and mirror images with probability 1/2.
+        """Pad, crop at random to the original size, and mirror images with probability 1/2.
 
         Args:
             images: uint8 [n, C, H, W], on any device, where the result is computed.
@@ -45,10 +61,22 @@ class CropFlip:
         columns = left + torch.arange(width, device=device)
         if self.flip:
             columns = torch.where(mirrored == 1, columns.flip(1), columns)
-        # One gather over the flattened padded images crops and mirrors the whole batch.
-        places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
-        padded = pad(images, (padding, padding, padding, padding)).flatten(2)
-        return padded.gather(2, places.view(num, 1, -1).expand(-1, channels, -1)).view_as(images)
+        if self.mode == "constant":
+            images, width = pad(images, (padding, padding, padding, padding)), width + 2 * padding
+        else:
+            rows, columns = (
+                _inside(places - padding, size, self.mode) for places, size in ((rows, height), (columns, width))
+            )
+        # One gather over the flattened images crops and mirrors the whole batch.
+        places = rows[:, :, None] * width + columns[:, None, :]
+        pixels = images.flatten(2).gather(2, places.view(num, 1, -1).expand(-1, channels, -1))
+        return pixels.view(num, channels, height, -1)
+
+
+def _inside(places: Tensor, size: int, mode: PaddingMode) -> Tensor:
+    """Return the places in 0 .. size - 1 whose pixels stand at these places, which lie less than size outside."""
+    last = size - 1
+    return places.clamp(0, last) if mode == "edge" else last - (last - places.abs()).abs()
 
 
 def _draw(samples: Tensor, seed: int, epoch: int, padding: int) -> Tensor:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inq_ray.data.image_set import SourceInfo
-from inq_ray.data.preprocessing import LARGEST_SIZE
+from inq_ray.data.preprocessing import LARGEST_SIZE, AutoAugment, PaddingMode
 from inq_ray.data.source import named_source
 from inq_ray.files.shown import shown
 from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
-AutoAugment = Literal["none", "randaugment", "trivialaugment", "autoaugment", "augmix"]
 
 
 def _is_in_memory(info: SourceInfo) -> bool:
@@ -52,6 +51,16 @@ _OWN = Unused(
 _CROP = Unused(
     data=_is_in_memory,
     why="has no effect: small images are kept in memory, padded and cropped back to their size; leave it out",
+    is_refused=True,
+)
+_PADDING = Unused(
+    data=lambda info: info.is_streamed,
+    why="has no effect: these images are cropped by --crop-scale and --crop-ratio, and not padded; leave it out",
+    is_refused=True,
+)
+_UNPADDED = Unused(
+    when=lambda config: config.data.crop_padding == 0,
+    why="has no effect: with --crop-padding 0 nothing is added; leave one of them out",
     is_refused=True,
 )
 _NAMED = Unused(
@@ -195,6 +204,19 @@ class DataConfig:
         check=_range("[0.01, 100]"),
         phase=Phase.TRAINING,
         unused=(_CROP,),
+    )
+    crop_padding: int | None = option(
+        None,
+        "Pixels added to each side of small training images before a random crop; 0: no crop; default: height / 8.",
+        check=count(0),
+        phase=Phase.TRAINING,
+        unused=(_PADDING,),
+    )
+    padding_mode: PaddingMode = option(
+        "constant",
+        "What small training images are padded with: constant (black), edge (repeated), reflect (mirrored).",
+        phase=Phase.TRAINING,
+        unused=(_PADDING, _UNPADDED),
     )
     auto_augment: AutoAugment = option("none", "Auto-augmentation policy, after crop and flip.", phase=Phase.TRAINING)
     random_erasing: float = option(

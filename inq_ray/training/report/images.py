@@ -1,12 +1,18 @@
 """Preprocessing and augmentation in lines for the user, with the origin of each setting."""
 
 from inq_ray.data.image_set import SourceInfo
+from inq_ray.data.preprocessing import Augmentation, PaddingMode
 from inq_ray.data.source import named_source
 from inq_ray.files.shown import shown
 from inq_ray.models.weights.files import is_weights_file
 from inq_ray.training.config import DataConfig, NetworkConfig
 from inq_ray.training.task.build import image_augmentation, preprocessing_of
 
+_PADDED_WITH: dict[PaddingMode, str] = {
+    "constant": "black",
+    "edge": "the pixels of the edge",
+    "reflect": "the mirrored image",
+}
 # Number of classes that are printed, in addition to the last one.
 _NUM_CLASSES = 5
 
@@ -76,13 +82,20 @@ def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str
         size = f"{seen.train_size}x{seen.train_size}"
         crop = f"random crop of {scale} of the area, width / height {ratio}, resized to {size}"
     else:
-        crop = f"padded by {info.height // 8} with black and cropped back at random"
+        crop = _padding(augmentation, info)
     flip = "half of the images mirrored" if augmentation.flips(info.channels) else "not mirrored"
     why = "flag" if data.flip is not None else "default for colours" if info.channels == 3 else "default for gray"
     return (
         f"{crop}; {flip} ({why}: --flip, --no-flip); auto-augment {augmentation.auto_augment}; "
         f"random erasing {augmentation.random_erasing:g}"
     )
+
+
+def _padding(augmentation: Augmentation, info: SourceInfo) -> str:
+    padding = augmentation.padding(info.height, info.width)
+    if not padding:
+        return "not cropped (flag)"
+    return f"padded by {padding} with {_PADDED_WITH[augmentation.padding_mode]} and cropped back at random"
 
 
 def _text(values: tuple[float, ...]) -> str:

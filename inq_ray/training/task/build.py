@@ -158,6 +158,8 @@ def image_augmentation(data: DataConfig) -> Augmentation:
         flip=data.flip,
         scale=(least, most),
         ratio=(narrow, wide),
+        crop_padding=data.crop_padding,
+        padding_mode=data.padding_mode,
     )
 
 

@@ -1,22 +1,23 @@
 """Crops and flips: against slicing one image at a time, whatever else is in the batch."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from inq_ray.data.augment.crop_flip import CropFlip
+from inq_ray.data.preprocessing import Augmentation, PaddingMode
 from inq_ray.data.seeded import counter_hash
 
 
-def by_hand(image: Tensor, sample: int, seed: int, epoch: int, padding: int, flip: bool) -> Tensor:
-    """Pad, slice and mirror one image [C, H, W]."""
+def by_hand(image: Tensor, sample: int, seed: int, epoch: int, padding: int, flip: bool, mode: str) -> Tensor:
+    """Pad by numpy, slice and mirror one image [C, H, W]."""
     bits = int(counter_hash("crop_flip", seed, epoch, np.array([sample]))[0])
     top, left = ((bits >> shift & (2**31 - 1)) * (2 * padding + 1) >> 31 for shift in (0, 31))
-    channels, height, width = image.shape
-    padded = torch.zeros(channels, height + 2 * padding, width + 2 * padding, dtype=torch.uint8)
-    padded[:, padding : padding + height, padding : padding + width] = image
+    _, height, width = image.shape
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (padding,) * 2, (padding,) * 2], mode))
     crop = padded[:, top : top + height, left : left + width]
     return crop.flip(2) if flip and bits >> 63 else crop
 
@@ -24,21 +25,34 @@ def by_hand(image: Tensor, sample: int, seed: int, epoch: int, padding: int, fli
 @given(
     num=st.integers(1, 6),
     channels=st.sampled_from([1, 3]),
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
     padding=st.integers(0, 4),
+    mode=st.sampled_from(["constant", "edge", "reflect"]),
     flip=st.booleans(),
     seed=st.integers(0, 2**64),
     epoch=st.integers(0, 1000),
 )
 def test_batches_are_what_single_images_are(
-    num: int, channels: int, size: tuple[int, int], padding: int, flip: bool, seed: int, epoch: int
+    num: int, channels: int, size: tuple[int, int], padding: int, mode: PaddingMode, flip: bool, seed: int, epoch: int
 ) -> None:
     images = torch.randint(0, 256, (num, channels, *size), dtype=torch.uint8)
     samples = torch.randperm(1000)[:num]
-    out = CropFlip(padding=padding, flip=flip)(images, samples, seed, epoch)
+    out = CropFlip(padding=padding, flip=flip, mode=mode)(images, samples, seed, epoch)
     assert out.dtype == torch.uint8
     for image, sample, result in zip(images, samples.tolist(), out, strict=True):
-        assert torch.equal(result, by_hand(image, sample, seed, epoch, padding, flip))
+        assert torch.equal(result, by_hand(image, sample, seed, epoch, padding, flip, mode))
+
+
+def test_by_default_an_eighth_of_the_height_is_added() -> None:
+    assert CropFlip.of(Augmentation(), (3, 32, 48)) == CropFlip(padding=4, flip=True)
+    assert CropFlip.of(Augmentation(), (1, 7, 7)) == CropFlip()
+    assert CropFlip.of(Augmentation(), (1, 32, 3)) == CropFlip(padding=4)
+    given = Augmentation(crop_padding=5, padding_mode="edge", flip=False)
+    assert CropFlip.of(given, (3, 32, 6)) == CropFlip(padding=5, mode="edge")
+    with pytest.raises(ValueError, match="--crop-padding 5 must be less than the sides of the images, which have 5x32"):
+        CropFlip.of(given, (3, 32, 5))
+    with pytest.raises(ValueError, match="--crop-padding 4 must be less than"):
+        CropFlip.of(Augmentation(padding_mode="reflect"), (1, 32, 3))
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:

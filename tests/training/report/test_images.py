@@ -62,6 +62,11 @@ def test_images_in_memory() -> None:
     assert training.startswith(
         "training: padded by 5 with black and cropped back at random; half of the images mirrored"
     )
+    assert (
+        "training: padded by 2 with the pixels of the edge and cropped back at random;"
+        in lines(IMAGENET.replace(data={"crop_padding": 2, "padding_mode": "edge"}), small)[-1]
+    )
+    assert "training: not cropped (flag);" in lines(IMAGENET.replace(data={"crop_padding": 0}), small)[-1]
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]
     assert digits[2].startswith(
