@@ -74,7 +74,7 @@ class CropFlip:
 
 
 def _inside(places: Tensor, size: int, mode: PaddingMode) -> Tensor:
-    """Return the places in 0 .. size - 1 whose pixels stand at these places, which lie less than size outside."""
+    """Return from where in 0 .. size - 1 pixels are taken for these places, which are less than size outside."""
     last = size - 1
     return places.clamp(0, last) if mode == "edge" else last - (last - places.abs()).abs()
 
