@@ -112,7 +112,8 @@ def resume_on_a_rank(arch: str, folder: str, own_rank: int) -> None:
     restore(snapshot, parts)
     state, peak = state_bytes(parts), resident("VmHWM") - before
     torch.distributed.barrier()
-    print(f"rank {rank()}: state {state / 1e6:,.0f} MB, at most {peak / 1e6:,.0f} MB, ratio {peak / state:.2f}")
+    line = f"rank {rank()}: state {state / 1e6:,.0f} MB, at most {peak / 1e6:,.0f} MB, ratio {peak / state:.2f}\n"
+    sys.stdout.write(line)  # with its end at once: ranks write at the same time
     torch.distributed.destroy_process_group()
 
 
