@@ -32,7 +32,7 @@ class CropFlip:
         """Return that of an augmentation, for images [C, H, W].
 
         Raises:
-            ValueError: A crop could miss the image.
+            ValueError: As :meth:`Augmentation.padding`.
         """
         channels, height, width = shape
         padding = augmentation.padding(height, width)

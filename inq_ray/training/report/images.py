@@ -94,7 +94,7 @@ def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str
 def _padding(augmentation: Augmentation, info: SourceInfo) -> str:
     padding = augmentation.padding(info.height, info.width)
     if not padding:
-        return "not cropped (flag)"
+        return "not cropped (flag)" if augmentation.crop_padding == 0 else "not cropped (data: too small)"
     return f"padded by {padding} with {_PADDED_WITH[augmentation.padding_mode]} and cropped back at random"
 
 

@@ -67,6 +67,8 @@ def test_images_in_memory() -> None:
         in lines(IMAGENET.replace(data={"crop_padding": 2, "padding_mode": "edge"}), small)[-1]
     )
     assert "training: not cropped (flag);" in lines(IMAGENET.replace(data={"crop_padding": 0}), small)[-1]
+    tiny = dataclasses.replace(small, height=7, width=7)
+    assert "training: not cropped (data: too small);" in lines(IMAGENET, tiny)[-1]
     digits = lines(RunConfig(), open_source("digits").info)
     assert "(data) and std" in digits[0]
     assert digits[2].startswith(
