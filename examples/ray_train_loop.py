@@ -68,9 +68,8 @@ def train(config: dict[str, float]) -> None:
     inq_scheduler = inq.INQScheduler(optimizer, PORTIONS)
     for epoch, portion in enumerate(PORTIONS, start=3):
         inq_scheduler.step()  # freeze the next portion as powers of two
-        train_epochs(
-            model, optimizer, loader, range(epoch, epoch + 1)
-        )  # after the last stage: what stays float, the biases
+        # After the last stage this trains what stays float, the biases.
+        train_epochs(model, optimizer, loader, range(epoch, epoch + 1))
         ray.train.report({"portion": portion, "top1": accuracy(model)})
 
     with tempfile.TemporaryDirectory() as folder:
