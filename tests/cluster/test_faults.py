@@ -30,10 +30,11 @@ BROKEN = "tests.cluster.broken_networks"
 
 
 def _config(folder: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
-    """Two stages; a checkpoint every seventh step, so that it is somewhere within an epoch."""
+    """Two stages, so long that a fast machine does not end them before a fault has struck; a checkpoint every seventh
+    step, so that it is somewhere within an epoch."""
     config = default_recipe("digits_cnn", 4).replace(
         quantization={"iterative_steps": (0.5, 1.0)},
-        training={"epochs": 4, "float_epochs": 1},
+        training={"epochs": 12, "float_epochs": 1},
         cluster={"max_failures": 20, "collective_timeout": "30s"},
         output={"storage_path": str(folder), "name": name, "checkpoint_every": "7"},
     )
@@ -58,8 +59,8 @@ def _check_same(summary: dict[str, Any], calm: dict[str, Any]) -> None:
 def test_killed_workers_change_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
     plan = [
         Planned("kill_in_checkpoint", stage=0, epoch=1),
-        Planned("kill_twice", stage=1, epoch=2, choice=12),
-        Planned("kill_in_stage_change", stage=1, epoch=3, choice=1),
+        Planned("kill_twice", stage=1, epoch=2, choice=12, num_resumed=1),
+        Planned("kill_in_stage_change", stage=1, epoch=3, choice=1, num_resumed=2),
     ]
     summary, texts = quantize_under(_config(tmp_path, "killed"), plan)
     _check_same(summary, _calm(_config(tmp_path, "calm")))
@@ -98,7 +99,10 @@ def test_what_does_not_kill_a_worker_changes_nothing(ray_cluster: RayCluster, tm
     marker().touch()
     calm = _calm(_config(tmp_path, "calm", **options))
     marker().unlink()
-    plan = [Planned("notice", stage=1, epoch=3, choice=1), Planned("freeze", stage=2, epoch=1, choice=1)]
+    plan = [
+        Planned("notice", stage=1, epoch=3, choice=1, num_resumed=1),
+        Planned("freeze", stage=2, epoch=1, choice=1, num_resumed=2),
+    ]
     summary, texts = quantize_under(_config(tmp_path, "flawed", **options), plan)
     _check_same(summary, calm)
     assert summary["num_skipped_steps"] > 0
