@@ -127,6 +127,7 @@ def test_the_sensitivity_that_lies_in_the_folder(tmp_path: Path) -> None:
     assert page.text.index("a.weight 0.5") < page.text.index("b.weight 0.1667")
     assert "Measured on 256 images of the test set." in page.text
     assert """Proposed: --weight-bits 4 --layer-bits b.weight=2 'c.*=3' 'd'"'"'; ls #=2'""" in page.text
+    assert "mathdefault" not in page.text, "a logarithmic axis has plain numbers"
     assert {"script", "img"}.isdisjoint(page.elements)
 
 

@@ -92,6 +92,8 @@ def sensitivity_chart(layers: Sequence[Sensitive], bits: Sequence[int]) -> Html:
     """
 
     def draw(axes: Any) -> None:
+        from matplotlib.ticker import LogFormatter
+
         for index, num_bits in enumerate(bits):
             places = [row for row, layer in enumerate(layers) if num_bits in layer.divergences]
             values = [max(LEAST_DIVERGENCE, layers[row].divergences[num_bits]) for row in places]
@@ -100,6 +102,9 @@ def sensitivity_chart(layers: Sequence[Sensitive], bits: Sequence[int]) -> Html:
             if places and places[0] == 0:
                 axes.annotate(f"{num_bits}", (values[0], 0), (0, 5), textcoords="offset points", ha="center", color=INK)
         axes.set_xscale("log")
+        # The default of this scale writes formulas, and charts have none.
+        axes.xaxis.set_major_formatter(LogFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter())
         axes.margins(x=0.08)
         axes.grid(visible=True, axis="x")
         name_rows(axes, [layer.name for layer in layers])
