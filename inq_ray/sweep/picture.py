@@ -43,6 +43,13 @@ def figure_of(trials: Sequence[Trial], title: str) -> Any:
 
     The better a trial's top-1, the darker its color. Trials without a result are dashed and gray.
     """
+    import matplotlib as mpl
+
+    with mpl.rc_context({"text.parse_math": False}):  # names have dollars that begin no formula
+        return _drawn(trials, title)
+
+
+def _drawn(trials: Sequence[Trial], title: str) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

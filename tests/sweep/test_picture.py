@@ -165,5 +165,5 @@ def test_a_picture_is_written_whatever_there_is_to_show(tmp_path: Path) -> None:
         path = tmp_path / f"{len(some)}.png"
         draw(some, path, "title")
         assert path.read_bytes().startswith(b"\x89PNG")
-    draw(trials, tmp_path / "picture.svg", "title")
+    draw(trials, tmp_path / "picture.svg", "digits_cnn on a$_$b")  # no formula
     assert "t001" in (tmp_path / "picture.svg").read_text()
