@@ -175,7 +175,8 @@ class Drive:
             self._console.told(trial, report)
         self._save()
         if trial.status == "stopped":
-            self._plan.folder.stop_of(name).touch()
+            with contextlib.suppress(OSError):  # a full disk: it trains on, and its results do not count
+                self._plan.folder.stop_of(name).touch()
 
     def _has_trained(self) -> bool:
         """Return whether any trial has done more than measure the common initial weights."""

@@ -384,6 +384,26 @@ def test_a_trial_that_is_refused_after_others_have_trained_is_one_that_failed(
     assert "t002  failed    near chance" in capsys.readouterr().out
 
 
+def test_a_trial_that_cannot_be_told_to_stop_does_not_end_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk may have no room for the file that tells it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TrialRegistry, "_stays", lambda *_: False)
+    plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1, 0.2))}), SearchOptions())
+    plan.folder.path.mkdir()
+    drive = Drive(plan, plan.registry(), SweepConsole(), None)
+    drive._suggest(1, None)
+    monkeypatch.setattr(Path, "touch", full)
+    drive._take("t001", Ended(End(stage=0, portion=0.0, top1=9.0, seconds=1.0, how="trained")))
+    drive._take("t001", Done(top1=99.0, digest="d"))  # it has trained on
+    trial = drive._registry.trials[0]
+    assert (trial.status, trial.top1) == ("stopped", None)
+
+
 def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:
     """As earlier versions of the program have left it: by then another trial may have been the best."""
     plan = plan_sweep(tiny_config(tmp_path, "sweep"), Space({LR: Choices((0.1,))}), SearchOptions())
