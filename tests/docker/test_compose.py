@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -103,3 +104,17 @@ def test_the_script_writes_every_secret(compose: dict[str, Any], tmp_path: Path)
     other = tmp_path / "other"
     subprocess.run([REPO / "docker" / "make-secrets", other], check=True, capture_output=True, timeout=300)
     assert (other / "ray_token").read_text() != token
+
+
+def test_a_script_that_fails_leaves_no_half_secret(tmp_path: Path) -> None:
+    """A bug once: an empty token stayed, as one that was there already."""
+    (tmp_path / "od").write_text("#!/bin/sh\nprintf 12; exit 1\n")
+    (tmp_path / "od").chmod(0o755)
+    command = [REPO / "docker" / "make-secrets", tmp_path / "secrets"]
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(command, env=env, check=False, capture_output=True, timeout=300).returncode != 0
+    assert [path.name for path in (tmp_path / "secrets").iterdir() if not path.name.startswith(".")] == []
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    names = {path.name for path in (tmp_path / "secrets").iterdir()}
+    assert names == {"ray_token", "s3_credentials", "s3_config"}
+    assert len((tmp_path / "secrets" / "ray_token").read_text()) == 64
