@@ -59,8 +59,11 @@ def _path(value: str) -> Path:
 
 
 def _check_file(flag: str, value: str) -> str:
-    if not _path(value).absolute().parent.is_dir():
+    path = _path(value).absolute()
+    if not path.parent.is_dir():
         raise ValueError(f"{flag} {shown(value)}: its folder does not exist: create it first")
+    if path.is_dir():
+        raise ValueError(f"{flag} {shown(value)} must be a file, and is a folder: name a file in it")
     return value
 
 

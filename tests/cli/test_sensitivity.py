@@ -76,6 +76,7 @@ def test_with_post_training_quantization(weights: list[str], capsys: pytest.Capt
      (["--target-size", "9kB", "--target-accuracy", "9"], 2, "exclude each other"),
      (["--save-recipe", "r.json"], 2, "--save-recipe needs --target-size"),
      (["--weight-bits", "3"], 2, "--weight-bits: bits are proposed here"),
+     (["--output", "."], 2, "--output . must be a file, and is a folder"),
      (["--output", "no/x.json"], 2, "--output no/x.json: its folder does not exist"),
      (["--output", "~nobody-of-this-name/x.json"], 2, "its folder does not exist"),
      (["--plot", "x.foo"], 2, "--plot must end in .png, .svg, .pdf, got 'x.foo'"),
