@@ -9,6 +9,8 @@ triangles. The network is trained first. For one that is trained already, give `
 """
 
 import argparse
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +73,10 @@ def main() -> None:
     if data is None:
         data = flags.output / "shapes"
         if not data.exists():
-            draw_shapes(data, num_train=900, num_val=150)
+            partial = data.with_name(".shapes")  # renamed once complete, so that an interruption leaves no part of it
+            shutil.rmtree(partial, ignore_errors=True)
+            draw_shapes(partial, num_train=900, num_val=150)
+            partial.rename(data)
 
     words = [
         "--data", str(data.resolve()), "--arch", "own_network:Net", "--weight-bits", "5",
@@ -79,7 +84,7 @@ def main() -> None:
         "--float-epochs", "5", "--float-lr", "0.05", "--epochs", "1", "--lr", "0.01", "--batch-size", "50",
         "--num-workers", "1", "--storage-path", str(flags.output.resolve()), "--name", "own_network", "--overwrite",
     ]  # fmt: skip
-    print("inq-ray quantize", " ".join(words), flush=True)
+    print(shlex.join(["inq-ray", "quantize", *words]), flush=True)
     here = Path(__file__).resolve().parent  # --arch names a module of the working directory
     subprocess.run([sys.executable, "-m", "inq_ray", "quantize", *words], cwd=here, check=True)
 
