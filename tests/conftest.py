@@ -171,7 +171,7 @@ def _nothing_stays_reserved(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
     from ray.util import placement_group_table
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (free := ray.available_resources().get("CPU")) != NUM_CPUS:  # type: ignore[no-untyped-call]
         kept = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
         assert time.monotonic() < deadline, f"only {free} of {NUM_CPUS} CPUs are free again; placement groups: {kept}"

@@ -21,11 +21,12 @@ from inq_ray.training.report.events import Event, Note, Row
 from inq_ray.training.report.incident import Incident
 from inq_ray.training.run_folder import RunFolder
 
-# What a fault waits for comes within this, or the run is about to end.
-_WAIT_SECONDS = 20.0
-# For workers that do not answer others are started after --collective-timeout.
-_LONG_WAIT_SECONDS = 120.0
+# Bound of a fault's wait, which the end of the run ends too; a machine may be slow.
+_WAIT_SECONDS = 600.0
 _POLL_SECONDS = 0.005
+
+# Waits for a condition; returns whether it was met before the run was over.
+Wait = Callable[[Callable[[], Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -84,59 +85,59 @@ def send(number: signal.Signals, process: int) -> None:
         return
 
 
-def _kill(run: RunFolder, planned: Planned) -> None:
+def _kill(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     workers = train_workers()
     if workers:
         send(signal.SIGKILL, workers[planned.choice % len(workers)])
 
 
-def _kill_all(run: RunFolder, planned: Planned) -> None:
+def _kill_all(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     for worker in train_workers():
         send(signal.SIGKILL, worker)
 
 
-def _kill_twice(run: RunFolder, planned: Planned) -> None:
+def _kill_twice(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """The second as soon as others have taken their place: while they import, load, or go on."""
     before = set(train_workers())
-    _kill(run, planned)
-    if _wait_for(lambda: set(train_workers()) - before):
+    _kill(run, planned, wait_for)
+    if wait_for(lambda: set(train_workers()) - before):
         time.sleep((planned.choice % 50) / 10)
-        _kill(run, planned)
+        _kill(run, planned, wait_for)
 
 
-def _kill_in_checkpoint(run: RunFolder, planned: Planned) -> None:
-    if _wait_for(lambda: list((run.path / "checkpoints").glob(".*.partial"))):
-        _kill_all(run, planned)
+def _kill_in_checkpoint(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
+    if wait_for(lambda: list((run.path / "checkpoints").glob(".*.partial"))):
+        _kill_all(run, planned, wait_for)
 
 
-def _kill_in_stage_change(run: RunFolder, planned: Planned) -> None:
+def _kill_in_stage_change(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """Once the stage's last epoch is saved: while the next stage is chosen, sent and compared."""
     # A run of small epochs may be there before it has told of the planned one.
-    if _wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
+    if wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
         time.sleep((planned.choice % 10) / 100)
-        _kill(run, planned)
+        _kill(run, planned, wait_for)
 
 
-def _stop_driver_in_stage_change(run: RunFolder, planned: Planned) -> None:
-    if _wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
+def _stop_driver_in_stage_change(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
+    if wait_for(lambda: any(place.stage >= planned.stage for place in _epoch_ends(run))):
         time.sleep((planned.choice % 10) / 100)
-        _stop_driver(run, planned)
+        _stop_driver(run, planned, wait_for)
 
 
-def _freeze(run: RunFolder, planned: Planned) -> None:
+def _freeze(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     workers = train_workers()
     if workers:
         send(signal.SIGSTOP, workers[planned.choice % len(workers)])
 
 
-def _freeze_and_thaw(run: RunFolder, planned: Planned) -> None:
+def _freeze_and_thaw(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """All workers, which go on once others have taken their place and write."""
     frozen = train_workers()
     for worker in frozen:
         send(signal.SIGSTOP, worker)
-    if _wait_for(lambda: set(train_workers()) - set(frozen), _LONG_WAIT_SECONDS):
+    if wait_for(lambda: set(train_workers()) - set(frozen)):
         before = _num_rows(run)
-        _wait_for(lambda: _num_rows(run) > before)
+        wait_for(lambda: _num_rows(run) > before)
     for worker in frozen:
         send(signal.SIGCONT, worker)
 
@@ -148,41 +149,43 @@ def _num_rows(run: RunFolder) -> int:
         return 0
 
 
-def _notice(run: RunFolder, planned: Planned) -> None:
+def _notice(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     workers = train_workers()
     if workers:
         send(signal.SIGTERM, workers[planned.choice % len(workers)])
 
 
-def _kill_actor(name: str) -> None:
-    for process in processes_of_ray(name):
+def _kill_actor(name: str) -> set[int]:
+    processes = processes_of_ray(name)
+    for process in processes:
         send(signal.SIGKILL, process)
+    return set(processes)
 
 
-def _kill_controller(run: RunFolder, planned: Planned) -> None:
+def _kill_controller(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """Ray Train's own process, which watches the workers."""
     _kill_actor("TrainController")
 
 
-def _kill_mailbox(run: RunFolder, planned: Planned) -> None:
+def _kill_mailbox(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """The process by which rank 0 and the driver talk."""
     _kill_actor("Mailbox")
 
 
-def _stop_driver_without_mailbox(run: RunFolder, planned: Planned) -> None:
-    _kill_mailbox(run, planned)
-    if _wait_for(lambda: not processes_of_ray("Mailbox")):
-        _stop_driver(run, planned)
+def _stop_driver_without_mailbox(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
+    killed = _kill_actor("Mailbox")
+    if wait_for(lambda: killed.isdisjoint(processes_of_ray("Mailbox"))):  # the next attempt has one of its own
+        _stop_driver(run, planned, wait_for)
 
 
-def _stop_driver(run: RunFolder, planned: Planned) -> None:
+def _stop_driver(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     send(signal.SIGINT if planned.choice % 2 else signal.SIGTERM, os.getpid())
 
 
-def _damage(run: RunFolder, planned: Planned) -> None:
+def _damage(run: RunFolder, planned: Planned, wait_for: Wait) -> None:
     """A file of the newest checkpoint is not what it was, and the workers are gone."""
-    _kill_all(run, planned)
-    if not _wait_for(lambda: not train_workers()):
+    _kill_all(run, planned, wait_for)
+    if not wait_for(lambda: not train_workers()):
         return
     newest = sorted((run.path / "checkpoints").glob("checkpoint-*"))[-1:]
     files = sorted(file for folder in newest for file in folder.iterdir())
@@ -205,7 +208,7 @@ def damage(file: Path, choice: int) -> None:
         file.unlink()
 
 
-FAULTS: dict[str, Callable[[RunFolder, Planned], None]] = {
+FAULTS: dict[str, Callable[[RunFolder, Planned, Wait], None]] = {
     "kill": _kill,
     "kill_all": _kill_all,
     "kill_twice": _kill_twice,
@@ -229,15 +232,6 @@ def _epoch_ends(run: RunFolder) -> list[TrainingPosition]:
     return [place for place in places if place is not None and place.epoch > 0 and place.step == 0]
 
 
-def _wait_for(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(_POLL_SECONDS)
-    return False
-
-
 @dataclass
 class Saboteur:
     """A reporter that lets faults strike.
@@ -256,6 +250,7 @@ class Saboteur:
     num_resumed: int = 0
     has_stopped_driver: bool = False
     _threads: list[threading.Thread] = field(default_factory=list)
+    _is_over: threading.Event = field(default_factory=threading.Event)
 
     def report(self, event: Event) -> None:
         if isinstance(event, Note | Incident):
@@ -277,27 +272,35 @@ class Saboteur:
 
     def _strike(self, planned: Planned) -> None:
         time.sleep(planned.delay_seconds)
-        FAULTS[planned.fault](self.run, planned)
+        FAULTS[planned.fault](self.run, planned, self._wait_for)
+
+    def _wait_for(self, condition: Callable[[], Any]) -> bool:
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while time.monotonic() < deadline and not self._is_over.wait(_POLL_SECONDS):
+            if condition():
+                return True
+        return False
 
     def join(self) -> None:
-        """Waits for faults that have begun."""
+        """Ends faults that wait for something, and waits for all that have begun."""
+        self._is_over.set()
         for thread in self._threads:
-            thread.join(_WAIT_SECONDS * 2)
+            thread.join(60)
 
 
 def quantize_under(config: RunConfig, plan: list[Planned]) -> tuple[dict[str, Any], list[str]]:
     """Runs to the end, started again as often as a driver is stopped; returns the summary, and what was told."""
     saboteur = Saboteur(RunFolder.planned(config), list(plan))
-    for _ in range(1 + len(plan)):
-        try:
-            summary = quantize(config, saboteur)
-        except RunStoppedError:
-            if not saboteur.has_stopped_driver:
-                raise  # somebody else has: Ctrl-C
-            saboteur.has_stopped_driver = False
-            continue
+    try:
+        for _ in range(1 + len(plan)):
+            try:
+                return quantize(config, saboteur), saboteur.texts
+            except RunStoppedError:
+                if not saboteur.has_stopped_driver:
+                    raise  # somebody else has: Ctrl-C
+                saboteur.has_stopped_driver = False
+    finally:
         saboteur.join()
-        return summary, saboteur.texts
     raise AssertionError("it was stopped more often than was planned")
 
 

@@ -19,7 +19,7 @@ from inq_ray.training.run_folder import RunFolder
 from tests import soak
 from tests.cluster.broken_networks import marker
 from tests.conftest import RayCluster
-from tests.faults import Planned, damage, processes_below, quantize_under, send
+from tests.faults import Planned, damage, processes_below, quantize_under, send, train_workers
 from tests.ranks import run_ranks
 from tests.training.runs import needs_digits, read_rows, read_summary, run_here
 
@@ -43,7 +43,7 @@ def _config(folder: Path, name: str, **sections: dict[str, Any]) -> RunConfig:
 
 def _calm(config: RunConfig) -> dict[str, Any]:
     """What a calm run ends with, from two ranks without Ray: launchers change no bit."""
-    run_ranks(_run, 2, config, timeout_seconds=300)
+    run_ranks(_run, 2, config, timeout_seconds=900)
     return read_summary(RunFolder.planned(config))
 
 
@@ -147,13 +147,10 @@ def test_one_command_goes_on_whatever_ended_it(
 
     def wait_for_quiet() -> None:
         """Workers outlive a driver that was killed for a moment, in which they make more checkpoints."""
-        last, since = newest(), time.monotonic()
-        deadline = since + 300
-        while time.monotonic() < since + 5:
+        deadline = time.monotonic() + 300
+        while train_workers():
             assert time.monotonic() < deadline, "workers outlive their driver"
             time.sleep(0.1)
-            if newest() != last:
-                last, since = newest(), time.monotonic()
 
     def end(job: subprocess.Popen[str], number: signal.Signals | None = None, after: str = "") -> tuple[int, str, str]:
         if number is not None:
@@ -219,7 +216,7 @@ def test_a_cluster_that_is_lost_is_one_line_and_the_same_command_goes_on(
 @pytest.mark.long
 def test_workers_that_thaw_beside_their_successors_write_nothing(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """A bug once: the digest was right, and metrics.jsonl had rows twice."""
-    plan = [Planned("freeze_and_thaw", stage=1, epoch=1)]
+    plan = [Planned("freeze_and_thaw", stage=0, epoch=1)]  # early: most of the run is still to come
     summary = soak.check_round(tmp_path, 1, _calm(soak.config_of(tmp_path, "calm")), plan)
     assert summary["events"]["counts"] == {"resumed": 1, "workers_lost": 1}
     folder = tmp_path / "round-1"

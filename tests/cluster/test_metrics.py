@@ -39,11 +39,14 @@ EXPECTED = {
 
 
 def scrape() -> dict[str, float]:
-    """Value of each metric of ours of the run, by its name."""
+    """Value of each metric of ours of the run, by its name; empty if the node does not serve any yet."""
     node = ray.nodes()[0]
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        text = answer.read().decode()
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
     found = re.findall(r'^(ray_inq_\w+)\{[^\n]*run="measured"[^\n]*\} (\S+)$', text, re.MULTILINE)
     return {name: float(value) for name, value in found}
 

@@ -214,8 +214,9 @@ def test_a_writer_killed_at_any_moment_leaves_whole_ones(tmp_path: Path) -> None
     for num_written, milliseconds in ((1, 15), (1, 25), (2, 40)):
         process = context.Process(target=write_for_ever, args=(str(tmp_path),), daemon=True)
         process.start()
-        deadline = time.monotonic() + 60
-        while not any(each.step >= num_written for each in store.positions()) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while not any(each.step >= num_written for each in store.positions()):
+            assert time.monotonic() < deadline, "it writes no checkpoints"
             time.sleep(0.001)
         time.sleep(milliseconds / 1000)
         assert process.pid is not None
