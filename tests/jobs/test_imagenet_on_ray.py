@@ -27,7 +27,7 @@ def quantize(data: str, arch: str, flags: list[str], env: dict[str, str], repo: 
     command = [sys.executable, "jobs/quantize_imagenet.py", "--data", data, "-a", arch, *FLAGS, *flags]
     done = subprocess.run(
         [*command, "--storage-path", str(storage)],
-        cwd=repo, env=env, capture_output=True, text=True, timeout=600, check=False,
+        cwd=repo, env=env, capture_output=True, text=True, timeout=1000, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bottleneck: " in done.stdout
