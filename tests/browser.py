@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome-headless-shell")
-_SECONDS = 60.0
+_SECONDS = 300.0
 
 
 def find_chromium() -> str | None:
