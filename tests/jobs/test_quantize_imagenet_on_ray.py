@@ -15,7 +15,9 @@ pytestmark = pytest.mark.ray
 JOB = "jobs/quantize_imagenet.py"
 
 
-def _run(command: list[str], env: dict[str, str], repo: Path, timeout: float = 1000) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: list[str], env: dict[str, str], repo: Path, timeout: float = 1000
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=repo, env=env, capture_output=True, text=True, timeout=timeout, check=False)
 
 
