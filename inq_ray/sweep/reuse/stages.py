@@ -6,11 +6,13 @@ for reuse.
 """
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from inq_ray.files.shown import shown
+from inq_ray.files.whole import write_text
 from inq_ray.storage.address import locate
 from inq_ray.sweep.reuse.keys import stage_end
 from inq_ray.training.checkpoint.checkpoints import store_of
@@ -21,6 +23,9 @@ from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.checkpoint.store import CheckpointStore
 from inq_ray.training.config import RunConfig
 from inq_ray.training.run_folder import RunFolder
+
+# File in a run's folder: the stage end that the run started from.
+REUSED = "reused.json"
 
 
 class StageEnd(NamedTuple):
@@ -127,9 +132,12 @@ def seed_from_stage(end: StageEnd, config: RunConfig) -> None:
 
     Raises:
         ValueError: The run exists, or cannot be written.
+        OSError: Its folder cannot be written.
     """
-    RunFolder.create(config)
+    folder = RunFolder.create(config)
     discard_checkpoints(config)  # of an earlier run of that name, if they are elsewhere
+    # Before the checkpoint, with which the run continues after a kill: it would count these stages as its own.
+    write_text(folder.path / REUSED, json.dumps({"stage": end.snapshot.position.stage}) + "\n")
     store_of(config).save(_adapted(end.snapshot, config), is_stage_end=True, top1=end.top1)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from inq_ray.files.shown import shown
-from inq_ray.files.whole import write_text
 from inq_ray.storage.retry import retry
-from inq_ray.sweep.reuse.stages import StageStore, discard_checkpoints, end_of, seed_from_stage
+from inq_ray.sweep.reuse.stages import REUSED, StageStore, discard_checkpoints, end_of, seed_from_stage
 from inq_ray.sweep.trials.report import Begun, Done, End, Ended, Report, Stored, ends_of
 from inq_ray.training.checkpoint.checkpoints import store_of
 from inq_ray.training.checkpoint.files import DamagedError
@@ -22,9 +21,6 @@ from inq_ray.training.checkpoint.snapshot import Snapshot
 from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Event, Row
 from inq_ray.training.run_folder import RunFolder
-
-# File in a trial's run folder: the stage end that the trial started from.
-_REUSED = "reused.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +94,7 @@ class TrialRunner:
         found = self._newest(folder)
         if found is None and not folder.is_finished:
             shutil.rmtree(folder.path, ignore_errors=True)  # it stopped before its first checkpoint
-            damaged = self._seed(folder)
+            damaged = self._seed()
             found = self._newest(folder)
         self._rows = [] if found is None else list(found.facts.rows)
         ends = self._ends(folder)
@@ -133,10 +129,10 @@ class TrialRunner:
             check_own(snapshot, self._config, self._spec.fingerprint, store.location.name)
         return snapshot
 
-    def _seed(self, folder: RunFolder) -> list[str]:
+    def _seed(self) -> list[str]:
         """Start from the deepest valid end; delete damaged ones, and return their keys."""
         damaged = []
-        for stage, key in self._spec.starts.items():
+        for key in self._spec.starts.values():
             try:
                 end = self._store.get(key)
             except DamagedError:
@@ -144,12 +140,11 @@ class TrialRunner:
                 damaged.append(key)
                 continue
             seed_from_stage(end, self._config)
-            write_text(folder.path / _REUSED, json.dumps({"stage": stage}) + "\n")
             break
         return damaged
 
     def _ends(self, folder: RunFolder) -> list[End]:
-        path = folder.path / _REUSED
+        path = folder.path / REUSED
         last = json.loads(path.read_text(encoding="utf-8"))["stage"] if path.is_file() else -1
         reused, trained = (ends_of(self._config, self._rows, how) for how in ("reused", "trained"))
         return [end for end in reused if end.stage <= last] + [end for end in trained if end.stage > last]

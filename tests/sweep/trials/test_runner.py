@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from inq_ray.sweep.reuse.stages import StageStore
+from inq_ray.sweep.reuse.stages import StageEnd, StageStore, seed_from_stage
 from inq_ray.sweep.space.axes import Choices
 from inq_ray.sweep.space.search_options import SearchOptions
 from inq_ray.sweep.space.space import BITS, SCHEDULE, Space
+from inq_ray.sweep.trials import runner as runner_module
 from inq_ray.sweep.trials.ranking import savings
 from inq_ray.sweep.trials.report import Begun, Done, Ended, Report, Stored
 from inq_ray.sweep.trials.runner import TrialRunner, TrialSpec
 from inq_ray.sweep.trials.trial import Trial
+from inq_ray.training.config import RunConfig
 from inq_ray.training.report.events import Row
 from inq_ray.training.run import run
 from inq_ray.training.run_folder import RunFolder
@@ -119,6 +121,25 @@ def test_a_sweep_that_was_killed_goes_on(
     again.run()
     assert digests(again) == alone
     assert savings(again.registry.trials).num_trained + savings(again.registry.trials).num_reused == 10
+
+
+def test_a_trial_that_was_killed_once_it_had_a_stage_of_others_does_not_count_it_as_its_own(
+    alone: dict[str, str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seed_and_die(end: StageEnd, config: RunConfig) -> None:
+        seed_from_stage(end, config)
+        raise KilledError
+
+    plan = tiny_plan(tmp_path, SPACE)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module, "seed_from_stage", seed_and_die)
+        with pytest.raises(KilledError):
+            Here(plan).run()
+    again = Here(plan)
+    again.run()
+    assert digests(again) == alone
+    saved = savings(again.registry.trials)
+    assert (saved.num_trained, saved.num_reused) == (7, 3)
 
 
 def test_a_damaged_end_is_left_out_and_trained_again(alone: dict[str, str | None], tmp_path: Path) -> None:
