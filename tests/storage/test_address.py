@@ -77,10 +77,26 @@ def test_addresses_that_mean_nothing(data: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["s3://AKIA:HUSH@bucket/a", "gs://HUSH@bucket/a", "hdfs://me:HUSH@host/a", "s3a://AKIA:HUSH@bucket/a"],
+    [
+        "s3://AKIA:HUSH@bucket/a",
+        "s3://AKIA:HUSH/HUSH@bucket/a",
+        "gs://HUSH@bucket/a",
+        "hdfs://me:HUSH@host/a",
+        "hdfs://me:HUSH/HUSH@host/a",
+        "s3a://AKIA:HUSH@bucket/a",
+    ],
 )
 def test_a_key_in_an_address_is_refused_and_not_repeated(data: str) -> None:
     with pytest.raises(ValueError, match="must not contain keys") as error:
+        locate(data)
+    assert "HUSH" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "data", ["s3:/AKIA:HUSH@bucket/a", "s3:///AKIA:HUSH@bucket/a", "https://host/a?X-Amz-Signature=HUSH"]
+)
+def test_a_key_in_a_misspelled_address_is_not_repeated(data: str) -> None:
+    with pytest.raises(ValueError, match="--data") as error:
         locate(data)
     assert "HUSH" not in str(error.value)
 
