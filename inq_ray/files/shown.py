@@ -46,6 +46,12 @@ def quoted(value: object, most: int = 100) -> str:
     return _cut(ascii(value) if isinstance(value, str) and has_control(value) else repr(value), most)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1: "1 class", "2 classes", "1,000 images"."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
 def escaped(text: str) -> str:
     r"""Return a text with its control characters written as \x1b."""
     return "".join(ascii(each)[1:-1] if unicodedata.category(each) in _UNSAFE else each for each in text)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inq_ray.files.shown import escaped, has_control, one_line, quoted, shown
+from inq_ray.files.shown import counted, escaped, has_control, one_line, quoted, shown
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,8 @@ def test_other_addresses_stay(text: str) -> None:
 def test_a_key_is_left_out_before_the_line_is_cut() -> None:
     for length in range(200, 300):
         assert "HUSH" not in one_line(f"{'x' * length} s3:/me:{'HUSH' * 20}@bucket {'x' * 100}")
+
+
+def test_a_noun_has_the_form_of_its_number() -> None:
+    assert [counted(each, "image") for each in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
+    assert [counted(each, "class") for each in (1, 2)] == ["1 class", "2 classes"]

@@ -268,7 +268,7 @@ def test_silence_has_an_end(bucket: str, proxy: BadProxy, monkeypatch: pytest.Mo
     monkeypatch.setattr(file_system, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("inq_ray.storage.retry.NUM_TRIES", 1)
     proxy.delay_seconds = 30.0
-    with pytest.raises(ValueError, match=r"failed 1 times in .* too slow"):
+    with pytest.raises(ValueError, match=r"failed 1 time in .* too slow"):
         locate(f"{bucket}/a/x.bin").read()
 
 

@@ -192,7 +192,7 @@ def test_no_test_split(folder: Path) -> None:
 
 def test_a_missing_shard(folder: Path) -> None:
     (folder / "train-00001-of-00002.parquet").unlink()
-    assert "1 shards of train, but their names count 00002: incomplete" in refusal(folder)
+    assert "1 shard of train, but their names count 00002: incomplete" in refusal(folder)
 
 
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:
