@@ -46,7 +46,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Case(NamedTuple):
-    """A float network with images for quantization, and labelled images for measurement."""
+    """A float network with images for quantization, and labeled images for measurement."""
 
     network: nn.Module
     images: Tensor

@@ -36,7 +36,7 @@ _SCALES = tuple(step / 4 for step in range(-4, 5))
 # Smallest scale for BatchNorm, for a row that is nearly all zeros.
 _LEAST_SCALE = 1e-3
 _BATCH_SIZE = 128
-# Enough samples per input of a row: neighbouring outputs of a convolution are highly correlated.
+# Enough samples per input of a row: neighboring outputs of a convolution are highly correlated.
 _ENOUGH = 256
 
 
@@ -245,7 +245,7 @@ class _Run:
         if batchnorms:  # a scale of two is as good as another largest exponent
             found = _rounded(wanted, live, matrix, codebook, _SCALES)
         else:
-            tried = [_rounded(wanted, live, matrix, each, (0.0,)) for each in _neighbours(codebook)]
+            tried = [_rounded(wanted, live, matrix, each, (0.0,)) for each in _neighbors(codebook)]
             found = min(tried, key=lambda each: float(each.errors.sum()))
         if takes_mean:
             before, now = (rows @ moments.float_mean).reshape(-1), (found.rows @ moments.mean).reshape(-1)
@@ -333,7 +333,7 @@ def _takes_any_scale(network: nn.Module, example: Tensor, module: nn.Module, bat
     return torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
 
 
-def _neighbours(codebook: AnyCodebook) -> Iterator[AnyCodebook]:
+def _neighbors(codebook: AnyCodebook) -> Iterator[AnyCodebook]:
     """Yield a codebook and those of one largest exponent more and less; channels are left as they are."""
     yield codebook
     if isinstance(codebook.n_1, int):

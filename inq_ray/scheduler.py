@@ -19,7 +19,7 @@ from inq_ray.core.portions import check_portions
 from inq_ray.core.stage import StageUpdate, apply, compensated, decide, num_changed, restore
 from inq_ray.core.state import TensorState, check_entries
 from inq_ray.distributed.agreement import ReplicaMismatchError, check_equal
-from inq_ray.distributed.broadcast import StageError, broadcast_stage, deal
+from inq_ray.distributed.broadcast import StageError, broadcast_stage, deal, error_in_words
 from inq_ray.distributed.digest import check_replicas, state_tensors
 from inq_ray.distributed.moments import gathered
 from inq_ray.distributed.replica import broadcast_tensors
@@ -367,7 +367,7 @@ class INQScheduler:
             try:
                 updates[name] = self._decide_one(name, param, found.pop(name, None))
             except Exception as error:  # noqa: BLE001  # any error has to reach the ranks that wait for the decision
-                cause, words = error, _in_words(name, error)
+                cause, words = error, error_in_words(error, name)
                 break
         try:
             return broadcast_stage(
@@ -403,8 +403,3 @@ def _in_numbers(changed: Mapping[str, int]) -> str:
         f"{sum(changed.values()):,} frozen weights, first in {shown(next(iter(changed)))}, differ from their levels: "
         "something other than inq_ray.SGD changed them, such as load_state_dict, an average or a second optimizer"
     )
-
-
-def _in_words(name: str, error: Exception) -> str:
-    """Return the error of a tensor for all ranks; errors other than ValueError (memory, device) need name and type."""
-    return str(error) if isinstance(error, ValueError) else f"{shown(name)}: {type(error).__name__}: {error}"

@@ -136,7 +136,7 @@ def test_fault_8_zeros_work_and_one_bit_late_steps_and_wrong_portions_are_clear_
         with pytest.raises(ValueError, match="portions"):
             scheduler_of(torch.ones(10), wrong)
     for k in range(-126, 127):
-        # floor(log2(4 s / 3)) by float logarithms is off for some of these and for their neighbours below.
+        # floor(log2(4 s / 3)) by float logarithms is off for some of these and for their neighbors below.
         s = 0.75 * 2.0**k
         below = float(torch.nextafter(torch.tensor(s), torch.tensor(0.0)))
         if below >= 2.0**-126:

@@ -12,7 +12,7 @@ from rich.table import Table
 from inq_ray.cli.result import run_with_result
 from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import TensorRow, rows_of, sizes_of
-from inq_ray.files.shown import escaped, shown
+from inq_ray.files.shown import counted, escaped, shown
 from inq_ray.training.report.screen import Screen
 from inq_ray.verification import packed_in, read_result
 
@@ -61,7 +61,10 @@ def _table(rows: Sequence[TensorRow]) -> Table:
     rest = [row for row in rows if row.bits is None]
     size = sum(row.num_bytes for row in rest)
     table.add_row(
-        f"{len(rest)} other tensors", f"{sum(row.num_values for row in rest):,} values", "", "", "", "", f"{size:,}"
+        counted(len(rest), "other tensor"),
+        f"{sum(row.num_values for row in rest):,} values",
+        *[""] * 4,
+        f"{size:,}",
     )
     return table
 

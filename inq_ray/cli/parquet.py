@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from inq_ray.cli.status import complain, exit_status
 from inq_ray.data.parquet.writer import Plan, find_shards, plan_folder, remove, write_shards
+from inq_ray.files.shown import counted
 from inq_ray.storage.address import Location, locate
 from inq_ray.training.config.checks import count
 from inq_ray.training.config.option import check_options, declared, option
@@ -95,8 +96,8 @@ def execute(flags: Flags, program: str) -> int:
         flags.data, seed=flags.seed, shard_bytes=flags.shard_size * 10**6, follow_links=flags.follow_links
     )
     for plan in plans:
-        size = f"{len(plan.order):,} images, about {plan.num_bytes / 1e6:,.0f} MB"
-        print(f"{plan.split}: {size}, {len(plan.class_names)} classes, {plan.num_shards} shards")
+        size = f"{counted(len(plan.order), 'image')}, about {plan.num_bytes / 1e6:,.0f} MB"
+        print(f"{plan.split}: {size}, {counted(len(plan.class_names), 'class')}, {counted(plan.num_shards, 'shard')}")
     if "train" not in {plan.split for plan in plans}:
         print(f"{program}: note: no images in {flags.data}/train, writing validation only", file=sys.stderr)
     if not flags.dry_run:
@@ -114,4 +115,6 @@ def write(flags: Flags, output: Location, old: list[Location], plans: list[Plan]
         remove(file)
     for plan in plans:
         for shard in write_shards(plan, output, rows_per_group=flags.rows_per_group):
-            print(f"{shard.file.name}: {shard.num_images:,} images, {shard.num_bytes / 1e6:,.1f} MB", flush=True)
+            print(
+                f"{shard.file.name}: {counted(shard.num_images, 'image')}, {shard.num_bytes / 1e6:,.1f} MB", flush=True
+            )

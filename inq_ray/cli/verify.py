@@ -17,7 +17,7 @@ from inq_ray.export.errors import VerificationError
 from inq_ray.export.packed.reader import PackedFile
 from inq_ray.export.table import rows_of
 from inq_ray.files.extra import install_command
-from inq_ray.files.shown import one_line
+from inq_ray.files.shown import counted, one_line
 from inq_ray.training.evaluation.accuracy import Accuracy
 from inq_ray.training.evaluation.evaluate import evaluate_only
 from inq_ray.training.flags.parse import parse
@@ -87,7 +87,7 @@ def _checks(packed: PackedFile, path: Path) -> list[tuple[str, str]]:
     bits = " and ".join(str(each) for each in sorted({row.bits for row in rows if row.bits}))
     levels = max((row.num_levels for row in rows), default=0)
     text = (
-        f"{weights:,} in {len(rows)} tensors are 0 or ±2^k within their codebooks, {bits or 'no'} bits "
+        f"{weights:,} in {counted(len(rows), 'tensor')} are 0 or ±2^k within their codebooks, {bits or 'no'} bits "
         f"({100 * zeros / max(1, weights):.1f} % zeros, at most {levels} levels per tensor)"
     )
     return [

@@ -22,7 +22,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from inq_ray.cluster.watch import watched
-from inq_ray.files.shown import one_line, shown
+from inq_ray.files.shown import counted, one_line, shown
 from inq_ray.training.config import ClusterConfig
 
 # Defaults for Ray's settings, unless the user has set them.
@@ -193,7 +193,7 @@ def check_fits_here(cluster: ClusterConfig, *, loader_workers: int | None = None
         check_fits(cluster, {"CPU": float(num_cpus), "GPU": float(torch.cuda.device_count())})
         if loader_workers is not None and loader_workers > num_cpus:
             raise ValueError(
-                f"--loader-workers {loader_workers} is more than the {num_cpus} CPUs that this machine has"
+                f"--loader-workers {loader_workers} is more than the {counted(num_cpus, 'CPU')} that this machine has"
             )
 
 
@@ -212,10 +212,10 @@ def check_fits(cluster: ClusterConfig, resources: Mapping[str, float]) -> None:
     if cluster.use_gpu and num_gpus == 0:
         raise ValueError("--use-gpu: this machine has no GPU; leave it out to train on CPUs")
     if cluster.use_gpu and workers.least > num_gpus:
-        raise ValueError(f"--num-workers {workers} is more than the {num_gpus} GPUs that this machine has")
+        raise ValueError(f"--num-workers {workers} is more than the {counted(num_gpus, 'GPU')} that this machine has")
     wanted = workers.least * cluster.cpus_per_worker
     if wanted > num_cpus:
         raise ValueError(
-            f"--num-workers {workers} and --cpus-per-worker {cluster.cpus_per_worker} need {wanted} CPUs, "
+            f"--num-workers {workers} and --cpus-per-worker {cluster.cpus_per_worker} need {counted(wanted, 'CPU')}, "
             f"this machine has {num_cpus}: use fewer workers"
         )

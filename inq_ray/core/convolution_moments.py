@@ -124,7 +124,7 @@ class _Axis:
         size: Number of positions.
         taps: Size of the kernel.
         stride: Stride of outputs.
-        dilation: Distance of neighbouring taps.
+        dilation: Distance of neighboring taps.
         before: Zeros before the first position.
         after: Zeros after the last one.
     """

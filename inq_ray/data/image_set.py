@@ -1,4 +1,4 @@
-"""Interface of data sources: facts, and sets of labelled images, in memory or read on demand."""
+"""Interface of data sources: facts, and sets of labeled images, in memory or read on demand."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol

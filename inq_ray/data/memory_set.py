@@ -21,7 +21,7 @@ class ImageSet:
         labels: int64 [N].
         crop_flip: Crop and flip of whole batches, for training.
         augmentation: Per-image augmentation for training: auto_augment and random_erasing.
-        mean: Mean per channel: the colour of erased rectangles.
+        mean: Mean per channel: the color of erased rectangles.
     """
 
     images: Tensor

@@ -24,7 +24,7 @@ class Preprocessing:
         interpolation: Interpolation of all resizing.
         mean: Mean per channel (red, green, blue), for images scaled to [0, 1].
         std: Standard deviation per channel, likewise.
-        channels: 3 (gray images get three equal ones) or 1 (colours become gray); None = 1 for small images of one size
+        channels: 3 (gray images get three equal ones) or 1 (colors become gray); None = 1 for small images of one size
             that are all gray, else 3.
         is_sized: Whether the user set a size, so that small images in folders are resized like large ones.
 
@@ -69,8 +69,8 @@ class Augmentation:
 
     Attributes:
         auto_augment: torchvision's auto-augmentation, with the settings of its reference; "none" = off.
-        random_erasing: Probability in [0, 1] of replacing a rectangle by the mean colour.
-        flip: Whether to mirror half of the images left to right; None = only colour images, because gray ones may show
+        random_erasing: Probability in [0, 1] of replacing a rectangle by the mean color.
+        flip: Whether to mirror half of the images left to right; None = only color images, because gray ones may show
             characters.
         scale: Smallest and largest area of a random crop, as a fraction of the image's, in (0, 1].
         ratio: Smallest and largest width / height of a random crop, before it is resized to a square.

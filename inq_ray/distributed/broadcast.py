@@ -23,6 +23,7 @@ from torch import Tensor
 
 from inq_ray.core.channels import AnyCodebook, codebook_of
 from inq_ray.core.codebook import Levels
+from inq_ray.core.owners import shown
 from inq_ray.core.packing import indices, pack_codes, packed_size, unpack_codes
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
@@ -92,6 +93,19 @@ def deal(costs: Mapping[str, int], num_ranks: int) -> dict[str, int]:
         ranks[name] = loads.index(min(loads))
         loads[ranks[name]] += costs[name]
     return ranks
+
+
+def error_in_words(error: Exception, name: str = "") -> str:
+    """Return an error for all ranks: a ValueError explains itself, others (memory, device) need their type and a name.
+
+    Args:
+        error: The error.
+        name: The tensor that it is about; "" if there is none.
+    """
+    if isinstance(error, ValueError):
+        return str(error)
+    where = f"{shown(name)}: " if name else ""
+    return f"{where}{type(error).__name__}: {error}"
 
 
 def broadcast_stage(

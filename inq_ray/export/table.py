@@ -96,7 +96,7 @@ def row_of(name: str, weight: Tensor, bits: int, levels: str, num_bytes: int) ->
         levels: "paper" or "full".
         num_bytes: Bytes in the packed file.
     """
-    values, counts = torch.unique(weight.double(), return_counts=True)
+    values, counts = torch.unique(weight, return_counts=True)
     shares = counts.double() / max(1, weight.numel())
     exponents = [math.frexp(value)[1] - 1 for value in values.abs().tolist() if value]
     return TensorRow(

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import ParametrizationList
 
 from inq_ray.core.unwrap import unwrap
+from inq_ray.files.shown import counted
 from inq_ray.models.selection import choose, named_parameters
 
 _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -62,7 +63,7 @@ class Summary(tuple[LayerRow, ...]):
             cells.append((row.name, row.module, shape, f"{row.num_values:,}", bits))
         for group in sums(self):
             bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
-            cells.append((f"{group.num_tensors} tensors", "", "", f"{group.num_values:,}", bits))
+            cells.append((counted(group.num_tensors, "tensor"), "", "", f"{group.num_values:,}", bits))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [[f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)] for line in cells]
         return "\n".join("  ".join(line).rstrip() for line in lines)
@@ -93,9 +94,9 @@ def summary(
         0.weight   Embedding  100x8  800     float (embedding)
         1.weight   Linear     4x8    32      4
         1.bias     Linear     4      4       float (bias)
-        1 tensors                    32      4 bits
-        1 tensors                    800     float (embedding)
-        1 tensors                    4       float (bias)
+        1 tensor                     32      4 bits
+        1 tensor                     800     float (embedding)
+        1 tensor                     4       float (bias)
     """
     return Summary(describe(model, weight_bits, skip, bits, include))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from inq_ray import safetensors_file
 from inq_ray.files.extra import install_command
+from inq_ray.files.shown import counted
 from inq_ray.models.weights.download import cached, checkpoints_folder, once
 from inq_ray.models.weights.files import WeightsError, first_line, read_parts
 
@@ -51,7 +52,8 @@ def create(arch: str, *, num_classes: int, in_channels: int, image_size: int | N
             raise
         size = f" and images of {image_size} pixels" if options else ""
         raise ValueError(
-            f"{arch=} cannot be built for {num_classes} classes, {in_channels} channel(s){size}: {first_line(error)}"
+            f"{arch=} cannot be built for {counted(num_classes, 'class')}, {counted(in_channels, 'channel')}{size}: "
+            f"{first_line(error)}"
         ) from error
     return model
 

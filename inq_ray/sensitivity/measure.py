@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inq_ray.files.shown import counted
 from inq_ray.sensitivity.allocation import Choice
 from inq_ray.sensitivity.probe import Probe, Score, num_code_bytes
 
@@ -85,6 +86,6 @@ def _cost(probe: Probe, num_layers: int, num_widths: int, seconds: float) -> str
     if probe.rounding.calibration is not None:  # all layers so far are calibrated again for each cumulative score
         times = num_widths * (num_layers + num_layers * (num_layers + 1) // 2)
     return (
-        f"{num_networks} networks to measure: {num_layers} layers at {num_widths} numbers of bits, alone and "
-        f"cumulatively; about {max(1, round(times * seconds / 60))} min on this machine"
+        f"{counted(num_networks, 'network')} to measure: {counted(num_layers, 'layer')} at {num_widths} numbers of "
+        f"bits, alone and cumulatively; about {max(1, round(times * seconds / 60))} min on this machine"
     )

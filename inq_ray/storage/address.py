@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
+from inq_ray.files.shown import quoted
+from inq_ray.files.shown import shown as printable
 from inq_ray.storage.fence import Fence, shown
 from inq_ray.storage.file_system import file_system, s3_endpoint
 from inq_ray.storage.retry import MissingError, retry
@@ -204,24 +206,34 @@ def locate(data: str, what: str = "--data") -> Location:
     if match is None or match["scheme"] == "file":
         return _locate_here(data, match["rest"] if match else data, what)
     scheme, authority, path = match["scheme"], *halves(match["rest"])
-    user, at, bucket = authority.rpartition("@")
-    if at and (user != "anonymous" if scheme in ("gs", "s3") else ":" in user):
+    bucket = authority.rpartition("@")[2]
+    if _has_keys(scheme, authority, path):
         raise ValueError(
-            f"addresses are printed and saved, so they must not contain keys ({scheme}://...@{bucket}): "
+            f"addresses are printed and saved, so they must not contain keys ({scheme}://...@...): "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS"
         )
     if scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{what} {data!r} is not a supported address: use a path, or one of {known}")
+        raise ValueError(f"{what} {quoted(data)} is not a supported address: use a path, or one of {known}")
     if scheme == "hdfs":
         if not re.fullmatch(r"[^:]*(:\d+)?", bucket):
-            raise ValueError(f"{what} {data!r}: {bucket!r} is not host:port, as in hdfs://host:8020/folder")
+            raise ValueError(f"{what} {quoted(data)}: {bucket!r} is not host:port, as in hdfs://host:8020/folder")
         return Location(f"hdfs://{authority}", f"/{path}", data)
     if not bucket:
-        raise ValueError(f"{what} {data!r} has no bucket: use an address such as {scheme}://bucket/folder")
+        raise ValueError(f"{what} {quoted(data)} has no bucket: use an address such as {scheme}://bucket/folder")
     if re.search(r"\?\w+=", path):
-        raise ValueError(f"{what} {data!r}: options in addresses are not supported: set AWS_ENDPOINT_URL, AWS_REGION")
+        raise ValueError(
+            f"{what} {quoted(data)}: options in addresses are not supported: set AWS_ENDPOINT_URL, AWS_REGION"
+        )
     return Location(f"{scheme}://{authority}", _join(bucket, path), data)
+
+
+def _has_keys(scheme: str, authority: str, path: str) -> bool:
+    """Return whether an address has a key or password, which may contain a slash."""
+    user, at, host = authority.rpartition("@")
+    if scheme in ("gs", "s3"):  # no bucket's name has a colon
+        return (bool(at) and user != "anonymous") or ":" in host
+    return ":" in user or (not at and "@" in path and re.fullmatch(r"[^:]*(:\d+)?", host) is None)
 
 
 def check_slashes(path: str, what: str) -> None:
@@ -233,7 +245,10 @@ def check_slashes(path: str, what: str) -> None:
     match = _ONE_SLASH.fullmatch(path)
     if match:
         scheme, rest = match["scheme"], match["rest"]
-        raise ValueError(f"{what} {path}: did you mean {scheme}://{rest}? A folder of this name is ./{path}")
+        raise ValueError(
+            f"{what} {printable(path)}: did you mean {printable(f'{scheme}://{rest}')}? "
+            f"A folder of this name is ./{printable(path)}"
+        )
 
 
 def _read_file(path: str, fence: Fence | None, start: int = 0, num_bytes: int = -1) -> bytes:
@@ -266,7 +281,7 @@ def _with_folders(base: str, found: dict[str, pafs.FileInfo]) -> dict[str, pafs.
 
 def _locate_here(data: str, path: str, what: str) -> Location:
     if not path:
-        raise ValueError(f"{what} {data!r} is not a path")
+        raise ValueError(f"{what} {quoted(data)} is not a path")
     return Location("", os.path.abspath(os.path.expanduser(path)), shown(data))
 
 

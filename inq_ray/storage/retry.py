@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import tenacity
 
-from inq_ray.files.shown import escaped
+from inq_ray.files.shown import counted, escaped
 
 NUM_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
@@ -136,7 +136,7 @@ def retry(call: Callable[[], _Result], what: str, *, verb: str = "read") -> _Res
     except OSError as error:
         if is_transient(error):
             raise StorageError(
-                f"cannot {verb} {what}: failed {tries.statistics['attempt_number']} times in "
+                f"cannot {verb} {what}: failed {counted(tries.statistics['attempt_number'], 'time')} in "
                 f"{time.monotonic() - start:.0f} s, last with: {reason(error)}; check that this machine can reach the "
                 "storage, then start again"
             ) from error

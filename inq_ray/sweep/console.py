@@ -8,6 +8,7 @@ from typing import get_args
 
 from rich.table import Table
 
+from inq_ray.files.shown import counted
 from inq_ray.sweep.incidents import FromTrial
 from inq_ray.sweep.plan import SweepPlan
 from inq_ray.sweep.space.schedules import as_text, bar
@@ -54,7 +55,8 @@ class SweepConsole:
         base = plan.base
         self._trials = list(trials)
         num_over = sum(trial.is_over for trial in trials)
-        what = f"{len(trials)} trials" if plan.options.search != "optuna" else f"{plan.options.trials} trials by Optuna"
+        by_optuna = plan.options.search == "optuna"
+        what = f"{counted(plan.options.trials, 'trial')} by Optuna" if by_optuna else counted(len(trials), "trial")
         self.say(
             f"{what} of {base.network.arch} on {base.data.data}, {num_slots} at a time of "
             f"{base.cluster.workers.most} worker(s) each; accuracy on {base.data.holdout:,} held-out training images"
@@ -117,11 +119,13 @@ class SweepConsole:
             table.add_row(*_cells(trial, names), str(_num_stages(trial)), str(len(shared)))
         self._screen.show_table(table)
         if plan.options.search == "optuna":
-            self.say(f"Optuna proposes {plan.options.trials} trials, each based on earlier results")
+            self.say(f"Optuna proposes {counted(plan.options.trials, 'trial')}, each based on earlier results")
         total = sum(map(_num_stages, trials))
         if trials:
             distinct = total - sum(len(trial.chain) for trial in trials) + len(seen)
-            self.say(f"{total} stages, {distinct} of them distinct: {100 * distinct / total:.0f} % need training")
+            self.say(
+                f"{counted(total, 'stage')}, {distinct} of them distinct: {100 * distinct / total:.0f} % need training"
+            )
         self.say(f"accuracy is measured on {plan.base.data.holdout:,} held-out images of {plan.info.num_train:,}")
         self.say("dry run: nothing was started or written")
 

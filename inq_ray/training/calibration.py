@@ -8,7 +8,7 @@ from torch import Tensor
 from inq_ray.core.moments import Moments
 from inq_ray.core.stage import StageUpdate
 from inq_ray.core.state import TensorState
-from inq_ray.distributed.broadcast import StageError, broadcast_stage
+from inq_ray.distributed.broadcast import StageError, broadcast_stage, error_in_words
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank
 from inq_ray.post_training import PostTraining, quantize_params_
@@ -100,8 +100,7 @@ def quantize_at_once(
             done = quantize_params_(model, images, inq.quantized(), inq.state, keep_zeros=keep_zeros)
             updates = {name: StageUpdate(each.codebook, each.frozen, each.codes) for name, each in done.state.items()}
         except Exception as caught:  # noqa: BLE001  # any error has to reach the ranks that wait for the result
-            error = caught
-            words = str(caught) if isinstance(caught, ValueError) else f"{type(caught).__name__}: {caught}"
+            error, words = caught, error_in_words(caught)
     try:
         updates = broadcast_stage(updates, inq.state, words, stage=inq.stage + 1)
     except StageError as shared:

@@ -39,7 +39,7 @@ MOST_STEPS = 50
 def find_rate(loss_of: Callable[[float], float], rates: Sequence[float], first: int) -> dict[float, float]:
     """Return the losses of the rates that were tried, from the least loss to the largest.
 
-    The search goes downhill from the first rate, and ends at a rate whose neighbours are not better.
+    The search goes downhill from the first rate, and ends at a rate whose neighbors are not better.
 
     Args:
         loss_of: Returns the loss of a rate; inf or nan if training diverged.

@@ -9,6 +9,7 @@ from torch import nn
 
 from inq_ray.core.digest import digest_tensors, summary
 from inq_ray.distributed.wire import rank, world_size
+from inq_ray.files.shown import counted
 from inq_ray.training.checkpoint.snapshot import Parts, replicated
 from inq_ray.training.config import RunConfig
 from inq_ray.training.finish import finish
@@ -134,7 +135,7 @@ def _rewind(run: RunState, error: DivergedError) -> Faults:
     before, stage = run.journal.faults, error.stage
     num_rewinds = before.rewinds.count(stage)
     if num_rewinds == MOST_REWINDS:
-        advice = f"{error.advice} (stage {stage} began again {num_rewinds} times)"
+        advice = f"{error.advice} (stage {stage} began again {counted(num_rewinds, 'time')})"
         raise DivergedError(stage, error.what, advice) from error
     faults = dataclasses.replace(before, in_a_row=0, rewinds=(*before.rewinds, stage))
     if rank() == 0:

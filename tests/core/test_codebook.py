@@ -13,7 +13,7 @@ from tests.core.weights import DTYPES, bits, equation_4, weights
 ALL_BITS = range(2, 9)
 
 
-def with_neighbours(values: list[float], dtype: torch.dtype) -> Tensor:
+def with_neighbors(values: list[float], dtype: torch.dtype) -> Tensor:
     exact = torch.tensor(values, dtype=torch.float64).to(dtype)
     below, above = (torch.nextafter(exact, torch.tensor(end, dtype=dtype)) for end in (-math.inf, math.inf))
     return torch.cat([exact, below, above, -exact, -below, -above])
@@ -28,7 +28,7 @@ def test_encode_is_equation_4_at_the_cut_points_and_beside_them(dtype: torch.dty
     exponents = range(max(codebook.n_2 - 3, -126), n_1 + 1)
     cuts = [factor * 2.0**k for k in exponents for factor in (1.0, 1.25, 1.5, 1.75)] + [0.0]
     cuts = [cut for cut in cuts if cut <= torch.finfo(dtype).max]
-    weight = with_neighbours(cuts, dtype)
+    weight = with_neighbors(cuts, dtype)
     weight = weight[weight.isfinite()]
     expected = [equation_4(value, codebook) for value in weight.tolist()]
     assert codebook.quantize(weight).tolist() == expected

@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Colours that change smoothly, with edges and noise: what JPEG was made for."""
+    """Colors that change smoothly, with edges and noise: what JPEG was made for."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(width, height)
     waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-20, 20, (3, 3))]
@@ -35,9 +35,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
     """A PNG by hand; `rows` is what stands in its lines, their filter bytes included."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks

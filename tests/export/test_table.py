@@ -1,5 +1,6 @@
 """Statistics of a result."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from inq_ray.cli import program
 from inq_ray.export.packed.reader import read
 from inq_ray.export.packed.writer import save
-from inq_ray.export.table import rows_of, sizes_of
+from inq_ray.export.table import row_of, rows_of, sizes_of
 from tests.export.results import quantized
 
 
@@ -39,3 +40,21 @@ def test_tied_tensors_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert program.run(["verify", str(tmp_path / name)]) == 0
         shares += [line for line in capsys.readouterr().out.splitlines() if " share " in line]
     assert shares[0] == shares[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_row_is_the_same_in_any_dtype_that_holds_the_weights(dtype: torch.dtype) -> None:
+    """Both zeros are one level, and numbers below the smallest normal one are levels of their own."""
+    info = torch.finfo(dtype)
+    smallest, top = math.frexp(info.smallest_normal)[1] - 1, math.frexp(info.max)[1] - 1
+    lowest = smallest + math.frexp(info.eps)[1] - 1  # of the subnormal numbers
+    generator = torch.Generator().manual_seed(0)
+    exponents = torch.tensor([lowest, lowest + 1, smallest, -3, 0, top])
+    drawn = torch.randint(len(exponents), (6, 50), generator=generator)
+    signs = torch.randint(-1, 2, drawn.shape, generator=generator)
+    weight = torch.ldexp(signs.double(), exponents[drawn]).to(dtype)
+    weight[0, :4] = torch.tensor([0.0, -0.0, 0.0, -0.0])
+    row = row_of("weight", weight.t(), 5, "full", 9)
+    assert row == row_of("weight", weight.t().double(), 5, "full", 9)
+    assert (row.num_levels, row.exponents) == (13, (lowest, top))
+    assert row.num_zero == int((weight == 0).sum())

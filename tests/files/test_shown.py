@@ -2,7 +2,7 @@
 
 import pytest
 
-from inq_ray.files.shown import escaped, has_control, one_line, quoted, shown
+from inq_ray.files.shown import counted, escaped, has_control, one_line, quoted, shown
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,43 @@ def test_a_message_is_one_line() -> None:
     assert escaped("a\x07\udcff") == r"a\x07\udcff"
     assert has_control("a\x9bb")
     assert not has_control("a\u200db 💥")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("no s3://AKIA:HUSH@b/x here", "no s3://...@b/x here"),
+        ("s3:/AKIA:HU/SH@b", "s3:/...@b"),
+        ("/here/S3:AKIA:HUSH@b", "/here/S3:...@b"),
+        ("https://HUSH@host/x", "https://...@host/x"),
+        ("https://host/x?a=1&X-Amz-Signature=HUSH&b=2", "https://host/x?a=1&X-Amz-Signature=...&b=2"),
+        ("s3//AKIAABCDEFGHIJKLMNOP:HUSH@b", "s3//...@b"),
+    ],
+)
+def test_keys_in_addresses_are_left_out(text: str, line: str) -> None:
+    assert (shown(text), one_line(text), quoted(text)) == (line, line, repr(line))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://anonymous@b/x:y@z",
+        "s3://b/img:1@2x.png",
+        "hdfs://host:8020/a@b",
+        "file:///a/b:c@d",
+        "/a/x:y@z",
+        "E: a:b@c",
+    ],
+)
+def test_other_addresses_stay(text: str) -> None:
+    assert shown(text) == text
+
+
+def test_a_key_is_left_out_before_the_line_is_cut() -> None:
+    for length in range(200, 300):
+        assert "HUSH" not in one_line(f"{'x' * length} s3:/me:{'HUSH' * 20}@bucket {'x' * 100}")
+
+
+def test_a_noun_has_the_form_of_its_number() -> None:
+    assert [counted(each, "image") for each in (0, 1, 2, 1000)] == ["0 images", "1 image", "2 images", "1,000 images"]
+    assert [counted(each, "class") for each in (1, 2)] == ["1 class", "2 classes"]

@@ -35,7 +35,7 @@ def test_what_it_writes_it_says(job: Job, folder: Path, tmp_path: Path) -> None:
     status, out, err = job("--data", folder, "--output", tmp_path / "new", "--shard-size", 1, "--rows-per-group", 3)
     assert (status, err) == (0, "")
     shard = tmp_path / "new" / "train-00000-of-00001.parquet"
-    assert out.splitlines() == ["train: 10 images, about 1 MB, 2 classes, 1 shards", f"{shard}: 10 images, 1.0 MB"]
+    assert out.splitlines() == ["train: 10 images, about 1 MB, 2 classes, 1 shard", f"{shard}: 10 images, 1.0 MB"]
     assert list((tmp_path / "new").iterdir()) == [shard]
 
 

@@ -97,7 +97,7 @@ def test_called_with_what_it_takes(module: str, function: str, shape: tuple[int,
     assert model.weight.shape == shape
 
 
-def test_packages_and_their_neighbours(module: str, tmp_path: Path) -> None:
+def test_packages_and_their_neighbors(module: str, tmp_path: Path) -> None:
     package = tmp_path / f"package_of_{module}"
     package.mkdir()
     (package / "__init__.py").write_text("")

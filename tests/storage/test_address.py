@@ -77,10 +77,26 @@ def test_addresses_that_mean_nothing(data: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["s3://AKIA:HUSH@bucket/a", "gs://HUSH@bucket/a", "hdfs://me:HUSH@host/a", "s3a://AKIA:HUSH@bucket/a"],
+    [
+        "s3://AKIA:HUSH@bucket/a",
+        "s3://AKIA:HUSH/HUSH@bucket/a",
+        "gs://HUSH@bucket/a",
+        "hdfs://me:HUSH@host/a",
+        "hdfs://me:HUSH/HUSH@host/a",
+        "s3a://AKIA:HUSH@bucket/a",
+    ],
 )
 def test_a_key_in_an_address_is_refused_and_not_repeated(data: str) -> None:
     with pytest.raises(ValueError, match="must not contain keys") as error:
+        locate(data)
+    assert "HUSH" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "data", ["s3:/AKIA:HUSH@bucket/a", "s3:///AKIA:HUSH@bucket/a", "https://host/a?X-Amz-Signature=HUSH"]
+)
+def test_a_key_in_a_misspelled_address_is_not_repeated(data: str) -> None:
+    with pytest.raises(ValueError, match="--data") as error:
         locate(data)
     assert "HUSH" not in str(error.value)
 
@@ -252,7 +268,7 @@ def test_silence_has_an_end(bucket: str, proxy: BadProxy, monkeypatch: pytest.Mo
     monkeypatch.setattr(file_system, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("inq_ray.storage.retry.NUM_TRIES", 1)
     proxy.delay_seconds = 30.0
-    with pytest.raises(ValueError, match=r"failed 1 times in .* too slow"):
+    with pytest.raises(ValueError, match=r"failed 1 time in .* too slow"):
         locate(f"{bucket}/a/x.bin").read()
 
 

@@ -24,11 +24,11 @@ def test_it_goes_downhill_to_the_least_loss(first: int, best: int) -> None:
     tried = find_rate(lambda rate: abs(RATES.index(rate) - best), RATES, first)
     assert next(iter(tried)) == RATES[best]
     assert list(tried.values()) == sorted(tried.values())
-    assert len(tried) <= abs(first - best) + 3, "rates on the way, and the neighbours of both ends"
+    assert len(tried) <= abs(first - best) + 3, "rates on the way, and the neighbors of both ends"
 
 
 @given(st.lists(st.sampled_from([0.5, 1.0, math.inf, math.nan]), min_size=8, max_size=8), st.integers(0, 7))
-def test_it_ends_where_no_neighbour_is_better(losses: list[float], first: int) -> None:
+def test_it_ends_where_no_neighbor_is_better(losses: list[float], first: int) -> None:
     asked: list[float] = []
 
     def loss_of(rate: float) -> float:
@@ -39,10 +39,10 @@ def test_it_ends_where_no_neighbour_is_better(losses: list[float], first: int) -
     assert sorted(asked) == sorted(tried), "none is tried twice"
     best = next(iter(tried))
     assert all(loss >= tried[best] for loss in tried.values())
-    assert all(each in tried for each in neighbours(best)) or math.isinf(tried[best])
+    assert all(each in tried for each in neighbors(best)) or math.isinf(tried[best])
 
 
-def neighbours(rate: float) -> list[float]:
+def neighbors(rate: float) -> list[float]:
     index = RATES.index(rate)
     return [RATES[each] for each in (index - 1, index + 1) if 0 <= each < len(RATES)]
 

@@ -30,7 +30,7 @@ def augment_image(
     Args:
         image: uint8 [C, H, W], not normalized, C = 1 or 3.
         augmentation: Transforms to apply.
-        mean: Mean per channel, for images scaled to [0, 1]. Erased rectangles get this colour, rounded to a whole byte;
+        mean: Mean per channel, for images scaled to [0, 1]. Erased rectangles get this color, rounded to a whole byte;
             torchvision's reference fills with 0 after normalization: the same within half a level of 255.
         sample: Index of the image in its set.
         seed: The run's seed.
@@ -66,6 +66,6 @@ def augmentation_transform(
         case "augmix":
             transforms.append(v2.AugMix(severity=3, interpolation=mode))
     if random_erasing > 0:
-        colour = [min(max(round(255 * value), 0), 255) for value in mean]
-        transforms.append(v2.RandomErasing(p=random_erasing, value=colour))
+        color = [min(max(round(255 * value), 0), 255) for value in mean]
+        transforms.append(v2.RandomErasing(p=random_erasing, value=color))
     return v2.Compose(transforms) if transforms else None

@@ -9,7 +9,7 @@ from inq_ray.data.seeded import counter_hash, seeded
 
 
 class BatchMix:
-    """Mixes each image of a batch with its neighbour, and their labels likewise.
+    """Mixes each image of a batch with its neighbor, and their labels likewise.
 
     Mixup adds two images with weights that sum to 1 (Zhang et al. 2018, arXiv 1710.09412); CutMix pastes a rectangle
     (Yun et al. 2019, arXiv 1905.04899). If both are on, each batch gets one of them with equal probability, as in

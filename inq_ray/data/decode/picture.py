@@ -29,7 +29,7 @@ class Picture:
 
     Pixels are those of Pillow's `convert("RGB")`, as in torchvision's ImageFolder: gray images get three equal
     channels, transparency is dropped, CMYK is converted, and EXIF rotation is ignored (published accuracies were
-    measured so). Gray images of 16 bits keep their upper 8 bits, as Pillow does for 16-bit colours; `convert` would
+    measured so). Gray images of 16 bits keep their upper 8 bits, as Pillow does for 16-bit colors; `convert` would
     clip everything brighter than 255 of 65,535.
 
     Common JPEGs are decoded by libjpeg-turbo itself, and only the requested part. All others, and those it reports as

@@ -1,4 +1,4 @@
-"""From the bytes of a small image file to pixels, in colour or gray, of a size common to all images of a set."""
+"""From the bytes of a small image file to pixels, in color or gray, of a size common to all images of a set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def is_small(layout: Layout) -> bool:
 
 
 def common_layout(layouts: Iterable[Layout]) -> Layout | None:
-    """Return the common layout, in colour if any image is; None if sizes differ or there are no images."""
+    """Return the common layout, in color if any image is; None if sizes differ or there are no images."""
     seen = set(layouts)
     if len({(layout.height, layout.width) for layout in seen}) != 1:
         return None
@@ -58,10 +58,10 @@ def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> ND
     Args:
         data: Contents of the file.
         layout: Layout of the result.
-        may_lose_colours: Whether colour images become gray if the layout is gray.
+        may_lose_colours: Whether color images become gray if the layout is gray.
 
     Raises:
-        ValueError: Not an image, damaged, of another size, or in colour although the layout is gray.
+        ValueError: Not an image, damaged, of another size, or in color although the layout is gray.
     """
     image = open_image(data)
     if (image.height, image.width) != (layout.height, layout.width):
@@ -72,7 +72,7 @@ def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> ND
     image = eight_bits(image)
     if layout.channels == 1 and image.mode not in _GRAY and not may_lose_colours:
         raise ValueError(
-            f"the image has colours (mode {image.mode}), but the first one is gray; convert all to one kind"
+            f"the image has colors (mode {image.mode}), but the first one is gray; convert all to one kind"
         )
     mode = "RGB" if layout.channels == 3 else "L"
     with broken():

@@ -27,7 +27,7 @@ _STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLORSPACE, _LOSSL
 _YCBCR, _GRAY = 1, 2
 _RGB = 0
 # By subsampling (4:4:4, 4:2:2, 4:2:0, gray, 4:4:0, 4:1:1, 4:4:1): columns that are decoded together, which is also how
-# far interpolated colours depend on neighbouring pixels.
+# far interpolated colors depend on neighboring pixels.
 _UNITS = (8, 16, 16, 8, 8, 32, 8)
 _MARGINS = (0, 2, 2, 0, 2, 4, 4)
 

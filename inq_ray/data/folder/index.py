@@ -23,6 +23,7 @@ from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.decode.small import Layout, common_layout, is_small, read_layout
 from inq_ray.data.folder.listing import Entry, find_classes, find_splits, is_image, scan, some
 from inq_ray.data.image_set import Split
+from inq_ray.files.shown import counted
 from inq_ray.files.whole import whole
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
@@ -246,7 +247,7 @@ def _check_known(folder: Location, names: list[bytes], classes: list[bytes]) -> 
     strangers = sorted(set(names) - set(classes))
     if strangers:
         raise ValueError(
-            f"{folder.name} has {len(strangers)} classes that train does not have ({some(strangers)}): "
+            f"{folder.name} has {counted(len(strangers), 'class')} that train does not have ({some(strangers)}): "
             "a class must have the same folder name in both"
         )
 
@@ -257,7 +258,7 @@ def _check_full(split: Split, folder: Location, classes: list[bytes], rows: Any)
     empty = [name for label, name in enumerate(classes) if label not in full]
     if empty and (split == "train" or not full):
         raise ValueError(
-            f"{folder.name} has {len(empty)} classes without images ({some(empty)}): add images "
+            f"{folder.name} has {counted(len(empty), 'class')} without images ({some(empty)}): add images "
             f"({', '.join(EXTENSIONS)}), or remove the folders"
         )
 

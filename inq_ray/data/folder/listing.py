@@ -15,6 +15,7 @@ import pyarrow.fs as pafs
 
 from inq_ray.data.decode.pillow import EXTENSIONS
 from inq_ray.data.image_set import Split
+from inq_ray.files.shown import counted
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import retry
@@ -75,7 +76,7 @@ def find_classes(folder: Location, fence: Fence | None = None) -> tuple[list[Ent
     if classes:
         return classes, len(entries) - len(classes)
     images = [entry.path for entry in entries if is_image(entry.path)]
-    there = f"only {len(images)} images directly in it ({some(images)})" if images else "it has no folders"
+    there = f"only {counted(len(images), 'image')} directly in it ({some(images)})" if images else "it has no folders"
     raise ValueError(
         f"{folder.name} has no classes, {there}: put the images of each class into a folder, {folder.name}/CLASS/"
     )

@@ -28,6 +28,7 @@ from inq_ray.data.folder.index import FORMAT_VERSION, FolderFacts, open_index
 from inq_ray.data.folder.listing import SPLIT_FOLDERS, find_splits, is_image, scan, stamp_of
 from inq_ray.data.image_set import Images, Samples, SourceInfo, Split
 from inq_ray.data.preprocessing import Augmentation, Preprocessing, of_channels
+from inq_ray.files.shown import counted
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.retry import MissingError, UnreadableError
@@ -293,7 +294,7 @@ def _notes(location: Location, facts: FolderFacts) -> tuple[str, ...]:
     notes = []
     if facts.num_ignored:
         notes.append(
-            f"{location.name}: ignored {facts.num_ignored} files that are not images of a class, by their names"
+            f"{location.name}: ignored {counted(facts.num_ignored, 'file')}, not images of a class by their names"
         )
     if facts.num_untested:
         notes.append(f"{location.name}: {facts.num_untested} of {len(facts.class_names)} classes have no test images")

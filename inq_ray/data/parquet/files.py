@@ -13,6 +13,7 @@ import pyarrow.fs as pafs
 
 from inq_ray.data.parquet.access import footer_hash, read_footer
 from inq_ray.data.parquet.labels import is_name, is_number, read_values
+from inq_ray.files.shown import counted
 from inq_ray.storage.address import Location
 from inq_ray.storage.fence import Fence
 from inq_ray.storage.pattern import expand, fixed_part
@@ -165,7 +166,9 @@ def _check_all_there(folder: str, split: str, files: list[Location]) -> None:
     counts = {match[1] if (match := _COUNT.search(file.path)) else None for file in files}
     if counts != {None} and {int(count or 0) for count in counts} != {len(files)}:
         expected = ", ".join(sorted(count or "?" for count in counts))
-        raise ValueError(f"{folder} has {len(files)} shards of {split}, but their names count {expected}: incomplete")
+        raise ValueError(
+            f"{folder} has {counted(len(files), 'shard')} of {split}, but their names count {expected}: incomplete"
+        )
 
 
 def read_shards(files: list[Location], columns: Columns = Columns()) -> list[Shard]:  # noqa: B008
@@ -243,7 +246,7 @@ def check_no_nulls(name: str, num_nulls: int) -> None:
         ValueError: There are such rows.
     """
     if num_nulls:
-        raise ValueError(f"{name} has {num_nulls} rows without a label")
+        raise ValueError(f"{name} has {counted(num_nulls, 'row')} without a label")
 
 
 def _image_path(name: str, schema: Any, asked: str | None) -> str:

@@ -105,7 +105,7 @@ class ParquetSource:
 
         Images in memory are mapped read-only from a file that the node's processes share: the first process that needs
         it decodes, the others wait. For training they are cropped by an eighth of their height (4 pixels for 32x32),
-        and flipped if they are in colour: gray images may show characters.
+        and flipped if they are in color: gray images may show characters.
 
         Raises:
             ValueError: There is no such split. For images in memory: one is damaged or of another size; a label is out
@@ -159,10 +159,10 @@ class ParquetSource:
 def _test_shards(files: dict[str, list[Location]], columns: Columns, *, has_train: bool) -> list[Shard]:
     """Return the files to test on: those of test, or of validation if test is missing or has no labels."""
     candidates = [read_shards(files[split], columns) for split in ("test", "validation") if split in files]
-    labelled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
+    labeled = [shards for shards in candidates if not any(shard.labels and shard.labels[0] < 0 for shard in shards)]
     if has_train:
         candidates = [shards for shards in candidates if not all(shard.labels == (-1, -1) for shard in shards)]
-    return next(iter(labelled or candidates), [])
+    return next(iter(labeled or candidates), [])
 
 
 def _class_names(train: Sequence[Shard], test: Sequence[Shard]) -> tuple[str, ...]:

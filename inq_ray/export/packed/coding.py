@@ -1,6 +1,6 @@
 """Compact coding of a tensor's codes: whole codes in each byte, then DEFLATE without string matching.
 
-Codes that straddle bytes would cost an entropy coder 16 to 24 % more, and neighbouring codes correlate too little for
+Codes that straddle bytes would cost an entropy coder 16 to 24 % more, and neighboring codes correlate too little for
 string matches to help; runs of equal bytes do (zlib's strategy Z_RLE). On trained networks the result is 0.97 to 0.98
 of the entropy of single codes.
 """

@@ -104,7 +104,7 @@ def read_parts(path: Path) -> list[Tensors]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, without terminal colours; its type if the message is empty."""
+    """Return the first line of an error's message, without terminal colors; its type if the message is empty."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return one_line((text.splitlines() or [type(error).__name__])[0].rstrip())
 

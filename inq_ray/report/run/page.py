@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from inq_ray.export.table import Sizes, TensorRow, rows_of, sizes_of
+from inq_ray.files.shown import counted
 from inq_ray.report.configuration import configuration
 from inq_ray.report.html import Html, element, joined, table
 from inq_ray.report.incidents import incident_table
@@ -225,10 +226,10 @@ def _layer_table(findings: Findings) -> Html:
         rest = [row for row in findings.rows if row.bits is None]
         values, num_bytes = sum(row.num_values for row in rest), sum(row.num_bytes for row in rest)
         blank = [""] * (len(heads) - 4)
-        rows.append([f"{len(rest)} float tensors", "", f"{values:,}", *blank, f"{num_bytes:,}"])
+        rows.append([counted(len(rest), "float tensor"), "", f"{values:,}", *blank, f"{num_bytes:,}"])
     return element(
         "details",
-        element("summary", f"Table of {len(findings.layers)} quantized tensors"),
+        element("summary", f"Table of {counted(len(findings.layers), 'quantized tensor')}"),
         table(heads, rows, texts=("tensor", "shape"), label="Quantized tensors"),
         open="",
     )

@@ -28,7 +28,7 @@ def front_chart(name: str, trials: Sequence[Trial], cost: Callable[[Trial], floa
         axes.plot(*zip(*best, strict=True), "o-", color=ACCENT, drawstyle="steps-post", linewidth=1.0, zorder=3)
         limit(axes, [top1 for _, top1 in results])
         axes.margins(x=0.12)
-        # Labels of neighbours would cover each other: the first and the last are enough to find the table's rows.
+        # Labels of neighbors would cover each other: the first and the last are enough to find the table's rows.
         for index, place in {0: front[0], -1: front[-1]}.items():
             where = (cost(place), place.top1 or 0.0)
             axes.annotate(

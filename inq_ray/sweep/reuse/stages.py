@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from inq_ray.files.shown import shown
+from inq_ray.files.shown import counted, shown
 from inq_ray.files.whole import write_text
 from inq_ray.storage.address import locate
 from inq_ray.sweep.reuse.keys import stage_end
@@ -78,7 +78,7 @@ class StageStore:
         store = self._store(key)
         places = store.positions()
         if len(places) != 1:
-            raise DamagedError(f"there are {len(places)} checkpoints instead of one")
+            raise DamagedError(f"there are {counted(len(places), 'checkpoint')} instead of one")
         entry, snapshot = store.load(places[0])
         if snapshot.facts.stage_key != key:
             raise DamagedError("it has another key")
@@ -119,7 +119,7 @@ def end_of(config: RunConfig, stage: int) -> StageEnd | None:
     check_own(snapshot, config, None, store.location.name)
     sizes = snapshot.facts.world_sizes or [snapshot.facts.world_size]
     if set(sizes) != {config.cluster.num_workers}:
-        raise ValueError(f"it was trained with {', then '.join(map(str, sizes))} workers")
+        raise ValueError(f"it was trained with {', then '.join(counted(size, 'worker') for size in sizes)}")
     return StageEnd(snapshot, entry.top1)
 
 

@@ -10,8 +10,12 @@ The manifest is written last: a folder without one is not a checkpoint.
 import dataclasses
 import hashlib
 import json
+import os
+import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -113,6 +117,9 @@ def is_checkpoint(folder: Location) -> bool:
 class FileBlocks:
     """Blocks of a file whose SHA-256 is right; each is compared again when it is read.
 
+    A file of a storage is downloaded once: its blocks are kept in an unnamed file on this machine (TMPDIR). If there is
+    no space for it, they are downloaded again when they are read.
+
     Args:
         file: The file.
         expected: Its size and digest. All of it is read once, a block at a time.
@@ -126,14 +133,22 @@ class FileBlocks:
     def __init__(self, file: Location, expected: FileDigest, block_bytes: int = BLOCK_BYTES) -> None:
         self.num_bytes, self.block_bytes = expected.bytes, block_bytes
         self._file = file
+        self._copy: FileIO | None = None
         _check_file(file, expected.bytes)
         sha256, self._digests = hashlib.sha256(), []
+        copy = None if file.is_local else _unnamed_file()
+        if copy is not None:
+            weakref.finalize(self, copy.close)
         for index in range(-(-self.num_bytes // block_bytes)):
             data = self._block(index)
             sha256.update(data)
             self._digests.append(xxhash.xxh3_64_intdigest(data))
+            if copy is not None and not _appended(copy, data):
+                copy.close()
+                copy = None
         if sha256.hexdigest() != expected.sha256:
             raise DamagedError(f"{_name(file)} is damaged: its SHA-256 differs")
+        self._copy = copy
 
     def read(self, index: int) -> Tensor:
         """Return a block: uint8 [n].
@@ -150,6 +165,8 @@ class FileBlocks:
     def _block(self, index: int) -> bytes:
         start = index * self.block_bytes
         size = min(self.block_bytes, self.num_bytes - start)
+        if self._copy is not None:
+            return os.pread(self._copy.fileno(), size, start)
         try:
             data = self._file.read_at(start, size)
         except MissingError:
@@ -157,6 +174,22 @@ class FileBlocks:
         if len(data) < size:
             raise DamagedError(f"{_name(self._file)} has {start + len(data)} bytes of {self.num_bytes}")
         return data
+
+
+def _unnamed_file() -> FileIO | None:
+    """Return a new file without a name, which is gone when it is closed; None if this machine has no place for it."""
+    try:
+        return tempfile.TemporaryFile(buffering=0)
+    except OSError:
+        return None
+
+
+def _appended(file: FileIO, data: bytes) -> bool:
+    """Return whether all data could be written at the end of a file: not if the disk is full."""
+    try:
+        return file.write(data) == len(data)
+    except OSError:
+        return False
 
 
 def open_checkpoint(folder: Location) -> tuple[Entry, Snapshot]:

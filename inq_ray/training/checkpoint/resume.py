@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from inq_ray import __version__
-from inq_ray.files.shown import shown
+from inq_ray.files.shown import counted, shown
 from inq_ray.storage.address import locate
 from inq_ray.training.checkpoint.files import DamagedError, is_checkpoint, open_checkpoint
 from inq_ray.training.checkpoint.retention import Entry
@@ -229,7 +229,7 @@ def _refused(
     different = {name: pair for name, pair in different.items() if name in typed} or different
     pairs = [f"{_words(declared(config)[name], old)} (now {_text(new)})" for name, (old, new) in different.items()]
     said = [pair for index, pair in enumerate(pairs) if index == 0 or len(", ".join(pairs[: index + 1])) <= _MOST_SAID]
-    rest = f" and {len(pairs) - len(said)} other options" if len(said) < len(pairs) else ""
+    rest = f" and {counted(len(pairs) - len(said), 'other option')}" if len(said) < len(pairs) else ""
     return f"{what} was made with {', '.join(said)}{rest}"
 
 

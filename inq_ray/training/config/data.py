@@ -188,7 +188,7 @@ class DataConfig:
     )
     flip: bool | None = option(
         None,
-        "Mirror half of the training images left to right; default: colour images only.",
+        "Mirror half of the training images left to right; default: color images only.",
         phase=Phase.TRAINING,
     )
     crop_scale: tuple[float, ...] = option(

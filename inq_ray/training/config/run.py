@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inq_ray.files.shown import shown
+from inq_ray.files.shown import counted, shown
 from inq_ray.models.layer_bits import parse_layer_bits
 from inq_ray.training.config.cluster import ClusterConfig
 from inq_ray.training.config.data import DataConfig
@@ -35,7 +35,7 @@ class RunConfig:
         training, most = self.training, self.cluster.workers.most
         if training.batch_size < most * training.accumulate:
             raise ValueError(
-                f"--batch-size {training.batch_size} (global) is too small for {most} workers and "
+                f"--batch-size {training.batch_size} (global) is too small for {counted(most, 'worker')} and "
                 f"--accumulate {training.accumulate}: use at least {most * training.accumulate}"
             )
         if self.plain:
@@ -81,8 +81,8 @@ class RunConfig:
         total, num_stages = self.training.epochs_total, len(self.quantization.iterative_steps)
         if self.training.epochs_spread == "late" and total is not None and not self.plain and total < num_stages:
             raise ValueError(
-                f"--epochs-total {total} is too few for {num_stages} stages, each with an epoch or more: use at least "
-                f"{num_stages}, or fewer stages with --iterative-steps"
+                f"--epochs-total {total} is too few for {counted(num_stages, 'stage')}, each with an epoch or more: "
+                f"use at least {num_stages}, or fewer stages with --iterative-steps"
             )
 
     def _check_one_a_stage(self, flag: str, each: tuple[float, ...]) -> None:

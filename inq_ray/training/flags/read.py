@@ -66,7 +66,7 @@ def _in_one_line(parse: Callable[[], _Flags]) -> _Flags:
         except SystemExit as stop:
             if stop.code:
                 raise ValueError(one_line(_message(output.getvalue()))) from None
-    return parse()  # prints the help, with the terminal's width and colours, and exits
+    return parse()  # prints the help, with the terminal's width and colors, and exits
 
 
 def _flags_type(kinds: Mapping[str, Any], what: str) -> Any:
@@ -113,7 +113,7 @@ def _annotated(each: Declared, values: Mapping[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _plain_output() -> Iterator[io.StringIO]:
-    """Capture printed text. tyro sees no terminal, so there are no colours, and an unlimited width."""
+    """Capture printed text. tyro sees no terminal, so there are no colors, and an unlimited width."""
     output = io.StringIO()
     columns = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100000"

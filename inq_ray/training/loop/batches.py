@@ -11,6 +11,7 @@ from torch import Tensor
 from inq_ray.data.augment.batch_mix import BatchMix
 from inq_ray.data.loader import Batch, steps_per_epoch, train_requests
 from inq_ray.distributed.wire import rank, world_size
+from inq_ray.files.shown import counted
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.task.build import Task
@@ -157,7 +158,8 @@ def _num_microbatches(batch: Batch, training: TrainingConfig) -> int:
         raise ValueError(f"no image of a whole batch could be read; one is {batch.bad[0].name}")
     if training.sync_batchnorm and num_images < accumulate:
         raise ValueError(
-            f"only {num_images} images of a batch could be read (not {batch.bad[0].name}), and --sync-batchnorm with "
-            f"--accumulate {accumulate} needs {accumulate}: repair the images, or lower --accumulate"
+            f"only {counted(num_images, 'image')} of a batch could be read (not {batch.bad[0].name}), and "
+            f"--sync-batchnorm with --accumulate {accumulate} needs {accumulate}: repair the images, or "
+            "lower --accumulate"
         )
     return min(accumulate, num_images)

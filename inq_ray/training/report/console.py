@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from inq_ray import __version__
-from inq_ray.files.shown import shown
+from inq_ray.files.shown import counted, shown
 from inq_ray.models.layers import LayerRow, sums
 from inq_ray.training.config import RunConfig
 from inq_ray.training.evaluation.accuracy import percentages
@@ -82,7 +82,8 @@ class Console:
             f"{plan.num_train:,} training images, accuracy measured on {plan.num_validation:,} ({_measured_on(config)})"
         )
         of_all = f"{plan.num_quantized:,} of {plan.num_parameters:,} parameters ({_percent(plan)})"
-        self.say(f"{plan.num_tensors} tensors, {of_all}, are quantized to powers of two")
+        verb = "is" if plan.num_tensors == 1 else "are"
+        self.say(f"{counted(plan.num_tensors, 'tensor')}, {of_all}, {verb} quantized to powers of two")
         table = Table("stage", "portion", "weights frozen", "epochs", "learning rate", "steps")
         for phase in plan.phases:
             name = "float" if phase.stage == 0 else f"{phase.stage}/{len(config.quantization.iterative_steps)}"
@@ -109,8 +110,8 @@ class Console:
             zeros = 100 * verified["num_zero"] / max(1, verified["num_weights"])
             result(
                 "verified",
-                f"{verified['num_weights']:,} weights in {verified['num_tensors']} tensors are 0 or ±2^k and equal "
-                f"their codes, bit for bit ({zeros:.1f} % zeros)",
+                f"{verified['num_weights']:,} weights in {counted(verified['num_tensors'], 'tensor')} are 0 or ±2^k "
+                f"and equal their codes, bit for bit ({zeros:.1f} % zeros)",
             )
         else:
             self.say(percentages(summary["top1"], summary["top5"], summary["num_classes"]))
@@ -217,9 +218,7 @@ def _layer_table(layers: Sequence[LayerRow]) -> Table:
     table.add_section()
     for group in sums(layers):
         bits = f"{group.bits} bits" if group.bits else f"float ({group.why_float})"
-        table.add_row(
-            f"{group.num_tensors} tensor{'s' if group.num_tensors > 1 else ''}", "", "", f"{group.num_values:,}", bits
-        )
+        table.add_row(counted(group.num_tensors, "tensor"), "", "", f"{group.num_values:,}", bits)
     return table
 
 

@@ -84,7 +84,7 @@ def _training(data: DataConfig, network: NetworkConfig, info: SourceInfo) -> str
     else:
         crop = _padding(augmentation, info)
     flip = "half of the images mirrored" if augmentation.flips(info.channels) else "not mirrored"
-    why = "flag" if data.flip is not None else "default for colours" if info.channels == 3 else "default for gray"
+    why = "flag" if data.flip is not None else "default for colors" if info.channels == 3 else "default for gray"
     return (
         f"{crop}; {flip} ({why}: --flip, --no-flip); auto-augment {augmentation.auto_augment}; "
         f"random erasing {augmentation.random_erasing:g}"

@@ -150,7 +150,7 @@ def _check_takes(model: nn.Module, images: Tensor, flag: str, info: SourceInfo) 
 
 
 def _advice_on_channels(model: nn.Module, images: Tensor, info: SourceInfo) -> str:
-    """Return advice to use gray images, or colours, if the network accepts those instead; else nothing."""
+    """Return advice to use gray images, or colors, if the network accepts those instead; else nothing."""
     if named_source(info.name) is not None:
         return ""
     channels, what = (1, "converts images to gray") if info.channels == 3 else (3, "gives gray images three channels")

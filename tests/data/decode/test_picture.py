@@ -16,7 +16,7 @@ JPEG = encode(PHOTO, "JPEG", quality=92)
 
 
 def ycck() -> bytes:
-    """A CMYK JPEG whose Adobe marker says that its colours are turned into YCCK."""
+    """A CMYK JPEG whose Adobe marker says that its colors are turned into YCCK."""
     data = bytearray(encode(PHOTO.convert("CMYK"), "JPEG"))
     place = data.index(b"Adobe")
     data[place + 11] = 2
@@ -55,7 +55,7 @@ READABLE = {
     "BMP": encode(PHOTO, "BMP"),
     "PPM": encode(PHOTO, "PPM"),
     "TIFF": encode(PHOTO, "TIFF"),
-    "16 bit colours": png(5, 4, 16, 2, (b"\0" + bytes(range(30))) * 4),
+    "16 bit colors": png(5, 4, 16, 2, (b"\0" + bytes(range(30))) * 4),
 }
 
 BROKEN = {

@@ -11,7 +11,7 @@ from tests.data.pictures import encode
 PIXELS = random_images(1, height=5, width=7)[0]
 
 
-def test_colours_exactly() -> None:
+def test_colors_exactly() -> None:
     for kind, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})):
         data = encode(PIXELS, kind, **options)
         layout = read_layout(data)
@@ -20,7 +20,7 @@ def test_colours_exactly() -> None:
         assert np.array_equal(decode(data, layout), PIXELS.transpose(2, 0, 1))
 
 
-def test_gray_exactly_and_as_colours() -> None:
+def test_gray_exactly_and_as_colors() -> None:
     gray = PIXELS[..., 0]
     data = encode(gray)
     assert read_layout(data) == Layout(1, 5, 7)
@@ -34,7 +34,7 @@ def test_jpeg_is_near() -> None:
     assert np.abs(decode(data, Layout(3, 16, 16)).astype(int) - smooth.transpose(2, 0, 1)).max() < 6
 
 
-def test_transparency_and_palettes_become_colours() -> None:
+def test_transparency_and_palettes_become_colors() -> None:
     image = Image.fromarray(PIXELS)
     alpha = image.copy()
     alpha.putalpha(128)
@@ -76,7 +76,7 @@ def test_damaged_anywhere_is_a_value_error_or_pixels() -> None:
 def test_other_sizes_depths_and_kinds() -> None:
     with pytest.raises(ValueError, match="the image is 7x5, the first ones are 5x7"):
         decode(encode(PIXELS), Layout(3, 7, 5))
-    with pytest.raises(ValueError, match=r"has colours .*, but the first one is gray"):
+    with pytest.raises(ValueError, match=r"has colors .*, but the first one is gray"):
         decode(encode(PIXELS), Layout(1, 5, 7))
     with pytest.raises(ValueError, match="32-bit values"):
         decode(encode(Image.fromarray(PIXELS[..., 0].astype(np.int32)), "TIFF"), Layout(1, 5, 7))

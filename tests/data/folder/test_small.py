@@ -61,15 +61,15 @@ def test_gray_stays_gray(tmp_path: Path, kind: type) -> None:
     assert isinstance(train, ImageSet)
     assert not train.crop_flip.flip
     assert np.array_equal(source.split("test").fetch(torch.arange(2), None).images[:, 0], gray[4:])
-    coloured = open_folder(root, Preprocessing(channels=3)).split("test").fetch(torch.arange(2), None).images
-    assert np.array_equal(coloured, np.stack([gray[4:]] * 3, 1))
+    colored = open_folder(root, Preprocessing(channels=3)).split("test").fetch(torch.arange(2), None).images
+    assert np.array_equal(colored, np.stack([gray[4:]] * 3, 1))
     sized = Preprocessing(crop_size=12, resize_size=12, is_sized=True)
     streamed = open_folder(root, sized)
     assert (streamed.info.channels, streamed.info.is_streamed) == (1, True)
     assert np.array_equal(streamed.split("test").fetch(torch.arange(2), None).images[:, 0], gray[4:, 4:16])
 
 
-def test_colours_become_gray_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_colors_become_gray_where_that_is_asked_for(tmp_path: Path) -> None:
     images = open_folder(write(tmp_path / "set"), Preprocessing(channels=1)).split("test")
     expected = np.rint(PIXELS[4:] @ np.array([0.299, 0.587, 0.114]))
     assert np.abs(images.fetch(torch.arange(2), None).images[:, 0].numpy() - expected).max() <= 1

@@ -90,7 +90,7 @@ def test_facts(images: Path) -> None:
     assert info.is_streamed
     other = "--crop-size and --resize-size change this"
     assert source.notes == (
-        f"{images}: ignored 1 files that are not images of a class, by their names",
+        f"{images}: ignored 1 file, not images of a class by their names",
         f"{images}: images of 30x70 to 50x50 pixels are resized to 40 (shorter side) and cropped to 32x32; {other}",
     )
 

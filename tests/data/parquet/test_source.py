@@ -126,7 +126,7 @@ def test_a_test_file_alone_can_be_tested_on(folder: Path) -> None:
         source.split("train")
 
 
-def test_validation_stands_in_for_a_missing_or_unlabelled_test(folder: Path) -> None:
+def test_validation_stands_in_for_a_missing_or_unlabeled_test(folder: Path) -> None:
     test = folder / "test-00000-of-00001.parquet"
     write_parquet(folder / "validation-00000-of-00001.parquet", blobs(5), [1] * 5)
     assert open_source(str(folder)).info.num_test == 7
@@ -166,7 +166,7 @@ def test_column_img_gray_images_and_no_class_names(tmp_path: Path) -> None:
     assert np.array_equal(images.images.numpy(), gray[:, None])
 
 
-def test_gray_images_among_colours_become_colours(tmp_path: Path) -> None:
+def test_gray_images_among_colors_become_colors(tmp_path: Path) -> None:
     images = random_images(3)
     write_parquet(tmp_path / "test.parquet", [encode(images[0][..., 0]), encode(images[1])], [0, 1])
     decoded = in_memory(tmp_path, "test").images
@@ -192,7 +192,7 @@ def test_no_test_split(folder: Path) -> None:
 
 def test_a_missing_shard(folder: Path) -> None:
     (folder / "train-00001-of-00002.parquet").unlink()
-    assert "1 shards of train, but their names count 00002: incomplete" in refusal(folder)
+    assert "1 shard of train, but their names count 00002: incomplete" in refusal(folder)
 
 
 def test_a_pipe_is_not_waited_for(folder: Path) -> None:

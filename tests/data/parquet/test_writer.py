@@ -138,7 +138,7 @@ def test_there_and_back_over_s3(folder: Path, tmp_path: Path, s3: S3Server) -> N
         assert output.join(path.name).read() == path.read_bytes()
     assert open_source(output.name).info.num_train == 6
     remove(find_shards(output)[0])
-    assert "has 1 shards of train, but their names count 00002" in refusal(lambda: open_source(output.name))
+    assert "has 1 shard of train, but their names count 00002" in refusal(lambda: open_source(output.name))
     assert "NO_SUCH_BUCKET" in refusal(lambda: find_shards(locate("s3://nowhere/new")))
     assert find_shards(locate("s3://writer/elsewhere")) == []
 
@@ -240,7 +240,7 @@ def test_a_killed_writer_leaves_nothing_that_looks_whole(folder: Path, tmp_path:
         "train-00000-of-00004.parquet",
         "train-00001-of-00004.parquet.partial",
     ]
-    assert "has 1 shards of train, but their names count 00004: incomplete" in refusal(
+    assert "has 1 shard of train, but their names count 00004: incomplete" in refusal(
         lambda: open_source(str(tmp_path))
     )
     for shard in find_shards(Location("", str(tmp_path), "here")):

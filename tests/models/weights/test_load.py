@@ -362,7 +362,7 @@ def test_numbers_beyond_the_networks_type_are_refused(tmp_path: Path, state: dic
     assert "too large for the network's type (features.0.weight)" in refusal(tmp_path / "a.safetensors")
 
 
-def test_a_file_of_a_whole_module_is_refused_without_colours(tmp_path: Path) -> None:
+def test_a_file_of_a_whole_module_is_refused_without_colors(tmp_path: Path) -> None:
     torch.save(network(), tmp_path / "a.pth")
     message = refusal(tmp_path / "a.pth")
     assert "would run code" in message

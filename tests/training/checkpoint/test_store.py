@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -356,6 +357,37 @@ def test_a_storage_that_fails_after_the_digest_damages_nothing(tmp_path: Path, m
     with pytest.raises(StorageError, match="failed 6 times") as caught:
         store.newest_good()
     assert not isinstance(caught.value, DamagedError)
+
+
+@pytest.mark.parametrize("has_space", [True, False])
+def test_a_checkpoint_on_s3_is_downloaded_once(
+    on_s3: Location, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_space: bool
+) -> None:
+    """Without space for a copy it is downloaded again, and restored all the same."""
+    if not has_space:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    store, asked, read_at = CheckpointStore(on_s3), [], Location.read_at
+
+    def counted(location: Location, start: int, num_bytes: int) -> bytes:
+        asked.append(num_bytes)
+        return read_at(location, start, num_bytes)
+
+    monkeypatch.setattr(Location, "read_at", counted)
+    store.save(make_snapshot(at(1)))
+    num_bytes = on_s3.join(at(1).name).join("tensors.safetensors").info().size
+    assert snapshot_bits(store.load(at(1))[1]) == snapshot_bits(make_snapshot(at(1)))
+    assert (sum(asked) == num_bytes) == has_space
+
+
+def test_a_full_disk_for_temporary_files_changes_nothing(on_s3: Location) -> None:
+    store = CheckpointStore(on_s3)
+    store.save(simple(at(1), 3.0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * NUM_FLOATS, hard))  # half of the file
+    try:
+        assert value_of(store) == 3.0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_by_default() -> None:
     )
     assert training == (
         "training: random crop of 0.08 to 1 of the area, width / height 0.75 to 1.333, resized to 224x224; half of the "
-        "images mirrored (default for colours: --flip, --no-flip); auto-augment none; random erasing 0"
+        "images mirrored (default for colors: --flip, --no-flip); auto-augment none; random erasing 0"
     )
 
 

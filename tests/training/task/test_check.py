@@ -51,7 +51,7 @@ def test_none_that_can_be_read_is_refused_whatever_may_be_left_out(tmp_path: Pat
         check(config)
 
 
-def test_gray_images_and_a_network_of_colours(tmp_path: Path) -> None:
+def test_gray_images_and_a_network_of_colors(tmp_path: Path) -> None:
     gray = [encode(pixels[..., 0]) for pixels in random_images(2)]
     root = make_folder(
         tmp_path / "set", {f"{split}/a/{i}.png": gray[i] for split in ("train", "val") for i in range(2)}
@@ -68,7 +68,7 @@ def for_gray(num_classes: int) -> nn.Module:
     return of_channels(1, num_classes)
 
 
-def for_colours(num_classes: int) -> nn.Module:
+def for_colors(num_classes: int) -> nn.Module:
     return of_channels(3, num_classes)
 
 
@@ -80,7 +80,7 @@ def for_more(num_classes: int) -> nn.Module:
     ("network", "is_gray", "end"),
     [
         ("for_gray", False, "; --channels 1 converts images to gray"),
-        ("for_colours", True, "; --channels 3 gives gray images three channels"),
+        ("for_colors", True, "; --channels 3 gives gray images three channels"),
         ("for_more", False, "got 3 channels instead"),
         ("for_more", True, "got 1 channels instead"),
     ],
