@@ -10,6 +10,7 @@ import dataclasses
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import torch
 from bench_step import Setup, autocast_dtype, make_task, meet, ours, torchs
@@ -24,6 +25,8 @@ from inq_ray.training.task.build import Task
 from inq_ray.training.task.device_images import keep_on_device
 
 PORTIONS = (0.5, 0.875)
+# Parts of a training step that a CUDA graph replays; --cuda-graphs replays the whole of it.
+GRAPHS: tuple[Literal["passes", "step"], ...] = ("passes", "step")
 RESNET50 = Setup(arch="resnet50", images_per_rank=256, num_steps=10, num_rounds=5)
 RESNET20 = Setup(arch="cifar_resnet20", size=32, images_per_rank=128, num_steps=100, num_rounds=5)
 NUM_CIFAR = 50_000
@@ -142,9 +145,12 @@ def measure(
         "torch, images on the GPU": torchs(resnet20, device, on_device()),
         "ours, images on the CPU": ours(resnet20, device, 0.5, dtype, task=on_cpu()),
         "ours, images on the GPU": ours(resnet20, device, 0.5, dtype, task=on_device()),
-        "ours, images on the GPU, --cuda-graphs": ours(
-            resnet20, device, 0.5, dtype, task=on_device(), has_graph=has_graphs
-        ),
+        **{
+            f"ours, images on the GPU, graph of {what}": ours(
+                resnet20, device, 0.5, dtype, task=on_device(), graph=what if has_graphs else "none"
+            )
+            for what in GRAPHS
+        },
     }
     title = f"{resnet20.arch}, batch {resnet20.batch_size}, 0.5 frozen"
     speeds(title, runs, resnet20, device, epoch=num_cifar)

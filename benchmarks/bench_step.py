@@ -9,6 +9,7 @@ two barriers, and takes as long as its slowest rank.
 """
 
 import copy
+import functools
 import os
 import socket
 import statistics
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -37,7 +38,8 @@ from inq_ray.scheduler import INQScheduler
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.bad_images import BadImages
 from inq_ray.training.loop.batches import TrainBatches
-from inq_ray.training.loop.cuda_graph import CudaGraph
+from inq_ray.training.loop.cuda_graph import CudaGraph, state_of_step
+from inq_ray.training.loop.device_rates import DeviceRates
 from inq_ray.training.loop.trainer import Trainer
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.distill import Teacher
@@ -103,7 +105,7 @@ def ours(
     *,
     is_distilled: bool = False,
     task: Task | None = None,
-    has_graph: bool = False,
+    graph: Literal["none", "passes", "step"] = "none",
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """Return a run of Trainer.train_epoch with this portion of the weights frozen, and its optimizer.
 
@@ -114,7 +116,7 @@ def ours(
         dtype: Dtype of the forward pass; None = float32.
         is_distilled: Whether there is a teacher, of the same architecture.
         task: Network and data; None = that of `make_task`.
-        has_graph: Whether passes are replayed by a CUDA graph.
+        graph: What a CUDA graph replays: nothing, forward and backward passes, or the whole step.
     """
     task = task or make_task(setup, device)
     teacher = None
@@ -122,6 +124,7 @@ def ours(
         teacher = Teacher(model=copy.deepcopy(task.model).requires_grad_(False).eval(), temperature=3.0, labels=0.3)
     optimizer = SGD(param_groups(task.model, 5), **OPTIONS)
     INQScheduler(optimizer, (portion,)).step()
+    state = functools.partial(state_of_step, task.model, optimizer, None)
     trainer = Trainer(
         batches=TrainBatches(task=task, training=TrainingConfig(batch_size=setup.batch_size), bad_images=BadImages(0)),
         model=wrap(task.model, device),
@@ -130,7 +133,8 @@ def ours(
         scaler=torch.amp.GradScaler(device.type, enabled=False),
         autocast_dtype=dtype,
         teacher=teacher,
-        graph=CudaGraph(task.model) if has_graph else None,
+        graph=None if graph == "none" else CudaGraph(task.model, state),
+        rates=DeviceRates(optimizer, device) if graph == "step" else None,
     )
 
     def run() -> None:

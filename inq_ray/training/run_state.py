@@ -25,6 +25,7 @@ from inq_ray.training.evaluation.batchnorm import estimate_batchnorm
 from inq_ray.training.evaluation.evaluate import validate
 from inq_ray.training.journal import Journal
 from inq_ray.training.loop.batches import TrainBatches
+from inq_ray.training.loop.cuda_graph import graph_line
 from inq_ray.training.loop.non_finite import DivergedError, Faults
 from inq_ray.training.loop.trainer import EpochResult, EpochState
 from inq_ray.training.report.events import Note, Reporter, Row, Saved
@@ -83,8 +84,9 @@ class RunState:
             num_data_shards=config.cluster.workers.most,
             faults=rewound,
         )
-        if where is not None and rank() == 0:
-            self.journal.report(Note(where))
+        for line in (where, graph_line(config.training)):
+            if line is not None and rank() == 0:
+                self.journal.report(Note(line))
         self.checkpoints = Checkpoints(
             config, self.task.info.fingerprint, self.journal.note, is_asked_to_stop, folder.check_writer
         )

@@ -1,5 +1,6 @@
 """Construction of a phase's trainer from the configuration."""
 
+import functools
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from inq_ray.distributed.gradients import LiveGradients
 from inq_ray.distributed.wire import world_size
 from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.batches import TrainBatches
-from inq_ray.training.loop.cuda_graph import CudaGraph
+from inq_ray.training.loop.cuda_graph import CudaGraph, has_whole_step, state_of_step
+from inq_ray.training.loop.device_rates import DeviceRates
 from inq_ray.training.loop.ema import Ema, decay_of_horizon
 from inq_ray.training.loop.lr_schedule import lr_scheduler
 from inq_ray.training.loop.non_finite import Faults
@@ -43,6 +45,8 @@ def make_trainer(
     task, training = batches.task, batches.training
     device = task.to_input.device
     live = LiveGradients(optimizer) if _sends_live(training, stage) else None
+    ema = _ema(training, task.model, epochs * batches.steps_of_epoch)
+    state = functools.partial(state_of_step, task.model, optimizer, ema)
     dtype = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision_of(training, device)]
     return Trainer(
         batches=batches,
@@ -58,11 +62,12 @@ def make_trainer(
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
         autocast_dtype=dtype,
-        ema=_ema(training, task.model, epochs * batches.steps_of_epoch),
+        ema=ema,
         teacher=teacher,
         stage=stage,
         faults=faults,
-        graph=CudaGraph(task.model) if training.cuda_graphs else None,
+        graph=CudaGraph(task.model, state) if training.cuda_graphs else None,
+        rates=DeviceRates(optimizer, device) if has_whole_step(training) else None,
         live=live,
     )
 

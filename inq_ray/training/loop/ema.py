@@ -57,10 +57,15 @@ class Ema:
             for name, tensor in self._current().items()
         }
 
+    @property
+    def averages(self) -> list[Tensor]:
+        """The averages themselves; later updates write to the same tensors until :meth:`reset`."""
+        return list(self._averages.values())
+
     @torch.no_grad()
     def update(self) -> None:
         """Update the averages with the current network; called after every optimizer step."""
-        averages = list(self._averages.values())
+        averages = self.averages
         tensors = [tensor.to(average.dtype) for tensor, average in zip(self._current().values(), averages, strict=True)]
         torch._foreach_lerp_(averages, tensors, 1 - self.decay)
 

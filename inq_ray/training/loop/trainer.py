@@ -21,6 +21,7 @@ from inq_ray.training.config import TrainingConfig
 from inq_ray.training.loop.batches import Microbatch, TrainBatches
 from inq_ray.training.loop.clip import clip_live_gradients
 from inq_ray.training.loop.cuda_graph import CudaGraph
+from inq_ray.training.loop.device_rates import DeviceRates, round_rates
 from inq_ray.training.loop.ema import Ema
 from inq_ray.training.loop.gradients import GradientTrial
 from inq_ray.training.loop.non_finite import (
@@ -102,7 +103,8 @@ class Trainer:
         stage: 0 during float training, else from 1.
         faults: Counts of steps whose loss or gradient is not finite.
         monitor: Steps not yet checked for that.
-        graph: CUDA graph for forward and backward passes; None = kernels are launched one by one.
+        graph: CUDA graph of a step; None = kernels are launched one by one.
+        rates: Learning rates for a graph with the whole step; None = the graph has forward and backward passes only.
         live: Communication hook of the model; None = DDP exchanges all gradients on its own.
         trial: Trial of both choices of gradients to send; None = they are chosen.
     """
@@ -119,6 +121,7 @@ class Trainer:
     faults: Faults = field(default_factory=Faults)
     monitor: NonFiniteMonitor = field(default_factory=NonFiniteMonitor)
     graph: CudaGraph | None = None
+    rates: DeviceRates | None = None
     live: LiveGradients | None = None
     trial: GradientTrial | None = None
 
@@ -152,6 +155,8 @@ class Trainer:
             ValueError: More images than allowed cannot be read, or the storage does not respond.
         """
         self.model.train()
+        if self.graph is not None:
+            self.graph.drop_if_changed()
         if start is None:
             start = EpochState(step=0, sums=torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device))
         sums = start.sums.clone()
@@ -197,6 +202,10 @@ class Trainer:
 
     def _step(self, batch: Batch, epoch: int) -> Tensor:
         """Run an optimizer step on this rank's shard of a global batch; return its sums of loss, hits, samples."""
+        if self.task.to_input.device.type == "cuda":
+            round_rates(self.optimizer)
+        if self.graph is not None and self.rates is not None:
+            return self._graph_step(self.graph, self.rates, batch, epoch)
         sums = torch.zeros(3, dtype=torch.float64, device=self.task.to_input.device)
         before = [buffer.clone() for buffer in self.task.model.buffers()] if self.training.on_nan == "skip" else []
         self.optimizer.zero_grad(set_to_none=True)
@@ -208,14 +217,50 @@ class Trainer:
         if self._is_fault(epoch, batch.step, sums[0]):
             self._leave_out(before)
             return torch.zeros_like(sums)
+        self._update()
+        self.scaler.update()
+        self.scheduler.step()
+        return sums
+
+    def _graph_step(self, graph: CudaGraph, rates: DeviceRates, batch: Batch, epoch: int) -> Tensor:
+        """Run an optimizer step by a graph that has the whole of it, with --on-nan stop and one microbatch."""
+        (microbatch,) = self.batches.microbatches(batch, epoch)
+        rates.fill()
+        sums, finite = graph.run(self._whole_step, microbatch.inputs, microbatch.targets, microbatch.labels)
+        self._note(epoch, batch.step, finite)
+        self.scheduler.step()
+        return sums
+
+    def _whole_step(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Run passes and update on tensors of the device; nothing is read back from it.
+
+        Returns:
+            Sums of loss, hits, samples; and whether the gradient is finite.
+        """
+        assert self.rates is not None
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = self._pass(inputs, targets, labels)
+        finite = self._has_finite_gradient()
+        with self.rates.read():
+            self._update()
+        return sums, finite
+
+    def _update(self) -> None:
+        """Clip the gradient, step the optimizer, and update the average of weights."""
         if self.training.clip_grad_norm is not None:
             clip_live_gradients(self.optimizer, self.training.clip_grad_norm)
         self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
         if self.ema is not None:
             self.ema.update()
-        return sums
+
+    def _has_finite_gradient(self) -> Tensor:
+        return is_finite(param for group in self.optimizer.param_groups for param in group["params"])
+
+    def _note(self, epoch: int, step: int, finite: Tensor) -> None:
+        """Keep whether a step was finite; check those kept every CHECK_INTERVAL_STEPS steps."""
+        self.monitor.note(epoch, step, finite)
+        if len(self.monitor) >= CHECK_INTERVAL_STEPS:
+            self.check()
 
     def _is_fault(self, epoch: int, step: int, loss: Tensor) -> bool:
         """Return whether to skip a step; the same on every rank.
@@ -223,12 +268,10 @@ class Trainer:
         Raises:
             DivergedError: It was not finite, and the run must not continue with it.
         """
-        finite = is_finite(param for group in self.optimizer.param_groups for param in group["params"])
+        finite = self._has_finite_gradient()
         on_nan, has_scale = self.training.on_nan, self.scaler.is_enabled()
         if on_nan == "stop" and finite.is_cuda and not has_scale:
-            self.monitor.note(epoch, step, finite)
-            if len(self.monitor) >= CHECK_INTERVAL_STEPS:
-                self.check()
+            self._note(epoch, step, finite)
             return False
         if finite:
             self.faults.in_a_row = 0
@@ -272,7 +315,10 @@ class Trainer:
     def _forward_backward(self, microbatch: Microbatch) -> Tensor:
         """Run the passes of a microbatch; return its sums of loss, hits, samples."""
         tensors = (microbatch.inputs, microbatch.targets, microbatch.labels)
-        return self._pass(*tensors) if self.graph is None else self.graph.run(self._pass, *tensors)
+        if self.graph is None:
+            return self._pass(*tensors)
+        (sums,) = self.graph.run(lambda *static: (self._pass(*static),), *tensors)
+        return sums
 
     def _pass(self, inputs: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         """Run forward and backward on tensors of the device; nothing is read back from it."""
