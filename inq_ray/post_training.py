@@ -28,7 +28,7 @@ from inq_ray.core.moments import Layer, layers_of
 from inq_ray.core.passes import Pass
 from inq_ray.core.stage import StageUpdate, apply, round_all
 from inq_ray.core.state import TensorState
-from inq_ray.core.unwrap import unwrap
+from inq_ray.core.unwrap import uncompiled, unwrap
 from inq_ray.models.selection import param_groups
 
 # Exponents of the scales of a row that are tried before a BatchNorm: scale = 2^exponent.
@@ -36,6 +36,8 @@ _SCALES = tuple(step / 4 for step in range(-4, 5))
 # Smallest scale for BatchNorm, for a row that is nearly all zeros.
 _LEAST_SCALE = 1e-3
 _BATCH_SIZE = 128
+# Error of covariances that are differences of float32 moments, as a part of these and of the root of inputs per row.
+_NOISE = 2.0**-20
 # Enough samples per input of a row: neighboring outputs of a convolution are highly correlated.
 _ENOUGH = 256
 
@@ -139,8 +141,9 @@ def quantize_params_(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        run = _Run(network, params, images, keep_zeros=keep_zeros)
-        errors = run.quantize(states)
+        with uncompiled():
+            run = _Run(network, params, images, keep_zeros=keep_zeros)
+            errors = run.quantize(states)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -239,7 +242,8 @@ class _Run:
         centered = moments.centered() if takes_mean else moments
         rows = layer.rows(layer.weight.detach()).double()
         live = rows != 0 if self.keep_zeros else torch.ones_like(rows, dtype=torch.bool)
-        matrix = damped(centered.now)
+        noise = _NOISE * math.sqrt(layer.inputs) * moments.now.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+        matrix = damped(centered.now, least=noise)
         wanted = refit(rows, live, matrix, centered.cross + (matrix - centered.now))
         codebook = decided(state.codebook, wanted.reshape(layer.weight.shape), "mse")
         if batchnorms:  # a scale of two is as good as another largest exponent
@@ -281,6 +285,8 @@ def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
         first = batch[0] if isinstance(batch, list | tuple) else batch
         if not isinstance(first, Tensor) or not first.dim():
             raise ValueError(f"images must be a tensor or batches of them, got a batch of {type(first).__name__}")
+        if first.is_floating_point() and not bool(first.isfinite().all()):
+            raise ValueError("images contain NaN or infinite values: leave those out, or check how they are normalized")
         if len(first):
             yield first.to(like.device, like.dtype if first.is_floating_point() else None)
 

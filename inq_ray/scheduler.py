@@ -130,13 +130,14 @@ class INQScheduler:
 
         Raises:
             ValueError: All stages are done, a parameter's ``weight_bits`` has changed, a quantized parameter is no
-                longer the model's, or the optimizer has other frozen weights than this scheduler.
-            StageError: Weights are NaN or infinite, or a rank failed otherwise; names the tensor and the rank. Raised
-                on every rank, and nothing is frozen.
+                longer the model's, the optimizer has other frozen weights than this scheduler, or the moments contain
+                no image or are of another network.
+            StageError: Weights or moments are NaN or infinite, or a rank failed otherwise; names the tensor and the
+                rank. Raised on every rank, and nothing is frozen.
             ReplicaMismatchError: Ranks have different stages or options, their weights have differed since the first
                 stage, or differ after this one; names tensor or option, and ranks. Raised on every rank.
         """
-        fault = self._orphan() or self._other_masks(self.state)
+        fault = self._orphan() or self._other_masks(self.state) or self._other_moments(moments)
         self._check_options(fault, moments)
         if fault:
             raise ValueError(fault.text)
@@ -295,6 +296,15 @@ class INQScheduler:
                 )
         return None
 
+    def _other_moments(self, moments: Moments | None) -> "_Fault | None":
+        """Return a parameter for which the moments are of another network's layer, if any, and the remedy."""
+        layers = {} if moments is None else moments.layers
+        for name, param in self.quantized().items():
+            if name in layers and layers[name].weight is not param:
+                text = f"the moments of {shown(name)} are of another network: pass the optimizer's model to Moments"
+                return _Fault(name, text)
+        return None
+
     def _add_new_parameters(self) -> None:
         counts = Counter(name for name, _ in named_params(self.optimizer))
         twice = [name for name, count in counts.items() if count > 1]
@@ -377,6 +387,8 @@ class INQScheduler:
             raise shared from cause
 
     def _decide_one(self, name: str, param: Tensor, moments: Tensor | None) -> StageUpdate:
+        if moments is not None and not bool(moments.isfinite().all()):
+            raise ValueError(f"{shown(name)}: its layer's inputs are NaN or infinite for the images of Moments")
         update = decide(
             param,
             self.state[name],

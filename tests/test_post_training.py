@@ -152,6 +152,32 @@ def test_without_images_it_is_refused(images: Any) -> None:
         quantize_(network, ["a path"])
 
 
+def test_images_that_are_nan_are_refused() -> None:
+    network, images, _ = make()
+    images[3, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="images contain NaN"):
+        quantize_(network, images)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_inputs_that_never_vary_are_no_error(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(48, 64), nn.Tanh(), nn.Linear(64, 48))
+    expected = network(image := 100 * torch.rand(1, 48)).detach()
+    done = quantize_(network, image)  # one image: the covariance of a layer's inputs is rounding noise
+    assert all(bool(state.frozen.all()) for state in done.state.values())
+    torch.testing.assert_close(network(image), expected, rtol=0, atol=1e-3)
+
+
+def test_a_compiled_layer_is_quantized_by_its_inputs() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    network[2].compile(backend="eager")
+    images = torch.randn(64, 8)
+    with torch.no_grad():
+        network(images)  # from here on hooks of the layer would have no effect
+    assert not quantize_(network, images).left_out
+
+
 def test_weights_that_are_nan_are_named() -> None:
     network, images, _ = make()
     with torch.no_grad():

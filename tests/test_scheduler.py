@@ -741,6 +741,29 @@ def gather(model: nn.Module, scheduler: INQScheduler, seed: int) -> inq_ray.Mome
     return moments
 
 
+def test_moments_that_cannot_be_right_are_refused() -> None:
+    model = make_model(seed=0)
+    _, scheduler = make(model, [0.5, 1.0])
+    with inq_ray.Moments(model, scheduler.quantized()) as empty:
+        pass
+    with pytest.raises(ValueError, match="moments contain no image"):
+        scheduler.step(empty)
+    _, other = make(twin := make_model(seed=0), [1.0])
+    with pytest.raises(ValueError, match=r"the moments of '.*' are of another network"):
+        scheduler.step(gather(twin, other, seed=0))
+    assert scheduler.stage == 0
+
+
+def test_moments_that_are_nan_are_named() -> None:
+    model = make_model(seed=0)
+    _, scheduler = make(model, [0.5, 1.0])
+    moments = gather(model, scheduler, seed=0)
+    moments.sums[name := next(iter(moments.sums))].fill_(float("nan"))
+    with pytest.raises(StageError, match=f"{name}.*inputs are NaN"):
+        scheduler.step(moments)
+    assert scheduler.stage == 0
+
+
 def compensated_stages() -> str:
     """Return a digest of everything after three stages."""
     model = make_model(seed=rank())

@@ -39,16 +39,19 @@ Nearest = Callable[[Tensor], Tensor]
 """From values (float64 [..., rows] of one column) to the levels they are rounded to."""
 
 
-def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
+def damped(moments: Tensor, damping: float = DAMPING, *, least: Tensor | None = None) -> Tensor:
     """Return invertible second moments: damped, with 1 on the diagonal of inputs that are always 0.
 
     Args:
         moments: float64 [groups, n, n], symmetric.
         damping: Fraction of the mean of the diagonal that is added to it.
+        least: Least value to add, float64 [groups, 1], for moments that may be nothing but noise; None = 0.
     """
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
     mean = diagonal.mean(dim=-1, keepdim=True)
     added = torch.where(diagonal > 0, damping * mean, torch.ones_like(diagonal))
+    if least is not None:
+        added = torch.maximum(added, least)
     result = moments.clone()
     result.diagonal(dim1=-2, dim2=-1).add_(added)
     return result

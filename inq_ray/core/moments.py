@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from inq_ray.core.convolution_moments import ConvolutionMoments, widened
+from inq_ray.core.unwrap import uncompiled
 
 # Largest number of inputs of a row, whose float64 matrix takes 512 MB.
 MOST_INPUTS = 8192
@@ -147,11 +149,11 @@ class Moments:
     """Context in which second moments of layers' inputs are summed over all samples that run through a network.
 
     Args:
-        model: The network. Its outputs are not changed.
+        model: The network. Its outputs are not changed; torch.compile's code is not used in the context.
         params: Parameters whose layers are included, by name.
 
     Attributes:
-        left_out: Why parameters have no moments, by name.
+        left_out: Why parameters have no moments, by name; after the context also those whose layers were not called.
         sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; empty if nothing ran.
         counts: Number of samples in each sum.
 
@@ -173,10 +175,11 @@ class Moments:
         self.layers, self.left_out = layers_of(model, params)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._context = ExitStack()
         self._convolutions: dict[str, ConvolutionMoments] = {}
 
     def __enter__(self) -> Self:
+        self._context.enter_context(uncompiled())
         by_module: dict[nn.Module, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)
@@ -191,19 +194,22 @@ class Moments:
                     else:
                         self.add(name, self.layers[name].rows_of_inputs(args, kwargs))
 
-            self._hooks.append(module.register_forward_pre_hook(gather, with_kwargs=True))
+            self._context.callback(module.register_forward_pre_hook(gather, with_kwargs=True).remove)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._context.close()
         for name, convolution in self._convolutions.items():
             if convolution.count:
                 self._add_sum(name, convolution.total(), convolution.count)
         self._convolutions.clear()
+        for name in self.layers:
+            if name in self.counts:
+                self.left_out.pop(name, None)
+            else:
+                self.left_out[name] = "was not called with any image"
 
     @torch.no_grad()
     def add(self, name: str, pieces: Iterable[Tensor]) -> None:

@@ -25,9 +25,17 @@ def gathered(moments: Moments, deciders: Mapping[str, int], *, group: Group = No
     Returns:
         float64 [groups, n, n] by the name of each parameter that this rank decides about; without layers that were
         called on no rank.
+
+    Raises:
+        ValueError: No rank has moments of any of these parameters; raised on every rank.
     """
     names = [name for name in moments.layers if name in deciders]
     counts = sum_counts(torch.tensor([moments.counts.get(name, 0) for name in names]), group=group).tolist()
+    if moments.layers and not any(counts):
+        raise ValueError(
+            "the moments contain no image: run images through the model within the context of Moments(model, "
+            "inq_scheduler.quantized())"
+        )
     found: dict[str, Tensor] = {}
     for name, count in zip(names, counts, strict=True):
         if count:

@@ -50,6 +50,8 @@ def find(arch: str) -> Callable[..., object]:
         function = functools.reduce(getattr, path.split("."), module)
     except AttributeError as error:
         raise ValueError(f"--arch {arch}: {module_name} ({where}) has no {path}") from error
+    if isinstance(function, nn.Module):
+        raise ValueError(f"--arch {arch}: {path} of {module_name} is a network: name a function that returns it")
     if not callable(function):
         raise ValueError(f"--arch {arch}: {path} of {module_name} is a {type(function).__name__}, not a function")
     return function

@@ -106,3 +106,27 @@ def test_what_has_no_moments_is_named(num_layers: int) -> None:
     }
     for name, reason in expected.items():
         assert reason in reasons[name]
+
+
+@pytest.mark.parametrize("is_in_place", [False, True])
+def test_layers_of_a_compiled_network_are_called(is_in_place: bool) -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    if is_in_place:
+        network.compile(backend="eager")
+    compiled = network if is_in_place else torch.compile(network, backend="eager")
+    images = torch.ones(2, 4)
+    compiled(images)  # from here on hooks of layers would have no effect
+    with Moments(network, dict(network.named_parameters())) as moments:
+        compiled(images)
+    assert moments.counts == {"0.weight": 2}
+
+
+def test_layers_that_were_not_called_are_named() -> None:
+    network = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3, bias=False)])
+    moments = Moments(network, {"0.weight": network[0].weight, "1.weight": network[1].weight})
+    with moments:
+        network[0](torch.ones(2, 4))
+    assert moments.left_out == {"1.weight": "was not called with any image"}
+    with moments:
+        network[1](torch.ones(2, 4))
+    assert not moments.left_out

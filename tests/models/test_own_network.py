@@ -66,6 +66,7 @@ class Net(nn.Linear):
         return cls(num_classes * 2)
 
 number = 3
+made = nn.Linear(3, 2)
 """
 _names = (f"nets_of_a_test_{number}" for number in itertools.count())
 
@@ -110,6 +111,7 @@ def test_packages_and_their_neighbors(module: str, tmp_path: Path) -> None:
     [
         ("missing", "{module} (.*{module}.py) has no missing"),
         ("Net.narrow", "has no Net.narrow"),
+        ("made", "made of {module} is a network: name a function that returns it"),
         ("number", "number of {module} is a int, not a function"),
         ("needs", "needs() failed: TypeError: .*missing 1 required positional argument: 'width'"),
         ("fails", "fails(num_classes=7) failed: KeyError: "),
