@@ -11,7 +11,7 @@ from benchmarks.results.choices import choices
 from benchmarks.results.groups import Group, ends, groups_of, main_groups, main_of_each, spread
 from benchmarks.results.published import comparison
 from benchmarks.results.record import Record, read_records
-from benchmarks.results.tables import NOTHING, commands, main_table, table
+from benchmarks.results.tables import NOTHING, commands, main_table, table, unlike
 from inq_ray.core.codebook import num_exponents
 from inq_ray.export.packed.reader import SUFFIX
 
@@ -84,11 +84,16 @@ def _final(groups: Sequence[Group]) -> str:
         table([_run(record) for record in records]),
         "\n".join(f"- {record['name']}: {record['note']}" for record in records if record["note"]),
         f"### Stages\n\n{_STAGES}",
-        *(f"**{group.first['network']}, {group.first['bits']} bits**\n\n{_stages(group)}" for group in shown),
+        *(f"**{_title(group, shown)}**\n\n{_stages(group)}" for group in shown),
         f"### Commands\n\n{_DOWNLOADS}",
         *commands(groups),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _title(group: Group, groups: Sequence[Group]) -> str:
+    what = unlike(group, groups)
+    return f"{group.first['network']}, {group.first['bits']} bits" + (what and f" ({what})")
 
 
 def _run(record: Record) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def main_table(groups: Sequence[Group]) -> str:
 
 
 def _main_row(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
-    first, what = group.first, _unlike(group, groups)
+    first, what = group.first, unlike(group, groups)
     return {
         "network": first["network"] + (what and f" ({what})"),
         "data": first["data"],
@@ -116,7 +116,7 @@ def _main_row(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _unlike(group: Group, groups: Sequence[Group]) -> str:
+def unlike(group: Group, groups: Sequence[Group]) -> str:
     """Return what distinguishes a group from others of its network, data and bits."""
     return differences(group, [other for other in groups if other.key == group.key])
 
@@ -126,7 +126,7 @@ def commands(groups: Sequence[Group]) -> list[str]:
     lines: dict[bool, list[str]] = {False: [], True: []}
     for group in groups:
         network, data, bits = (group.first[name] for name in ("network", "data", "bits"))
-        what, words = _unlike(group, groups), shlex.split(group.first["command"])
+        what, words = unlike(group, groups), shlex.split(group.first["command"])
         title = f"# {network}, {data}, {bits} bits{what and f', {what}'}"
         command = shlex.join(_OBTAINABLE.get(word, word) for word in words)
         lines["--use-gpu" in words] += [title, command]
