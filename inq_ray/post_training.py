@@ -11,7 +11,6 @@ before, which are already quantized:
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from inq_ray.core.batchnorm import adjust, followers, takes_any_scale
 from inq_ray.core.channels import AnyCodebook, Per, codebook_of, decided, rounding
 from inq_ray.core.codebook import MAX_EXPONENT, MIN_EXPONENT, Levels, max_magnitude
 from inq_ray.core.compensation import damped, refit, round_in_turn
@@ -78,7 +78,8 @@ def quantize_(
             quantized layers are adjusted; other float tensors do not change.
         images: Inputs of the network: a tensor of a few hundred images, float [N, ...], or batches of them. Of a batch
             that is a list or tuple, such as a DataLoader's, the first entry is used. Labels are not needed. The
-            activations of all images between two layers must fit in memory twice.
+            activations of all images between two layers must fit in memory twice. Each batch takes two threads, so
+            batches of one image are slow.
         weight_bits: Bits per quantized weight, 2 to 8.
         levels: As for :func:`inq_ray.param_groups`.
         codebook_per: As for :func:`inq_ray.param_groups`.
@@ -205,11 +206,11 @@ class _Run:
         reference: dict[nn.Module, Any] = dict(zip(network.modules(), self.reference.modules(), strict=True))
         self.float_modules = {layer.module: reference[layer.module] for layer in self.layers.values()}
         example = self.batches[0][:2]
-        followers = _followers(network, example, self.float_modules)
+        following = followers(network, example, self.float_modules)
         self.batchnorms = {
             module: (batchnorm, cast(_BatchNorm, reference[batchnorm]))
-            for module, batchnorm in followers.items()
-            if _takes_any_scale(network, example, module, batchnorm)
+            for module, batchnorm in following.items()
+            if takes_any_scale(network, example, module, batchnorm)
         }
 
     def quantize(self, states: Mapping[str, TensorState]) -> dict[str, float]:
@@ -255,7 +256,7 @@ class _Run:
             before, now = (rows @ moments.float_mean).reshape(-1), (found.rows @ moments.mean).reshape(-1)
             if batchnorms is not None:
                 shift = 0.0 if bias is None else bias.double()
-                _adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
+                adjust(*batchnorms, before + shift, now + shift, found.scales.reshape(-1))
             else:
                 assert bias is not None
                 bias.add_((before - now).to(bias.dtype))
@@ -291,54 +292,6 @@ def _batches(images: Tensor | Iterable[Any], like: Tensor) -> Iterator[Tensor]:
             yield first.to(like.device, like.dtype if first.is_floating_point() else None)
 
 
-def _followers(network: nn.Module, example: Tensor, modules: Iterable[nn.Module]) -> dict[nn.Module, _BatchNorm]:
-    """Return the BatchNorm that gets the output of a module, for modules that are called once."""
-    followers: dict[nn.Module, _BatchNorm] = {}
-    outputs: list[tuple[Tensor, nn.Module]] = []
-
-    def called(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
-        outputs.append((output, module))
-
-    def normalizes(batchnorm: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(batchnorm, _BatchNorm)
-        followers.update({module: batchnorm for output, module in outputs if output is args[0]})
-
-    handles = [module.register_forward_hook(called) for module in modules]
-    handles += [
-        module.register_forward_pre_hook(normalizes)
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.running_var is not None
-    ]
-    try:
-        network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    calls = Counter(module for _, module in outputs)
-    shared = {batchnorm for batchnorm, count in Counter(followers.values()).items() if count > 1}
-    return {
-        module: batchnorm for module, batchnorm in followers.items() if calls[module] == 1 and batchnorm not in shared
-    }
-
-
-def _takes_any_scale(network: nn.Module, example: Tensor, module: nn.Module, batchnorm: _BatchNorm) -> bool:
-    """Return whether BatchNorm undoes a scale of a layer's outputs: whether nothing else reads them."""
-    assert batchnorm.running_var is not None
-    assert batchnorm.running_mean is not None
-    expected = network(example)
-    if not isinstance(expected, Tensor):
-        return False
-    own = [param for param in (module.weight, module.bias) if isinstance(param, Tensor)]
-    kept = [(each, each.clone()) for each in (*own, batchnorm.running_mean, batchnorm.running_var)]
-    for param in (*own, batchnorm.running_mean):
-        param.mul_(2)
-    batchnorm.running_var.add_(batchnorm.eps).mul_(4).sub_(batchnorm.eps)
-    found = network(example)
-    for tensor, value in kept:
-        tensor.copy_(value)
-    return torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
-
-
 def _neighbors(codebook: AnyCodebook) -> Iterator[AnyCodebook]:
     """Yield a codebook and those of one largest exponent more and less; channels are left as they are."""
     yield codebook
@@ -366,21 +319,6 @@ def _rounded(
     least, best = errors.min(dim=1, keepdim=True)
     rows = rounded.gather(1, best.unsqueeze(-1).expand(-1, -1, -1, n)).squeeze(1)
     return _Rounded(codebook, rows, scale.gather(1, best).squeeze(1), least.squeeze(1))
-
-
-def _adjust(batchnorm: _BatchNorm, before: _BatchNorm, mean_before: Tensor, mean_now: Tensor, scales: Tensor) -> None:
-    """Change BatchNorm's statistics so that they undo scale and mean error of its inputs.
-
-    It computed (y - mean) / sqrt(variance + eps) from the float network's outputs y. Now it gets outputs z, and
-    scale · z is close to y except for the mean.
-    """
-    assert batchnorm.running_mean is not None
-    assert batchnorm.running_var is not None
-    assert before.running_mean is not None
-    assert before.running_var is not None
-    variance = (before.running_var.double() + before.eps) / scales**2 - before.eps
-    batchnorm.running_var.copy_(variance.clamp_min(0))
-    batchnorm.running_mean.copy_(mean_now - (mean_before - before.running_mean.double()) / scales)
 
 
 def _freeze(param: Tensor, state: TensorState, codebook: AnyCodebook, levels: Tensor) -> None:

@@ -9,7 +9,8 @@ from torch import nn
 from inq_ray.core.codebook import check_num_bits
 from inq_ray.core.unwrap import unwrap
 from inq_ray.files.shown import quoted, shown
-from inq_ray.models.selection import check_pattern, included, layer_weights, matches, other_weights
+from inq_ray.models.layer_weights import layer_weights, other_weights
+from inq_ray.models.selection import check_pattern, included, matches
 
 FLAG = "--layer-bits"
 

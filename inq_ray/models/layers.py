@@ -10,7 +10,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from inq_ray.core.unwrap import unwrap
 from inq_ray.files.shown import counted
-from inq_ray.models.selection import choose, named_parameters
+from inq_ray.models.layer_weights import named_parameters
+from inq_ray.models.selection import choose
 
 _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from inq_ray.data.image_set import SourceInfo
 from inq_ray.data.loader import eval_requests
-from inq_ray.models.selection import check_used_as_stored, named_parameters
+from inq_ray.models.layer_weights import named_parameters
+from inq_ray.models.selection import check_used_as_stored
 from inq_ray.sensitivity.probe import Probe, Rounding
 from inq_ray.training.calibration import calibration_images
 from inq_ray.training.config import RunConfig

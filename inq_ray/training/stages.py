@@ -5,7 +5,7 @@ from typing import Any
 from inq_ray.core.optim.sgd import SGD
 from inq_ray.distributed.replica import broadcast_tensors
 from inq_ray.distributed.wire import rank
-from inq_ray.models.selection import named_parameters
+from inq_ray.models.layer_weights import named_parameters
 from inq_ray.scheduler import INQScheduler
 from inq_ray.training.checkpoint.position import TrainingPosition
 from inq_ray.training.float_check import check_float_accuracy, doubt_of_given, warning_of_given, warning_of_trained

@@ -246,7 +246,7 @@ def test_labels_out_of_range(folder: Path, labels: list[int], statistics: bool) 
 def test_missing_labels_and_images(folder: Path) -> None:
     path = folder / "test-00000-of-00001.parquet"
     write_parquet(path, blobs(2), [0, None])
-    assert f"{path} has 1 rows without a label" in refusal(folder)
+    assert f"{path} has 1 row without a label" in refusal(folder)
     write_parquet(path, [*blobs(1), None], [0, 1])
     assert f"{path}, row 1: the row has no image bytes" in refusal(folder)
     write_parquet(path, [], [], write_statistics=False)

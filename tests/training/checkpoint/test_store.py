@@ -366,7 +366,8 @@ def test_a_checkpoint_on_s3_is_downloaded_once(
     """Without space for a copy it is downloaded again, and restored all the same."""
     if not has_space:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    store, asked, read_at = CheckpointStore(on_s3), [], Location.read_at
+    store, read_at = CheckpointStore(on_s3), Location.read_at
+    asked: list[int] = []
 
     def counted(location: Location, start: int, num_bytes: int) -> bytes:
         asked.append(num_bytes)
