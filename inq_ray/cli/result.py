@@ -123,5 +123,9 @@ def claimed(packed: PackedFile) -> tuple[int, int, str, str]:
     fingerprint, measured_on = (fact(packed, "accuracy", name) for name in ("data_fingerprint", "measured_on"))
     is_number = isinstance(top1, float | int) and not isinstance(top1, bool) and 0 <= top1 <= 100
     if not is_number or type(count) is not int or count < 1:
-        raise ValueError(f"the result claims no accuracy, its facts are {quoted(packed.facts.get('accuracy'))}")
+        given = packed.facts.get("accuracy")
+        odd = "" if given is None else f", its facts are {quoted(given)}"
+        raise ValueError(
+            f"the result claims no accuracy to compare with{odd}: measure it by inq-ray evaluate, with --weights FILE"
+        )
     return round(top1 * count / 100), count, str(fingerprint), str(measured_on)

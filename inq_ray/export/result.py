@@ -36,7 +36,8 @@ class Result:
 def _check(model_state: Mapping[str, Any], states: Mapping[str, TensorState]) -> None:
     for name, state in states.items():
         if state.num_frozen != state.frozen.numel():
-            raise ValueError(f"{state.frozen.numel() - state.num_frozen} weights of {name!r} are still live")
+            num_live = state.frozen.numel() - state.num_frozen
+            raise ValueError(f"{num_live} weights of {quoted(name)} are still live: run the remaining stages first")
         if name not in model_state or model_state[name].shape != state.codes.shape:
             raise ValueError(
                 f"{name!r} of shape {list(state.codes.shape)} is not in the model's state: pass state_dict() of the "

@@ -131,7 +131,7 @@ def test_flags_of_an_evaluation(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its author's own network: name yours by --arch"):
         evaluation_words(other, [])
     assert evaluation_words(other, ["--arch", "mine:build"]) == ["--weights", str(other), "--arch", "mine:build"]
-    with pytest.raises(ValueError, match="claims no accuracy"):
+    with pytest.raises(ValueError, match="claims no accuracy to compare with: measure it by inq-ray evaluate"):
         claimed(read(other))
 
 
