@@ -272,7 +272,7 @@ def test_trials_that_could_never_be_placed_are_refused_with_the_numbers() -> Non
     assert num_trials_at_once(ClusterConfig(num_workers=3), nodes) == 2
     with pytest.raises(ValueError, match=r"8 worker\(s\) of 1 CPU each would never fit: .*room for 7 such worker"):
         num_trials_at_once(ClusterConfig(num_workers=8), nodes)
-    with pytest.raises(ValueError, match=r"2 worker\(s\) of 1 CPU and 1 GPU each .*7 CPUs, 1 GPUs on 2 node"):
+    with pytest.raises(ValueError, match=r"2 worker\(s\) of 1 CPU and 1 GPU each .*7 CPUs, 1 GPU on 2 node"):
         num_trials_at_once(ClusterConfig(num_workers=2, use_gpu=True), nodes)
 
 

@@ -202,7 +202,7 @@ def test_rows_that_are_not_right_are_named(tmp_path: Path) -> None:
 
 def test_nulls_that_the_footer_tells_of_are_refused_at_once(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [b"a", b"b"], [0, None])
-    assert f"{tmp_path / 'train.parquet'} has 1 rows without a label" in refusal(lambda: open_reader(tmp_path))
+    assert f"{tmp_path / 'train.parquet'} has 1 row without a label" in refusal(lambda: open_reader(tmp_path))
 
 
 def test_files_that_change_vanish_or_break_under_way(tmp_path: Path) -> None:
