@@ -189,7 +189,7 @@ def check_fits_here(cluster: ClusterConfig, *, loader_workers: int | None = None
         ValueError: They do not fit; names what is requested, what there is, and the flag.
     """
     if not ray.is_initialized() and _address() == "local":
-        num_cpus = get_num_cpus(override_docker_cpu_warning=True)  # as Ray counts: a container may have fewer
+        num_cpus = int(get_num_cpus(override_docker_cpu_warning=True))  # as Ray counts: a container may have fewer
         check_fits(cluster, {"CPU": float(num_cpus), "GPU": float(torch.cuda.device_count())})
         if loader_workers is not None and loader_workers > num_cpus:
             raise ValueError(
