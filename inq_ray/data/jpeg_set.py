@@ -134,7 +134,7 @@ class JpegSet:
     def _decoded(self, read: ReadImages) -> Iterator[Tensor | BadImage]:
         """Yield each JPEG as uint8 [C, S, S], or why it could not be decoded."""
         jpegs = [jpeg for jpeg in read.jpegs if jpeg is not None]
-        files = read.files.split([jpeg.num_bytes for jpeg in jpegs])
+        files = torch.split(read.files, [jpeg.num_bytes for jpeg in jpegs])
         for part in _parts(jpegs):
             decoded = nvjpeg.decode_batch(list(files[part]), self.device)
             for jpeg, file, pixels in zip(jpegs[part], files[part], decoded, strict=True):
