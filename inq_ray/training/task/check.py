@@ -54,7 +54,9 @@ def check(
     _check_validation(source.info, num_held_out)
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
-    splits: list[Split] = ["train"] * bool(num_held_out or not evaluate) + ["test"] * (not num_held_out)
+    splits: list[Split] = ["test"] if evaluate else ["train", "test"]
+    if num_held_out:
+        splits = ["train"]
     for split in splits:
         _check_readable(source, split, config.data.skip_bad_images)
         if config.data.jpeg_decoder == "nvjpeg":
