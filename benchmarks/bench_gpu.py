@@ -2,25 +2,35 @@
 
 The loops are those of bench_step.py: "torch" is the usual five lines with torch.optim.SGD(fused=True), "ours" is
 Trainer.train_epoch with an inq_ray.SGD, both in bf16 and channels_last. For ResNet-50 images are made once, and the
-loader's time is not measured; for ResNet-20 they are 50,000 in memory, cropped and mirrored, as for CIFAR-10.
+loader's time is not measured; for ResNet-20 they are 50,000 in memory, cropped and mirrored, as for CIFAR-10. JPEGs of
+ImageNet's usual size are decoded by nvJPEG, and by one core of the CPU; reading them is not measured.
 Alternatives take turns, and figures are medians over the rounds.
 """
 
 import dataclasses
+import io
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from bench_step import Setup, autocast_dtype, make_task, meet, ours, torchs
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torchvision.transforms.v2.functional import to_pil_image
 
 from inq_ray.benchmark.turns import Case, take_turns
 from inq_ray.data.augment.crop_flip import CropFlip
+from inq_ray.data.augment.image_transform import ImageTransform
+from inq_ray.data.encoded import Encoded
+from inq_ray.data.encoded_set import EncodedSet
+from inq_ray.data.jpeg_set import JpegSet
 from inq_ray.data.loader import Loader
 from inq_ray.data.memory_set import ImageSet
+from inq_ray.data.preprocessing import Augmentation, Preprocessing
 from inq_ray.training.task.build import Task
 from inq_ray.training.task.device_images import keep_on_device
 
@@ -33,6 +43,7 @@ NUM_CIFAR = 50_000
 # Entries of 100 MB of float32 gradients.
 NUM_ENTRIES = 25_000_000
 NUM_ROUNDS = 20
+NUM_JPEGS = 256
 
 Run = tuple[Callable[[], None], torch.optim.Optimizer]
 
@@ -120,12 +131,54 @@ def gather_scatter(num_entries: int, device: torch.device) -> None:
     print_table(["ms per 100 MB of gradients", "gather", "scatter"], rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class Jpegs:
+    """A JPEG in memory, read again and again."""
+
+    data: bytes
+    num_images: int
+
+    @property
+    def groups(self) -> None:
+        """None: memory can be read in any order."""
+        return
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def read(self, samples: NDArray[np.int64]) -> list[Encoded]:
+        """Return the same file for each sample."""
+        return [Encoded("", self.data, 0) for _ in samples]
+
+
+def decoding(device: torch.device, num_images: int) -> None:
+    """Print images/s of decoding and transforming JPEGs by one core of the CPU and by the device."""
+    rows, columns = (torch.linspace(0, 60, side).sin() for side in (375, 500))
+    waves = 128 + 60 * (rows[:, None] + columns) + 8 * torch.randn(3, 375, 500)
+    file = io.BytesIO()
+    to_pil_image(waves.clamp(0, 255).byte()).save(file, "JPEG", quality=90)
+    on_cpu = EncodedSet(Jpegs(file.getvalue(), num_images), ImageTransform(Preprocessing(), Augmentation()))
+    by_device, indices = JpegSet(on_cpu, device), torch.arange(num_images)
+    table = []
+    for name, augment in (("training", (0, 0)), ("validation", None)):
+        read = by_device.read(indices, augment)
+        runs: dict[str, Callable[[], object]] = {
+            "the CPU": lambda augment=augment: on_cpu.fetch(indices, augment),
+            "the loader's part": lambda augment=augment: by_device.read(indices, augment),
+            "nvJPEG": lambda read=read: by_device.decode(read),
+        }
+        seconds = medians(runs, device, 5)
+        table.append([name, *(f"{num_images / each:,.0f}" for each in seconds.values())])
+    print_table([f"JPEGs/s, {len(file.getvalue()) / 1000:.0f} kB", *runs], table)
+
+
 def measure(
     device: torch.device,
     resnet50: Setup = RESNET50,
     resnet20: Setup = RESNET20,
     num_cifar: int = NUM_CIFAR,
     num_entries: int = NUM_ENTRIES,
+    num_jpegs: int = NUM_JPEGS,
 ) -> None:
     """Measure all on a device, and print the tables."""
     dtype, has_graphs = autocast_dtype(device), device.type == "cuda"
@@ -156,6 +209,7 @@ def measure(
     speeds(title, runs, resnet20, device, epoch=num_cifar)
     optimizer_steps(f"optimizer step, {resnet20.arch}", runs, device)
     gather_scatter(num_entries, device)
+    decoding(device, num_jpegs)
 
 
 def main() -> None:

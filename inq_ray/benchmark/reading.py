@@ -21,7 +21,8 @@ def measure_reading(subject: Subject) -> list[Figure]:
     if subject.source is None:
         return []
     config = subject.given
-    task = build_task(config, torch.device("cpu"), source=subject.source, model=subject.task.model)
+    device = subject.device if config.data.jpeg_decoder == "nvjpeg" else torch.device("cpu")
+    task = build_task(config, device, source=subject.source, model=subject.task.model)
     task.loader.start()
     batches = TrainBatches(
         task=task,

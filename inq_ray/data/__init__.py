@@ -4,6 +4,7 @@
     image_set    interface of sources: SourceInfo, and the protocols Source and Images
     digits, folder/, parquet/    the sources
     memory_set   ImageSet: a split kept in memory; encoded_set: EncodedSet, read and decoded on demand
+    jpeg_set     JpegSet: like EncodedSet, but JPEGs are decoded by nvJPEG on the network's device
     decode/      image files to pixels
     preprocessing    settings for resizing, normalization and augmentation; augment/ applies them
     seeded       random numbers as pure functions of (purpose, seed, epoch, sample)

@@ -1,5 +1,6 @@
 """Images as encoded files, read, decoded and transformed on demand."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,18 +36,25 @@ class EncodedSet:
 
     def fetch(self, samples: Tensor, augment: tuple[int, int] | None) -> Samples:
         """Read, decode and transform some samples; see :meth:`inq_ray.data.image_set.Images.fetch`."""
+        return self.decode_files(self.read_files(samples), augment)
+
+    def read_files(self, samples: Tensor) -> list[tuple[int, Encoded]]:
+        """Read some samples, in order; each with its index."""
+        return list(zip(samples.tolist(), self.reader.read(samples.numpy()), strict=True))
+
+    def decode_files(self, read: Iterable[tuple[int, Encoded]], augment: tuple[int, int] | None) -> Samples:
+        """Decode and transform what `read_files` has returned, or a part of it."""
         images: list[Tensor] = []
         labels: list[int] = []
         bad: list[BadImage] = []
-        for sample, encoded in zip(samples.tolist(), self.reader.read(samples.numpy()), strict=True):
+        for sample, encoded in read:
             try:
                 images.append(self._pixels(encoded, sample, augment))
                 labels.append(encoded.label)
             except ValueError as error:
                 bad.append(BadImage(sample, encoded.name, str(error)))
-        size = (
-            self.transform.preprocessing.train_size if augment is not None else self.transform.preprocessing.crop_size
-        )
+        preprocessing = self.transform.preprocessing
+        size = preprocessing.train_size if augment is not None else preprocessing.crop_size
         # Interleaved channels, as decoders write them and channels-last convolutions need them.
         pixels = [image.permute(1, 2, 0) for image in images]
         # In a loader worker this writes into memory shared with the rank's process.

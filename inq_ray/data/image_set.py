@@ -1,7 +1,7 @@
 """Interface of data sources: facts, and sets of labeled images, in memory or read on demand."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,19 @@ class Images(Protocol):
             samples: int64 [n], indices of the samples.
             augment: Seed and epoch for training; None = as in validation.
         """
+        ...
+
+
+@runtime_checkable
+class DecodedByRank(Protocol):
+    """A split whose images loader workers read, and the rank's own process decodes; it has those of `Images` too."""
+
+    def read(self, samples: Tensor, augment: tuple[int, int] | None) -> Any:
+        """Return what `decode` needs. Arguments are those of :meth:`Images.fetch`."""
+        ...
+
+    def decode(self, read: Any) -> Samples:
+        """Return the samples; called by the rank's process."""
         ...
 
 

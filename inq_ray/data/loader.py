@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from inq_ray.data.image_set import BadImage, Images
+from inq_ray.data.image_set import BadImage, DecodedByRank, Images, Samples
 from inq_ray.data.order.epoch import epoch_batches
 
 # Batches that each loader worker prepares in advance.
@@ -86,7 +86,7 @@ class Loader:
             }
         # Its own generator: without one, starting an iteration draws from torch's global generator, and a resumed run
         # would see other dropout than an uninterrupted one.
-        self._loader: DataLoader[Batch | _Failure] = DataLoader(
+        self._loader: DataLoader[Batch | _Read | _Failure] = DataLoader(
             _Fetched(self.sets),
             batch_size=None,
             sampler=self._requests,
@@ -114,7 +114,12 @@ class Loader:
         for batch in self._loader:
             if isinstance(batch, _Failure):
                 raise ValueError(batch.reason)
-            yield batch
+            yield self._decoded(batch) if isinstance(batch, _Read) else batch
+
+    def _decoded(self, read: "_Read") -> Batch:
+        images = self.sets[read.split]
+        assert isinstance(images, DecodedByRank)
+        return _batch(images.decode(read.images), read.step)
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
@@ -226,6 +231,14 @@ class _Requests:
         return iter(self.current)
 
 
+class _Read(NamedTuple):
+    """Batch that a loader worker has read, and the rank's process decodes; fields as in `Request`."""
+
+    split: str
+    step: int
+    images: Any
+
+
 class _Failure(NamedTuple):
     """Error that a loader worker sends instead of a batch: an exception would arrive wrapped in its traceback."""
 
@@ -233,17 +246,23 @@ class _Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Fetched(Dataset["Batch | _Failure"]):
+class _Fetched(Dataset["Batch | _Read | _Failure"]):
     """Dataset whose items are the batches of requests."""
 
     sets: dict[str, Images]
 
-    def __getitem__(self, request: Request) -> "Batch | _Failure":
+    def __getitem__(self, request: Request) -> "Batch | _Read | _Failure":
+        images = self.sets[request.split]
         try:
-            images, labels, bad = self.sets[request.split].fetch(request.samples, request.augment)
+            if isinstance(images, DecodedByRank):
+                return _Read(request.split, request.step, images.read(request.samples, request.augment))
+            return _batch(images.fetch(request.samples, request.augment), request.step)
         except ValueError as error:
             return _Failure(str(error))
-        return Batch(images, labels, request.step, bad)
+
+
+def _batch(samples: Samples, step: int) -> Batch:
+    return Batch(samples.images, samples.labels, step, samples.bad)
 
 
 def _begin_worker(_: int) -> None:

@@ -80,6 +80,16 @@ BAD_FIELDS = [
         )
         for name, value in (("compile", True), ("accumulate", 2), ("precision", "fp16"))
     ),
+    (DataConfig, {"jpeg_decoder": "gpu"}, "--jpeg-decoder must be one of cpu, nvjpeg, got 'gpu'"),
+    (RunConfig, {"data": DataConfig(jpeg_decoder="nvjpeg")}, "--jpeg-decoder nvjpeg needs --use-gpu"),
+    *(
+        (
+            RunConfig,
+            {"data": DataConfig(jpeg_decoder="nvjpeg", **{name: value}), "cluster": _ONE_GPU},
+            "--jpeg-decoder nvjpeg does not work with --",
+        )
+        for name, value in (("auto_augment", "augmix"), ("random_erasing", 0.1))
+    ),
     (RunConfig, {"training": TrainingConfig(batch_size=3, accumulate=2)}, "--batch-size 3"),
     (RunConfig, {"training": TrainingConfig(batch_size=7), "cluster": ClusterConfig(num_workers="2..8")}, "least 8"),
     (RunConfig, {"plain": True, "training": TrainingConfig(float_epochs=1)}, "--float-epochs"),

@@ -1,6 +1,7 @@
 """From the bytes of an image file to the square of pixels that the network expects, in training and validation."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,24 @@ from torchvision.transforms.v2 import functional
 
 from inq_ray.data.augment.auto_augment import augment_image
 from inq_ray.data.augment.random_resized_crop import draw_crop
-from inq_ray.data.decode.picture import MAX_PIXELS, Picture
+from inq_ray.data.decode.picture import MAX_PIXELS, Box, Picture
 from inq_ray.data.preprocessing import Augmentation, Interpolation, Preprocessing
+
+
+class Crop(NamedTuple):
+    """What becomes of an image: a part of it for training, all of it for validation.
+
+    Attributes:
+        height: Height of the whole image, pixels.
+        width: Width of the whole image, pixels.
+        box: Part of it for training; None = as in validation.
+        mirrored: Whether the part is mirrored left to right.
+    """
+
+    height: int
+    width: int
+    box: Box | None = None
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,9 +69,7 @@ class ImageTransform:
         """
         preprocessing = self.preprocessing
         picture = Picture(data)
-        box, mirrored = draw_crop(
-            picture.height, picture.width, self.augmentation, sample, seed, epoch, channels=self.channels
-        )
+        box, mirrored = self._draw(picture, sample, seed, epoch)
         pixels = picture.part(box, largest_shrink(min(box.height, box.width), preprocessing.train_size))
         image = resize_square(torch.from_numpy(pixels), preprocessing.train_size, preprocessing.interpolation)
         if mirrored:
@@ -78,25 +93,79 @@ class ImageTransform:
             ValueError: The image cannot be read.
         """
         picture = Picture(data)
-        short, long = sorted((picture.height, picture.width))
-        if self.preprocessing.resize_size**2 * long > MAX_PIXELS * short:
-            raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to resize: crop it")
+        self._check_length(picture)
         image = Image.fromarray(picture.pixels())
         mode = InterpolationMode(self.preprocessing.interpolation)
         image = functional.resize(image, [self.preprocessing.resize_size], interpolation=mode, antialias=True)
         image = functional.center_crop(image, [self.preprocessing.crop_size])
         return self._in_channels(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
+    def crop(self, data: bytes, sample: int, augment: tuple[int, int] | None) -> Crop:
+        """Return what `train` or `evaluate` makes of an image, for `apply`; only its header is read.
+
+        Args:
+            data: Contents of the file.
+            sample: Index of the image in its set.
+            augment: Seed and epoch for training; None = as in validation.
+
+        Raises:
+            ValueError: The header is damaged, or the image is too large.
+        """
+        picture = Picture(data)
+        if augment is not None:
+            return Crop(picture.height, picture.width, *self._draw(picture, sample, *augment))
+        self._check_length(picture)
+        return Crop(picture.height, picture.width)
+
+    def apply(self, pixels: Tensor, crop: Crop) -> Tensor:
+        """Crop, resize and mirror an image that is decoded as a whole, on its device.
+
+        This is computed in float32, the same on every device. Results of `train` and `evaluate` differ by rounding, and
+        those of training in addition if they decode at a fraction of the size. Auto-augmentation and random erasing are
+        not applied.
+
+        Args:
+            pixels: uint8 [3, crop.height, crop.width].
+            crop: Result of `crop`.
+
+        Returns:
+            uint8 of the shape that `train` or `evaluate` returns, on the device of the pixels.
+        """
+        preprocessing = self.preprocessing
+        nearest = preprocessing.interpolation == "nearest"  # Pillow's, which torch calls exact
+        mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode(preprocessing.interpolation)
+        if crop.box is None:
+            size = [preprocessing.resize_size]
+        else:
+            top, left, height, width = crop.box
+            pixels = pixels[:, top : top + height, left : left + width]
+            size = [preprocessing.train_size] * 2
+        image = functional.resize(pixels.to(torch.float32), size, interpolation=mode, antialias=True)
+        image = image.round_().clamp_(0, 255).to(torch.uint8)
+        if crop.box is None:
+            image = functional.center_crop(image, [preprocessing.crop_size])
+        return self._in_channels(image.flip(2) if crop.mirrored else image)
+
     @property
     def channels(self) -> int:
         """Number of channels of the output."""
         return self.preprocessing.channels or 3
 
+    def _draw(self, picture: Picture, sample: int, seed: int, epoch: int) -> tuple[Box, bool]:
+        return draw_crop(picture.height, picture.width, self.augmentation, sample, seed, epoch, channels=self.channels)
+
+    def _check_length(self, picture: Picture) -> None:
+        """Refuse an image that would be too large once its shorter side is resized."""
+        short, long = sorted((picture.height, picture.width))
+        if self.preprocessing.resize_size**2 * long > MAX_PIXELS * short:
+            raise ValueError(f"the image has {picture.width}x{picture.height} pixels, too long to resize: crop it")
+
     def _in_channels(self, image: Tensor) -> Tensor:
         """Convert uint8 [3, h, w] to the requested number of channels; three equal channels become one."""
         if self.channels == 3:
             return image
-        weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32).view(3, 1, 1)  # Pillow's, times 65,536
+        # Pillow's, times 65,536.
+        weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32, device=image.device).view(3, 1, 1)
         return (((image * weights).sum(0, keepdim=True) + 32768) >> 16).to(torch.uint8)
 
 

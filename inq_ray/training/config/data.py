@@ -13,6 +13,7 @@ from inq_ray.training.config.checks import between, count
 from inq_ray.training.config.option import Affects, Check, Phase, Unused, check_options, option
 
 Interpolation = Literal["auto", "nearest", "bilinear", "bicubic"]
+JpegDecoder = Literal["cpu", "nvjpeg"]
 
 
 def _is_in_memory(info: SourceInfo) -> bool:
@@ -40,6 +41,11 @@ _STAY = Unused(data=_is_in_memory, why=_why_they_stay, is_refused=True)
 _WHOLE = Unused(
     data=_is_in_memory,
     why="has no effect: small images are kept in memory, and all must be readable; leave it out",
+    is_refused=True,
+)
+_DECODED = Unused(
+    data=_is_in_memory,
+    why="has no effect: small images are kept in memory, and decoded once, before training; leave it out",
     is_refused=True,
 )
 _OWN = Unused(
@@ -137,6 +143,12 @@ class DataConfig:
         aliases=("-j", "--workers"),
         check=count(0, 1024),
         affects=Affects.NOTHING,
+    )
+    jpeg_decoder: JpegDecoder = option(
+        "cpu",
+        "Decoder of JPEGs: cpu; or nvjpeg, on the GPU by torchvision, whose pixels differ in their bits.",
+        sweep=False,
+        unused=(_DECODED,),
     )
     shuffle_buffer: int = option(
         8192,

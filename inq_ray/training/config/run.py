@@ -47,6 +47,8 @@ class RunConfig:
             raise ValueError("--precision fp16 needs --use-gpu: use float32 or bf16 on CPUs")
         if training.cuda_graphs:
             self._check_graphs()
+        if self.data.jpeg_decoder == "nvjpeg":
+            self._check_nvjpeg()
         if training.sync_batchnorm and not self.cluster.use_gpu:
             raise ValueError("--sync-batchnorm needs --use-gpu: torch supports it on GPUs only")
 
@@ -76,6 +78,20 @@ class RunConfig:
         ):
             if is_set:
                 raise ValueError(f"--cuda-graphs does not work with {flag}: leave one of them out")
+
+    def _check_nvjpeg(self) -> None:
+        if not self.cluster.use_gpu:
+            raise ValueError("--jpeg-decoder nvjpeg needs --use-gpu: use cpu on CPUs")
+        data = self.data
+        for flag, is_set in (
+            ("--auto-augment", data.auto_augment != "none"),
+            ("--random-erasing", data.random_erasing > 0),
+        ):
+            if is_set:
+                raise ValueError(
+                    f"--jpeg-decoder nvjpeg does not work with {flag}, which changes images one by one on the CPU: "
+                    "leave one of them out"
+                )
 
     def _check_spread(self) -> None:
         total, num_stages = self.training.epochs_total, len(self.quantization.iterative_steps)

@@ -61,6 +61,11 @@ def describe_images(data: DataConfig, network: NetworkConfig, info: SourceInfo, 
         )
     else:
         lines.append("validation: images unchanged (data: they are small and of one size)")
+    if data.jpeg_decoder == "nvjpeg":
+        lines.append(
+            "decoding: baseline JPEGs by nvJPEG on the GPU, all other images on the CPU (flag); bits of pixels, and so "
+            "of results, differ from those with --jpeg-decoder cpu"
+        )
     if info.name != data.data:
         lines.insert(0, f"data: read from {info.name}")
     if is_trained:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from inq_ray.models.weights.load import load_weights
 from inq_ray.models.weights.pretrained import resolve_weights
 from inq_ray.training.config import DataConfig, NetworkConfig, RunConfig
 from inq_ray.training.task.model_input import ModelInput
+
+if TYPE_CHECKING:
+    from inq_ray.data.encoded_set import EncodedSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,9 @@ def build_task(
         train_indices, validation_indices = torch.arange(len(train)), torch.arange(len(validation))
     if evaluate:
         train_indices = train_indices[:0]
+    sets: dict[str, Images] = {"train": train, "validation": validation}
+    if config.data.jpeg_decoder == "nvjpeg":
+        sets = _decoded_on(device, sets)
     num_workers = config.data.loader_workers
     if num_workers is None:
         num_workers = _num_loader_workers(config.cluster.cpus_per_worker, source.info, train)
@@ -88,9 +94,7 @@ def build_task(
             device, memory_format=memory_format
         ),
         info=source.info,
-        loader=Loader(
-            {"train": train, "validation": validation}, num_workers=num_workers, pin_memory=device.type == "cuda"
-        ),
+        loader=Loader(sets, num_workers=num_workers, pin_memory=device.type == "cuda"),
         train_indices=train_indices,
         validation_indices=validation_indices,
         to_input=ModelInput(
@@ -119,6 +123,14 @@ def open_data(config: RunConfig, fingerprint: str | None = None) -> Source:
         label_column=data.label_column,
         follow_links=data.follow_links,
     )
+
+
+def encoded(images: Images) -> "EncodedSet":
+    """Return images as the set that is read on demand, which they are for --jpeg-decoder nvjpeg."""
+    from inq_ray.data.encoded_set import EncodedSet
+
+    assert isinstance(images, EncodedSet)  # others are refused: the option has no effect
+    return images
 
 
 def preprocessing_of(data: DataConfig, network: NetworkConfig) -> Preprocessing:
@@ -161,6 +173,20 @@ def image_augmentation(data: DataConfig) -> Augmentation:
         crop_padding=data.crop_padding,
         padding_mode=data.padding_mode,
     )
+
+
+def _decoded_on(device: torch.device, sets: dict[str, Images]) -> dict[str, Images]:
+    """Return sets that are read on demand, with JPEGs decoded on a device (--jpeg-decoder nvjpeg).
+
+    Raises:
+        ValueError: That does not work on this machine.
+    """
+    # Images in memory need none of these imports, which take seconds.
+    from inq_ray.data.decode.nvjpeg import check_decoder
+    from inq_ray.data.jpeg_set import JpegSet
+
+    check_decoder(device)
+    return {name: JpegSet(encoded(images), device) for name, images in sets.items()}
 
 
 def _of_channels(values: tuple[float, ...]) -> tuple[float, float, float]:

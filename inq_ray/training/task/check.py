@@ -7,14 +7,18 @@ from torch import Tensor, nn
 
 from inq_ray.data.image_set import Source, SourceInfo, Split
 from inq_ray.data.source import named_source
+from inq_ray.files.shown import shown
 from inq_ray.models.registry import check_arch
 from inq_ray.models.selection import check_used_as_stored
 from inq_ray.training.config import NetworkConfig, RunConfig
 from inq_ray.training.config.option import check_refused
-from inq_ray.training.task.build import build_model, open_data
+from inq_ray.training.task.build import build_model, encoded, open_data
 from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.groups import groups_of, quantized_names
 from inq_ray.training.task.wrapping import check_wrapping
+
+# Images that are looked at.
+_NUM_FIRST = 32
 
 
 def check(
@@ -50,10 +54,13 @@ def check(
     _check_validation(source.info, num_held_out)
     if not evaluate:
         _check_batch(source.info, num_held_out, training.batch_size)
-    if num_held_out or not evaluate:
-        _check_readable(source, "train", config.data.skip_bad_images)
-    if not num_held_out:
-        _check_readable(source, "test", config.data.skip_bad_images)
+    splits: list[Split] = ["test"] if evaluate else ["train", "test"]
+    if num_held_out:
+        splits = ["train"]
+    for split in splits:
+        _check_readable(source, split, config.data.skip_bad_images)
+        if config.data.jpeg_decoder == "nvjpeg":
+            _check_jpegs(source, split)
     model = build_model(config, source.info, tell)
     chosen: list[str] = []
     if not evaluate:
@@ -125,6 +132,20 @@ def _check_readable(source: Source, split: Split, num_skipped: int) -> None:
         advice = f": repair or remove it{advice}"
     share = f"{len(seen.bad)} of the first {len(seen.labels) + len(seen.bad)} images"
     raise ValueError(f"{share} cannot be read ({name[-100:]}: {reason[:120]}){advice}")
+
+
+def _check_jpegs(source: Source, split: Split) -> None:
+    """Refuse --jpeg-decoder nvjpeg if none of the first images of a split is for nvJPEG."""
+    from inq_ray.data.decode.nvjpeg import check_headers, takes
+
+    check_headers()
+    images = encoded(source.split(split))
+    first = [each.data for _, each in images.read_files(torch.arange(min(_NUM_FIRST, len(images))))]
+    if not any(data is not None and takes(data) for data in first):
+        raise ValueError(
+            f"--jpeg-decoder nvjpeg: none of the first {len(first)} images of {shown(source.info.name)} is a JPEG that "
+            "it decodes (baseline, in colours or gray): leave it out"
+        )
 
 
 def _check_batch(info: SourceInfo, num_held_out: int, batch_size: int) -> None:

@@ -53,6 +53,15 @@ def test_by_flags() -> None:
     assert "; not mirrored (flag: --flip, --no-flip);" in training
 
 
+def test_by_nvjpeg() -> None:
+    config = IMAGENET.replace(data={"jpeg_decoder": "nvjpeg"}, cluster={"use_gpu": True})
+    (line,) = (line for line in lines(config) if line not in lines(IMAGENET))
+    assert line == (
+        "decoding: baseline JPEGs by nvJPEG on the GPU, all other images on the CPU (flag); bits of pixels, and so of "
+        "results, differ from those with --jpeg-decoder cpu"
+    )
+
+
 def test_images_in_memory() -> None:
     small = dataclasses.replace(INFO, name="/data/below", height=40, width=40, is_streamed=False)
     where, size, validation, training = lines(IMAGENET, small)

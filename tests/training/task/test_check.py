@@ -1,11 +1,15 @@
 """What is wrong with images is found before anything starts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
+from inq_ray.data.jpeg_set import JpegSet
 from inq_ray.training.config import RunConfig
+from inq_ray.training.task.build import build_task
 from inq_ray.training.task.check import check
 from tests.data.folders import make_folder
 from tests.data.parquet_files import random_images
@@ -98,3 +102,30 @@ def test_a_network_for_other_channels_is_refused_with_the_flag_that_helps(
         check(config)
     if "--channels" in end:
         check(config.replace(data={"channels": 1 if network == "for_gray" else 3}))
+
+
+def test_nvjpeg_is_for_jpegs_that_are_read_on_demand(tmp_path: Path) -> None:
+    files = {f"{split}/{name}/{i}.png": BLOBS[i] for split in ("train", "val") for name in "ab" for i in range(2)}
+    by_nvjpeg: dict[str, Any] = {"data": {"jpeg_decoder": "nvjpeg"}, "cluster": {"use_gpu": True}}
+    pngs = config_of(make_folder(tmp_path / "set", files)).replace(**by_nvjpeg)
+    with pytest.raises(ValueError, match="--jpeg-decoder has no effect: small images are kept in memory, and decoded"):
+        check(pngs)
+    pngs = pngs.replace(data={"crop_size": 32})
+    with pytest.raises(ValueError, match=r"none of the first 4 images of .*set is a JPEG that it decodes"):
+        check(pngs)
+
+    photos = [encode(pixels, "JPEG") for pixels in random_images(4, height=60, width=56)]
+    files = {name.replace("png", "jpg"): photos[i % 4] for i, name in enumerate(files)} | {"val/b/2.png": BLOBS[0]}
+    config = config_of(make_folder(tmp_path / "photos", files), crop_size=32).replace(**by_nvjpeg)
+    source, _ = check(config)
+    # Here by the CPU's decoder, which torchvision calls in the same way.
+    mine, other = (
+        build_task(each, torch.device("cpu"), source=source)
+        for each in (config, config.replace(data={"jpeg_decoder": "cpu"}))
+    )
+    for split, num in (("train", 4), ("validation", 5)):
+        assert isinstance(mine.loader.sets[split], JpegSet)
+        augment = (0, 0) if split == "train" else None
+        first, second = (each.loader.sets[split].fetch(torch.arange(num), augment) for each in (mine, other))
+        assert first.labels.tolist() == second.labels.tolist()
+        assert (first.images.int() - second.images.int()).abs().max() <= 2
