@@ -69,12 +69,12 @@ def decoded_set(
     return ImageSet(*_map(path, num, layout), crop_flip, augmentation, mean)
 
 
-def decode_some(encoded: Iterable[Encoded], layout: Layout, *, may_lose_colours: bool) -> Samples:
+def decode_some(encoded: Iterable[Encoded], layout: Layout, *, may_lose_colors: bool) -> Samples:
     """Decode some images as they are stored; those that cannot be read are left out and reported."""
     images, labels, bad = [torch.empty(0, layout.channels, layout.height, layout.width, dtype=torch.uint8)], [], []
     for sample, each in enumerate(encoded):
         try:
-            pixels = decode_one(each, layout, may_lose_colours=may_lose_colours)
+            pixels = decode_one(each, layout, may_lose_colors=may_lose_colors)
             images.append(torch.from_numpy(pixels.copy())[None])
             labels.append(each.label)
         except ValueError as error:
@@ -82,7 +82,7 @@ def decode_some(encoded: Iterable[Encoded], layout: Layout, *, may_lose_colours:
     return Samples(torch.cat(images), torch.tensor(labels, dtype=torch.int64), tuple(bad))
 
 
-def decode_one(encoded: Encoded, layout: Layout, *, may_lose_colours: bool) -> NDArray[np.uint8]:
+def decode_one(encoded: Encoded, layout: Layout, *, may_lose_colors: bool) -> NDArray[np.uint8]:
     """Decode an image: uint8 [C, H, W].
 
     Raises:
@@ -90,7 +90,7 @@ def decode_one(encoded: Encoded, layout: Layout, *, may_lose_colours: bool) -> N
     """
     if encoded.data is None:
         raise ValueError(encoded.error)
-    return decode(encoded.data, layout, may_lose_colours=may_lose_colours)
+    return decode(encoded.data, layout, may_lose_colors=may_lose_colors)
 
 
 def size_notes(name: str, layouts: Collection[Layout], preprocessing: Preprocessing) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 It gets baseline JPEGs of one scan, which GPUs decode fastest; a progressive one would keep the rank's process busy.
 
-Pixels differ from libjpeg-turbo's by rounding, and by how subsampled colours are interpolated. torchvision (0.29):
+Pixels differ from libjpeg-turbo's by rounding, and by how subsampled colors are interpolated. torchvision (0.29):
 
 - fails for a whole batch if one file cannot be decoded: the files are then decoded one by one;
 - decodes on a stream of its own, into memory that kernels in the queue of the caller's stream may still read
@@ -35,7 +35,7 @@ _PROBE_SIDE = 16
 
 
 def takes(data: bytes) -> bool:
-    """Return whether a file is a JPEG for nvJPEG: baseline, of one scan, in colours or gray, and not broken.
+    """Return whether a file is a JPEG for nvJPEG: baseline, of one scan, in colors or gray, and not broken.
 
     It is not broken if libjpeg-turbo decodes its first pixel and it has no marker within its scan: other damage changes
     pixels, but no decoder refuses it. So images count as unreadable as they do without nvJPEG.

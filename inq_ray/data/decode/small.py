@@ -50,7 +50,7 @@ def common_layout(layouts: Iterable[Layout]) -> Layout | None:
     return max(seen, key=lambda layout: layout.channels)
 
 
-def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> NDArray[np.uint8]:
+def decode(data: bytes, layout: Layout, *, may_lose_colors: bool = False) -> NDArray[np.uint8]:
     """Decode an image: uint8 [C, H, W].
 
     Gray images become RGB if the layout has 3 channels, and transparency is dropped. Of 16 bits the upper 8 are kept.
@@ -58,7 +58,7 @@ def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> ND
     Args:
         data: Contents of the file.
         layout: Layout of the result.
-        may_lose_colours: Whether color images become gray if the layout is gray.
+        may_lose_colors: Whether color images become gray if the layout is gray.
 
     Raises:
         ValueError: Not an image, damaged, of another size, or in color although the layout is gray.
@@ -70,7 +70,7 @@ def decode(data: bytes, layout: Layout, *, may_lose_colours: bool = False) -> ND
             "images are kept in memory and must have one size; resize them first"
         )
     image = eight_bits(image)
-    if layout.channels == 1 and image.mode not in _GRAY and not may_lose_colours:
+    if layout.channels == 1 and image.mode not in _GRAY and not may_lose_colors:
         raise ValueError(
             f"the image has colors (mode {image.mode}), but the first one is gray; convert all to one kind"
         )

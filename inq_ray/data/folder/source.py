@@ -105,7 +105,7 @@ class FolderSource:
         layout = common_layout(facts.layouts)
         small = layout if layout and is_small(layout) else None
         channels = preprocessing.channels or (small.channels if small else 3)
-        self._may_lose_colours = preprocessing.channels == 1
+        self._may_lose_colors = preprocessing.channels == 1
         self._preprocessing = dataclasses.replace(preprocessing, channels=channels)
         self._augmentation, self._layout = augmentation, None
         if small and fits(small, max(facts.num_images.values())) and not preprocessing.is_sized:
@@ -154,7 +154,7 @@ class FolderSource:
             len(reader),
             layout,
             lambda: [reader.labels()],
-            lambda pool: reader.decoded(layout, pool, may_lose_colours=self._may_lose_colours),
+            lambda pool: reader.decoded(layout, pool, may_lose_colors=self._may_lose_colors),
             self._augmentation,
             self.info.mean,
         )
@@ -164,7 +164,7 @@ class FolderSource:
         reader = self.reader(split)
         places = np.unique(np.linspace(0, len(reader) - 1, min(_NUM_PEEKED, len(reader)), dtype=np.int64))
         if self._layout is not None:
-            return decode_some(reader.read(places), self._layout, may_lose_colours=self._may_lose_colours)
+            return decode_some(reader.read(places), self._layout, may_lose_colors=self._may_lose_colors)
         return self.split(split).fetch(torch.from_numpy(places), None)
 
     def reader(self, split: Split) -> "FolderReader":
@@ -235,7 +235,7 @@ class FolderReader:
         labels: NDArray[np.int64] = open_index(self.index).rows[self.split].column("label").to_numpy().astype(np.int64)
         return labels
 
-    def decoded(self, layout: Layout, pool: Executor, *, may_lose_colours: bool) -> Iterator[NDArray[np.uint8]]:
+    def decoded(self, layout: Layout, pool: Executor, *, may_lose_colors: bool) -> Iterator[NDArray[np.uint8]]:
         """Read and decode all images, in order, on the pool's threads; see `inq_ray.data.decode.small.decode`.
 
         Yields:
@@ -249,7 +249,7 @@ class FolderReader:
             images = np.empty((len(samples), layout.channels, layout.height, layout.width), np.uint8)
             for place, encoded in enumerate(self.read(samples)):
                 try:
-                    images[place] = decode_one(encoded, layout, may_lose_colours=may_lose_colours)
+                    images[place] = decode_one(encoded, layout, may_lose_colors=may_lose_colors)
                 except ValueError as error:
                     raise ValueError(f"{encoded.name}: {error}") from error
             return images

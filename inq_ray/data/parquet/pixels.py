@@ -74,7 +74,7 @@ def sample_blobs(shards: Sequence[Shard], num_first: int, num_groups: int, num: 
 
 
 def decode_shard(
-    shard: Shard, layout: Layout, pool: Executor, *, may_lose_colours: bool = False
+    shard: Shard, layout: Layout, pool: Executor, *, may_lose_colors: bool = False
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode all images of a file, in order, on the pool's threads; at most one row group is in memory.
 
@@ -93,7 +93,7 @@ def decode_shard(
             try:
                 if data is None:
                     raise ValueError(NO_BYTES)
-                images[place] = decode(data, layout, may_lose_colours=may_lose_colours)
+                images[place] = decode(data, layout, may_lose_colors=may_lose_colors)
             except ValueError as error:
                 raise ValueError(f"{shard.file.name}, row {first + place}: {error}") from error
         return images

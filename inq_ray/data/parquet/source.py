@@ -130,19 +130,17 @@ class ParquetSource:
         if self._layout is None:
             images = self.split(split)
             return images.fetch(torch.arange(min(_NUM_PEEKED, len(images))), None)
-        return decode_some(self._samples[split], self._layout, may_lose_colours=self._preprocessing.channels == 1)
+        return decode_some(self._samples[split], self._layout, may_lose_colors=self._preprocessing.channels == 1)
 
     def _decoded(self, split: Split, shards: list[Shard], layout: Layout) -> ImageSet:
-        may_lose_colours = self._preprocessing.channels == 1
+        may_lose_colors = self._preprocessing.channels == 1
         return decoded_set(
             f"{split}-{_cache_key(shards, layout)}",
             self._num(split),
             layout,
             lambda: (read_labels(shard, self.info.class_names) for shard in shards),
             lambda pool: (
-                part
-                for shard in shards
-                for part in decode_shard(shard, layout, pool, may_lose_colours=may_lose_colours)
+                part for shard in shards for part in decode_shard(shard, layout, pool, may_lose_colors=may_lose_colors)
             ),
             self._augmentation,
             self.info.mean,

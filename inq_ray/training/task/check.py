@@ -144,7 +144,7 @@ def _check_jpegs(source: Source, split: Split) -> None:
     if not any(data is not None and takes(data) for data in first):
         raise ValueError(
             f"--jpeg-decoder nvjpeg: none of the first {len(first)} images of {shown(source.info.name)} is a JPEG that "
-            "it decodes (baseline, in colours or gray): leave it out"
+            "it decodes (baseline, in colors or gray): leave it out"
         )
 
 
