@@ -19,7 +19,7 @@ _PROGRAM = "inq-ray benchmark"
     [
         (["--num-workers", "0"], "--num-workers must be at least 1, got 0"),
         (["--num-workers", "4..2"], "--num-workers 4..2 is an empty range: did you mean 2..4?"),
-        (["--num-workers", "2000"], "--num-workers 2000 and --cpus-per-worker 1 need 2000 CPUs"),
+        (["--num-workers", "2000"], "--num-workers 2000 and --cpus-per-worker 1 need 2,000 CPUs"),
         (["--arch", "resnet17"], "arch='resnet17' is not a known network"),
         (["--batch-size", "1"], "--batch-size 1 (global) is too small for 2 workers"),
         (["--data", "/nowhere"], "there is no"),
