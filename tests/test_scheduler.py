@@ -754,6 +754,24 @@ def test_moments_that_cannot_be_right_are_refused() -> None:
     assert scheduler.stage == 0
 
 
+def test_layers_that_are_never_called_are_rounded_alone() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.layer.weight)
+
+    model = Functional()
+    _, scheduler = make(model, [1.0])
+    with inq_ray.Moments(model, scheduler.quantized()) as moments:
+        model(torch.randn(2, 4))
+    assert list(moments.left_out) == ["layer.weight"]
+    scheduler.step(moments)
+    assert bool(scheduler.state["layer.weight"].frozen.all())
+
+
 def test_moments_that_are_nan_are_named() -> None:
     model = make_model(seed=0)
     _, scheduler = make(model, [0.5, 1.0])

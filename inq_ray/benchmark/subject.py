@@ -130,7 +130,9 @@ def make_subject(config: RunConfig, settings: Settings, device: torch.device, te
         num_train=batch_size * EPOCH_STEPS,
         num_made=-(-batch_size // world_size()),
     )
-    in_memory = config.replace(data={"loader_workers": 0, "holdout": 0}, training={"limit_batches": None})
+    in_memory = config.replace(
+        data={"loader_workers": 0, "holdout": 0, "jpeg_decoder": "cpu"}, training={"limit_batches": None}
+    )
     task = build_task(in_memory, device, source=random)
     broadcast_tensors(task.model.state_dict())
     return Subject(given=config, config=in_memory, settings=settings, task=task, source=source, tell=tell)

@@ -136,6 +136,8 @@ def parse(arguments: Sequence[str], program: str) -> Command:
         given["training.batch_size"] = _CPU_IMAGES * most * accumulate
         notes.append(f"batch size {given['training.batch_size']}, for a first look on CPUs: give --batch-size of yours")
     config = with_absolute_paths(with_values(start, given))
+    if not has_data and config.data.jpeg_decoder == "nvjpeg":
+        raise ValueError("--jpeg-decoder nvjpeg needs --data: random images are not decoded")
     if config.plain:
         raise ValueError("--plain has no stages, and so no frozen weights: leave it out")
     check_pretrained(arguments, config.network.arch)

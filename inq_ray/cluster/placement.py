@@ -213,4 +213,4 @@ def worker_resources(cluster: ClusterConfig) -> dict[str, float]:
 
 def in_words(worker: Resources) -> str:
     """Return resources in words, such as "2 CPUs and 1 GPU"."""
-    return " and ".join(f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in worker.items())
+    return " and ".join(f"{amount:g} {name}{'' if 0 < amount <= 1 else 's'}" for name, amount in worker.items())

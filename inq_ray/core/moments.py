@@ -156,6 +156,7 @@ class Moments:
         left_out: Why parameters have no moments, by name; after the context also those whose layers were not called.
         sums: Sums of x xᵀ, float64 [groups, n, n] on the layer's device, by parameter name; empty if nothing ran.
         counts: Number of samples in each sum.
+        num_calls: Number of calls of the network in the context.
 
     Sums and counts are complete once the context is left.
 
@@ -175,11 +176,17 @@ class Moments:
         self.layers, self.left_out = layers_of(model, params)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        self.num_calls = 0
+        self._model = model
         self._context = ExitStack()
         self._convolutions: dict[str, ConvolutionMoments] = {}
 
     def __enter__(self) -> Self:
+        def called(*_: Any) -> None:
+            self.num_calls += 1
+
         self._context.enter_context(uncompiled())
+        self._context.callback(self._model.register_forward_pre_hook(called).remove)
         by_module: dict[nn.Module, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)

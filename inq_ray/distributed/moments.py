@@ -27,11 +27,12 @@ def gathered(moments: Moments, deciders: Mapping[str, int], *, group: Group = No
         called on no rank.
 
     Raises:
-        ValueError: No rank has moments of any of these parameters; raised on every rank.
+        ValueError: No rank has run an image through the network; raised on every rank.
     """
     names = [name for name in moments.layers if name in deciders]
-    counts = sum_counts(torch.tensor([moments.counts.get(name, 0) for name in names]), group=group).tolist()
-    if moments.layers and not any(counts):
+    own = [moments.num_calls, *(moments.counts.get(name, 0) for name in names)]
+    num_calls, *counts = sum_counts(torch.tensor(own), group=group).tolist()
+    if moments.layers and not num_calls and not any(counts):
         raise ValueError(
             "the moments contain no image: run images through the model within the context of Moments(model, "
             "inq_scheduler.quantized())"

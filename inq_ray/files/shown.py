@@ -8,14 +8,21 @@ _UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Cf includes characters that change t
 _MOST_OF_LINE = 280
 
 # What precedes keys: an address or a misspelled one, such as s3:/ or s3:, but not anonymous@ or hdfs://host:8020/.
-_ADDRESS = r"\b(?:(?:s3|gs|hdfs):/{0,3}|[a-z][a-z0-9+.-]{0,19}:/{1,3})(?!anonymous@|[\w.-]*:\d+/)"
+_ADDRESS = (
+    r"\b(?:(?:s3|gs):/{0,3}(?!anonymous@)"
+    r"|(?:hdfs:/{0,3}|(?!(?:s3|gs):)[a-z][a-z0-9+.-]{0,19}:/{1,3})(?!anonymous@|[\w.-]*:\d+/))"
+)
 _KEYS = (
+    # No bucket's name has an @.
+    re.compile(r"(?P<before>\b(?:s3|gs):/{1,3})(?!anonymous@)[^\s/@]{1,300}(?=@)", re.IGNORECASE),
     re.compile(rf"(?P<before>{_ADDRESS})[^\s/@:]{{0,200}}:\S{{0,300}}(?=@)", re.IGNORECASE),
     re.compile(r"(?P<before>\bhttps?://)[^\s/@]{1,300}(?=@)", re.IGNORECASE),  # a token
     re.compile(
-        r"(?P<before>[?&][\w-]{0,40}?(?:signature|sig|token|key|secret|credential|password)=)[^\s&'\"]+", re.IGNORECASE
+        r"(?P<before>[?&][\w-]{0,40}?(?:signature|sig|token|key|secret|credential|password)=)[^\s&'\")\],;]+",
+        re.IGNORECASE,
     ),
-    re.compile(r"(?P<before>\b)A[KS]IA[A-Z0-9]{16}:\S{1,300}(?=@)"),  # of AWS, without a readable address before them
+    # Those of AWS, without a readable address before them.
+    re.compile(r"(?P<before>\b)A[KS]IA[A-Z0-9]{16}[:/]\S{1,300}(?=@)"),
 )
 # Of a longer text only the ends are searched for keys; no more is ever printed.
 _LONGEST_SEARCHED = 8000

@@ -7,6 +7,7 @@
     recognition  which network a file's tensors look like, for messages
     shapes       head_parameters: what depends on the number of classes
     eval_transform  preprocessing that trained weights expect
+    layer_weights    the weights of a network's layers, and all others
     selection    param_groups: which weights are quantized, to how many bits
     used_weights transformed_weights: which weights a forward pass changes before it uses them
     layers       describe: the same as a table

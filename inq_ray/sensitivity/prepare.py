@@ -110,7 +110,7 @@ def _read(task: Task, num_images: int, bad_images: BadImages) -> tuple[list[Tens
     for batch in task.loader.batches(eval_requests(indices, rank=0, world_size=1)):
         bad_images.add(batch.bad)
         if len(batch.labels):
-            images.append(batch.images)
+            images.append(batch.images.cpu())  # those of --jpeg-decoder nvjpeg are on the GPU
             labels.append(batch.labels)
     if not images:
         raise ValueError("no validation image could be read")

@@ -207,6 +207,11 @@ def locate(data: str, what: str = "--data") -> Location:
         return _locate_here(data, match["rest"] if match else data, what)
     scheme, authority, path = match["scheme"], *halves(match["rest"])
     bucket = authority.rpartition("@")[2]
+    if scheme in ("gs", "s3") and "@" not in data and re.fullmatch(r"[\w.-]+:\d{1,5}", authority):
+        raise ValueError(
+            f"{what} {quoted(data)}: {authority} is a host, not a bucket: set AWS_ENDPOINT_URL, and use "
+            f"{scheme}://bucket/folder"
+        )
     if _has_keys(scheme, authority, path):
         raise ValueError(
             f"addresses are printed and saved, so they must not contain keys ({scheme}://...@...): "
@@ -246,8 +251,8 @@ def check_slashes(path: str, what: str) -> None:
     if match:
         scheme, rest = match["scheme"], match["rest"]
         raise ValueError(
-            f"{what} {printable(path)}: did you mean {printable(f'{scheme}://{rest}')}? "
-            f"A folder of this name is ./{printable(path)}"
+            f"{what} {printable(path)}: did you mean {printable(f'{scheme}://{rest}', 150)}? "
+            "For a folder, put ./ before"
         )
 
 

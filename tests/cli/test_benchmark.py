@@ -23,6 +23,10 @@ _PROGRAM = "inq-ray benchmark"
         (["--arch", "resnet17"], "arch='resnet17' is not a known network"),
         (["--batch-size", "1"], "--batch-size 1 (global) is too small for 2 workers"),
         (["--data", "/nowhere"], "there is no"),
+        (
+            ["--jpeg-decoder", "nvjpeg", "--use-gpu"],
+            "--jpeg-decoder nvjpeg needs --data: random images are not decoded",
+        ),
         (["--plain"], "--plain has no stages"),
         (["--output", "/nowhere/else"], "--output /nowhere/else must be a folder, new or not, in one that exists"),
         (["--precision", "fp16"], "--precision fp16 needs --use-gpu"),

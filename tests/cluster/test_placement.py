@@ -109,7 +109,7 @@ def test_the_least_number_is_waited_for_and_said_once() -> None:
     ("limit", "words"),
     [
         ({"CPU": 16, "memory": 1e9}, ", and the autoscaler may grow the cluster to 16 CPUs"),
-        ({"GPU": 8}, ", and the autoscaler may grow the cluster to 0 CPU"),
+        ({"GPU": 8}, ", and the autoscaler may grow the cluster to 0 CPUs"),
         ({"CPU": sys.maxsize}, ", and the autoscaler may grow the cluster to any size"),
         (None, ""),
     ],

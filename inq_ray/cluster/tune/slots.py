@@ -6,7 +6,6 @@ from typing import Any
 import ray
 
 from inq_ray.cluster.placement import RayRoom, Resources, in_words, num_fitting, wait_for_placement, worker_resources
-from inq_ray.files.shown import counted
 from inq_ray.training.config import ClusterConfig
 
 _MANY = 10**6
@@ -67,7 +66,7 @@ def num_trials_at_once(cluster: ClusterConfig, nodes: Sequence[Resources], most:
     num_here = num_fitting(nodes, worker, _MANY)
     num_slots = max(num_here, num_fitting([most], worker, _MANY) if most else 0)
     if num_slots < num_workers:
-        there = ", ".join(counted(int(sum(node.get(name, 0) for node in nodes)), name) for name in worker)
+        there = ", ".join(in_words({name: sum(node.get(name, 0) for node in nodes)}) for name in worker)
         raise ValueError(
             f"a trial of {num_workers} worker(s) of {in_words(worker)} each would never fit: the nodes of the "
             f"cluster have room for {num_here} such worker(s) ({there} on {len(nodes)} node(s))"

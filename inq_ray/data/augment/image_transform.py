@@ -120,9 +120,9 @@ class ImageTransform:
     def apply(self, pixels: Tensor, crop: Crop) -> Tensor:
         """Crop, resize and mirror an image that is decoded as a whole, on its device.
 
-        This is computed in float32, the same on every device. Results of `train` and `evaluate` differ by rounding, and
-        those of training in addition if they decode at a fraction of the size. Auto-augmentation and random erasing are
-        not applied.
+        This is computed in float32, whose bits differ between devices. Results of `train` and `evaluate` differ by
+        rounding, and those of training in addition if they decode at a fraction of the size. Auto-augmentation and
+        random erasing are not applied.
 
         Args:
             pixels: uint8 [3, crop.height, crop.width].

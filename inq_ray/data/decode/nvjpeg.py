@@ -64,6 +64,8 @@ def decode_batch(files: list[Tensor], device: torch.device) -> list[Tensor | Non
     """
     try:
         return [*_decode(files, device)]
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # not the fault of a file: pixels must not depend on the free memory of the GPU
     except RuntimeError:
         if len(files) == 1:
             return [None]

@@ -238,7 +238,7 @@ class TrainingConfig:
     compile: bool = _option(False, "Compile the network with torch.compile.")
     cuda_graphs: bool = _option(
         False,
-        "Run a whole step as one CUDA graph, for small networks; the same bits. Tested on CPUs, not yet on a GPU.",
+        "Run a whole step as one CUDA graph, for small networks on one GPU; the same bits. Not yet tested on a GPU.",
         affects=Affects.NOTHING,
     )
     gradient_communication: GradientCommunication = _of_stages(

@@ -17,8 +17,8 @@ from inq_ray.training.task.distill import load_teacher
 from inq_ray.training.task.groups import groups_of, quantized_names
 from inq_ray.training.task.wrapping import check_wrapping
 
-# Images that are looked at.
-_NUM_FIRST = 32
+# Images of a split that are looked at for --jpeg-decoder nvjpeg.
+_NUM_LOOKED_AT = 32
 
 
 def check(
@@ -135,16 +135,19 @@ def _check_readable(source: Source, split: Split, num_skipped: int) -> None:
 
 
 def _check_jpegs(source: Source, split: Split) -> None:
-    """Refuse --jpeg-decoder nvjpeg if none of the first images of a split is for nvJPEG."""
+    """Refuse --jpeg-decoder nvjpeg if none of some images of a split is for nvJPEG."""
     from inq_ray.data.decode.nvjpeg import check_headers, takes
 
     check_headers()
     images = encoded(source.split(split))
-    first = [each.data for _, each in images.read_files(torch.arange(min(_NUM_FIRST, len(images))))]
-    if not any(data is not None and takes(data) for data in first):
+    num = min(_NUM_LOOKED_AT, len(images))
+    # Images of a folder are in the order of classes. Those of a row group of Parquet are read together.
+    places = torch.arange(num) * len(images) // num if images.groups is None else torch.arange(num)
+    files = [each.data for _, each in images.read_files(places)]
+    if not any(data is not None and takes(data) for data in files):
         raise ValueError(
-            f"--jpeg-decoder nvjpeg: none of the first {len(first)} images of {shown(source.info.name)} is a JPEG that "
-            "it decodes (baseline, in colors or gray): leave it out"
+            f"--jpeg-decoder nvjpeg: none of {num} images of {shown(source.info.name)} is a JPEG that it decodes "
+            "(baseline, in colors or gray): leave it out"
         )
 
 

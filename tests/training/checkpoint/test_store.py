@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from inq_ray.files import folder as folder_module
 from inq_ray.storage import retry as retry_module
 from inq_ray.storage.address import Location, locate
 from inq_ray.storage.retry import StorageError
+from inq_ray.training.checkpoint import files as files_module
 from inq_ray.training.checkpoint import store as store_module
 from inq_ray.training.checkpoint.files import (
     DamagedError,
@@ -380,7 +382,15 @@ def test_a_checkpoint_on_s3_is_downloaded_once(
     assert (sum(asked) == num_bytes) == has_space
 
 
-def test_a_full_disk_for_temporary_files_changes_nothing(on_s3: Location) -> None:
+def test_a_full_disk_for_temporary_files_changes_nothing(on_s3: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bool] = []
+    append = files_module._appended
+
+    def appended(file: FileIO, data: bytes) -> bool:
+        written.append(append(file, data))
+        return written[-1]
+
+    monkeypatch.setattr(files_module, "_appended", appended)
     store = CheckpointStore(on_s3)
     store.save(simple(at(1), 3.0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -389,6 +399,7 @@ def test_a_full_disk_for_temporary_files_changes_nothing(on_s3: Location) -> Non
         assert value_of(store) == 3.0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert written == [False]
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_a_file_that_is_there_is_a_path(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("flag", ["--data", "--storage-path", "--checkpoint-path", "--resume"])
 @pytest.mark.parametrize(
     ("path", "told"),
-    [("", "'' is not a path: name one"), ("s3:/b/c", r"s3:/b/c: did you mean s3://b/c\? A folder .* is \./s3:/b/c")],
+    [("", "'' is not a path: name one"), ("s3:/b/c", r"s3:/b/c: did you mean s3://b/c\? For a folder, put \./ before")],
     ids=["empty", "one slash"],
 )
 def test_what_an_unset_variable_or_a_slip_leaves_is_no_path(flag: str, path: str, told: str) -> None:

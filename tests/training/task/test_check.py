@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from inq_ray.data.decode import turbojpeg
 from inq_ray.data.jpeg_set import JpegSet
 from inq_ray.training.config import RunConfig
 from inq_ray.training.task.build import build_task
@@ -104,6 +105,7 @@ def test_a_network_for_other_channels_is_refused_with_the_flag_that_helps(
         check(config.replace(data={"channels": 1 if network == "for_gray" else 3}))
 
 
+@pytest.mark.skipif(turbojpeg.library() is None, reason="there is no libjpeg-turbo 3")
 def test_nvjpeg_is_for_jpegs_that_are_read_on_demand(tmp_path: Path) -> None:
     files = {f"{split}/{name}/{i}.png": BLOBS[i] for split in ("train", "val") for name in "ab" for i in range(2)}
     by_nvjpeg: dict[str, Any] = {"data": {"jpeg_decoder": "nvjpeg"}, "cluster": {"use_gpu": True}}
@@ -111,7 +113,7 @@ def test_nvjpeg_is_for_jpegs_that_are_read_on_demand(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--jpeg-decoder has no effect: small images are kept in memory, and decoded"):
         check(pngs)
     pngs = pngs.replace(data={"crop_size": 32})
-    with pytest.raises(ValueError, match=r"none of the first 4 images of .*set is a JPEG that it decodes"):
+    with pytest.raises(ValueError, match=r"none of 4 images of .*set is a JPEG that it decodes"):
         check(pngs)
 
     photos = [encode(pixels, "JPEG") for pixels in random_images(4, height=60, width=56)]
