@@ -208,10 +208,8 @@ def locate(data: str, what: str = "--data") -> Location:
     scheme, authority, path = match["scheme"], *halves(match["rest"])
     bucket = authority.rpartition("@")[2]
     if scheme in ("gs", "s3") and "@" not in data and re.fullmatch(r"[\w.-]+:\d{1,5}", authority):
-        raise ValueError(
-            f"{what} {quoted(data)}: {authority} is a host, not a bucket: set AWS_ENDPOINT_URL, and use "
-            f"{scheme}://bucket/folder"
-        )
+        how = "set AWS_ENDPOINT_URL, and use" if scheme == "s3" else "use"
+        raise ValueError(f"{what} {quoted(data)}: {authority} is a host, not a bucket: {how} {scheme}://bucket/folder")
     if _has_keys(scheme, authority, path):
         raise ValueError(
             f"addresses are printed and saved, so they must not contain keys ({scheme}://...@...): "

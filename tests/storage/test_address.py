@@ -64,6 +64,7 @@ def test_what_an_address_means(data: str, root: str, path: str) -> None:
         ("ftp://host/a", r"--data 'ftp://host/a' is not a supported address.* file://, gs://, hdfs://, s3://"),
         ("s3:///a", r"has no bucket: use an address such as s3://bucket/folder"),
         ("s3://minio:9000/a", "minio:9000 is a host, not a bucket: set AWS_ENDPOINT_URL, and use s3://bucket/folder"),
+        ("gs://host:9000/a", "host:9000 is a host, not a bucket: use gs://bucket/folder"),
         ("s3://bucket/a?region=x", "options in addresses are not supported"),
         ("hdfs://host:port/a", "'host:port' is not host:port, as in hdfs://host:8020/folder"),
         ("s3:/bucket/a", r"--data s3:/bucket/a: did you mean s3://bucket/a\? For a folder, put \./ before"),
