@@ -175,8 +175,10 @@ class Drive:
             self._console.told(trial, report)
         self._save()
         if trial.status == "stopped":
-            with contextlib.suppress(OSError):  # a full disk: it trains on, and its results do not count
+            try:
                 self._plan.folder.stop_of(name).touch()
+            except OSError as error:  # such as a full disk
+                self._console.say(f"{name}  cannot be stopped, trains on, and does not count: {error}")
 
     def _has_trained(self) -> bool:
         """Return whether any trial has done more than measure the common initial weights."""

@@ -385,7 +385,7 @@ def test_a_trial_that_is_refused_after_others_have_trained_is_one_that_failed(
 
 
 def test_a_trial_that_cannot_be_told_to_stop_does_not_end_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A full disk may have no room for the file that tells it."""
 
@@ -402,6 +402,7 @@ def test_a_trial_that_cannot_be_told_to_stop_does_not_end_the_sweep(
     drive._take("t001", Done(top1=99.0, digest="d"))  # it has trained on
     trial = drive._registry.trials[0]
     assert (trial.status, trial.top1) == ("stopped", None)
+    assert "t001  cannot be stopped, trains on, and does not count: [Errno 28]" in capsys.readouterr().out
 
 
 def test_an_accuracy_of_nobody_knows_whom_is_measured_again(tmp_path: Path) -> None:
